@@ -1,0 +1,82 @@
+"""Sizes of the Flash Memory, and how published checkpoints spell them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
+
+# What the published code writes into `vision_config.flash_memory_config`; each key carries this prefix.
+PUBLISHED_PREFIX = "flash_memory_"
+PUBLISHED_METHODS = {"temporal_method": "kmeans_ordered", "spatial_method": "klarge_retrieve"}
+
+
+@dataclass(frozen=True)
+class FlashMemoryConfig:
+    """Sizes of a Flash Memory, in grid steps. A grid step is two frames.
+
+    Attributes:
+        csm_slots: K, clusters in the Context Synopsis Memory.
+        dam_slots: M, keyframes in the Detail Augmentation Memory; at most K, since each stands for a cluster.
+        horizon: longest stream, in grid steps, whose temporal positions are taken as they are; the published
+            model was trained and evaluated on at most 240 frames. Longer streams are rescaled onto it.
+    """
+
+    csm_slots: int = 60
+    dam_slots: int = 30
+    horizon: int = 120
+
+    def __post_init__(self) -> None:
+        if self.csm_slots < 1 or self.dam_slots < 1:
+            raise ValueError(f"csm_slots is {self.csm_slots}, dam_slots {self.dam_slots}; both must be at least 1")
+        if self.dam_slots > self.csm_slots:
+            raise ValueError(
+                f"dam_slots is {self.dam_slots}, csm_slots {self.csm_slots}; a detail slot stands for a cluster, "
+                "so lower dam_slots or raise csm_slots"
+            )
+        if self.horizon < 2:
+            raise ValueError(f"horizon is {self.horizon}; it must be at least 2 grid steps")
+
+    @classmethod
+    def from_published(cls, published: Mapping[str, object] | None) -> FlashMemoryConfig:
+        """Reads a checkpoint's `vision_config.flash_memory_config`, whose lengths are in frames.
+
+        Missing keys, or a missing dict (a plain Qwen2-VL checkpoint), take the published defaults. `pca_dim` is
+        stored by the published code but used by none of its default paths.
+
+        Raises:
+            ValueError: an odd length, or a method other than the one that the weights were trained with.
+        """
+        values = {key.removeprefix(PUBLISHED_PREFIX): value for key, value in (published or {}).items()}
+        for key, supported in PUBLISHED_METHODS.items():
+            method = values.pop(key, supported)
+            if method != supported:
+                raise ValueError(f"{PUBLISHED_PREFIX}{key} is {method!r}; only {supported!r} is supported")
+        pool = values.pop("temporal_poolsize", 2)
+        if pool != 2:
+            raise ValueError(f"{PUBLISHED_PREFIX}temporal_poolsize is {pool!r}; only 2 is supported")
+        values.pop("temporal_pca_dim", None)
+        csm_frames = _even_frames(values.pop("temporal_length", 2 * cls.csm_slots), "temporal_length")
+        dam_frames = _even_frames(values.pop("spatial_length", 2 * cls.dam_slots), "spatial_length")
+        for key in values:
+            logger.warning("flash_memory_config holds the unknown key %r; it is ignored", key)
+        return cls(csm_slots=csm_frames // 2, dam_slots=dam_frames // 2)
+
+    def to_published(self) -> dict[str, object]:
+        """The dict that `from_published` reads, as the published code writes it."""
+        return {
+            "flash_memory_temporal_length": 2 * self.csm_slots,
+            "flash_memory_temporal_method": PUBLISHED_METHODS["temporal_method"],
+            "flash_memory_temporal_poolsize": 2,
+            "flash_memory_temporal_pca_dim": 32,
+            "flash_memory_spatial_length": 2 * self.dam_slots,
+            "flash_memory_spatial_method": PUBLISHED_METHODS["spatial_method"],
+        }
+
+
+def _even_frames(value: object, key: str) -> int:
+    if not isinstance(value, int) or value < 2 or value % 2:
+        raise ValueError(f"{PUBLISHED_PREFIX}{key} is {value!r}; it counts frames and must be even, at least 2")
+    return value

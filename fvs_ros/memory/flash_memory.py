@@ -1,0 +1,87 @@
+"""The published, offline Flash Memory: all steps of a clip in, one memory out.
+
+Shapes: T grid steps, P patches of a frame, D width of a patch feature.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fvs_ros.memory.clustering import Clusters, ordered_kmeans
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.retrieval import largest_clusters, nearest_steps
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+
+# Without stamps, frames count as sampled at the published rate of one a second.
+FRAME_PERIOD_NS = 1_000_000_000
+
+
+def build_memory(
+    features: StepFeatures,
+    grid: PatchGrid,
+    config: FlashMemoryConfig,
+    *,
+    start_ns: Tensor | None = None,
+    end_ns: Tensor | None = None,
+    initial_rows: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> MemorySnapshot:
+    """Flash Memory of a whole clip, exactly as published (ICCV 2025; the released Qwen2-VL code).
+
+    Up to `csm_slots` steps, the CSM holds every step as it is; beyond, ordered k-means. Up to `dam_slots`
+    steps, the DAM holds every step in order of time; beyond, the step nearest to each of the largest clusters, in
+    order of falling cluster weight, repeated where two clusters share their nearest step.
+
+    Args:
+        features: T steps.
+        grid: patches of a frame.
+        config: sizes.
+        start_ns: [T] int64, stamp of each step's first frame; one frame a second from 0 if None.
+        end_ns: [T] int64, stamp of each step's second frame; one second after its first if None.
+        initial_rows: where k-means starts, see `ordered_kmeans`.
+        generator: of k-means, see `ordered_kmeans`.
+    """
+    high, low = features.high, features.low
+    steps = low.shape[0]
+    if high.shape[:2] != (steps, grid.patches) or low.shape[1] != grid.low_patches or steps < 1:
+        raise ValueError(
+            f"features are {tuple(high.shape)} and {tuple(low.shape)}; a {grid.height} x {grid.width} grid of "
+            f"T >= 1 steps needs [T, {grid.patches}, D] and [T, {grid.low_patches}, D]"
+        )
+    index = torch.arange(steps, device=low.device)
+    start_ns = index * 2 * FRAME_PERIOD_NS if start_ns is None else start_ns
+    end_ns = start_ns + FRAME_PERIOD_NS if end_ns is None else end_ns
+
+    rows = low.reshape(steps, -1)
+    if steps <= config.csm_slots:
+        ones = torch.ones(steps, device=low.device)
+        clusters = Clusters(rows, ones, index.float(), index)
+    else:
+        clusters = ordered_kmeans(rows, config.csm_slots, initial_rows=initial_rows, generator=generator)
+    if steps <= config.dam_slots:
+        slots, keyframes = index, index
+    else:
+        slots = largest_clusters(clusters.weights, config.dam_slots)
+        keyframes = nearest_steps(rows, clusters.centroids[slots])
+
+    count = clusters.weights.shape[0]
+    return MemorySnapshot(
+        grid=grid,
+        steps=steps,
+        csm=clusters.centroids.to(low.dtype).reshape(count, grid.low_patches, -1),
+        csm_weights=clusters.weights,
+        csm_times=clusters.times,
+        csm_start_ns=_reduce_stamps(start_ns, clusters, "amin"),
+        csm_end_ns=_reduce_stamps(end_ns, clusters, "amax"),
+        dam=high[keyframes],
+        dam_steps=keyframes,
+        dam_slots=slots,
+        dam_stamps_ns=start_ns[keyframes],
+    )
+
+
+def _reduce_stamps(stamps: Tensor, clusters: Clusters, reduce: str) -> Tensor:
+    """First or last stamp [K] of each cluster's members; a cluster without members has the step nearest its time."""
+    nearest = stamps[clusters.times.round().long()]
+    return nearest.scatter_reduce(0, clusters.labels, stamps, reduce, include_self=False)

@@ -1,0 +1,66 @@
+"""AM-RoPE: where the memory and the text after it stand on Qwen2-VL's three position axes (time, row, column).
+
+The published layout puts all DAM tokens first, in order of falling cluster weight, then all CSM tokens in order of
+time. The temporal position of a DAM step is its step index, that of a CSM slot its mean step index, but CSM slots are
+counted from behind the DAM tokens. One accident is kept, because the released weights were trained with it: the text
+starts after the number of CSM *slots* although a CSM slot's temporal position can reach the number of *steps*, so that
+late slots stand beside or behind the text.
+
+Shapes: S filled CSM slots, R filled DAM slots, N memory tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import MERGE, POOL, MemorySnapshot, PatchGrid
+
+
+def rescale_times(times: Tensor, steps: int, horizon: int) -> Tensor:
+    """Step indices as whole numbers, mapped from a stream of `steps` onto the trained horizon where it is longer.
+
+    Sampling a long video uniformly to the trained number of frames, as the published evaluation does, has the same
+    effect: the first step keeps 0 and the newest is at most `horizon` - 1.
+    """
+    if steps > horizon:
+        times = times * ((horizon - 1) / (steps - 1))
+    return times.round().long()
+
+
+def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tensor:
+    """Position ids [3, N] int64 of the memory's tokens, on the snapshot's device.
+
+    Args:
+        snapshot: the memory.
+        first: position of the first memory token.
+        horizon: see `rescale_times`.
+    """
+    grid = snapshot.grid
+    keyframes = rescale_times(snapshot.dam_steps, snapshot.steps, horizon)
+    clusters = rescale_times(snapshot.csm_times, snapshot.steps, horizon)
+    dam = _grid_positions(keyframes, grid.height // MERGE, grid.width // MERGE)
+    csm = _grid_positions(clusters, *_low_extent(grid))
+    return torch.cat([dam + first, csm + first + dam.shape[1]], dim=1)
+
+
+def text_position(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> int:
+    """Position of the first text token after the memory whose first token stands at `first`."""
+    grid = snapshot.grid
+    dam_tokens = snapshot.dam.shape[0] * grid.dam_tokens
+    extent = max(min(snapshot.steps, config.csm_slots), *_low_extent(grid))
+    return first + dam_tokens + extent
+
+
+def _low_extent(grid: PatchGrid) -> tuple[int, int]:
+    return grid.height // (MERGE * POOL), grid.width // (MERGE * POOL)
+
+
+def _grid_positions(times: Tensor, rows: int, columns: int) -> Tensor:
+    """[3, len(times) * rows * columns]: time, row and column of each token, time varying slowest."""
+    shape = (times.shape[0], rows, columns)
+    row = torch.arange(rows, device=times.device)
+    column = torch.arange(columns, device=times.device)
+    axes = (times[:, None, None].expand(shape), row[None, :, None].expand(shape), column.expand(shape))
+    return torch.stack([axis.reshape(-1) for axis in axes])

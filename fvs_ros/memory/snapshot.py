@@ -1,0 +1,109 @@
+"""An immutable picture of the memory: what an answer is computed from.
+
+Shapes: T grid steps, S filled CSM slots, R filled DAM slots, P patches of a frame, D width of a patch feature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# A patch of the Qwen2-VL ViT is 14 pixels wide; its merger joins 2 x 2 of them into one language-model token.
+MERGE = 2
+# The low-resolution pathway pools pixels 2 x 2, so that it has a quarter of the patches.
+POOL = 2
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """Patches of one frame at high resolution.
+
+    Attributes:
+        height, width: in patches, multiples of 4, so that the pooled frame still merges 2 x 2.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        step = MERGE * POOL
+        if self.height < step or self.width < step or self.height % step or self.width % step:
+            raise ValueError(
+                f"the patch grid is {self.height} x {self.width}; both must be positive multiples of {step}, "
+                "so resize frames to multiples of 56 pixels"
+            )
+
+    @property
+    def patches(self) -> int:
+        """P, patches of a high-resolution step."""
+        return self.height * self.width
+
+    @property
+    def low_patches(self) -> int:
+        """Patches of a low-resolution step, P / 4."""
+        return self.patches // POOL**2
+
+    @property
+    def dam_tokens(self) -> int:
+        """Language-model tokens of one DAM slot."""
+        return self.patches // MERGE**2
+
+    @property
+    def csm_tokens(self) -> int:
+        """Language-model tokens of one CSM slot."""
+        return self.low_patches // MERGE**2
+
+
+@dataclass(frozen=True)
+class StepFeatures:
+    """ViT features before the merger, in merge-block order, of n grid steps.
+
+    Attributes:
+        high: [n, P, D].
+        low: [n, P / 4, D], of the pixel-pooled frames.
+    """
+
+    high: Tensor
+    low: Tensor
+
+
+@dataclass(frozen=True)
+class MemorySnapshot:
+    """A Flash Memory as it was at one moment. Its tensors are never written again.
+
+    Attributes:
+        grid: patches of a frame.
+        steps: T, grid steps seen.
+        csm: [S, P / 4, D], centroids in order of their mean time.
+        csm_weights: [S] float32, steps in each cluster.
+        csm_times: [S] float32, mean step index of each cluster.
+        csm_start_ns, csm_end_ns: [S] int64, stamps of the first and of the last frame of each cluster.
+        dam: [R, P, D], keyframes in the published order: by falling weight of the cluster.
+        dam_steps: [R] int64, step that each keyframe was taken from.
+        dam_slots: [R] int64, CSM slot that each keyframe stands for.
+        dam_stamps_ns: [R] int64, stamp of each keyframe.
+    """
+
+    grid: PatchGrid
+    steps: int
+    csm: Tensor
+    csm_weights: Tensor
+    csm_times: Tensor
+    csm_start_ns: Tensor
+    csm_end_ns: Tensor
+    dam: Tensor
+    dam_steps: Tensor
+    dam_slots: Tensor
+    dam_stamps_ns: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """N, language-model tokens of the memory."""
+        return self.dam.shape[0] * self.grid.dam_tokens + self.csm.shape[0] * self.grid.csm_tokens
+
+    def features(self) -> Tensor:
+        """[4N, D]: all DAM patches, then all CSM patches, as the merger takes them."""
+        width = self.csm.shape[-1]
+        return torch.cat([self.dam.reshape(-1, width), self.csm.reshape(-1, width)])

@@ -1,0 +1,47 @@
+import pytest
+
+from fvs_ros.memory.config import FlashMemoryConfig
+
+
+def test_published_lengths_are_frames_and_halve_to_grid_steps():
+    published = {"flash_memory_temporal_length": 12, "flash_memory_spatial_length": 6}
+    config = FlashMemoryConfig.from_published(published)
+    assert (config.csm_slots, config.dam_slots) == (6, 3)
+
+
+@pytest.mark.parametrize("published", [None, {}])
+def test_missing_settings_take_the_published_defaults(published):
+    config = FlashMemoryConfig.from_published(published)
+    assert (config.csm_slots, config.dam_slots, config.horizon) == (60, 30, 120)
+
+
+def test_writing_and_reading_back_is_identity():
+    config = FlashMemoryConfig(csm_slots=8, dam_slots=5)
+    assert FlashMemoryConfig.from_published(config.to_published()) == config
+
+
+@pytest.mark.parametrize(
+    ("published", "message"),
+    [
+        ({"flash_memory_temporal_length": 13}, "13.*even"),
+        ({"flash_memory_spatial_length": "60"}, "'60'.*even"),
+        ({"flash_memory_temporal_method": "dbscan"}, "'dbscan'.*'kmeans_ordered'"),
+        ({"flash_memory_spatial_method": "sample"}, "'sample'.*'klarge_retrieve'"),
+        ({"flash_memory_temporal_poolsize": 4}, "poolsize is 4"),
+        ({"flash_memory_temporal_length": 4, "flash_memory_spatial_length": 6}, "dam_slots is 3, csm_slots 2"),
+    ],
+)
+def test_settings_that_cannot_be_honoured_are_refused(published, message):
+    with pytest.raises(ValueError, match=message):
+        FlashMemoryConfig.from_published(published)
+
+
+def test_unknown_settings_are_named_and_ignored(caplog):
+    assert FlashMemoryConfig.from_published({"flash_memory_mood": 1}) == FlashMemoryConfig()
+    assert "mood" in caplog.text
+
+
+@pytest.mark.parametrize("values", [{"csm_slots": 0}, {"dam_slots": 0}, {"horizon": 1}])
+def test_sizes_below_the_least_are_refused(values):
+    with pytest.raises(ValueError, match="must be at least"):
+        FlashMemoryConfig(**values)

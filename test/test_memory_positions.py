@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.positions import memory_positions, rescale_times, text_position
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+
+
+def memory(steps, grid, config):
+    features = StepFeatures(torch.randn(steps, grid.patches, 3), torch.randn(steps, grid.low_patches, 3))
+    return build_memory(features, grid, config, generator=torch.Generator().manual_seed(0))
+
+
+def test_details_stand_at_their_step_and_synopses_behind_them():
+    grid, config = PatchGrid(4, 8), FlashMemoryConfig(csm_slots=3, dam_slots=2)
+    snapshot = memory(2, grid, config)
+    time, row, column = memory_positions(snapshot, first=10, horizon=120)
+    dam_tokens = 2 * 8
+    assert time[:dam_tokens].tolist() == [10] * 8 + [11] * 8
+    assert row[:8].tolist() == [10] * 4 + [11] * 4
+    assert column[:8].tolist() == [10, 11, 12, 13] * 2
+    assert time[dam_tokens:].tolist() == [26, 26, 27, 27]
+    assert row[dam_tokens:].tolist() == [26] * 4
+    assert column[dam_tokens:].tolist() == [26, 27, 26, 27]
+
+
+def test_the_text_starts_after_the_slots_not_after_the_steps():
+    grid, config = PatchGrid(4, 4), FlashMemoryConfig(csm_slots=8, dam_slots=4)
+    snapshot = memory(40, grid, config)
+    assert text_position(snapshot, 4, config) == 4 + 4 * 4 + 8
+    assert memory_positions(snapshot, 4, config.horizon)[0].max() > text_position(snapshot, 4, config)
+
+
+def test_a_wide_frame_can_reach_further_than_the_slots():
+    grid, config = PatchGrid(4, 40), FlashMemoryConfig(csm_slots=3, dam_slots=2)
+    assert text_position(memory(3, grid, config), 0, config) == 2 * 40 + 10
+
+
+def test_times_within_the_horizon_are_rounded_half_to_even():
+    assert rescale_times(torch.tensor([0.0, 4.5, 5.5, 119.0]), 120, 120).tolist() == [0, 4, 6, 119]
+
+
+@pytest.mark.parametrize("steps", [121, 1000, 1_000_000])
+def test_longer_streams_are_rescaled_onto_the_horizon(steps):
+    times = torch.tensor([0.0, (steps - 1) / 2, steps - 1.0])
+    assert rescale_times(times, steps, 120).tolist() == [0, 60, 119]
