@@ -1,0 +1,137 @@
+"""From a memory and a question to tokens: prefill of prompt and memory, then greedy decoding.
+
+Shapes: L tokens, N memory tokens, H width of the language model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, Qwen2VLForConditionalGeneration
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.positions import memory_positions, text_position
+from fvs_ros.memory.snapshot import MemorySnapshot
+
+# A stop is honoured between chunks of the prefill. On a GPU a chunk of a 7B model takes about 0.05 s; smaller ones
+# would no longer fill it.
+PREFILL_CHUNK = 1_024
+
+
+@dataclass(frozen=True)
+class MemoryPrefix:
+    """Prompt head and memory, run through the language model once; questions continue from it.
+
+    Attributes:
+        snapshot: the memory.
+        head: ids of the prompt's head.
+        cache: keys and values of the head and the memory.
+        length: tokens in `cache`.
+        next_position: position id of the token after the memory.
+        logits: [V] float32, at the memory's last token.
+    """
+
+    snapshot: MemorySnapshot
+    head: tuple[int, ...]
+    cache: DynamicCache
+    length: int
+    next_position: int
+    logits: Tensor
+
+
+class Answerer:
+    """Answers from memories with one language model. Not thread-safe: one question at a time."""
+
+    def __init__(
+        self, network: Qwen2VLForConditionalGeneration, config: FlashMemoryConfig, end_tokens: Sequence[int]
+    ) -> None:
+        """Wraps a network in evaluation mode; `end_tokens` end an answer."""
+        self._network = network
+        self._config = config
+        self._end_tokens = frozenset(end_tokens)
+        self._prefix: MemoryPrefix | None = None
+
+    def prefix(
+        self, snapshot: MemorySnapshot, head: Sequence[int], should_stop: Callable[[], bool] = lambda: False
+    ) -> MemoryPrefix | None:
+        """The prefix of a memory, computed unless it is the last one asked for; None if stopped on the way."""
+        if self._prefix is not None and self._prefix.snapshot is snapshot and self._prefix.head == tuple(head):
+            return self._prefix
+        self._prefix = None  # frees the old cache before the new one grows: 0.6 GB each for a 7B model
+        self._prefix = self._prefill(snapshot, tuple(head), should_stop)
+        return self._prefix
+
+    def generate(
+        self, prefix: MemoryPrefix, tail: Sequence[int], should_stop: Callable[[], bool] = lambda: False
+    ) -> Generator[int, None, None]:
+        """Greedy tokens after the prompt's `tail`, until an end token or a stop.
+
+        The prefix is left as it was, so that it serves the next question.
+        """
+        position = prefix.next_position
+        logits = self.continue_prefix(prefix, tail, position)[-1]
+        position += len(tail)
+        try:
+            while not should_stop():
+                token = int(logits.argmax())
+                if token in self._end_tokens:
+                    return
+                yield token
+                logits = self.continue_prefix(prefix, [token], position)[-1]
+                position += 1
+        finally:
+            self.rewind(prefix)
+
+    @torch.no_grad()
+    def continue_prefix(self, prefix: MemoryPrefix, tokens: Sequence[int], position: int) -> Tensor:
+        """Logits [L, V] float32 of text tokens appended to the prefix's cache, the first of them at `position`."""
+        device = self._network.device
+        embeddings = self._network.get_input_embeddings()(torch.tensor(tokens, device=device))
+        hidden = self._run(embeddings, text_positions(position, len(tokens), device), prefix.cache)
+        return self._network.lm_head(hidden).float()
+
+    def rewind(self, prefix: MemoryPrefix) -> None:
+        """Takes what a question appended off the prefix's cache."""
+        prefix.cache.crop(prefix.length - prefix.cache.get_seq_length())
+
+    @torch.no_grad()
+    def _prefill(
+        self, snapshot: MemorySnapshot, head: tuple[int, ...], should_stop: Callable[[], bool]
+    ) -> MemoryPrefix | None:
+        device = self._network.device
+        merged = self._network.model.visual.merger(snapshot.features())
+        text = self._network.get_input_embeddings()(torch.tensor(head, device=device))
+        embeddings = torch.cat([text, merged])
+        positions = torch.cat([text_positions(0, len(head), device), self._positions(snapshot, len(head))], dim=1)
+        cache = DynamicCache(config=self._network.config.text_config)
+        for start in range(0, embeddings.shape[0], PREFILL_CHUNK):
+            if should_stop():
+                return None
+            chunk = slice(start, start + PREFILL_CHUNK)
+            hidden = self._run(embeddings[chunk], positions[:, chunk], cache)
+        return MemoryPrefix(
+            snapshot=snapshot,
+            head=head,
+            cache=cache,
+            length=embeddings.shape[0],
+            next_position=text_position(snapshot, len(head), self._config),
+            logits=self._network.lm_head(hidden[-1]).float(),
+        )
+
+    def _positions(self, snapshot: MemorySnapshot, first: int) -> Tensor:
+        return memory_positions(snapshot, first, self._config.horizon).to(self._network.device)
+
+    def _run(self, embeddings: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """Hidden states [L, H] of embeddings [L, H] at positions [3, L], appended to the cache."""
+        output = self._network.model.language_model(
+            inputs_embeds=embeddings[None], position_ids=positions[:, None], past_key_values=cache, use_cache=True
+        )
+        return output.last_hidden_state[0]
+
+
+def text_positions(first: int, count: int, device: torch.device) -> Tensor:
+    """Position ids [3, count] of text: the same on all three axes."""
+    return torch.arange(first, first + count, device=device).expand(3, -1)

@@ -1,0 +1,186 @@
+"""Flash-VStream: frames to features, features to memory, memory and question to answer."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+from fvs_ros.memory.streaming import StreamingFlashMemory
+from fvs_ros.model.answerer import Answerer
+from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from fvs_ros.model.preprocess import frame_grid, normalise, resize_frames
+from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.vision import encode_frames
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class FlashVStream:
+    """A Flash-VStream model, as the streaming engine uses it.
+
+    `encode_steps` may run on one thread while `answer` runs on another; neither may run twice at a time.
+
+    Attributes:
+        name: what it was loaded from.
+        memory_config: sizes of its Flash Memory.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
+        self.name = name
+        self.memory_config: FlashMemoryConfig = checkpoint.config.memory
+        self._pixels = checkpoint.pixels
+        self._network = checkpoint.network
+        self._tokenizer = checkpoint.tokenizer
+        self._tower = checkpoint.network.model.visual
+        self._prompts = PromptBuilder(checkpoint.tokenizer)
+        self._answerer = Answerer(checkpoint.network, self.memory_config, checkpoint.end_tokens)
+
+    @classmethod
+    def load(cls, model: str, *, device: str = "auto", dtype: str = "auto") -> FlashVStream:
+        """Loads a checkpoint from a folder, or by its name from the hub.
+
+        Args:
+            model: a folder, or a name such as `zhang9302002/Flash-VStream-Qwen-7b` or `Qwen/Qwen2-VL-7B-Instruct`.
+            device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
+            dtype: `auto` (bfloat16 on a GPU that has it, float32 otherwise), `float32`, `bfloat16` or `float16`.
+
+        Raises:
+            CheckpointError: the checkpoint, the device or the dtype cannot be used.
+        """
+        target = pick_device(device)
+        precision = pick_dtype(dtype, target)
+        attention = pick_attention(target, precision)
+        return cls(load_checkpoint(model, device=target, dtype=precision, attention=attention), model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights, and so the memory, are."""
+        return self._network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of the features in memory."""
+        return self._network.dtype
+
+    def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
+        """The patch grid that frames of `height` x `width` pixels are resized to, its area within the bounds."""
+        return frame_grid(height, width, min_pixels, max_pixels, self._pixels)
+
+    def new_memory(self, grid: PatchGrid) -> StreamingFlashMemory:
+        """An empty memory for steps of that grid."""
+        width = self._tower.config.embed_dim
+        return StreamingFlashMemory(self.memory_config, grid, width, device=self.device, dtype=self.dtype)
+
+    @torch.no_grad()
+    def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
+        """Features of n grid steps.
+
+        Args:
+            frames: 2n RGB frames, uint8 [height, width, 3], of any size; frames 2i and 2i + 1 make step i.
+            grid: what they are resized to.
+        """
+        if len(frames) % 2 or not frames:
+            raise ValueError(f"got {len(frames)} frames; a grid step is two frames, so give an even number of them")
+        pixels = normalise(resize_frames(frames, grid, self.device), self._pixels)
+        return self.encode_pixels(pixels)
+
+    def encode_pixels(self, frames: Tensor) -> StepFeatures:
+        """Features of n grid steps from normalised frames [2n, 3, 14 gh, 14 gw] on the model's device."""
+        return encode_frames(self._tower, frames)
+
+    def control_tokens_in(self, text: str) -> list[str]:
+        """The control tokens, such as `<|im_end|>`, that a text spells out."""
+        return self._prompts.control_tokens_in(text)
+
+    def answer(
+        self,
+        snapshot: MemorySnapshot,
+        question: str,
+        *,
+        max_new_tokens: int,
+        on_token: Callable[[str], None] = lambda piece: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> str:
+        """The greedy answer to a question about a memory; shorter if `should_stop` turns true on the way.
+
+        Args:
+            snapshot: the memory.
+            question: user text; control tokens that it spells out are read letter by letter.
+            max_new_tokens: the answer's longest length.
+            on_token: called with each piece of text as it is decoded; the pieces joined are the answer.
+            should_stop: asked before every token and between chunks of the prefill.
+        """
+        prompt = self._prompts.build(question)
+        prefix = self._answerer.prefix(snapshot, prompt.head, should_stop)
+        if prefix is None:
+            return ""
+        text = _TextStream(self._tokenizer, on_token)
+        with contextlib.closing(self._answerer.generate(prefix, prompt.tail, should_stop)) as tokens:
+            for _, token in zip(range(max_new_tokens), tokens, strict=False):
+                text.add(token)
+        return text.finish()
+
+
+class _TextStream:
+    """Token ids to text, piece by piece; a character whose bytes span tokens waits until it is whole."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._on_text = on_text
+        self._tokens: list[int] = []
+        self._emitted = ""
+
+    def add(self, token: int) -> None:
+        self._tokens.append(token)
+        self._emit(self._stream.step(self._tokenizer.backend_tokenizer, token))
+
+    def finish(self) -> str:
+        """The whole text; emits what still waited, with bytes that never became a character replaced."""
+        text = self._tokenizer.backend_tokenizer.decode(self._tokens, skip_special_tokens=True)
+        if text.startswith(self._emitted):
+            self._emit(text[len(self._emitted) :])
+        return self._emitted
+
+    def _emit(self, piece: str | None) -> None:
+        if piece:
+            self._emitted += piece
+            self._on_text(piece)
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name; `auto` is CUDA where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise CheckpointError(f"device is {device!r}; it must be auto, cpu, cuda or cuda:N") from error
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"device is {device!r}, but {torch.cuda.device_count()} CUDA devices are here; use cpu")
+    return picked
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; `auto` is bfloat16 on a GPU that computes with it, float32 otherwise."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if dtype not in DTYPES:
+        raise CheckpointError(f"dtype is {dtype!r}; it must be auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def pick_attention(device: torch.device, dtype: torch.dtype) -> str:
+    """flash-attn where it is installed and the GPU (Ampere or newer) and dtype suit it, torch's SDPA otherwise."""
+    if device.type != "cuda" or dtype == torch.float32 or importlib.util.find_spec("flash_attn") is None:
+        return "sdpa"
+    return "flash_attention_2" if torch.cuda.get_device_capability(device)[0] >= 8 else "sdpa"

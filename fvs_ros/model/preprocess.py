@@ -1,0 +1,145 @@
+"""From camera frames to ViT patches, on the model's device.
+
+Shapes: n grid steps of two frames, H x W pixels, P patches of a frame, C = 3 * 2 * 14 * 14 values of a patch pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fvs_ros.memory.snapshot import MERGE, POOL, PatchGrid
+
+PATCH = 14
+FRAMES_PER_STEP = 2
+# Published preprocessing resizes twice: to multiples of 28 within the caller's bounds, then to multiples of 56 (so
+# that the pooled frame still merges) within the checkpoint's own bounds.
+FIRST_FACTOR = PATCH * MERGE
+SECOND_FACTOR = PATCH * MERGE * POOL
+MAX_ASPECT_RATIO = 200
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """A checkpoint's `preprocessor_config.json`, as far as pixels need it.
+
+    Attributes:
+        mean, std: of each RGB channel, on a scale of 0 to 1.
+        min_pixels, max_pixels: the checkpoint's own bounds on a frame's area.
+    """
+
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 16384
+
+    @classmethod
+    def from_preprocessor(cls, values: Mapping[str, object]) -> PixelConfig:
+        """Reads `preprocessor_config.json` in the layouts of transformers 4 (pixels at the top) and 5 (`size`)."""
+        size = values.get("size")
+        size = size if isinstance(size, Mapping) else {}
+        return cls(
+            mean=_three(values.get("image_mean", cls.mean), "image_mean"),
+            std=_three(values.get("image_std", cls.std), "image_std"),
+            min_pixels=_area(values.get("min_pixels") or size.get("shortest_edge") or cls.min_pixels, "min_pixels"),
+            max_pixels=_area(values.get("max_pixels") or size.get("longest_edge") or cls.max_pixels, "max_pixels"),
+        )
+
+    def to_preprocessor(self) -> dict[str, object]:
+        """The dict that `from_preprocessor` reads, in the published layout."""
+        return {
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "min_pixels": self.min_pixels,
+            "max_pixels": self.max_pixels,
+            "patch_size": PATCH,
+            "temporal_patch_size": FRAMES_PER_STEP,
+            "merge_size": MERGE,
+        }
+
+
+def _three(values: object, name: str) -> tuple[float, float, float]:
+    if not isinstance(values, Sequence) or len(values) != 3:
+        raise ValueError(f"{name} of the preprocessor config is {values!r}; it must hold three numbers")
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _area(value: object, name: str) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} of the preprocessor config is {value!r}; it must be a positive number of pixels")
+    return value
+
+
+def resized_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """The nearest size in multiples of `factor` whose area is within the bounds, as Qwen2-VL computes it.
+
+    Raises:
+        ValueError: a side is 200 times the other or more.
+    """
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ValueError(
+            f"the frame is {width} x {height}; one side may be at most {MAX_ASPECT_RATIO} times the other, so crop it"
+        )
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        scale = math.sqrt(height * width / max_pixels)
+        new_height = max(factor, math.floor(height / scale / factor) * factor)
+        new_width = max(factor, math.floor(width / scale / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        scale = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * scale / factor) * factor
+        new_width = math.ceil(width * scale / factor) * factor
+    return new_height, new_width
+
+
+def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels: PixelConfig) -> PatchGrid:
+    """Patches of a frame of that size after the published two resizes.
+
+    Only the final size is taken from them: one resize straight to it replaces two, which blurred twice.
+    """
+    size = resized_size(height, width, FIRST_FACTOR, min_pixels, max_pixels)
+    height, width = resized_size(*size, SECOND_FACTOR, pixels.min_pixels, pixels.max_pixels)
+    return PatchGrid(height // PATCH, width // PATCH)
+
+
+def resize_frames(frames: Sequence[np.ndarray], grid: PatchGrid, device: torch.device) -> Tensor:
+    """RGB uint8 frames [H, W, 3] of any sizes, resized to the grid: float32 [2n, 3, 14 gh, 14 gw] in 0 to 255.
+
+    Bicubic with antialiasing, rounded to whole values, as an image library gives them.
+    """
+    size = (grid.height * PATCH, grid.width * PATCH)
+    resized = []
+    for frame in frames:
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None].float()
+        if pixels.shape[-2:] != size:
+            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255).round()
+        resized.append(pixels)
+    return torch.cat(resized)
+
+
+def normalise(frames: Tensor, pixels: PixelConfig) -> Tensor:
+    """Frames [2n, 3, H, W] in 0 to 255, scaled to the channel statistics that the ViT was trained with."""
+    mean = torch.tensor(pixels.mean, device=frames.device)[:, None, None]
+    std = torch.tensor(pixels.std, device=frames.device)[:, None, None]
+    return (frames / 255 - mean) / std
+
+
+def patchify(frames: Tensor) -> Tensor:
+    """Normalised frames [2n, 3, H, W] as patches [n, P, C].
+
+    A patch holds (channel, frame of the step, row, column). Patches come in merge-block order: blocks of 2 x 2 row by
+    row, the four patches of a block after each other.
+    """
+    count, channels, height, width = frames.shape
+    rows, columns = height // (PATCH * MERGE), width // (PATCH * MERGE)
+    shape = (count // FRAMES_PER_STEP, FRAMES_PER_STEP, channels, rows, MERGE, PATCH, columns, MERGE, PATCH)
+    blocks = frames.reshape(shape).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return blocks.reshape(count // FRAMES_PER_STEP, rows * columns * MERGE**2, -1)

@@ -1,0 +1,67 @@
+"""The published prompt around the memory, and text that cannot become a control token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+SYSTEM = "You are a helpful assistant."
+HEAD = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+MEMORY_END = "<|vision_end|>"
+TAIL = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids around the memory.
+
+    Attributes:
+        head: up to and including the token that opens the visual part.
+        tail: from the token that closes the visual part on; the answer follows.
+    """
+
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+
+
+class PromptBuilder:
+    """Tokenises questions into the published prompt: system, then user (memory, question), then assistant.
+
+    Raises:
+        ValueError: the tokenizer lacks one of the prompt's control tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._control_tokens = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+        for token in ("<|im_start|>", "<|im_end|>", "<|vision_start|>", MEMORY_END):
+            if token not in self._control_tokens:
+                raise ValueError(f"the tokenizer has no {token} token; a Qwen2-VL tokenizer is needed")
+        self.head = tuple(tokenizer.encode(HEAD, add_special_tokens=False))
+        self._memory_end = tuple(tokenizer.encode(MEMORY_END, add_special_tokens=False))
+        self._tail = tuple(tokenizer.encode(TAIL, add_special_tokens=False))
+
+    def control_tokens_in(self, text: str) -> list[str]:
+        """The control tokens that a text spells out, in the order of their ids."""
+        return [token for token in self._control_tokens if token in text]
+
+    def build(self, question: str, answer_prefix: str = "") -> Prompt:
+        """The prompt for a question.
+
+        Args:
+            question: user text; control tokens that it spells out are read letter by letter.
+            answer_prefix: what the answer is made to begin with, `Best option: (` in the published evaluation.
+        """
+        return Prompt(
+            head=self.head,
+            tail=(*self._memory_end, *self._encode_text(question), *self._tail, *self._encode_text(answer_prefix)),
+        )
+
+    def _encode_text(self, text: str) -> Sequence[int]:
+        ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        controls = set(self._control_tokens.values()).intersection(ids)
+        if controls:
+            raise ValueError(f"the text became the control tokens {sorted(controls)}; remove them from it")
+        return ids

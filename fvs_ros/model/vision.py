@@ -1,0 +1,104 @@
+"""The Qwen2-VL vision tower on both pathways of the Flash Memory in one pass, without its merger.
+
+Shapes: n grid steps, P patches of a frame, D width of a patch feature, h heads of d values.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, VisionAttention
+
+from fvs_ros.memory.snapshot import MERGE, POOL, PatchGrid, StepFeatures
+from fvs_ros.model.preprocess import PATCH, patchify
+
+ROPE_BASE = 10_000.0
+
+
+@torch.no_grad()
+def encode_frames(tower: Qwen2VisionTransformerPretrainedModel, frames: Tensor) -> StepFeatures:
+    """High- and low-resolution features of n grid steps.
+
+    The low-resolution pathway pools the *normalised pixels* 2 x 2 and runs the whole ViT again on them, as the
+    published code does; the paper's figure pools after the encoder. Attention stays within a step and a pathway, so
+    both go through the linear layers as one batch.
+
+    Args:
+        tower: transformers' vision tower.
+        frames: normalised [2n, 3, 14 gh, 14 gw], on the tower's device.
+    """
+    grid = PatchGrid(frames.shape[2] // PATCH, frames.shape[3] // PATCH)
+    steps = frames.shape[0] // 2
+    dtype = tower.patch_embed.proj.weight.dtype
+    high = patchify(frames)
+    low = patchify(functional.avg_pool2d(frames, POOL))
+    patches = torch.cat([high.reshape(steps * grid.patches, -1), low.reshape(steps * grid.low_patches, -1)])
+    # A Conv3d over non-overlapping patches is one matrix product; as such it is several times faster on a CPU.
+    hidden = functional.linear(patches.to(dtype), tower.patch_embed.proj.weight.flatten(1))
+    head_dim = tower.config.embed_dim // tower.config.num_heads
+    rotations = (
+        _rotation(grid.height, grid.width, head_dim, frames.device),
+        _rotation(grid.height // POOL, grid.width // POOL, head_dim, frames.device),
+    )
+    for block in tower.blocks:
+        hidden = hidden + _attention(block.attn, block.norm1(hidden), steps, rotations)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    split = steps * grid.patches
+    return StepFeatures(
+        high=hidden[:split].reshape(steps, grid.patches, -1),
+        low=hidden[split:].reshape(steps, grid.low_patches, -1),
+    )
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotary embedding of one pathway's patches: cosines and sines [P, 1, d] float32."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Turns [n, P, h, d], computed in float32 as published."""
+        values = states.float()
+        first, second = values.chunk(2, dim=-1)
+        turned = values * self.cosines + torch.cat([-second, first], dim=-1) * self.sines
+        return turned.to(states.dtype)
+
+
+def _attention(attention: VisionAttention, hidden: Tensor, steps: int, rotations: Sequence[Rotation]) -> Tensor:
+    """Attention within each step and pathway; `hidden` is [n P + n P / 4, D]."""
+    states = attention.qkv(hidden)
+    outputs, start = [], 0
+    for rotation in rotations:
+        patches = rotation.cosines.shape[0]
+        part = states[start : start + steps * patches].reshape(steps, patches, 3, attention.num_heads, -1)
+        query, key, value = part.unbind(2)
+        heads = (rotation(query).transpose(1, 2), rotation(key).transpose(1, 2), value.transpose(1, 2))
+        output = functional.scaled_dot_product_attention(*heads)
+        outputs.append(output.transpose(1, 2).reshape(steps * patches, -1))
+        start += steps * patches
+    return attention.proj(torch.cat(outputs))
+
+
+@functools.lru_cache(maxsize=16)
+def _rotation(height: int, width: int, head_dim: int, device: torch.device) -> Rotation:
+    angles = _patch_angles(height, width, head_dim, device)[:, None]
+    return Rotation(angles.cos(), angles.sin())
+
+
+def _patch_angles(height: int, width: int, head_dim: int, device: torch.device) -> Tensor:
+    """Angles [P, d]: a quarter of them turn with the patch's row, a quarter with its column, then both again."""
+    half = head_dim // 2
+    frequencies = 1.0 / ROPE_BASE ** (torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    blocks = (height // MERGE, MERGE, width // MERGE, MERGE)
+    rows, columns = (axis.reshape(blocks).transpose(1, 2).flatten() for axis in (rows, columns))
+    angles = torch.cat([rows[:, None] * frequencies, columns[:, None] * frequencies], dim=1)
+    return torch.cat([angles, angles], dim=1)

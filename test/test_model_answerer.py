@@ -1,0 +1,109 @@
+import itertools
+
+import pytest
+import torch
+from transformers import Qwen2VLForConditionalGeneration
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.positions import memory_positions
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.model import answerer as answerer_module
+from fvs_ros.model.answerer import Answerer, text_positions
+from fvs_ros.model.tiny import tiny_network_config
+
+CONFIG = FlashMemoryConfig(csm_slots=4, dam_slots=2)
+GRID = PatchGrid(4, 4)
+HEAD, TAIL = (3, 5, 7), (11, 13, 17, 19)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return Qwen2VLForConditionalGeneration(tiny_network_config()).eval()
+
+
+def snapshot(seed=0, steps=6):
+    generator = torch.Generator().manual_seed(seed)
+    features = StepFeatures(
+        torch.randn(steps, GRID.patches, 64, generator=generator),
+        torch.randn(steps, GRID.low_patches, 64, generator=generator),
+    )
+    return build_memory(features, GRID, CONFIG, generator=generator)
+
+
+@torch.no_grad()
+def reference(network, memory, tail, count):
+    """Greedy tokens from the whole sequence, run anew for every token."""
+    merged = network.model.visual.merger(memory.features())
+    tokens = []
+    for _ in range(count):
+        text = torch.tensor([*tail, *tokens])
+        embeddings = torch.cat(
+            [network.get_input_embeddings()(torch.tensor(HEAD)), merged, network.get_input_embeddings()(text)]
+        )
+        start = len(HEAD) + memory.dam.shape[0] * GRID.dam_tokens + min(memory.steps, CONFIG.csm_slots)
+        cpu = torch.device("cpu")
+        positions = torch.cat(
+            [
+                text_positions(0, len(HEAD), cpu),
+                memory_positions(memory, len(HEAD), CONFIG.horizon),
+                text_positions(start, len(text), cpu),
+            ],
+            dim=1,
+        )
+        output = network.model.language_model(inputs_embeds=embeddings[None], position_ids=positions[:, None])
+        tokens.append(int(network.lm_head(output.last_hidden_state[0, -1]).argmax()))
+    return tokens
+
+
+def generated(answerer, memory, tail, count):
+    return list(itertools.islice(answerer.generate(answerer.prefix(memory, HEAD), tail), count))
+
+
+def test_tokens_equal_those_of_the_whole_sequence(network):
+    memory = snapshot()
+    assert generated(Answerer(network, CONFIG, ()), memory, TAIL, 12) == reference(network, memory, TAIL, 12)
+
+
+def test_a_prefix_serves_one_question_after_another(network):
+    answerer, memory = Answerer(network, CONFIG, ()), snapshot()
+    prefix = answerer.prefix(memory, HEAD)
+    for tail in (TAIL, (23, 29), TAIL):
+        assert answerer.prefix(memory, HEAD) is prefix
+        tokens = list(itertools.islice(answerer.generate(prefix, tail), 6))
+        assert tokens == reference(network, memory, tail, 6)
+    answerer.rewind(prefix)
+    assert prefix.cache.get_seq_length() == prefix.length
+
+
+def test_another_memory_gets_its_own_prefix(network):
+    answerer = Answerer(network, CONFIG, ())
+    for seed in (0, 1):
+        memory = snapshot(seed)
+        assert generated(answerer, memory, TAIL, 6) == reference(network, memory, TAIL, 6)
+
+
+def test_prefill_in_small_chunks_is_the_same(network, monkeypatch):
+    memory = snapshot()
+    whole = Answerer(network, CONFIG, ()).prefix(memory, HEAD)
+    monkeypatch.setattr(answerer_module, "PREFILL_CHUNK", 5)
+    chunked = Answerer(network, CONFIG, ()).prefix(memory, HEAD)
+    torch.testing.assert_close(whole.logits, chunked.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_an_end_token_ends_the_answer(network):
+    memory = snapshot()
+    tokens = reference(network, memory, TAIL, 12)
+    end = next(token for token in tokens if token != tokens[0])
+    assert generated(Answerer(network, CONFIG, (end,)), memory, TAIL, 12) == tokens[: tokens.index(end)]
+
+
+def test_a_stop_ends_prefill_and_decoding(network, monkeypatch):
+    monkeypatch.setattr(answerer_module, "PREFILL_CHUNK", 5)
+    answerer, memory = Answerer(network, CONFIG, ()), snapshot()
+    calls = itertools.count()
+    assert answerer.prefix(memory, HEAD, should_stop=lambda: next(calls) >= 2) is None
+    prefix = answerer.prefix(memory, HEAD)
+    calls = itertools.count()
+    assert len(list(answerer.generate(prefix, TAIL, should_stop=lambda: next(calls) >= 3))) == 3

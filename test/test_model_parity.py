@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fvs_ros.model.parity import GoldenError, compare, main, read_golden
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_every_quantity_agrees_with_the_published_code(path):
+    comparisons = compare(read_golden(path))
+    assert len(comparisons) == 11
+    assert [item for item in comparisons if not item.agrees] == []
+
+
+def rewrite(source, target, **changes):
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, change in changes.items():
+        tensors[name] = change(tensors[name])
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, target, metadata=metadata)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("quantity", "change"),
+    [
+        ("csm", lambda tensor: tensor + 2e-4),
+        ("dam_steps", lambda tensor: tensor.flip(0)),
+        ("position_ids", lambda tensor: tensor + 1),
+        ("logits_last", lambda tensor: tensor * float("nan")),
+        ("generated", lambda tensor: tensor.roll(1)),
+        ("memory_features", lambda tensor: tensor[1:]),
+    ],
+)
+def test_a_quantity_that_is_off_fails_the_file(tmp_path, capsys, quantity, change):
+    path = rewrite(GOLDEN[-1], tmp_path / "off.safetensors", **{quantity: change})
+    assert [item.quantity for item in compare(read_golden(path)) if not item.agrees] == [quantity]
+    assert main([path]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_one_bad_file_fails_all_and_is_named(tmp_path, capsys):
+    (tmp_path / "noise.safetensors").write_bytes(b"not safetensors")
+    assert main([GOLDEN[-1], tmp_path / "noise.safetensors"]) == 1
+    output = capsys.readouterr().out
+    assert "noise.safetensors: cannot be read" in output.replace("\n", "")
+    assert "1 of 2 files agree" in output
+
+
+def test_good_files_exit_with_zero(capsys):
+    assert main(GOLDEN[-1:]) == 0
+    assert "1 of 1 files agree" in capsys.readouterr().out
+
+
+def test_files_that_lack_something_are_refused(tmp_path):
+    path = rewrite(GOLDEN[-1], tmp_path / "half.safetensors", frames=lambda tensor: None)
+    with pytest.raises(GoldenError, match="no frames"):
+        read_golden(path)
+    save_file({"frames": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    with pytest.raises(GoldenError, match="config"):
+        read_golden(tmp_path / "bare.safetensors")
+
+
+def test_unknown_quantities_are_not_passed_over(tmp_path):
+    path = rewrite(GOLDEN[-1], tmp_path / "more.safetensors", generated=lambda tensor: tensor)
+    golden = read_golden(path)
+    golden.tensors["mood"] = torch.zeros(1)
+    with pytest.raises(GoldenError, match="mood"):
+        compare(golden)

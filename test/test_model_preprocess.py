@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from fvs_ros.model.preprocess import (
+    PixelConfig,
+    frame_grid,
+    normalise,
+    patchify,
+    resize_frames,
+    resized_size,
+)
+
+PUBLISHED = {"min_pixels": 100_352, "max_pixels": 200_704}
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((1080, 1920), (24, 40)), ((720, 1280), (24, 40)), ((480, 640), (24, 36)), ((500, 500), (32, 32))],
+)
+def test_published_sizes(size, grid):
+    """The table of processed sizes that the published two-stage resize gives."""
+    found = frame_grid(*size, **PUBLISHED, pixels=PixelConfig())
+    assert (found.height, found.width) == grid
+
+
+def test_small_frames_are_enlarged_and_the_checkpoint_has_the_last_word():
+    assert resized_size(56, 56, 28, 100_352, 200_704) == (336, 336)
+    grid = frame_grid(480, 480, **PUBLISHED, pixels=PixelConfig(max_pixels=112 * 112))
+    assert (grid.height, grid.width) == (8, 8)
+
+
+def test_a_sliver_is_refused():
+    with pytest.raises(ValueError, match="2010 x 10"):
+        frame_grid(10, 2010, **PUBLISHED, pixels=PixelConfig())
+
+
+def test_frames_become_the_same_patches_as_in_transformers():
+    """At its final size already, so that both only normalise and cut."""
+    frame = np.random.default_rng(0).integers(0, 256, (56, 112, 3), dtype=np.uint8)
+    processor = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=200_704)
+    expected = processor(images=[frame], return_tensors="pt")["pixel_values"]  # an image: the frame twice
+    grid = frame_grid(56, 112, 56 * 56, 200_704, PixelConfig())
+    pixels = normalise(resize_frames([frame, frame], grid, torch.device("cpu")), PixelConfig())
+    torch.testing.assert_close(patchify(pixels)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_resizing_keeps_the_range_and_takes_mixed_sizes():
+    generator = np.random.default_rng(1)
+    frames = [generator.integers(0, 2, (h, w, 3), dtype=np.uint8) * 255 for h, w in ((90, 70), (224, 300))]
+    grid = frame_grid(112, 112, 12_544, 12_544, PixelConfig())
+    resized = resize_frames(frames, grid, torch.device("cpu"))
+    assert resized.shape == (2, 3, 112, 112)
+    assert resized.min() >= 0
+    assert resized.max() <= 255
+    assert torch.equal(resized, resized.round())
+
+
+def test_the_two_frames_of_a_step_keep_their_order_within_a_patch():
+    frames = torch.stack([torch.zeros(3, 56, 56), torch.ones(3, 56, 56)])
+    patches = patchify(frames).reshape(1, 16, 3, 2, 14, 14)
+    assert (patches[:, :, :, 0] == 0).all()
+    assert (patches[:, :, :, 1] == 1).all()
+
+
+def test_preprocessor_settings_of_both_layouts():
+    old = PixelConfig.from_preprocessor({"min_pixels": 3136, "max_pixels": 50_000, "image_mean": [0.5, 0.5, 0.5]})
+    new = PixelConfig.from_preprocessor(
+        {"size": {"shortest_edge": 3136, "longest_edge": 50_000}, "image_mean": [0.5, 0.5, 0.5]}
+    )
+    assert old == new == PixelConfig.from_preprocessor(old.to_preprocessor())
+    assert PixelConfig.from_preprocessor({}) == PixelConfig()
+
+
+@pytest.mark.parametrize("values", [{"image_mean": [0.5]}, {"max_pixels": "many"}, {"min_pixels": -1}])
+def test_broken_preprocessor_settings_are_refused(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        PixelConfig.from_preprocessor(values)
