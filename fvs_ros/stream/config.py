@@ -1,0 +1,70 @@
+"""Every setting of the stream, with its one default and its check."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# More than any camera delivers, and far below where slot numbers lose precision on a stream of years.
+HIGHEST_FPS = 1_000.0
+# Longest time that a question may take: a day.
+LONGEST_TIMEOUT_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How frames become memory and questions become answers.
+
+    Attributes:
+        fps: camera frames kept per second of stamp time; the published model was trained at 1. 0 keeps all.
+        max_pixels, min_pixels: bounds on a processed frame's area; the published model used 4 * 224 * 224.
+        frame_queue: kept frames that may wait for the model; when full, the oldest is dropped.
+        batch_steps: grid steps encoded at once when behind.
+        late_tolerance_s: a stamp this far behind the newest is dropped as late; further back begins a new
+            episode.
+        question_queue: questions that may wait; when full, the next is refused as busy.
+        question_characters: longest question.
+        max_new_tokens: default length limit of an answer; at most `max_new_tokens_limit` may be asked for.
+        timeout_s: default seconds from a question to its complete answer.
+    """
+
+    fps: float = 1.0
+    max_pixels: int = 200_704
+    min_pixels: int = 100_352
+    frame_queue: int = 16
+    batch_steps: int = 4
+    late_tolerance_s: float = 1.0
+    question_queue: int = 4
+    question_characters: int = 2_000
+    max_new_tokens: int = 128
+    max_new_tokens_limit: int = 1_024
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("fps", 0),
+            ("min_pixels", 56 * 56),
+            ("max_pixels", 56 * 56),
+            ("frame_queue", 2),
+            ("batch_steps", 1),
+            ("late_tolerance_s", 0),
+            ("question_queue", 1),
+            ("question_characters", 1),
+            ("max_new_tokens", 1),
+            ("max_new_tokens_limit", 1),
+            ("timeout_s", 0.1),
+        ):
+            value = getattr(self, name)
+            if not (value >= least and math.isfinite(value)):
+                raise ValueError(f"{name} is {value}; it must be at least {least}, and finite")
+        for name, most in (("fps", HIGHEST_FPS), ("timeout_s", LONGEST_TIMEOUT_S)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {most:g}")
+        if self.max_pixels < self.min_pixels:
+            raise ValueError(
+                f"max_pixels is {self.max_pixels}, min_pixels {self.min_pixels}; raise max_pixels or lower min_pixels"
+            )
+        if self.max_new_tokens > self.max_new_tokens_limit:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens}, its limit {self.max_new_tokens_limit}; raise the limit"
+            )

@@ -1,0 +1,232 @@
+"""Which frames are kept, and where they wait: everything that is decided before a frame is decoded."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.types import Frame
+
+# A frame may come this share of a period before its slot and still be taken as the slot's frame: a camera that runs
+# at the kept rate itself jitters around its period, and would otherwise lose every frame that is a little early.
+EARLY = 0.1
+
+
+class RatePolicy:
+    """Keeps `fps` frames per second of stamp time, without drift.
+
+    Stamp time is cut into slots of 1 / fps, counted from the first frame, and the first frame of each slot is kept.
+    Since the slots never move, the kept frames are 1 / fps apart on average, however uneven the camera is.
+
+    Args:
+        fps: frames to keep per second; 0 keeps all.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._fps = fps
+        self._anchor_ns: int | None = None
+        self._slot = -1
+
+    def restart(self) -> None:
+        """Forgets the slots; the next frame is kept and anchors them anew."""
+        self._anchor_ns = None
+        self._slot = -1
+
+    def keep(self, stamp_ns: int) -> bool:
+        """Whether the frame of `stamp_ns` is the first of its slot. Stamps must rise from call to call."""
+        if self._fps == 0:
+            return True
+        if self._anchor_ns is None:
+            self._anchor_ns = stamp_ns
+        slot = math.floor((stamp_ns - self._anchor_ns) * self._fps / 1e9 + EARLY)
+        if slot <= self._slot:
+            return False
+        self._slot = slot
+        return True
+
+
+@dataclass
+class FrameCounters:
+    """The frame counters of `StreamStatistics`, by the same names."""
+
+    received: int = 0
+    skipped: int = 0
+    late: int = 0
+    dropped: int = 0
+    discarded: int = 0
+    ingested: int = 0
+    waiting: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    episodes: int = 0
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Frames to ingest together, oldest first; none where only the episode has changed.
+
+    Attributes:
+        episode: the episode that they belong to.
+    """
+
+    episode: int
+    frames: tuple[Frame, ...]
+
+
+class FrameQueue:
+    """Kept frames on their way to the memory: bounded, and the newest win.
+
+    Any thread may offer frames; one thread takes them, and accounts for each one that it took by `reject` or
+    `commit` before it takes more. No method holds the lock for longer than it takes to move a few references.
+
+    Args:
+        config: `fps`, `frame_queue` and `late_tolerance_s`.
+        changed: the engine's one lock; notified whenever frames, episodes or their fate change.
+        on_new_episode: called with the number of each new episode, with the lock held.
+    """
+
+    def __init__(
+        self, config: StreamConfig, changed: threading.Condition, on_new_episode: Callable[[int], None]
+    ) -> None:
+        self._capacity = config.frame_queue
+        self._late_tolerance_ns = round(config.late_tolerance_s * 1e9)
+        self._policy = RatePolicy(config.fps)
+        self._changed = changed
+        self._on_new_episode = on_new_episode
+        self._waiting: deque[Frame] = deque()
+        self._in_flight = 0
+        # Kept frames are numbered from 1. Those waiting are always the last ones, since drops come off the front.
+        self._kept = 0
+        self._in_flight_first = 0
+        self._newest_ns: int | None = None
+        self._episode = 0
+        self._paused = False
+        self._closed = False
+        self._counters = FrameCounters()
+
+    @property
+    def counters(self) -> FrameCounters:
+        """A copy of the counters; they add up as `StreamStatistics` says, at any time."""
+        with self._changed:
+            return replace(
+                self._counters,
+                waiting=len(self._waiting) + self._in_flight,
+                rejected=dict(self._counters.rejected),
+            )
+
+    @property
+    def paused(self) -> bool:
+        """Whether frames are skipped."""
+        return self._paused
+
+    def pause(self, paused: bool) -> None:
+        """While paused, frames are skipped whatever their stamp; those that wait already are still taken."""
+        with self._changed:
+            self._paused = paused
+
+    def offer(self, frame: Frame) -> bool:
+        """Decides by its stamp whether `frame` is kept. Once closed, frames are ignored and not counted."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._counters.received += 1
+            if self._paused:
+                self._counters.skipped += 1
+                return False
+            if self._newest_ns is not None and frame.stamp_ns <= self._newest_ns:
+                if self._newest_ns - frame.stamp_ns <= self._late_tolerance_ns:
+                    self._counters.late += 1
+                    return False
+                self._counters.episodes += 1
+                self._begin_episode()
+            self._newest_ns = frame.stamp_ns
+            if not self._policy.keep(frame.stamp_ns):
+                self._counters.skipped += 1
+                return False
+            if len(self._waiting) == self._capacity:
+                self._waiting.popleft()
+                self._counters.dropped += 1
+            self._waiting.append(frame)
+            self._kept += 1
+            self._changed.notify_all()
+            return True
+
+    def new_episode(self) -> None:
+        """Discards the waiting frames. Batches that were taken before can no longer be committed."""
+        with self._changed:
+            self._begin_episode()
+
+    def _begin_episode(self) -> None:
+        self._discard_waiting()
+        self._newest_ns = None
+        self._policy.restart()
+        self._episode += 1
+        self._on_new_episode(self._episode)
+
+    def _discard_waiting(self) -> None:
+        self._counters.discarded += len(self._waiting)
+        self._waiting.clear()
+        self._changed.notify_all()
+
+    def take(self, limit: int, episode: int) -> FrameBatch | None:
+        """Waits for frames, or for an episode other than `episode`, and takes the oldest up to `limit` frames.
+
+        Returns:
+            None once the queue is closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._waiting or self._episode != episode)
+            if self._closed:
+                return None
+            self._in_flight_first = self._kept - len(self._waiting) + 1
+            self._in_flight = min(limit, len(self._waiting))
+            return FrameBatch(self._episode, tuple(self._waiting.popleft() for _ in range(self._in_flight)))
+
+    def reject(self, reason: str, frames: int = 1) -> None:
+        """Accounts for frames of the batch that cannot be ingested."""
+        with self._changed:
+            self._in_flight -= frames
+            self._counters.rejected[reason] = self._counters.rejected.get(reason, 0) + frames
+            self._changed.notify_all()
+
+    def commit(self, episode: int, frames: int, publish: Callable[[], None]) -> bool:
+        """Accounts for frames of the batch that were ingested, and calls `publish`, in one step.
+
+        If the batch's episode is over, or the queue closed, the frames are discarded and nothing is published.
+        """
+        with self._changed:
+            self._in_flight -= frames
+            current = episode == self._episode and not self._closed
+            if current:
+                self._counters.ingested += frames
+                publish()
+            else:
+                self._counters.discarded += frames
+            self._changed.notify_all()
+            return current
+
+    def mark(self) -> int:
+        """The number of the newest kept frame, for `settled`."""
+        with self._changed:
+            return self._kept
+
+    def settled(self, mark: int) -> bool:
+        """Whether each kept frame up to `mark` is in memory, or will never be."""
+        with self._changed:
+            in_flight = self._in_flight > 0 and self._in_flight_first <= mark
+            return not in_flight and self._kept - len(self._waiting) >= mark
+
+    def wait_settled(self, mark: int, timeout_s: float) -> bool:
+        """Waits until `settled(mark)`; False if that took longer than `timeout_s`, or the queue was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self.settled(mark), timeout_s)
+            return not self._closed and self.settled(mark)
+
+    def close(self) -> None:
+        """Discards the waiting frames and ends `take`."""
+        with self._changed:
+            self._closed = True
+            self._discard_waiting()

@@ -1,0 +1,225 @@
+"""From waiting frames to a published memory: decode, pair, encode, append, snapshot."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
+from fvs_ros.stream.ledger import StepLedger, StepOrigin
+from fvs_ros.stream.log import ThrottledLog
+from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.published import MemoryBoard, PublishedMemory
+from fvs_ros.stream.types import Frame, ImageError, MemoryStatus, Pose
+
+logger = logging.getLogger(__name__)
+
+# Reasons in `StreamStatistics.rejected` that are not an ImageError's own.
+DECODE_ERROR = "decode_error"
+MODEL_ERROR = "model_error"
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame on its way to the model; `image` is RGB, uint8 [height, width, 3]."""
+
+    stamp_ns: int
+    image: np.ndarray
+    origin: StepOrigin
+
+
+class EpisodeMemory:
+    """The memory of one episode, its frames paired into grid steps. Used by one thread.
+
+    Args:
+        model: encodes the frames and makes the memory.
+        grid: patches that all frames of the episode are resized to.
+        episode: its number.
+    """
+
+    def __init__(self, model: StreamModel, grid: PatchGrid, episode: int) -> None:
+        self._model = model
+        self._grid = grid
+        self._episode = episode
+        self._memory = memory = model.new_memory(grid)
+        # Not through self: in a cycle, the gigabytes of an episode that is over would outlive it until collected.
+        self._ledger = StepLedger(lambda: memory.candidate_steps().tolist())
+        self._unpaired: DecodedFrame | None = None
+        self._start_ns: int | None = None
+
+    @property
+    def has_unpaired(self) -> bool:
+        """Whether the newest frame still waits for its partner."""
+        return self._unpaired is not None
+
+    def add(self, frames: Sequence[DecodedFrame]) -> PublishedMemory:
+        """Adds at least one frame and returns the memory as it is then, its version still open.
+
+        Two consecutive frames are one grid step. If a newest one is left over, it counts, doubled, as a provisional
+        step that leaves no trace once its partner comes. If the model fails, that frame is lost with the others:
+        kept, it could make every later batch fail as well.
+        """
+        if self._unpaired is not None:
+            frames = [self._unpaired, *frames]
+            self._unpaired = None
+        steps = len(frames) // 2
+        unpaired = frames[-1] if len(frames) % 2 else None
+        images = [frame.image for frame in frames]
+        if unpaired is not None:
+            images.append(unpaired.image)
+        features = self._model.encode_steps(images, self._grid)
+        starts, ends = frames[0 : 2 * steps : 2], frames[1 : 2 * steps : 2]
+        if steps:
+            first_step = self._memory.steps
+            self._memory.append(
+                features.high[:steps],
+                features.low[:steps],
+                [frame.stamp_ns for frame in starts],
+                [frame.stamp_ns for frame in ends],
+            )
+            self._ledger.add(first_step, [frame.origin for frame in starts])
+        origins = self._ledger.view()
+        if unpaired is None:
+            snapshot = self._memory.snapshot()
+        else:
+            snapshot = self._memory.snapshot(provisional=(features.high[steps], features.low[steps], unpaired.stamp_ns))
+            origins[self._memory.steps] = unpaired.origin
+        self._unpaired = unpaired
+        if self._start_ns is None:
+            self._start_ns = frames[0].stamp_ns
+        status = MemoryStatus(
+            episode=self._episode,
+            steps=snapshot.steps,
+            csm_slots=snapshot.csm.shape[0],
+            dam_slots=snapshot.dam.shape[0],
+            start_ns=self._start_ns,
+            end_ns=frames[-1].stamp_ns,
+            bytes=self._memory.bytes,
+            frame_id=frames[-1].origin.frame_id,
+        )
+        return PublishedMemory(snapshot, origins, status)
+
+
+class IngestWorker:
+    """Takes waiting frames into memory, one batch after the other, and publishes a snapshot of each.
+
+    Args:
+        model: encodes the frames.
+        config: `batch_steps`, `min_pixels` and `max_pixels`.
+        frames: where the frames wait.
+        board: where the memory is published.
+        on_memory: called on this worker's thread after each change of the memory, resets included; changes that
+            follow each other quickly may be told as one.
+    """
+
+    def __init__(
+        self,
+        model: StreamModel,
+        config: StreamConfig,
+        frames: FrameQueue,
+        board: MemoryBoard,
+        on_memory: Callable[[MemoryStatus], None] | None,
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._frames = frames
+        self._board = board
+        self._on_memory = on_memory
+        self._announced = board.status.version
+        self._log = ThrottledLog(logger)
+        self._episode = 0
+        self._memory: EpisodeMemory | None = None
+        self.last_batch_s = 0.0
+        self.last_error = ""
+
+    def run(self) -> None:
+        """Works until the queue is closed."""
+        while (batch := self._frames.take(self._room(), self._episode)) is not None:
+            if batch.episode != self._episode:
+                self._episode = batch.episode
+                self._memory = None
+            if batch.frames:
+                self._ingest(batch)
+            self._announce()
+        self._memory = None
+
+    def _room(self) -> int:
+        """Frames that make at most `batch_steps` steps with the one that may be waiting for its partner."""
+        unpaired = self._memory is not None and self._memory.has_unpaired
+        return 2 * self._config.batch_steps - unpaired
+
+    def _ingest(self, batch: FrameBatch) -> None:
+        begin = time.perf_counter()
+        frames = [decoded for frame in batch.frames if (decoded := self._decode(frame)) is not None]
+        if not frames:
+            return
+        try:
+            if self._memory is None:
+                height, width = frames[0].image.shape[:2]
+                grid = self._model.frame_grid(height, width, self._config.min_pixels, self._config.max_pixels)
+                self._memory = EpisodeMemory(self._model, grid, batch.episode)
+            published = self._memory.add(frames)
+        except Exception as error:
+            self.last_error = f"{type(error).__name__}: {error}"
+            self._log.log(
+                logging.ERROR,
+                MODEL_ERROR,
+                f"the model failed on {len(frames)} frames, which are lost; the stream goes on with the next",
+                exc_info=True,
+            )
+            self._frames.reject(MODEL_ERROR, len(frames))
+            return
+
+        def publish() -> None:
+            self._board.publish(published)
+            self.last_batch_s = time.perf_counter() - begin
+
+        self._frames.commit(batch.episode, len(frames), publish)
+
+    def _decode(self, frame: Frame) -> DecodedFrame | None:
+        """Decodes a frame and looks up where it was taken; None, counted and logged, if it has no usable image."""
+        try:
+            image = frame.image()
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+                raise ImageError(
+                    DECODE_ERROR, f"the image is {image.dtype} {list(image.shape)}; it must be uint8 [height, width, 3]"
+                )
+        except ImageError as error:
+            self._log.log(logging.WARNING, error.reason, f"the frame at {frame.stamp_ns} ns is rejected: {error}")
+            self._frames.reject(error.reason)
+            return None
+        except Exception:
+            self._log.log(
+                logging.ERROR, DECODE_ERROR, f"the frame at {frame.stamp_ns} ns could not be decoded", exc_info=True
+            )
+            self._frames.reject(DECODE_ERROR)
+            return None
+        return DecodedFrame(frame.stamp_ns, image, StepOrigin(frame.frame_id, self._pose(frame)))
+
+    def _pose(self, frame: Frame) -> Pose | None:
+        try:
+            return frame.pose()
+        except Exception:
+            self._log.log(
+                logging.WARNING,
+                "pose",
+                f"no pose for the frame at {frame.stamp_ns} ns: its look-up failed",
+                exc_info=True,
+            )
+            return None
+
+    def _announce(self) -> None:
+        status = self._board.status
+        if self._on_memory is None or status.version == self._announced:
+            return
+        self._announced = status.version
+        try:
+            self._on_memory(status)
+        except Exception:
+            self._log.log(logging.ERROR, "on_memory", "the callback on_memory failed", exc_info=True)

@@ -1,0 +1,55 @@
+"""Where the steps in memory came from: what the host knows of them and the tensors do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from fvs_ros.stream.types import Pose
+
+
+@dataclass(frozen=True)
+class StepOrigin:
+    """Origin of a grid step's first frame, which is the one that a keyframe is stamped with.
+
+    Attributes:
+        frame_id: the camera's coordinate frame.
+        pose: the camera's pose at that frame, None where unknown.
+    """
+
+    frame_id: str = ""
+    pose: Pose | None = None
+
+
+class StepLedger:
+    """Origins of the steps that can still become keyframes; bounded on a stream without end.
+
+    Steps that no DAM slot can retrieve any more are of no use. They are forgotten every `prune_every` steps only,
+    because asking for the live ones waits for the device.
+
+    Args:
+        live_steps: tells the steps that can still become keyframes.
+        prune_every: steps between two prunings.
+    """
+
+    def __init__(self, live_steps: Callable[[], Iterable[int]], prune_every: int = 256) -> None:
+        self._live_steps = live_steps
+        self._prune_every = prune_every
+        self._added = 0
+        self._origins: dict[int, StepOrigin] = {}
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+    def add(self, first_step: int, origins: Sequence[StepOrigin]) -> None:
+        """Records the origins of the steps `first_step`, `first_step + 1`, ..., all of which are in memory."""
+        self._origins.update(enumerate(origins, first_step))
+        self._added += len(origins)
+        if self._added >= self._prune_every:
+            self._added = 0
+            live = set(self._live_steps())
+            self._origins = {step: origin for step, origin in self._origins.items() if step in live}
+
+    def view(self) -> dict[int, StepOrigin]:
+        """A copy of the origins, a few hundred references: small beside the frames that it is made once for."""
+        return dict(self._origins)

@@ -1,0 +1,75 @@
+"""The newest memory, as a reference that the ingest worker swaps and the answer worker reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.stream.ledger import StepOrigin
+from fvs_ros.stream.types import MemoryStatus, Moment
+
+
+@dataclass(frozen=True)
+class PublishedMemory:
+    """A memory that answers can be given from. Nothing in it is written again.
+
+    Attributes:
+        origins: of every step in `snapshot.dam_steps`.
+    """
+
+    snapshot: MemorySnapshot
+    origins: Mapping[int, StepOrigin]
+    status: MemoryStatus
+
+    def moments(self) -> tuple[Moment, ...]:
+        """One moment per DAM slot, in time order. Waits for the device."""
+        snapshot = self.snapshot
+        slots = snapshot.dam_slots
+        columns = torch.stack(
+            [
+                snapshot.dam_stamps_ns,
+                snapshot.csm_start_ns[slots],
+                snapshot.csm_end_ns[slots],
+                snapshot.dam_steps,
+            ],
+            dim=1,
+        ).tolist()
+        moments = []
+        for (stamp_ns, start_ns, end_ns, step), weight in zip(
+            columns, snapshot.csm_weights[slots].tolist(), strict=True
+        ):
+            origin = self.origins.get(step, StepOrigin())
+            moments.append(Moment(stamp_ns, start_ns, end_ns, weight, origin.frame_id, origin.pose))
+        return tuple(sorted(moments, key=lambda moment: (moment.stamp_ns, moment.start_ns)))
+
+
+class MemoryBoard:
+    """Where the newest memory hangs.
+
+    It is changed with the engine's lock held, and read without: `current` and `status` are each swapped whole.
+
+    Attributes:
+        current: None before the first frame of an episode is in memory.
+        status: of the newest memory, published or cleared.
+    """
+
+    def __init__(self) -> None:
+        self.current: PublishedMemory | None = None
+        self.status = MemoryStatus()
+
+    def publish(self, memory: PublishedMemory) -> None:
+        """Hangs up `memory`, under the next version number."""
+        self.status = replace(memory.status, version=self.status.version + 1)
+        self.current = replace(memory, status=self.status)
+
+    def clear(self, episode: int) -> None:
+        """Takes the memory down because `episode` begins, which is a new version too."""
+        self.status = MemoryStatus(version=self.status.version + 1, episode=episode)
+        self.current = None
+
+    def release(self) -> None:
+        """Takes the memory down for good, to free its tensors."""
+        self.current = None

@@ -1,0 +1,327 @@
+"""Where recorded frames come from: a bag, a video file, a folder of images. Read one at a time, no ROS needed."""
+
+from __future__ import annotations
+
+import heapq
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
+
+from fvs_ros.stream.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, SourceError, is_bag
+from fvs_ros.stream.images import decode_compressed_image, decode_image
+from fvs_ros.stream.types import Frame, ImageError
+
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+_DECODERS: dict[str, Callable[[Any], np.ndarray]] = {
+    IMAGE_TYPE: decode_image,
+    COMPRESSED_TYPE: decode_compressed_image,
+}
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+
+# A recorder writes messages as they arrive; across one camera they swap by a few at most.
+_REORDER_FRAMES = 8
+# Further back than this is no swap but a recording that was looped or whose clock was set; as in
+# `StreamConfig.late_tolerance_s`.
+_JUMP_NS = 1_000_000_000
+# Containers round durations and frame counts; less than both of these missing is no sign of a truncated file.
+_TRUNCATION_S = 1.0
+_TRUNCATION_FRACTION = 0.05
+# For the rare container that tells neither a frame rate nor positions.
+_FALLBACK_FPS = 30.0
+
+
+class FrameSource(Protocol):
+    """A recording of one camera.
+
+    Attributes:
+        name: what is read, for messages.
+        start_ns: stamp of the beginning, nanoseconds.
+        duration_ns: length of the recording, for progress; 0 where unknown.
+        frame_count: frames in all, for progress; 0 where unknown.
+    """
+
+    name: str
+    start_ns: int
+    duration_ns: int
+    frame_count: int
+
+    def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
+        """Read from `start_offset_s` after the beginning, for `duration_s` (None: to the end).
+
+        Frames come in stamp order, their images not decoded yet. May be called again to read again.
+
+        Raises:
+            SourceError: where the recording turns out to be damaged, after all frames before that place.
+        """
+
+    def close(self) -> None:
+        """Close the files; harmless to repeat."""
+
+
+def open_source(path: str | Path, topic: str = "", fps: float | None = None, start_ns: int = 0) -> FrameSource:
+    """Open a recording by what it is: a bag, a folder of images, or else a video file.
+
+    Args:
+        path: the recording.
+        topic: the bag's image topic; may be left out where there is only one.
+        fps: frames per second where the recording has no stamps of its own; the default is a video's own rate, and
+            1 for images.
+        start_ns: stamp of the first frame where the recording has no stamps of its own (video, images).
+
+    Raises:
+        SourceError: if it cannot be read; the message says what to do.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; give a bag, a video file or a folder of images")
+    if is_bag(path):
+        return BagSource(Bag(path), topic)
+    if topic:
+        raise SourceError(f"{path} is no bag, so it has no topic {topic}; leave the topic out")
+    if path.is_dir():
+        return ImageFolderSource(path, 1.0 if fps is None else fps, start_ns)
+    return VideoSource(path, fps, start_ns)
+
+
+def image_topics(bag: Bag) -> list[BagTopic]:
+    """The bag's image topics, raw and compressed, by name."""
+    return [topic for topic in bag.topics.values() if topic.type in _DECODERS]
+
+
+def select_image_topic(bag: Bag, name: str = "") -> BagTopic:
+    """The image topic of that name, or the only one.
+
+    Raises:
+        SourceError: if there is no such topic, none at all, or several to choose from. All are named.
+    """
+    candidates = image_topics(bag)
+    listing = ", ".join(f"{topic.name} ({topic.type.rpartition('/')[2]}, {topic.count})" for topic in candidates)
+    if not candidates:
+        others = ", ".join(bag.topics) or "nothing at all"
+        raise SourceError(f"{bag.path} has no image topic; it holds {others}; record a camera topic")
+    if name:
+        for topic in candidates:
+            if topic.name.strip("/") == name.strip("/"):
+                return topic
+        raise SourceError(f"{bag.path} has no image topic {name}; choose one of: {listing}")
+    if len(candidates) > 1:
+        raise SourceError(f"{bag.path} has {len(candidates)} image topics; choose one of: {listing}")
+    return candidates[0]
+
+
+class BagSource:
+    """The frames of one image topic of a bag.
+
+    A frame's stamp is its header's, or the time of its recording where the header was never stamped. The offset
+    and duration of `frames` count in recording time from the bag's beginning.
+    """
+
+    def __init__(self, bag: Bag, topic: str = "") -> None:
+        self._bag = bag
+        try:
+            self.topic = select_image_topic(bag, topic)
+        except SourceError:
+            bag.close()
+            raise
+        self.name = f"{bag.path} {self.topic.name}"
+        self.start_ns = bag.start_ns
+        self.duration_ns = bag.duration_ns
+        self.frame_count = self.topic.count
+
+    def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
+        """See `FrameSource.frames`."""
+        start = self.start_ns + round(start_offset_s * 1e9)
+        stop = None if duration_s is None else start + round(duration_s * 1e9)
+        yield from _in_stamp_order(map(bag_frame, self._bag.messages([self.topic.name], start, stop)))
+
+    def close(self) -> None:
+        """See `FrameSource.close`."""
+        self._bag.close()
+
+
+def bag_frame(message: BagMessage) -> Frame:
+    """The frame in a recorded image message; its image is deserialised and decoded when it is asked for."""
+    stamp_ns, frame_id = _header(message.data) or (0, "")
+    decode = partial(_decode_message, message.topic.type, message.data)
+    return Frame(stamp_ns or message.received_ns, decode, frame_id)
+
+
+def _header(data: bytes) -> tuple[int, str] | None:
+    """Stamp (ns) and frame_id of a CDR message that begins with a `std_msgs/Header`; None if it is too short."""
+    # Bytes 0 to 3 are the encapsulation, whose second byte is odd for little endian (DDS-XTypes 7.4.3).
+    order = "<" if data[1:2] and data[1] & 1 else ">"
+    try:
+        seconds, nanoseconds, length = struct.unpack_from(f"{order}iII", data, 4)
+    except struct.error:
+        return None
+    text = data[16 : 16 + length].rstrip(b"\0").decode("utf-8", errors="replace")
+    return seconds * 1_000_000_000 + nanoseconds, text
+
+
+def _decode_message(message_type: str, data: bytes) -> np.ndarray:
+    try:
+        message = _IMAGE_TYPES.deserialize_cdr(data, message_type)
+    except (SerdeError, ValueError, struct.error) as error:
+        raise ImageError("malformed_message", f"a recorded {message_type} cannot be deserialised: {error}") from error
+    return _DECODERS[message_type](message)
+
+
+# Both image types have had the same fields in every ROS 2 release, so bags without definitions need no choice.
+_IMAGE_TYPES = get_typestore(Stores.ROS2_HUMBLE)
+
+
+def _in_stamp_order(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Sort by stamp within a short look-ahead; a jump far back starts a new run, behind all that came before."""
+    waiting: list[tuple[int, int, Frame]] = []
+    newest: int | None = None
+    for order, frame in enumerate(frames):
+        if newest is not None and frame.stamp_ns < newest - _JUMP_NS:
+            while waiting:
+                yield heapq.heappop(waiting)[2]
+            newest = frame.stamp_ns
+        newest = frame.stamp_ns if newest is None else max(newest, frame.stamp_ns)
+        heapq.heappush(waiting, (frame.stamp_ns, order, frame))
+        if len(waiting) > _REORDER_FRAMES:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]
+
+
+class VideoSource:
+    """The frames of a video file, stamped `start_ns` plus their position in it.
+
+    Args:
+        path: any file that OpenCV can open.
+        fps: average frames per second to stamp with, None for the video's own; lower plays it as slow motion.
+        start_ns: stamp of the beginning.
+
+    Raises:
+        SourceError: if the file cannot be opened, holds no frame, or `fps` is not above zero.
+    """
+
+    def __init__(self, path: Path, fps: float | None = None, start_ns: int = 0) -> None:
+        _check_fps(fps)
+        self._path = path
+        self.name = str(path)
+        self.start_ns = start_ns
+        capture = self._open()
+        try:
+            told = capture.get(cv2.CAP_PROP_FPS)
+            own_fps = told if 0.0 < told < 1_000.0 else _FALLBACK_FPS
+            self._fps = fps or own_fps
+            # Stamp seconds per second of the video.
+            self._stretch = own_fps / self._fps
+            self.frame_count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            self.duration_ns = round(self.frame_count / self._fps * 1e9)
+            if not capture.grab():
+                raise SourceError(f"{path} has no frame that can be decoded; re-encode it, for instance with ffmpeg")
+        finally:
+            capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path))
+        if not capture.isOpened():
+            capture.release()
+            known = ", ".join(sorted(BAG_SUFFIXES))
+            raise SourceError(
+                f"{self._path} is neither a bag ({known}) nor a video that OpenCV can open: the file is truncated, or "
+                "its format is unknown; copy it again, or re-encode it with ffmpeg"
+            )
+        return capture
+
+    def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
+        """See `FrameSource.frames`. Each call reads through its own decoder."""
+        stop_s = float("inf") if duration_s is None else start_offset_s + duration_s
+        capture = self._open()
+        try:
+            if start_offset_s > 0:
+                capture.set(cv2.CAP_PROP_POS_MSEC, start_offset_s / self._stretch * 1e3)
+            position_s = -1.0
+            while capture.grab():
+                told_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 * self._stretch
+                # Some containers have no positions, and broken ones step back: then the nominal rate counts on.
+                position_s = told_s if told_s > position_s else position_s + 1.0 / self._fps
+                if position_s >= stop_s:
+                    return
+                # Half a frame of tolerance: positions are rounded to the container's time base.
+                if position_s < start_offset_s - 0.5 / self._fps:
+                    continue
+                decoded, image = capture.retrieve()
+                if decoded:
+                    stamp_ns = self.start_ns + round(position_s * 1e9)
+                    yield Frame(stamp_ns, partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB))
+            self._check_complete(max(0.0, position_s))
+        finally:
+            capture.release()
+
+    def _check_complete(self, end_s: float) -> None:
+        duration_s = self.duration_ns / 1e9
+        if duration_s - end_s > max(_TRUNCATION_S, _TRUNCATION_FRACTION * duration_s):
+            raise SourceError(
+                f"{self._path} ends at {end_s:.1f} s, but its header says {duration_s:.1f} s: the file is truncated or "
+                "damaged; copy it again, or re-encode what is left with ffmpeg"
+            )
+
+    def close(self) -> None:
+        """See `FrameSource.close`; nothing stays open between reads."""
+
+
+class ImageFolderSource:
+    """The images of a folder in the order of their names (numbers count as numbers), `fps` a second.
+
+    Raises:
+        SourceError: if there is no image, or `fps` is not above zero.
+    """
+
+    def __init__(self, path: Path, fps: float = 1.0, start_ns: int = 0) -> None:
+        _check_fps(fps)
+        self._files = sorted(
+            (entry for entry in path.iterdir() if entry.suffix.lower() in _IMAGE_SUFFIXES), key=_natural_key
+        )
+        if not self._files:
+            raise SourceError(
+                f"{path} holds no bag ({', '.join(sorted(BAG_SUFFIXES))}) and no image "
+                f"({', '.join(sorted(_IMAGE_SUFFIXES))}); give another folder or a file"
+            )
+        self._fps = fps
+        self.name = str(path)
+        self.start_ns = start_ns
+        self.frame_count = len(self._files)
+        self.duration_ns = round(self.frame_count / fps * 1e9)
+
+    def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
+        """See `FrameSource.frames`."""
+        stop_s = float("inf") if duration_s is None else start_offset_s + duration_s
+        for index, file in enumerate(self._files):
+            position_s = index / self._fps
+            if start_offset_s <= position_s < stop_s:
+                yield Frame(self.start_ns + round(position_s * 1e9), partial(_read_image, file))
+
+    def close(self) -> None:
+        """See `FrameSource.close`; nothing stays open between reads."""
+
+
+def _check_fps(fps: float | None) -> None:
+    if fps is not None and not fps > 0:
+        raise SourceError(f"fps is {fps}; it must be above 0")
+
+
+def _natural_key(path: Path) -> list[tuple[int, str]]:
+    """Sorts ``2.jpg`` before ``10.jpg``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _read_image(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError("undecodable", f"{path} is no image that can be decoded; remove it or write it again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,0 +1,60 @@
+"""Engines on a fake model, and short words for what tests do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from fakes import PATIENCE_S, FakeModel
+
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.questions import PendingAnswer
+from fvs_ros.stream.types import Answer, AskError, Frame, MemoryStatus, StreamStatistics
+
+MakeEngine = Callable[..., StreamEngine]
+
+
+@contextmanager
+def engine_maker(model: FakeModel) -> Iterator[MakeEngine]:
+    """Makes running engines that keep every frame; closes them at the end and checks that their counters add up."""
+    engines: list[StreamEngine] = []
+
+    def make(on_memory: Callable[[MemoryStatus], None] | None = None, **settings: Any) -> StreamEngine:
+        engines.append(StreamEngine(model, StreamConfig(**{"fps": 0, "timeout_s": PATIENCE_S} | settings), on_memory))
+        engines[-1].start()
+        return engines[-1]
+
+    try:
+        yield make
+    finally:
+        model.encoding.open()
+        model.answering.open()
+        for engine in engines:
+            engine.close()
+    for engine in engines:
+        assert_adds_up(engine.statistics)
+
+
+def assert_adds_up(statistics: StreamStatistics) -> None:
+    fates = statistics.skipped + statistics.late + statistics.dropped + statistics.discarded + statistics.ingested
+    assert statistics.received == fates + sum(statistics.rejected.values()) + statistics.waiting
+
+
+def feed(engine: StreamEngine, *frames: Frame) -> None:
+    """Submits frames one by one, each in memory before the next comes."""
+    for one in frames:
+        engine.submit(one)
+        assert engine.flush(PATIENCE_S)
+
+
+def result(pending: PendingAnswer) -> Answer:
+    return pending.result(PATIENCE_S)
+
+
+def failure(pending: PendingAnswer) -> AskError:
+    with pytest.raises(AskError) as caught:
+        pending.result(PATIENCE_S)
+    return caught.value

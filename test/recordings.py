@@ -1,0 +1,140 @@
+"""Small recordings for tests: bags written with `rosbags`, and videos written with OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+IMAGE_TOPIC = "/camera/image_raw"
+COMPRESSED_TOPIC = "/camera/image_raw/compressed"
+ODOMETRY_TOPIC = "/odom"
+STATIC_TOPIC = "/map_frame"
+UNKNOWN_TOPIC = "/made_up"
+START_NS = 1_700_000_000_000_000_005
+PERIOD_NS = 50_000_000
+HEIGHT, WIDTH = 12, 16
+
+_TIME_FOREVER = QosTime(2147483647, 4294967295)
+_LATCHED = Qos(
+    QosHistory.KEEP_LAST,
+    1,
+    QosReliability.RELIABLE,
+    QosDurability.TRANSIENT_LOCAL,
+    _TIME_FOREVER,
+    _TIME_FOREVER,
+    QosLiveliness.AUTOMATIC,
+    _TIME_FOREVER,
+    False,
+)
+
+
+def color(index: int) -> tuple[int, int, int]:
+    """The RGB color that fills frame `index`."""
+    return (index * 20 % 256, 255 - index * 10 % 256, 128)
+
+
+def rgb_image(index: int) -> np.ndarray:
+    """Frame `index`: one color, uint8 [HEIGHT, WIDTH, 3]."""
+    return np.full((HEIGHT, WIDTH, 3), color(index), np.uint8)
+
+
+def stamp_ns(index: int) -> int:
+    """When frame `index` was taken."""
+    return START_NS + index * PERIOD_NS
+
+
+def write_bag(
+    path: Path,
+    frames: int = 10,
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    topics: Sequence[str] = (IMAGE_TOPIC,),
+    stamps: Sequence[int] | None = None,
+) -> Path:
+    """A rosbag2 bag: each of `topics` once per frame, received 1 ms after the header's stamp.
+
+    Args:
+        stamps: header stamps in the order of recording; the default is `stamp_ns` of each frame.
+    """
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg("std_msgs/Header header\nuint32 number\n", "made_up_msgs/msg/Nothing"))
+    types = {
+        IMAGE_TOPIC: "sensor_msgs/msg/Image",
+        COMPRESSED_TOPIC: "sensor_msgs/msg/CompressedImage",
+        ODOMETRY_TOPIC: "geometry_msgs/msg/PoseStamped",
+        STATIC_TOPIC: "std_msgs/msg/Header",
+        UNKNOWN_TOPIC: "made_up_msgs/msg/Nothing",
+    }
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        connections = {
+            topic: writer.add_connection(
+                topic,
+                types[topic],
+                typestore=store,
+                offered_qos_profiles=[_LATCHED] if topic == STATIC_TOPIC else [],
+            )
+            for topic in topics
+        }
+        for index in range(frames):
+            stamp = stamp_ns(index) if stamps is None else stamps[index]
+            for topic, connection in connections.items():
+                if topic == STATIC_TOPIC and index:
+                    continue
+                message = _message(store, types[topic], index, stamp)
+                writer.write(connection, stamp_ns(index) + 1_000_000, store.serialize_cdr(message, types[topic]))
+    return path
+
+
+def write_ros1_bag(path: Path, frames: int = 5) -> Path:
+    """A ROS 1 bag with one raw image topic."""
+    store = get_typestore(Stores.ROS1_NOETIC)
+    name = "sensor_msgs/msg/Image"
+    with Writer1(path) as writer:
+        connection = writer.add_connection(IMAGE_TOPIC, name, typestore=store)
+        for index in range(frames):
+            message = _message(store, name, index, stamp_ns(index), seq=index)
+            writer.write(connection, stamp_ns(index), store.serialize_ros1(message, name))
+    return path
+
+
+def write_video(path: Path, frames: int = 20, fps: float = 20.0) -> Path:
+    """A Motion JPEG video whose frame `index` is filled with gray `10 * index`."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
+    assert writer.isOpened(), "this OpenCV cannot write Motion JPEG"
+    for index in range(frames):
+        writer.write(np.full((48, 64, 3), 10 * index % 256, np.uint8))
+    writer.release()
+    return path
+
+
+def _message(store: object, name: str, index: int, stamp: int, **header: int) -> object:
+    types = store.types  # type: ignore[attr-defined]
+    time = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+    head = types["std_msgs/msg/Header"](stamp=time, frame_id="camera", **header)
+    if name == "std_msgs/msg/Header":
+        return head
+    if name == "sensor_msgs/msg/Image":
+        pixels = rgb_image(index)
+        return types[name](
+            header=head,
+            height=HEIGHT,
+            width=WIDTH,
+            encoding="rgb8",
+            is_bigendian=0,
+            step=WIDTH * 3,
+            data=pixels.reshape(-1),
+        )
+    if name == "sensor_msgs/msg/CompressedImage":
+        _, encoded = cv2.imencode(".png", rgb_image(index)[..., ::-1])
+        return types[name](header=head, format="rgb8; png compressed bgr8", data=encoded.reshape(-1))
+    if name == "geometry_msgs/msg/PoseStamped":
+        point = types["geometry_msgs/msg/Point"](x=float(index), y=0.0, z=0.0)
+        turn = types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0)
+        return types[name](header=head, pose=types["geometry_msgs/msg/Pose"](position=point, orientation=turn))
+    return types[name](header=head, number=index)

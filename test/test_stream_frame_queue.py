@@ -1,0 +1,229 @@
+import threading
+from itertools import pairwise
+
+import pytest
+from fakes import SECOND_NS, frame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.frame_queue import FrameCounters, FrameQueue, RatePolicy
+from fvs_ros.stream.types import Frame
+
+
+def make_queue(**settings: object) -> FrameQueue:
+    return FrameQueue(StreamConfig(**{"fps": 0} | settings), threading.Condition(), lambda episode: None)
+
+
+def assert_adds_up(counters: FrameCounters) -> None:
+    fates = counters.skipped + counters.late + counters.dropped + counters.discarded
+    assert counters.received == fates + sum(counters.rejected.values()) + counters.ingested + counters.waiting
+
+
+def kept_stamps(fps: float, stamps: list[int]) -> list[int]:
+    policy = RatePolicy(fps)
+    return [stamp for stamp in stamps if policy.keep(stamp)]
+
+
+def test_a_30_hz_camera_is_kept_at_exactly_one_frame_a_second() -> None:
+    kept = kept_stamps(1.0, [round(index * SECOND_NS / 30) for index in range(30 * 3600)])
+    # The second frame is taken a tenth of a period early; from there on the spacing is the period, always.
+    assert kept[:2] == [0, 9 * SECOND_NS // 10]
+    assert {later - earlier for earlier, later in pairwise(kept[1:])} == {SECOND_NS}
+
+
+@settings(deadline=None)
+@given(
+    jitter=st.lists(st.floats(-0.049, 0.049), min_size=2, max_size=200),
+    start_ns=st.integers(0, 2_000_000_000 * SECOND_NS),
+)
+def test_a_camera_at_the_kept_rate_loses_no_frame_to_jitter(jitter: list[float], start_ns: int) -> None:
+    stamps = [start_ns + round((index + shift) * SECOND_NS) for index, shift in enumerate(jitter, 1)]
+    assert kept_stamps(1.0, stamps) == stamps
+
+
+@settings(deadline=None)
+@given(
+    fps=st.floats(0.1, 30),
+    gaps=st.lists(st.integers(1, 3 * SECOND_NS), min_size=1, max_size=300),
+)
+def test_no_more_frames_are_kept_than_slots_have_begun(fps: float, gaps: list[int]) -> None:
+    stamps = [SECOND_NS]
+    for gap in gaps:
+        stamps.append(stamps[-1] + gap)
+    kept = kept_stamps(fps, stamps)
+    assert kept[0] == stamps[0]
+    elapsed = (stamps[-1] - stamps[0]) / SECOND_NS
+    assert len(kept) <= elapsed * fps + 1.1 + 1e-6
+    # A frame that is a period or more after the last kept one is always due.
+    period_ns = SECOND_NS / fps
+    for stamp in set(stamps) - set(kept):
+        last = max(earlier for earlier in kept if earlier < stamp)
+        assert stamp - last < period_ns * 1.1 + 1
+
+
+@settings(deadline=None)
+@given(stamps=st.lists(st.integers(0, 10**15), unique=True).map(sorted))
+def test_fps_0_keeps_every_frame(stamps: list[int]) -> None:
+    assert kept_stamps(0, stamps) == stamps
+
+
+def test_slots_are_anchored_anew_after_a_restart() -> None:
+    policy = RatePolicy(1.0)
+    assert policy.keep(100 * SECOND_NS)
+    policy.restart()
+    assert policy.keep(5 * SECOND_NS)
+    assert not policy.keep(5 * SECOND_NS + SECOND_NS // 2)
+    assert policy.keep(6 * SECOND_NS)
+
+
+@settings(deadline=None)
+@given(capacity=st.integers(2, 8), count=st.integers(1, 30))
+def test_when_the_queue_is_full_the_newest_win(capacity: int, count: int) -> None:
+    queue = make_queue(frame_queue=capacity)
+    frames = [frame(second) for second in range(count)]
+    assert all(queue.offer(one) for one in frames)
+    batch = queue.take(100, episode=0)
+    assert batch is not None
+    assert list(batch.frames) == frames[-capacity:]
+    assert queue.counters.dropped == max(0, count - capacity)
+
+
+events = st.one_of(
+    st.tuples(st.just("offer"), st.floats(-3, 3)),
+    st.tuples(st.just("offer"), st.floats(0, 1)),
+    st.tuples(st.just("take"), st.integers(1, 6)),
+    st.tuples(st.just("reset"), st.none()),
+    st.tuples(st.just("pause"), st.booleans()),
+    st.tuples(st.just("reject"), st.none()),
+    st.tuples(st.just("commit"), st.none()),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(story=st.lists(events, max_size=80), fps=st.sampled_from([0, 1, 2.5]))
+def test_every_frame_has_one_fate_and_order_is_kept(story: list[tuple[str, object]], fps: float) -> None:
+    queue = make_queue(frame_queue=3, fps=fps, late_tolerance_s=1.0)
+    second = 10.0
+    episode = 0
+    taken: list[Frame] = []
+    pending = 0
+    ingested: list[tuple[int, int]] = []
+    for kind, value in story:
+        if kind == "offer":
+            second = max(0.0, second + value)
+            queue.offer(frame(second))
+        elif kind == "take" and not pending:
+            batch = queue.take(value, episode=-1)  # Never waits, since no episode has this number.
+            assert batch is not None
+            assert len(batch.frames) <= value
+            episode, pending, taken = batch.episode, len(batch.frames), list(batch.frames)
+        elif kind == "reject" and pending:
+            queue.reject("bad")
+            taken.pop()
+            pending -= 1
+        elif kind == "commit" and pending:
+            if queue.commit(episode, pending, lambda: None):
+                ingested += [(episode, one.stamp_ns) for one in taken]
+            pending = 0
+        elif kind == "reset":
+            queue.new_episode()
+        elif kind == "pause":
+            queue.pause(value)
+        assert_adds_up(queue.counters)
+        assert queue.counters.waiting <= 3 + pending
+    assert ingested == sorted(set(ingested)), "episodes in order, and stamps in order within each"
+    assert queue.counters.ingested == len(ingested)
+
+
+def test_a_stamp_a_little_behind_is_late_and_one_far_behind_begins_an_episode() -> None:
+    begun: list[int] = []
+    queue = FrameQueue(StreamConfig(fps=0, late_tolerance_s=1.0), threading.Condition(), begun.append)
+    assert queue.offer(frame(10))
+    assert not queue.offer(frame(10)), "an equal stamp is a duplicate"
+    assert not queue.offer(frame(9)), "exactly the tolerance behind"
+    assert queue.counters.late == 2
+    assert begun == []
+    assert queue.offer(frame(8.999))
+    assert begun == [1]
+    counters = queue.counters
+    assert (counters.episodes, counters.discarded, counters.late, counters.waiting) == (1, 1, 2, 1)
+
+
+def test_a_new_episode_keeps_its_first_frame_and_counts_slots_from_it() -> None:
+    queue = make_queue(fps=1.0)
+    assert queue.offer(frame(100))
+    assert queue.offer(frame(5.5)), "after a jump back"
+    queue.new_episode()
+    assert queue.offer(frame(5.7)), "after a reset"
+    assert not queue.offer(frame(6.5))
+    assert queue.offer(frame(6.7))
+
+
+def test_the_newest_stamp_counts_even_if_its_frame_was_not_kept() -> None:
+    queue = make_queue(fps=1.0, late_tolerance_s=0.2)
+    queue.offer(frame(10))
+    assert not queue.offer(frame(10.5))
+    assert not queue.offer(frame(10.4))
+    assert (queue.counters.skipped, queue.counters.late) == (1, 1)
+    queue.offer(frame(10.2))
+    assert queue.counters.episodes == 1
+
+
+def test_paused_frames_are_skipped_and_begin_no_episode() -> None:
+    queue = make_queue()
+    queue.offer(frame(10))
+    queue.pause(True)
+    assert queue.paused
+    assert not queue.offer(frame(1))
+    queue.pause(False)
+    assert queue.offer(frame(11))
+    counters = queue.counters
+    assert (counters.skipped, counters.episodes, counters.waiting) == (1, 0, 2)
+
+
+def test_a_batch_of_an_episode_that_is_over_is_not_committed() -> None:
+    queue = make_queue()
+    queue.offer(frame(1))
+    batch = queue.take(8, 0)
+    assert batch is not None
+    queue.new_episode()
+    assert not queue.commit(batch.episode, 1, lambda: pytest.fail("published the old episode"))
+    assert (queue.counters.discarded, queue.counters.ingested, queue.counters.waiting) == (1, 0, 0)
+
+
+def test_settled_looks_at_earlier_frames_only() -> None:
+    queue = make_queue(frame_queue=2)
+    queue.offer(frame(1))
+    mark = queue.mark()
+    assert not queue.settled(mark)
+    batch = queue.take(8, 0)
+    queue.offer(frame(2))
+    assert not queue.settled(mark), "in flight is not settled"
+    queue.commit(0, len(batch.frames), lambda: None)
+    assert queue.settled(mark)
+    later = queue.mark()
+    assert not queue.settled(later)
+    queue.offer(frame(3))
+    queue.offer(frame(4))
+    assert queue.settled(later), "dropped for newer frames is settled"
+    assert not queue.wait_settled(queue.mark(), timeout_s=0.0)
+
+
+def test_a_closed_queue_discards_and_takes_no_more() -> None:
+    queue = make_queue()
+    queue.offer(frame(1))
+    queue.close()
+    assert not queue.offer(frame(2))
+    assert queue.take(8, 0) is None
+    assert (queue.counters.received, queue.counters.discarded) == (1, 1)
+    assert not queue.wait_settled(queue.mark(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fps", -1), ("fps", float("nan")), ("fps", 1e6), ("frame_queue", 1), ("timeout_s", float("inf"))],
+)
+def test_settings_out_of_range_are_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        StreamConfig(**{name: value})

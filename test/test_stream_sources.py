@@ -1,0 +1,275 @@
+"""Frame sources: what comes out of bags, videos and image folders, and what is said about bad ones."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sqlite3
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from recordings import (
+    COMPRESSED_TOPIC,
+    HEIGHT,
+    IMAGE_TOPIC,
+    ODOMETRY_TOPIC,
+    PERIOD_NS,
+    START_NS,
+    UNKNOWN_TOPIC,
+    WIDTH,
+    rgb_image,
+    stamp_ns,
+    write_bag,
+    write_ros1_bag,
+    write_video,
+)
+from rosbags.rosbag2 import StoragePlugin
+
+from fvs_ros.stream.bags import Bag, SourceError
+from fvs_ros.stream.sources import open_source
+from fvs_ros.stream.types import ImageError
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+@pytest.mark.parametrize("topic", [IMAGE_TOPIC, COMPRESSED_TOPIC])
+def test_bag_frames_have_stamps_and_pixels(tmp_path: Path, storage: StoragePlugin, topic: str) -> None:
+    path = write_bag(tmp_path / "bag", 10, storage, [ODOMETRY_TOPIC, topic, UNKNOWN_TOPIC])
+    source = open_source(path)
+    frames = list(source.frames())
+    source.close()
+    assert [frame.stamp_ns for frame in frames] == [stamp_ns(i) for i in range(10)]
+    assert {frame.frame_id for frame in frames} == {"camera"}
+    for index, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image(), rgb_image(index))
+    assert source.frame_count == 10
+    assert source.duration_ns == 9 * PERIOD_NS
+    assert source.start_ns == START_NS + 1_000_000
+
+
+def test_storage_file_alone_is_a_bag(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 4)
+    assert len(list(open_source(path / "bag.mcap").frames())) == 4
+
+
+def test_ros1_bag(tmp_path: Path) -> None:
+    source = open_source(write_ros1_bag(tmp_path / "old.bag"))
+    frames = list(source.frames())
+    assert [frame.stamp_ns for frame in frames] == [stamp_ns(i) for i in range(5)]
+    np.testing.assert_array_equal(frames[3].image(), rgb_image(3))
+    assert frames[3].frame_id == "camera"
+
+
+def test_offset_and_duration(tmp_path: Path) -> None:
+    source = open_source(write_bag(tmp_path / "bag", 10))
+    stamps = [frame.stamp_ns for frame in source.frames(start_offset_s=0.1, duration_s=0.2)]
+    assert stamps == [stamp_ns(i) for i in range(2, 6)]
+    assert len(list(source.frames())) == 10  # and once more from the beginning
+
+
+def test_swapped_stamps_are_put_in_order(tmp_path: Path) -> None:
+    stamps = [stamp_ns(i) for i in (0, 2, 1, 3, 5, 4)]
+    source = open_source(write_bag(tmp_path / "bag", 6, stamps=stamps))
+    assert [frame.stamp_ns for frame in source.frames()] == sorted(stamps)
+
+
+def test_jump_back_stays_a_jump_back(tmp_path: Path) -> None:
+    stamps = [stamp_ns(i) for i in (100, 101, 102, 0, 2, 1)]
+    source = open_source(write_bag(tmp_path / "bag", 6, stamps=stamps))
+    assert [frame.stamp_ns for frame in source.frames()] == [stamp_ns(i) for i in (100, 101, 102, 0, 1, 2)]
+
+
+def test_unstamped_header_takes_the_recording_time(tmp_path: Path) -> None:
+    source = open_source(write_bag(tmp_path / "bag", 3, stamps=[0, 0, 0]))
+    assert [frame.stamp_ns for frame in source.frames()] == [stamp_ns(i) + 1_000_000 for i in range(3)]
+
+
+def test_frames_are_decoded_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(write_bag(tmp_path / "bag", 5, topics=[COMPRESSED_TOPIC]))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded too early")
+
+    monkeypatch.setattr(cv2, "imdecode", refuse)
+    assert len(list(source.frames())) == 5
+
+
+def test_reading_holds_few_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first frame comes after a short look-ahead, not after the whole bag."""
+    read = 0
+    bag_messages = Bag.messages
+
+    def counted(*args: object, **options: object):  # type: ignore[no-untyped-def]
+        nonlocal read
+        for message in bag_messages(*args, **options):  # type: ignore[arg-type]
+            read += 1
+            yield message
+
+    monkeypatch.setattr(Bag, "messages", counted)
+    source = open_source(write_bag(tmp_path / "bag", 100))
+    next(source.frames())
+    assert read < 20
+
+
+def test_several_image_topics_are_all_named(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 3, topics=[IMAGE_TOPIC, COMPRESSED_TOPIC, ODOMETRY_TOPIC])
+    with pytest.raises(SourceError, match="2 image topics") as caught:
+        open_source(path)
+    named = [topic for topic in (IMAGE_TOPIC, COMPRESSED_TOPIC, ODOMETRY_TOPIC) if f"{topic} (" in str(caught.value)]
+    assert named == [IMAGE_TOPIC, COMPRESSED_TOPIC]
+    assert open_source(path, COMPRESSED_TOPIC.lstrip("/")).frame_count == 3
+    with pytest.raises(SourceError, match=r"no image topic /nowhere; choose one of: /camera"):
+        open_source(path, "/nowhere")
+
+
+def test_no_image_topic(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 3, topics=[ODOMETRY_TOPIC])
+    with pytest.raises(SourceError, match=r"no image topic; it holds /odom"):
+        open_source(path)
+
+
+def test_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere\.mcap does not exist; give"):
+        open_source(tmp_path / "nowhere.mcap")
+
+
+def test_folder_that_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(SourceError, match=r"holds no bag .* and no image"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ("", "metadata"),
+        ("rosbag2_bagfile_information: [", "YAML"),
+        ("rosbag2_bagfile_information: {version: 5}", "metadata key is missing"),
+    ],
+)
+def test_broken_metadata(tmp_path: Path, metadata: str, reason: str) -> None:
+    path = write_bag(tmp_path / "bag", 3)
+    (path / "metadata.yaml").write_text(metadata)
+    with pytest.raises(SourceError, match="ros2 bag reindex") as caught:
+        open_source(path)
+    assert reason in str(caught.value)
+
+
+def test_missing_metadata_names_the_files(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 3)
+    (path / "metadata.yaml").unlink()
+    with pytest.raises(SourceError, match=r"no metadata\.yaml.*bag\.mcap"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_truncated_storage(tmp_path: Path, storage: StoragePlugin) -> None:
+    path = write_bag(tmp_path / "bag", 50, storage)
+    file = next(entry for entry in path.iterdir() if entry.suffix in {".mcap", ".db3"})
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SourceError, match=f"cannot read {path}"):
+        list(open_source(path).frames())
+
+
+@pytest.mark.parametrize("name", ["random.mcap", "random.db3", "random.bag", "random.mp4"])
+def test_file_that_is_something_else(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(bytes(range(256)) * 40)
+    with pytest.raises(SourceError, match=str(path)):
+        open_source(path)
+
+
+def test_malformed_message_is_an_image_error(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 1, StoragePlugin.SQLITE3)
+    with sqlite3.connect(path / "bag.db3") as database:
+        database.execute("UPDATE messages SET data = x'00010000'")
+    (frame,) = open_source(path).frames()
+    with pytest.raises(ImageError, match="cannot be deserialised"):
+        frame.image()
+
+
+def test_video(tmp_path: Path) -> None:
+    source = open_source(write_video(tmp_path / "clip.avi", 20, 20.0), start_ns=START_NS)
+    frames = list(source.frames())
+    assert [frame.stamp_ns for frame in frames] == [START_NS + i * PERIOD_NS for i in range(20)]
+    assert (source.frame_count, source.duration_ns) == (20, 20 * PERIOD_NS)
+    # Decoded only now, long after reading went on: each frame has kept its own picture.
+    means = [frame.image().mean() for frame in frames]
+    np.testing.assert_allclose(means, [10.0 * i for i in range(20)], atol=3.0)
+    assert (frames[0].image().shape, frames[0].image().dtype) == ((48, 64, 3), np.uint8)
+
+
+def test_video_offset_and_duration(tmp_path: Path) -> None:
+    source = open_source(write_video(tmp_path / "clip.avi", 20, 20.0))
+    frames = list(source.frames(0.25, 0.5))
+    assert [frame.stamp_ns for frame in frames] == [i * PERIOD_NS for i in range(5, 15)]
+    assert frames[0].image().mean() == pytest.approx(50.0, abs=3.0)
+
+
+def test_video_in_slow_motion(tmp_path: Path) -> None:
+    source = open_source(write_video(tmp_path / "clip.avi", 20, 20.0), fps=5.0)
+    frames = list(source.frames(2.0, 1.0))
+    assert [frame.stamp_ns for frame in frames] == [i * 200_000_000 for i in range(10, 15)]
+    assert source.duration_ns == 4_000_000_000
+    assert frames[0].image().mean() == pytest.approx(100.0, abs=3.0)
+
+
+def test_video_is_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "red.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(3):
+        writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))
+    writer.release()
+    pixel = next(open_source(path).frames()).image().mean(axis=(0, 1))
+    np.testing.assert_allclose(pixel, (255, 0, 0), atol=20)
+
+
+def test_truncated_video_gives_its_frames_and_then_says_so(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", 100, 20.0)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    frames = open_source(path).frames()
+    seen = [frame.stamp_ns for frame in itertools.islice(frames, 20)]
+    with pytest.raises(SourceError, match=r"its header says 5\.0 s: the file is truncated"):
+        seen.extend(frame.stamp_ns for frame in frames)
+    assert 20 < len(seen) < 90
+    assert all(later > earlier for earlier, later in itertools.pairwise(seen))
+
+
+def test_image_folder_in_natural_order(tmp_path: Path) -> None:
+    for index in (0, 2, 10):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), rgb_image(index)[..., ::-1])
+    source = open_source(tmp_path, fps=2.0, start_ns=7)
+    frames = list(source.frames())
+    assert [frame.stamp_ns for frame in frames] == [7, 500_000_007, 1_000_000_007]
+    np.testing.assert_array_equal(frames[2].image(), rgb_image(10))
+    assert frames[0].image().shape == (HEIGHT, WIDTH, 3)
+    assert [frame.stamp_ns for frame in source.frames(0.5, 0.5)] == [500_000_007]
+
+
+def test_image_folder_with_a_broken_image(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"no image")
+    (frame,) = open_source(tmp_path).frames()
+    with pytest.raises(ImageError, match=r"0\.png"):
+        frame.image()
+
+
+def test_a_rate_of_zero_is_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "0.png"), rgb_image(0))
+    for path in (tmp_path, write_video(tmp_path / "clip.avi", 2)):
+        with pytest.raises(SourceError, match="fps is 0"):
+            open_source(path, fps=0.0)
+
+
+def test_topic_of_a_video_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no bag"):
+        open_source(write_video(tmp_path / "clip.avi", 2), topic="/camera")
+
+
+def test_moved_bag_with_missing_file(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 3)
+    shutil.move(path / "bag.mcap", tmp_path / "elsewhere.mcap")
+    with pytest.raises(SourceError, match="missing"):
+        open_source(path)
