@@ -1,0 +1,119 @@
+"""The doors for questions: the service `ask` and the action `ask_stream`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+from fvs_ros.action import Ask as AskAction
+from fvs_ros.nodes.futures import worker_future
+from fvs_ros.nodes.messages import fill_answer, fill_error
+from fvs_ros.srv import Ask as AskService
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.questions import PendingAnswer
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
+
+# Clients fetch a result at once. rclpy keeps it this long for latecomers, in RAM; its own default is 900 s.
+RESULT_TIMEOUT_S = 30
+# Tokens that may wait for a slow client; the result holds the whole answer in any case.
+FEEDBACK_DEPTH = 128
+
+
+class AskServer:
+    """Answers questions without ever holding up the executor: callbacks await what the engine's thread completes.
+
+    Both doors are there for as long as the node is, so that a question to a node that is not active is told so.
+
+    Args:
+        node: where the doors are created.
+        engine: the engine while the node is active; raises AskError (NOT_ACTIVE) otherwise.
+        options: the options of a request, the node's defaults filled in.
+    """
+
+    def __init__(self, node: Node, engine: Callable[[], StreamEngine], options: Callable[[Any], AskOptions]) -> None:
+        self._node = node
+        self._engine = engine
+        self._options = options
+        self._pending: dict[bytes, PendingAnswer] = {}
+        # On one thread callbacks never overlap, but in an exclusive group one that awaits would hold up the next.
+        group = ReentrantCallbackGroup()
+        node.create_service(AskService, "ask", self._on_ask, callback_group=group)
+        self._action_server = ActionServer(
+            node,
+            AskAction,
+            "ask_stream",
+            self._on_goal,
+            callback_group=group,
+            cancel_callback=self._on_cancel,
+            feedback_pub_qos_profile=QoSProfile(depth=FEEDBACK_DEPTH),
+            result_timeout=RESULT_TIMEOUT_S,
+        )
+
+    def close(self) -> None:
+        """Destroys the action server; the node destroys its services itself."""
+        self._action_server.destroy()
+
+    async def _on_ask(self, request: AskService.Request, response: AskService.Response) -> AskService.Response:
+        try:
+            pending = self._engine().ask(request.question, self._options(request))
+            await self._settled(pending)
+            return fill_answer(response, pending.result())
+        except AskError as error:
+            return fill_error(response, error)
+
+    async def _on_goal(self, goal: ServerGoalHandle) -> AskAction.Result:
+        result = AskAction.Result()
+        try:
+            pending = self._engine().ask(
+                goal.request.question, self._options(goal.request), on_token=partial(_publish_token, goal)
+            )
+            await self._settled_or_cancelled(goal, pending)
+            fill_answer(result, pending.result())
+            goal.succeed()
+        except AskError as error:
+            fill_error(result, error)
+            if goal.is_cancel_requested and error.code == ErrorCode.CANCELLED:
+                goal.canceled()
+            else:
+                goal.abort()
+        return result
+
+    async def _settled(self, pending: PendingAnswer) -> None:
+        settled = worker_future(self._node.executor)
+        pending.add_done_callback(lambda _: settled.set_result(None))
+        await settled
+
+    async def _settled_or_cancelled(self, goal: ServerGoalHandle, pending: PendingAnswer) -> None:
+        key = _goal_key(goal)
+        self._pending[key] = pending
+        try:
+            # A cancel that came between acceptance and now found nothing to cancel.
+            if goal.is_cancel_requested:
+                pending.cancel()
+            await self._settled(pending)
+        finally:
+            del self._pending[key]
+
+    def _on_cancel(self, goal: ServerGoalHandle) -> CancelResponse:
+        pending = self._pending.get(_goal_key(goal))
+        if pending is not None:
+            pending.cancel()
+        return CancelResponse.ACCEPT
+
+
+def _goal_key(goal: ServerGoalHandle) -> bytes:
+    # Goal handles compare by id but cannot be hashed.
+    return bytes(goal.goal_id.uuid)
+
+
+def _publish_token(goal: ServerGoalHandle, token: str) -> None:
+    """Called on the engine's answer thread: tokens handed over to the executor could change their order."""
+    if goal.is_active:
+        goal.publish_feedback(AskAction.Feedback(token=token))

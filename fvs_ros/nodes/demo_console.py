@@ -1,0 +1,197 @@
+"""What the demo prints: alike in a terminal, where a progress bar stays at the bottom, and in a plain log."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
+
+WIDEST = 100
+_INDENT = 10
+_MOMENTS_SHOWN = 4
+_BAR_WIDTH = 14
+# In a log, where nothing can be redrawn, a line of progress every so many seconds of stream.
+_LOG_STEP_S = 5.0
+# Letters, numbers, punctuation, symbols: anything else could move the cursor, stack up or reverse a line.
+_PRINTABLE_CATEGORIES = frozenset("LNPS")
+
+
+def printable(text: str) -> str:
+    """`text` with each line break and control character replaced, safe for any terminal."""
+    return "".join(
+        letter
+        if letter == " " or (unicodedata.category(letter)[0] in _PRINTABLE_CATEGORIES and letter != "\ufffd")
+        else "\u00b7"
+        for letter in text
+    )
+
+
+@dataclass(frozen=True)
+class StreamView:
+    """How far the stream is, for the progress bar.
+
+    Attributes:
+        elapsed_s: seconds of stream played.
+        memory: the last `fvs_ros/msg/MemoryState`, None before one.
+    """
+
+    elapsed_s: float
+    memory: Any | None
+
+    def summary(self) -> str:
+        """The memory's size in a few words."""
+        if self.memory is None or not self.memory.steps:
+            return "memory empty"
+        state = self.memory
+        return (
+            f"{state.steps} steps \u00b7 CSM {state.csm_slots}/{state.csm_capacity} \u00b7 "
+            f"DAM {state.dam_slots}/{state.dam_capacity} \u00b7 {state.bytes / 1e6:.2f} MB"
+        )
+
+
+class DemoConsole:
+    """Prints the demo.
+
+    Args:
+        seconds: length of the stream.
+        console: where to print; the default is standard output.
+    """
+
+    def __init__(self, seconds: float, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._console.width = min(self._console.width, WIDEST)
+        self._seconds = seconds
+        self._logged_s = 0.0
+        self._column = 0
+        self._progress = Progress(
+            TextColumn(f"[bold cyan]{'stream':<{_INDENT - 1}}"),
+            BarColumn(bar_width=_BAR_WIDTH),
+            TextColumn("{task.description}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("waiting for the node", total=seconds)
+
+    def __enter__(self) -> DemoConsole:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def heading(self, rows: dict[str, str]) -> None:
+        """What is about to run."""
+        self._console.print(Rule("fvs_ros demo", style="cyan"))
+        for name, text in rows.items():
+            self._row(name, Text(text))
+
+    def note(self, text: str) -> None:
+        """A line about what happens."""
+        self._console.print(escape(text), style="dim")
+
+    def update(self, view: StreamView) -> None:
+        """Move the progress bar; in a log, print a line now and then."""
+        elapsed_s = min(view.elapsed_s, self._seconds)
+        description = f"{elapsed_s:.0f}/{self._seconds:.0f} s, {view.summary()}"
+        self._progress.update(self._task, completed=elapsed_s, description=description)
+        if not self._console.is_terminal and elapsed_s >= self._logged_s + _LOG_STEP_S:
+            self._logged_s = elapsed_s - elapsed_s % _LOG_STEP_S
+            filled = round(_BAR_WIDTH * elapsed_s / self._seconds)
+            self._row("stream", Text(f"[{'#' * filled:-<{_BAR_WIDTH}}] {description}", style="dim"))
+
+    def question(self, elapsed_s: float, door: str, text: str) -> None:
+        """A question that is being asked through `door` now."""
+        self._console.print()
+        self._console.print(Rule(f"{elapsed_s:.1f} s into the stream, {door}", style="cyan", align="left"))
+        self._row("question", Text(text, style="bold"))
+
+    def begin_tokens(self) -> None:
+        """An answer is about to be streamed; the progress bar makes way."""
+        self._progress.stop()
+        self._console.print(f"[bold cyan]{'answer':<{_INDENT}}[/]", end="")
+        self._column = _INDENT
+
+    def token(self, text: str) -> None:
+        """The next piece of a streamed answer, printed at once."""
+        text = printable(text)
+        if self._column + cell_len(text) > self._console.width:
+            self._console.print(f"\n{'':<{_INDENT}}", end="")
+            self._column = _INDENT
+        self._column += cell_len(text)
+        self._console.print(Text(text, style="green"), end="", soft_wrap=True)
+        self._console.file.flush()
+
+    def end_tokens(self) -> None:
+        """The streamed answer is complete; the progress bar returns."""
+        self._console.print()
+        self._progress.start()
+
+    def answer(self, response: Any, start_ns: int, streamed: bool = False) -> None:
+        """An answer (`fvs_ros/srv/Ask` response or action result) with its evidence and its cost."""
+        if not response.success:
+            self._row("failed", Text(f"error {response.error_code}: {response.error_message}", style="bold red"))
+            return
+        if not streamed:
+            self._row("answer", Text(printable(response.answer) or "(empty)", style="green"))
+        self._row("moments", Text(f"{len(response.moments)} keyframes were in front of the model, such as"))
+        moments = self._moments(response.moments, start_ns)
+        self._console.print(Padding(moments, (0, 0, 0, _INDENT), expand=False))
+        span_s = (stamp_nanoseconds(response.memory_end) - stamp_nanoseconds(response.memory_start)) / SECOND_NS
+        self._row("memory", Text(f"version {response.memory_version}: {response.steps} steps over {span_s:.1f} s"))
+        self._row(
+            "timing",
+            Text.from_markup(
+                f"first token after [bold]{response.first_token_s:.3f} s[/], complete after {response.total_s:.3f} s"
+            ),
+        )
+
+    def closing(self, lines: list[str], passed: bool) -> None:
+        """The demo's result."""
+        self._console.print()
+        self._console.print(Rule(style="cyan"))
+        for line in lines:
+            self._console.print(escape(line))
+        verdict = "[bold green]passed[/]" if passed else "[bold red]failed[/]"
+        self._console.print(f"demo {verdict}")
+
+    def error(self, text: str) -> None:
+        """What ended the demo."""
+        self._console.print(escape(text), style="bold red")
+
+    def _row(self, name: str, value: Text) -> None:
+        lines = value.wrap(self._console, self._console.width - _INDENT)
+        for index, line in enumerate(lines):
+            title = "" if index else name
+            self._console.print(Text.assemble((f"{title:<{_INDENT}}", "bold cyan"), line), soft_wrap=True)
+
+    @staticmethod
+    def _moments(moments: list[Any], start_ns: int) -> Table:
+        """Some moments, evenly spread over all of them, in seconds from the beginning of the stream."""
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("keyframe at", "stands for", "steps"):
+            table.add_column(name, justify="right")
+
+        def seconds(stamp: Any) -> float:
+            return (stamp_nanoseconds(stamp) - start_ns) / SECOND_NS
+
+        count = min(_MOMENTS_SHOWN, len(moments))
+        for index in range(count):
+            moment = moments[round(index * (len(moments) - 1) / max(count - 1, 1))]
+            table.add_row(
+                f"{seconds(moment.stamp):.2f} s",
+                f"{seconds(moment.start):.2f} to {seconds(moment.end):.2f} s",
+                f"{moment.weight:g}",
+            )
+        return table

@@ -1,0 +1,95 @@
+"""The demo's child processes: started together, watched, and always ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_POLITE_S = 10.0
+_TAIL_LINES = 12
+# Between two looks into the logs.
+_READING_PERIOD_S = 0.5
+
+
+class DemoError(Exception):
+    """The demo cannot go on. The message says why."""
+
+
+class Processes:
+    """Python modules run as processes, each with its output in a log file.
+
+    Args:
+        folder: where the logs go.
+        environment: of every process.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = dict(environment)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._may_finish: set[str] = set()
+        self._next_reading = 0.0
+
+    def start(self, module: str, arguments: Sequence[str], may_finish: bool = False) -> None:
+        """Run ``python -m module arguments``; it is known by the last part of its name.
+
+        Args:
+            module: to run.
+            arguments: of its command line.
+            may_finish: whether it may end, with exit code 0, before it is stopped.
+        """
+        name = module.rpartition(".")[2]
+        if may_finish:
+            self._may_finish.add(name)
+        with self._log(name).open("wb") as log:
+            self._running[name] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A group of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise DemoError if a process has ended or has logged that it cannot do its work."""
+        for name, process in self._running.items():
+            code = process.poll()
+            if code is not None and not (code == 0 and name in self._may_finish):
+                raise DemoError(f"{name} ended with exit code {code}; its last lines:\n{self.tail(name)}")
+        if time.monotonic() < self._next_reading:
+            return
+        self._next_reading = time.monotonic() + _READING_PERIOD_S
+        for name in self._running:
+            if any(mark in self._text(name) for mark in ("[ERROR]", "[FATAL]")):
+                raise DemoError(f"{name} reports an error; its last lines:\n{self.tail(name)}")
+
+    def tail(self, name: str) -> str:
+        """The last lines of a process's output."""
+        return "\n".join(self._text(name).splitlines()[-_TAIL_LINES:])
+
+    def stop(self) -> dict[str, int]:
+        """Interrupt every process, kill what does not end; returns the exit codes by name."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        codes: dict[str, int] = {}
+        for name, process in self._running.items():
+            try:
+                codes[name] = process.wait(_POLITE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                codes[name] = process.wait()
+        self._running.clear()
+        return codes
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _text(self, name: str) -> str:
+        return self._log(name).read_text(errors="replace")

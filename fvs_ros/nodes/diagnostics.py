@@ -1,0 +1,188 @@
+"""What the node says of itself on `/diagnostics` (REP 107): small, and with what to do where something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.stream.types import MemoryStatus, StreamStatistics
+
+Level = bytes
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The node at one moment.
+
+    Attributes:
+        now_s: steady clock.
+        state: label of the lifecycle state, or "loading the model".
+        active: whether images are subscribed to.
+        paused: whether frames are skipped.
+        topic: the images' resolved name.
+        publishers: how many publish there.
+        image_timeout_s: seconds without an image that are worth a warning; 0 for never.
+        image_age_s: seconds since the last image arrived, or since the subscription if none has; None if inactive.
+        stamp_age_s: the node's clock minus the last image's stamp; None before the first image.
+        unstamped: images rejected for a stamp of zero.
+        last_rejection: what was wrong with the last bad image and what to do.
+        device: where the model is, empty while there is none.
+        statistics, memory, capacity: of the engine; None while there is none.
+    """
+
+    now_s: float
+    state: str
+    active: bool = False
+    paused: bool = False
+    topic: str = ""
+    publishers: int = 0
+    image_timeout_s: float = 0.0
+    image_age_s: float | None = None
+    stamp_age_s: float | None = None
+    unstamped: int = 0
+    last_rejection: str = ""
+    device: str = ""
+    statistics: StreamStatistics = field(default_factory=StreamStatistics)
+    memory: MemoryStatus = field(default_factory=MemoryStatus)
+    capacity: FlashMemoryConfig | None = None
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Bad images by reason, those that never reached the engine included."""
+        unstamped = {"no_stamp": self.unstamped} if self.unstamped else {}
+        return {**self.statistics.rejected, **unstamped}
+
+
+class StreamDiagnostics:
+    """Turns observations into statuses, and two that follow each other into rates.
+
+    Args:
+        node_name: what the statuses' names begin with.
+    """
+
+    def __init__(self, node_name: str) -> None:
+        self._node_name = node_name
+        self._before: Observation | None = None
+
+    def statuses(self, now: Observation) -> list[DiagnosticStatus]:
+        """The statuses "stream", "memory" and "answers"."""
+        before = self._before or now
+        self._before = now
+        return [self._stream(before, now), self._memory(now), self._answers(before, now)]
+
+    def _stream(self, before: Observation, now: Observation) -> DiagnosticStatus:
+        level, message = _stream_health(before, now)
+        counts = now.statistics
+        values = {
+            "state": now.state,
+            "topic": now.topic,
+            "publishers": now.publishers,
+            "rate (images/s)": f"{_rate(before, now, 'received'):.2f}",
+            "rate in memory (frames/s)": f"{_rate(before, now, 'ingested'):.2f}",
+            "since last image (s)": _seconds(now.image_age_s),
+            "age of last stamp (s)": _seconds(now.stamp_age_s),
+            "received": counts.received + now.unstamped,
+            "ingested": counts.ingested,
+            "waiting": counts.waiting,
+            "skipped (not due or paused)": counts.skipped,
+            "late": counts.late,
+            "dropped (model too slow)": counts.dropped,
+            "discarded (reset or new episode)": counts.discarded,
+            "rejected": sum(now.rejected.values()),
+            **{f"rejected: {reason}": count for reason, count in sorted(now.rejected.items())},
+            "last rejection": now.last_rejection,
+            "backward stamps": counts.episodes,
+            "last batch (s)": f"{counts.ingest_s:.3f}",
+            "last model error": counts.ingest_error,
+        }
+        return self._status("stream", level, message, now, values)
+
+    def _memory(self, now: Observation) -> DiagnosticStatus:
+        memory, capacity = now.memory, now.capacity
+        if capacity is None:
+            return self._status("memory", DiagnosticStatus.OK, "no memory: the node is not configured", now, {})
+        values = {
+            "version": memory.version,
+            "episode": memory.episode,
+            "steps": memory.steps,
+            "csm slots": f"{memory.csm_slots} of {capacity.csm_slots}",
+            "dam slots": f"{memory.dam_slots} of {capacity.dam_slots}",
+            "span (s)": f"{(memory.end_ns - memory.start_ns) / 1e9:.3f}",
+            "size (MB)": f"{memory.bytes / 1e6:.2f}",
+        }
+        message = (
+            f"{memory.steps} steps in {memory.csm_slots} of {capacity.csm_slots} slots" if memory.steps else "empty"
+        )
+        return self._status("memory", DiagnosticStatus.OK, message, now, values)
+
+    def _answers(self, before: Observation, now: Observation) -> DiagnosticStatus:
+        counts = now.statistics
+        values = {
+            "questions": counts.questions,
+            "answers": counts.answers,
+            **{f"failed: {code}": count for code, count in sorted(counts.failed.items())},
+            "last first token (s)": f"{counts.last_first_token_s:.3f}",
+            "last answer (s)": f"{counts.last_answer_s:.3f}",
+        }
+        level, message = DiagnosticStatus.OK, f"{counts.answers} of {counts.questions} questions answered"
+        if _grown(before.statistics.failed, counts.failed).get("MODEL_ERROR"):
+            level, message = DiagnosticStatus.ERROR, "the model failed on a question; the node's log has the details"
+        elif _grown(before.statistics.failed, counts.failed).get("BUSY"):
+            level, message = (
+                DiagnosticStatus.WARN,
+                "questions were refused as busy; ask less often or raise question_queue",
+            )
+        return self._status("answers", level, message, now, values)
+
+    def _status(
+        self, part: str, level: Level, message: str, now: Observation, values: Mapping[str, object]
+    ) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            name=f"{self._node_name}: {part}",
+            level=level,
+            message=message,
+            hardware_id=now.device,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+
+
+def _stream_health(before: Observation, now: Observation) -> tuple[Level, str]:
+    """The worst that happened since the observation before, and what to do about it."""
+    if not now.active:
+        return DiagnosticStatus.OK, f"not subscribed: {now.state}"
+    bad = _grown(before.rejected, now.rejected)
+    if bad.pop("model_error", 0):
+        return DiagnosticStatus.ERROR, f"the model fails on frames: {now.statistics.ingest_error}"
+    if bad:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(bad.items()))
+        return DiagnosticStatus.WARN, f"bad images: {reasons}. {now.last_rejection}"
+    if now.image_timeout_s and now.image_age_s is not None and now.image_age_s > now.image_timeout_s:
+        return DiagnosticStatus.WARN, _silence(now)
+    if now.statistics.dropped > before.statistics.dropped:
+        return DiagnosticStatus.WARN, "the model is slower than the stream; lower fps or max_pixels"
+    return DiagnosticStatus.OK, "paused" if now.paused else "receiving"
+
+
+def _silence(now: Observation) -> str:
+    silence = f"no image on {now.topic} for {now.image_age_s:.0f} s"
+    if now.publishers:
+        return f"{silence}, though {now.publishers} publish there; compare the QoS: ros2 topic info -v {now.topic}"
+    return f"{silence}: nobody publishes there; start the camera, or remap image:=ITS_TOPIC"
+
+
+def _rate(before: Observation, now: Observation, counter: str) -> float:
+    elapsed_s = now.now_s - before.now_s
+    change = getattr(now.statistics, counter) - getattr(before.statistics, counter)
+    # An engine made anew counts from zero.
+    return max(0, change) / elapsed_s if elapsed_s > 0 else 0.0
+
+
+def _grown(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    return {key: count - before.get(key, 0) for key, count in now.items() if count > before.get(key, 0)}
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

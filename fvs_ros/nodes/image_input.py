@@ -1,0 +1,127 @@
+"""The camera topic: messages in, undecoded frames out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.stream.images import decode_compressed_image, decode_image
+from fvs_ros.stream.types import Frame, ImageError, Pose
+
+try:
+    from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
+
+LOG_PERIOD_S = 10.0
+
+ImageLike: TypeAlias = Image | CompressedImage
+
+
+class ImageInput:
+    """Subscribes to the camera and submits its images as frames; they are decoded only if they are kept.
+
+    Args:
+        node: subscribes.
+        transport: "raw" subscribes to `image`, "compressed" to `image/compressed`.
+        submit: takes a frame, at once.
+        pose: where the camera of a frame_id was at a stamp in nanoseconds; called on the thread that decodes.
+
+    Attributes:
+        topic: resolved name.
+        unstamped: images without a stamp, none of which was submitted.
+        last_rejection: what was wrong with the last bad image, and what to do.
+        last_stamp_ns: of the last image, 0 before one.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        transport: str,
+        submit: Callable[[Frame], bool],
+        pose: Callable[[int, str], Pose | None],
+    ) -> None:
+        self._node = node
+        self._submit = submit
+        self._pose = pose
+        self._last_arrival_s = time.monotonic()
+        self.unstamped = 0
+        self.last_rejection = ""
+        self.last_stamp_ns = 0
+        compressed = transport == "compressed"
+        self._decoder: Callable[[ImageLike], np.ndarray] = decode_compressed_image if compressed else decode_image
+        # image_transport's rule: the base topic is remapped first, then comes the suffix.
+        self.topic = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        self._subscription = node.create_subscription(
+            CompressedImage if compressed else Image,
+            self.topic,
+            self._on_image,
+            sensor_qos(),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def close(self) -> None:
+        """Unsubscribes."""
+        self._node.destroy_subscription(self._subscription)
+
+    @property
+    def publishers(self) -> int:
+        """How many publish on the topic, whether or not their QoS fits."""
+        return self._node.count_publishers(self.topic)
+
+    @property
+    def image_age_s(self) -> float:
+        """Seconds since the last image arrived, or since the subscription if none has."""
+        return time.monotonic() - self._last_arrival_s
+
+    def _on_image(self, message: ImageLike) -> None:
+        self._last_arrival_s = time.monotonic()
+        stamp_ns = stamp_nanoseconds(message.header.stamp)
+        if stamp_ns <= 0:
+            # The time of receipt is no substitute: it would tear a recording's memory apart, years from its stamps.
+            self.unstamped += 1
+            self.last_rejection = (
+                f"the image on {self.topic} has stamp {stamp_ns} ns; have the driver fill in header.stamp"
+            )
+            self._node.get_logger().warning(
+                f"An image is rejected: {self.last_rejection}", throttle_duration_sec=LOG_PERIOD_S
+            )
+            return
+        self.last_stamp_ns = stamp_ns
+        frame_id = message.header.frame_id
+        self._submit(Frame(stamp_ns, partial(self._decode, message), frame_id, partial(self._pose, stamp_ns, frame_id)))
+
+    def _decode(self, message: ImageLike) -> np.ndarray:
+        try:
+            return self._decoder(message)
+        except ImageError as error:
+            self.last_rejection = str(error)
+            raise
+
+    def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        self._node.get_logger().warning(
+            f"Incompatible QoS: a publisher on {self.topic} offers less {policy} than is asked for, so none of its "
+            f"images arrive. Set the parameter qos_overrides.{self.topic}.subscription.{policy} to what it offers "
+            f"(ros2 topic info -v {self.topic}), or have it offer more"
+        )
+
+
+def sensor_qos() -> QoSProfile:
+    """Best effort, depth 5, as `qos_profile_sensor_data`; a copy, since overrides are written into the profile."""
+    return QoSProfile(
+        history=qos_profile_sensor_data.history,
+        depth=qos_profile_sensor_data.depth,
+        reliability=qos_profile_sensor_data.reliability,
+        durability=qos_profile_sensor_data.durability,
+    )

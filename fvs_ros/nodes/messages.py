@@ -1,0 +1,105 @@
+"""The engine's plain data as ROS messages."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, PoseStamped, Quaternion
+from std_msgs.msg import Header
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.msg import MemoryState
+from fvs_ros.msg import Moment as MomentMessage
+from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment, Pose
+
+SECOND_NS = 1_000_000_000
+
+# Both have the fields of an answer, but share no class.
+AnswerMessage = TypeVar("AnswerMessage", bound=Any)  # fvs_ros.srv.Ask.Response or fvs_ros.action.Ask.Result
+
+
+def time_message(stamp_ns: int) -> Time:
+    """A stamp in nanoseconds as a message."""
+    seconds, nanoseconds = divmod(stamp_ns, SECOND_NS)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def stamp_nanoseconds(stamp: Time) -> int:
+    """A message's stamp in nanoseconds."""
+    return stamp.sec * SECOND_NS + stamp.nanosec
+
+
+def fill_answer(message: AnswerMessage, answer: Answer) -> AnswerMessage:
+    """Fills in a response or a result with an answer, and returns it."""
+    message.success = True
+    message.error_code = message.NONE
+    message.answer = answer.text
+    message.moments = [moment_message(moment) for moment in answer.moments]
+    message.memory_version = answer.memory_version
+    message.memory_start = time_message(answer.start_ns)
+    message.memory_end = time_message(answer.end_ns)
+    message.steps = answer.steps
+    message.first_token_s = answer.first_token_s
+    message.total_s = answer.total_s
+    message.model = answer.model_name
+    return message
+
+
+def fill_error(message: AnswerMessage, error: AskError) -> AnswerMessage:
+    """Fills in a response or a result with why there is no answer, and returns it."""
+    message.success = False
+    message.error_code = int(error.code)
+    message.error_message = str(error)
+    return message
+
+
+def moment_message(moment: Moment) -> MomentMessage:
+    """One keyframe that the model had in front of it."""
+    message = MomentMessage(
+        stamp=time_message(moment.stamp_ns),
+        start=time_message(moment.start_ns),
+        end=time_message(moment.end_ns),
+        weight=float(moment.weight),
+        frame_id=moment.frame_id,
+        pose_valid=moment.pose is not None,
+        ranked=moment.relevance is not None,
+    )
+    if moment.pose is not None:
+        message.pose = pose_message(moment.pose, moment.stamp_ns)
+    if moment.relevance is not None:
+        message.relevance = float(moment.relevance)
+    return message
+
+
+def pose_message(pose: Pose, stamp_ns: int) -> PoseStamped:
+    """A pose as it was at a stamp."""
+    message = PoseStamped(header=Header(stamp=time_message(stamp_ns), frame_id=pose.frame_id))
+    message.pose.position = Point(**dict(zip("xyz", pose.position, strict=True)))
+    message.pose.orientation = Quaternion(**dict(zip("xyzw", pose.orientation, strict=True)))
+    return message
+
+
+def memory_message(status: MemoryStatus, capacity: FlashMemoryConfig, model: str, now: Time) -> MemoryState:
+    """The memory as it stands.
+
+    Args:
+        status: what is in it.
+        capacity: how many slots there are.
+        model: name of the model.
+        now: when this is published.
+    """
+    return MemoryState(
+        header=Header(stamp=now, frame_id=status.frame_id),
+        version=status.version,
+        episode=status.episode,
+        steps=status.steps,
+        csm_slots=status.csm_slots,
+        csm_capacity=capacity.csm_slots,
+        dam_slots=status.dam_slots,
+        dam_capacity=capacity.dam_slots,
+        start=time_message(status.start_ns),
+        end=time_message(status.end_ns),
+        bytes=status.bytes,
+        model=model,
+    )

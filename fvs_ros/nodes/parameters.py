@@ -1,0 +1,190 @@
+"""The stream node's parameters: one table of what each means and allows, and the one place that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from fvs_ros.stream.config import HIGHEST_FPS, LONGEST_TIMEOUT_S, StreamConfig
+
+ParameterValue = bool | int | float | str
+
+MOST_PIXELS = 4_000_000
+LEAST_PIXELS = 56 * 56
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter.
+
+    Attributes:
+        least, most: inclusive range of a number.
+        choices: all values of a string; empty where any will do.
+        live: can be set while the node runs; the others are read once.
+    """
+
+    name: str
+    default: ParameterValue
+    description: str
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    @property
+    def descriptor(self) -> ParameterDescriptor:
+        """What `ros2 param describe` shows, and rclpy enforces."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=not self.live)
+        if self.choices:
+            descriptor.additional_constraints = f"one of {', '.join(self.choices)}"
+        if self.least is not None and self.most is not None:
+            if isinstance(self.default, float):
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(self.least), to_value=float(self.most), step=0.0)
+                ]
+            else:
+                descriptor.integer_range = [IntegerRange(from_value=int(self.least), to_value=int(self.most), step=1)]
+        return descriptor
+
+    def check(self, value: ParameterValue) -> str:
+        """What is wrong with a value, apart from the type and the range that rclpy checks; empty if nothing."""
+        if self.choices and value not in self.choices:
+            return f"{self.name} is {value!r}; set it to one of {', '.join(self.choices)}"
+        return ""
+
+
+def _stream(name: str, description: str, least: float, most: float, live: bool = False) -> ParameterRow:
+    return ParameterRow(name, getattr(StreamConfig(), name), description, least, most, live=live)
+
+
+TABLE = (
+    ParameterRow(
+        "model",
+        "",
+        "Checkpoint to load: a folder, or a hub name such as zhang9302002/Flash-VStream-Qwen-7b. Required",
+    ),
+    ParameterRow("device", "auto", "Where the model runs: auto (CUDA where there is one), cpu, cuda or cuda:N"),
+    ParameterRow(
+        "dtype",
+        "auto",
+        "Precision of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    ),
+    ParameterRow("autostart", True, "Configure and activate at once; false waits for lifecycle transitions"),
+    ParameterRow(
+        "image_transport",
+        "raw",
+        "raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG)",
+        choices=("raw", "compressed"),
+    ),
+    ParameterRow(
+        "image_timeout_s",
+        5.0,
+        "Seconds without an image after which /diagnostics warns; 0 never warns",
+        0,
+        LONGEST_TIMEOUT_S,
+        live=True,
+    ),
+    ParameterRow(
+        "pose_source",
+        "none",
+        "Where the poses of moments come from: none, odometry (`odom`: the robot base's pose) or tf (the camera's)",
+        choices=("none", "odometry", "tf"),
+    ),
+    ParameterRow("pose_frame", "map", "Coordinate frame of the poses that tf gives; odometry brings its own"),
+    ParameterRow(
+        "pose_tolerance_s", 0.1, "Seconds by which a pose may miss the image's stamp, or tf may be late", 0, 10
+    ),
+    _stream("fps", "Frames kept per second of stamp time; 0 keeps all. The published model saw 1", 0, HIGHEST_FPS),
+    _stream("max_pixels", "Largest area, in pixels, of a frame that the model sees", LEAST_PIXELS, MOST_PIXELS),
+    _stream("min_pixels", "Smallest area, in pixels, of a frame that the model sees", LEAST_PIXELS, MOST_PIXELS),
+    _stream("frame_queue", "Kept frames that may wait for the model; then the oldest is dropped", 2, 4_096),
+    _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when behind", 1, 256),
+    _stream(
+        "late_tolerance_s",
+        "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, a new episode begins",
+        0,
+        LONGEST_TIMEOUT_S,
+    ),
+    _stream("question_queue", "Questions that may wait; the next is refused as busy", 1, 1_024),
+    _stream("question_characters", "Longest question, in characters", 1, 100_000),
+    _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", 1, 32_768, live=True),
+    _stream("max_new_tokens_limit", "Longest answer, in tokens, that a question may ask for", 1, 32_768),
+    _stream(
+        "timeout_s",
+        "Seconds from a question to its complete answer, where the question sets none",
+        0.1,
+        LONGEST_TIMEOUT_S,
+        live=True,
+    ),
+)
+ROWS = {row.name: row for row in TABLE}
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What the parameters say, apart from the stream's own settings; see `TABLE`."""
+
+    model: str
+    device: str
+    dtype: str
+    autostart: bool
+    image_transport: str
+    image_timeout_s: float
+    pose_source: str
+    pose_frame: str
+    pose_tolerance_s: float
+
+
+class StreamParameters:
+    """Declares the table on a node, and refuses values that do not fit, each alone and all together.
+
+    Raises:
+        rclpy.exceptions.ParameterException: a value that was given at start is of the wrong type or out of range.
+        ValueError: values that were given at start do not fit each other.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        node.add_on_set_parameters_callback(_check_each)
+        for row in TABLE:
+            node.declare_parameter(row.name, row.default, row.descriptor)
+        # Only now: while they are declared one by one, two that fit each other may not fit the other's default.
+        self.stream_config()
+        node.add_on_set_parameters_callback(self._check_together)
+
+    def settings(self) -> NodeSettings:
+        """The node's settings as they are now."""
+        return NodeSettings(**{field.name: self._value(field.name) for field in fields(NodeSettings)})
+
+    def stream_config(self, changes: Iterable[Parameter] = ()) -> StreamConfig:
+        """The stream's settings as they are now, or as they would be after `changes`.
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        values = {field.name: self._value(field.name) for field in fields(StreamConfig)}
+        values.update((change.name, change.value) for change in changes if change.name in values)
+        return StreamConfig(**values)
+
+    def _value(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def _check_together(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            self.stream_config(changes)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+
+def _check_each(changes: list[Parameter]) -> SetParametersResult:
+    for change in changes:
+        if change.name in ROWS and (problem := ROWS[change.name].check(change.value)):
+            return SetParametersResult(successful=False, reason=problem)
+    return SetParametersResult(successful=True)

@@ -1,0 +1,134 @@
+"""The timing of a replay: recorded items at their times, times a rate, against a steady clock. No ROS in here."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PlaybackItem:
+    """Something to publish.
+
+    Attributes:
+        time_ns: recorded time, nanoseconds.
+        publish: sends it.
+    """
+
+    time_ns: int
+    publish: Callable[[], None]
+
+
+@dataclass
+class PlaybackProgress:
+    """How far a playback has come; written by its thread, read by others.
+
+    Attributes:
+        items: published so far, over all passes.
+        passes: begun so far.
+        start_ns, now_ns: recorded time at which this pass began, and of its newest item.
+        lag_s: wall-clock seconds that the newest item was late.
+        worst_lag_s: the largest of them.
+    """
+
+    items: int = 0
+    passes: int = 0
+    start_ns: int = 0
+    now_ns: int = 0
+    lag_s: float = 0.0
+    worst_lag_s: float = 0.0
+
+
+class Playback:
+    """Publishes items when they are due, and the recorded time as a clock in between.
+
+    Due times are computed from the start of the pass, so waiting errors do not add up. What is late goes out at once
+    until the schedule is met again; the clock never runs ahead of the schedule, and within a pass never back.
+
+    Args:
+        read: begins one pass over the recording; items in order of time.
+        publish_clock: sends the recorded time (ns).
+        rate: recorded seconds per wall-clock second.
+        clock_hz: clock messages per wall-clock second between items; one more goes out ahead of each item whose time
+            is new. 0 sends none at all.
+        loop: begin again at the end, with the recorded times.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Iterable[PlaybackItem]],
+        publish_clock: Callable[[int], None],
+        rate: float = 1.0,
+        clock_hz: float = 40.0,
+        loop: bool = False,
+    ) -> None:
+        self._read = read
+        self._publish_clock = publish_clock
+        self._rate = rate
+        self._clock_hz = clock_hz
+        self._loop = loop
+        self._stopped = threading.Event()
+        self.progress = PlaybackProgress()
+
+    def run(self) -> None:
+        """Play until the end, or, when looping, until `stop`."""
+        while not self._stopped.is_set():
+            before = self.progress.items
+            self._play_once()
+            if not self._loop or self.progress.items == before:
+                return
+
+    def stop(self) -> None:
+        """Make `run` return soon; from any thread."""
+        self._stopped.set()
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Whether `condition` came true within `timeout_s` and before `stop`."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if self._stopped.wait(0.02) or time.monotonic() > deadline:
+                return False
+        return True
+
+    def _play_once(self) -> None:
+        progress = self.progress
+        began = time.monotonic()
+        first = True
+        for item in self._read():
+            if first:
+                began, first = time.monotonic(), False
+                progress.passes += 1
+                progress.start_ns = progress.now_ns = item.time_ns
+                self._send_clock(item.time_ns)
+            due = began + (item.time_ns - progress.start_ns) / 1e9 / self._rate
+            if not self._wait_until(due, began):
+                return
+            if item.time_ns > progress.now_ns:
+                progress.now_ns = item.time_ns
+                self._send_clock(item.time_ns)
+            progress.lag_s = max(0.0, time.monotonic() - due)
+            progress.worst_lag_s = max(progress.worst_lag_s, progress.lag_s)
+            item.publish()
+            progress.items += 1
+
+    def _wait_until(self, due: float, began: float) -> bool:
+        """Sleep until `due`, sending the clock at its rate on the way; False if stopped meanwhile."""
+        while (now := time.monotonic()) < due:
+            tick = self._next_tick(now - began) + began
+            if self._stopped.wait(min(due, tick) - now):
+                return False
+            if tick < due:
+                self._send_clock(self.progress.start_ns + int((tick - began) * self._rate * 1e9))
+        return not self._stopped.is_set()
+
+    def _next_tick(self, elapsed: float) -> float:
+        if not self._clock_hz:
+            return math.inf
+        return (math.floor(elapsed * self._clock_hz + 1e-6) + 1) / self._clock_hz
+
+    def _send_clock(self, time_ns: int) -> None:
+        if self._clock_hz:
+            self._publish_clock(time_ns)

@@ -1,0 +1,365 @@
+"""The stream node: a camera topic in, answers out.
+
+Start it with ``python -m fvs_ros.nodes.stream_node --ros-args -p model:=FOLDER -r image:=/camera/image_raw``, or with
+``ros2 launch fvs_ros stream.launch.py``; `config/stream.yaml` documents the parameters.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+
+from fvs_ros.msg import MemoryState
+from fvs_ros.nodes.ask_server import AskServer
+from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
+from fvs_ros.nodes.image_input import ImageInput
+from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
+from fvs_ros.nodes.messages import memory_message
+from fvs_ros.nodes.model_loader import ModelLoader
+from fvs_ros.nodes.parameters import StreamParameters
+from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.images import image_converter
+from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus
+
+NAME = "stream_node"
+DIAGNOSTICS_PERIOD_S = 1.0
+# Late subscribers get the last message at once.
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+TransitionCallback = Callable[["StreamNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _explained(callback: TransitionCallback) -> TransitionCallback:
+    """Lets a transition that raises fail with a log; rclpy would swallow the exception and report no reason."""
+
+    @functools.wraps(callback)
+    def guarded(node: StreamNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return callback(node, state)
+        except Exception as error:
+            node.get_logger().error(f"{callback.__name__} failed: {error}")
+            node.get_logger().debug(traceback.format_exc())
+            return TransitionCallbackReturn.FAILURE
+
+    return guarded
+
+
+class StreamNode(LifecycleNodeMixin, Node):
+    """A lifecycle node around a `StreamEngine`.
+
+    | transition | what happens |
+    |---|---|
+    | configure | the model is loaded, the memory is empty |
+    | activate | subscribes to the camera, answers questions |
+    | deactivate | unsubscribes; the memory is kept, questions are refused as NOT_ACTIVE |
+    | cleanup | the memory and the model are freed |
+
+    Raises:
+        rclpy.exceptions.ParameterException, ValueError: a parameter given at start has no meaning.
+    """
+
+    def __init__(self) -> None:
+        self._engine: StreamEngine | None = None
+        self._model: StreamModel | None = None
+        self._images: ImageInput | None = None
+        self._poses: PoseSource | None = None
+        self._state = "unconfigured"
+        Node.__init__(self, NAME)
+        # Not LifecycleNode, which leaves no choice of the group: a configure request awaits the model, and in the
+        # default, exclusive group would hold up timers and parameters for as long.
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self._log_handler = bridge_logging(self.get_logger())
+        self._stream_parameters = StreamParameters(self)
+        self._loader = ModelLoader(self._load_model)
+        self._guard_change_state()
+        self._memory_publisher = self.create_publisher(MemoryState, "~/memory", LATCHED)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._diagnostics = StreamDiagnostics(self.get_name())
+        # Steady: with use_sim_time and no /clock the node must still say that it is there.
+        self.create_timer(
+            DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/pause", self._on_pause)
+        self._ask_server = AskServer(self, self._active_engine, self._ask_options)
+
+    def start(self, executor: Executor) -> None:
+        """Adds the node to its executor, and configures and activates it there if `autostart` says so."""
+        executor.add_node(self)
+        if self._stream_parameters.settings().autostart:
+            executor.create_task(self._autostart)
+
+    def close(self) -> None:
+        """Frees everything, from any state, and ends all threads."""
+        self._loader.close()
+        self._release()
+        self._ask_server.close()
+        self.destroy_node()
+        unbridge_logging(self._log_handler)
+
+    # Lifecycle
+
+    async def _autostart(self) -> None:
+        await self._loader.load_ahead(self.executor)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _guard_change_state(self) -> None:
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                self._change_state = service.callback
+                service.callback = self._on_change_state
+
+    async def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        """Does a transition: loads the model beforehand, and refuses what is not possible now instead of raising."""
+        wanted = request.transition
+        if self._engine is None and (wanted.label == "configure" or wanted.id == Transition.TRANSITION_CONFIGURE):
+            await self._loader.load_ahead(self.executor)
+        try:
+            return self._change_state(request, response)
+        except Exception as error:
+            self.get_logger().warning(f"No transition {wanted.label or wanted.id} from {self._state}: {error}")
+            response.success = False
+            return response
+
+    @_explained
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the model and starts the engine; on SUCCESS the node is inactive, on FAILURE still unconfigured."""
+        settings = self._stream_parameters.settings()
+        try:
+            self._model = self._loader.take()
+            self._poses = create_pose_source(self, settings)
+            self._engine = StreamEngine(self._model, self._stream_parameters.stream_config(), self._publish_memory)
+            self._engine.start()
+        except Exception:
+            self._release()
+            raise
+        self._publish_memory(self._engine.status)
+        return self._enter("inactive")
+
+    @_explained
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribes to the camera; on SUCCESS the node is active, on FAILURE still inactive."""
+        assert self._engine is not None
+        assert self._poses is not None
+        transport = self._stream_parameters.settings().image_transport
+        self._images = ImageInput(self, transport, self._engine.submit, self._poses.at)
+        self.get_logger().info(f"Watching {self._images.topic}; ask on {self.resolve_service_name('ask')}")
+        return self._enter("active")
+
+    @_explained
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribes; the memory stays, and questions on their way are still answered. Leads to inactive."""
+        self._unsubscribe()
+        return self._enter("inactive")
+
+    @_explained
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees the memory and the model; leads to unconfigured."""
+        self._release()
+        return self._enter("unconfigured")
+
+    @_explained
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees everything, from any state; leads to finalized."""
+        self._release()
+        return self._enter("finalized")
+
+    def _enter(self, state: str) -> TransitionCallbackReturn:
+        self._state = state
+        self.get_logger().info(f"Now {state}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _load_model(self) -> StreamModel:
+        """Called on the loader's thread."""
+        settings = self._stream_parameters.settings()
+        if not settings.model:
+            raise ValueError(
+                "the parameter model is empty; set it to a checkpoint, a folder or a hub name, as in "
+                "-p model:=zhang9302002/Flash-VStream-Qwen-7b"
+            )
+        self.get_logger().info(f"Loading {settings.model}")
+        begin = time.perf_counter()
+        # Here, because it takes seconds: the node is there for questions and diagnostics meanwhile.
+        from fvs_ros.model.flash_vstream import FlashVStream
+
+        model = FlashVStream.load(settings.model, device=settings.device, dtype=settings.dtype)
+        # Also found out once, and better now than when the first frame is waiting.
+        image_converter()
+        self.get_logger().info(
+            f"Loaded {settings.model} as {model.dtype} on {model.device} in {time.perf_counter() - begin:.1f} s"
+        )
+        return model
+
+    def _unsubscribe(self) -> None:
+        if self._images is not None:
+            self._images.close()
+            self._images = None
+
+    def _release(self) -> None:
+        self._unsubscribe()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+            # Whoever listens or joins late must not take the last memory for the present one.
+            self._publish_memory(MemoryStatus())
+        if self._poses is not None:
+            self._poses.close()
+            self._poses = None
+        if self._model is not None:
+            self._model = None
+            _free_device_memory()
+
+    # Questions and commands
+
+    def _active_engine(self) -> StreamEngine:
+        if self._engine is None or self._images is None:
+            if self._loader.loading:
+                problem = "it is loading its model; ask again once it is active"
+            else:
+                steps = "activate" if self._engine is not None else "configure, then activate"
+                problem = f"it is {self._state}; ros2 lifecycle set {self.get_fully_qualified_name()} {steps}"
+            raise AskError(ErrorCode.NOT_ACTIVE, f"the node answers when it is active, and {problem}")
+        return self._engine
+
+    def _ask_options(self, request: Any) -> AskOptions:
+        """The options of a request, where zero means the parameter as it is now."""
+        config = self._stream_parameters.stream_config()
+        return AskOptions(
+            max_new_tokens=request.max_new_tokens or config.max_new_tokens,
+            timeout_s=request.timeout_s or config.timeout_s,
+            fresh=request.fresh,
+        )
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._engine is not None
+        if self._engine is None:
+            response.message = f"there is no memory to reset: the node is {self._state}"
+        else:
+            self._engine.reset()
+            response.message = "the memory is empty; the next image begins a new episode"
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success = self._engine is not None
+        if self._engine is None:
+            response.message = f"there is no stream to pause: the node is {self._state}"
+        else:
+            self._engine.pause(request.data)
+            response.message = "images are skipped; the memory stays" if request.data else "images are taken in again"
+        return response
+
+    # What the node tells
+
+    def _publish_memory(self, status: MemoryStatus) -> None:
+        """Also called on the engine's ingest thread; publishing is thread-safe."""
+        model = self._model
+        if model is None or not self.context.ok():
+            return
+        self._memory_publisher.publish(
+            memory_message(status, model.memory_config, model.name, self.get_clock().now().to_msg())
+        )
+
+    def _publish_diagnostics(self) -> None:
+        now = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(
+            DiagnosticArray(header=Header(stamp=now), status=self._diagnostics.statuses(self._observe()))
+        )
+
+    def _observe(self) -> Observation:
+        now = Observation(time.monotonic(), "loading the model" if self._loader.loading else self._state)
+        engine, images, model = self._engine, self._images, self._model
+        if engine is None or model is None:
+            return now
+        now = replace(
+            now,
+            device=str(getattr(model, "device", "")),
+            paused=engine.paused,
+            statistics=engine.statistics,
+            memory=engine.status,
+            capacity=model.memory_config,
+        )
+        if images is None:
+            return now
+        last_stamp_ns = images.last_stamp_ns
+        return replace(
+            now,
+            active=True,
+            topic=images.topic,
+            publishers=images.publishers,
+            image_timeout_s=self._stream_parameters.settings().image_timeout_s,
+            image_age_s=images.image_age_s,
+            stamp_age_s=(self.get_clock().now().nanoseconds - last_stamp_ns) / 1e9 if last_stamp_ns else None,
+            unstamped=images.unstamped,
+            last_rejection=images.last_rejection,
+        )
+
+
+def _free_device_memory() -> None:
+    """Gives back what torch holds on the GPU for later use; the model's modules refer to each other in cycles."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def spin(executor: Executor) -> None:
+    """Spins until shutdown; a callback that raises is logged and ends nothing but itself."""
+    while executor.context.ok():
+        try:
+            executor.spin_once()
+        except ExternalShutdownException:
+            raise
+        except Exception:
+            get_logger(NAME).error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the node until it is interrupted or terminated (returns 0); returns 1 if it cannot start."""
+    rclpy.init(args=arguments)
+    node: StreamNode | None = None
+    try:
+        node = StreamNode()
+        executor = SingleThreadedExecutor()
+        node.start(executor)
+        spin(executor)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (ParameterException, ValueError) as error:
+        get_logger(NAME).fatal(f"Cannot start: {error}")
+        return 1
+    finally:
+        # In this order: the engine's threads publish, so they end before the context does.
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

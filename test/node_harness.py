@@ -1,0 +1,293 @@
+"""The stream node in a process of its own, and a client that talks to it over DDS."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import NEEDS_ROS
+from safetensors.torch import load_file, save_file
+
+rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
+pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+domain_coordinator = pytest.importorskip("domain_coordinator", reason=NEEDS_ROS)
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from fvs_ros.action import Ask as AskAction  # noqa: E402
+from fvs_ros.msg import MemoryState  # noqa: E402
+from fvs_ros.srv import Ask  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from rclpy.action.client import ClientGoalHandle  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from fvs_ros.memory.config import FlashMemoryConfig  # noqa: E402
+from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer, write_tiny_checkpoint  # noqa: E402
+from fvs_ros.nodes.messages import time_message  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+# Longest wait for anything; reached only by a test that fails. Importing torch takes 10 s on a busy machine.
+PATIENCE_S = 60.0
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SECOND_NS = 1_000_000_000
+SLOTS = FlashMemoryConfig(csm_slots=6, dam_slots=3)
+
+_domains = itertools.count(os.getpid())
+
+
+def write_talkative_checkpoint(folder: Path) -> None:
+    """A tiny checkpoint whose answers end only at their length limit, so that one can be met while it is given."""
+    write_tiny_checkpoint(folder, memory=SLOTS)
+    weights = load_file(folder / "model.safetensors")
+    end = byte_tokenizer().convert_tokens_to_ids("<|im_end|>")
+    assert "<|im_end|>" in CONTROL_TOKENS
+    # A logit of 0 is never the largest of hundreds of random ones.
+    weights["lm_head.weight"][end] = 0
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def ros_domain() -> Iterator[int]:
+    """A ROS domain of one's own."""
+    with domain_coordinator.domain_id(selector=lambda: next(_domains) % 100 + 1) as domain:
+        yield domain
+
+
+class StreamProcess:
+    """The node, started as a user without the `ros2` command starts it."""
+
+    def __init__(self, domain: int, *arguments: str, **parameters: object) -> None:
+        command = [sys.executable, "-m", "fvs_ros.nodes.stream_node", "--ros-args", *arguments]
+        for name, value in parameters.items():
+            command += ["-p", f"{name}:={value}"]
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+
+    @property
+    def log(self) -> str:
+        return "".join(self._lines)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for_log(self, text: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in self.log:
+            assert time.monotonic() < deadline, f"{text!r} was never logged:\n{self.log}"
+            assert self.alive or text in self.log, f"the node ended before it logged {text!r}:\n{self.log}"
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Sends a signal and returns the exit status."""
+        if self.alive:
+            self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        try:
+            return self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise AssertionError(f"the node did not end:\n{self.log}") from None
+        finally:
+            self._reader.join(PATIENCE_S)
+
+
+class Client:
+    """What a user's nodes do with the stream node."""
+
+    def __init__(self, domain: int, node: str = "/stream_node", namespace: str = "") -> None:
+        self.target = node
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("client", context=self._context, namespace=namespace)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._clients: dict[str, Any] = {}
+        self._publishers: dict[tuple[str, Any], Any] = {}
+        self.memories: list[MemoryState] = []
+        self._diagnostics: dict[str, DiagnosticStatus] = {}
+        self.node.create_subscription(MemoryState, f"{node}/memory", self.memories.append, LATCHED)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._action = ActionClient(self.node, AskAction, "ask_stream")
+
+    def close(self) -> None:
+        self._action.destroy()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._diagnostics.update({status.name.split(": ")[1]: status for status in message.status})
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
+        """Spins until the condition holds, and returns its value."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            self._executor.spin_once(timeout_sec=0.02)
+        return value
+
+    def spin_for(self, seconds: float) -> None:
+        """For what must not happen."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.02)
+
+    # Services
+
+    def call(self, service_type: type, name: str, request: Any) -> Any:
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        self.wait_for(self._clients[name].service_is_ready, f"the service {name}")
+        future = self._clients[name].call_async(request)
+        return self.wait_for(lambda: future.done() and future.result(), f"an answer of {name}")
+
+    def ask(self, question: str = "What do you see?", **request: Any) -> Ask.Response:
+        request.setdefault("max_new_tokens", 4)
+        return self.call(Ask, "ask", Ask.Request(question=question, **request))
+
+    @property
+    def state(self) -> str:
+        return self.call(GetState, f"{self.target}/get_state", GetState.Request()).current_state.label
+
+    def change_state(self, label: str) -> bool:
+        request = ChangeState.Request()
+        request.transition.label = label
+        return self.call(ChangeState, f"{self.target}/change_state", request).success
+
+    def wait_active(self) -> None:
+        self.wait_for(lambda: self.state == "active", "the node to be active")
+
+    # The action
+
+    def send_goal(self, question: str = "What happened?", **goal: Any) -> tuple[ClientGoalHandle, list[str]]:
+        tokens: list[str] = []
+        self.wait_for(self._action.server_is_ready, "the action ask_stream")
+        future = self._action.send_goal_async(
+            AskAction.Goal(question=question, **goal),
+            feedback_callback=lambda message: tokens.append(message.feedback.token),
+        )
+        handle = self.wait_for(lambda: future.done() and future.result(), "the goal to be accepted")
+        assert handle.accepted
+        return handle, tokens
+
+    def result(self, handle: ClientGoalHandle) -> Any:
+        future = handle.get_result_async()
+        return self.wait_for(lambda: future.done() and future.result(), "the goal's result")
+
+    # Images
+
+    def publisher(self, message_type: type, topic: str = "image", qos: Any = 10) -> Any:
+        """A publisher to which the node has subscribed."""
+        key = (topic, str(qos))
+        if key not in self._publishers:
+            self._publishers[key] = self.node.create_publisher(message_type, topic, qos)
+        publisher = self._publishers[key]
+        self.wait_for(publisher.get_subscription_count, f"a subscriber to {topic}")
+        return publisher
+
+    def publish(self, second: float, value: int = 100, **fields: Any) -> None:
+        self.publisher(Image).publish(image(second, value, **fields))
+
+    def deliver(self, publish: Callable[[], None], arrived: Callable[[], Any], what: str) -> None:
+        """Publishes until it has arrived: what is sent before both sides have found each other is lost.
+
+        A stamp that arrives twice is dropped as late, and changes nothing.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while not arrived():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            publish()
+            again = time.monotonic() + 1.0
+            while not arrived() and time.monotonic() < again:
+                self._executor.spin_once(timeout_sec=0.02)
+
+    def in_memory(self, second: float) -> bool:
+        """Whether the memory ends with the image of that stamp."""
+        return bool(self.memories) and self.memories[-1].end == time_message(round(second * SECOND_NS))
+
+    def feed(self, *seconds: float) -> MemoryState:
+        """Publishes an image at each stamp, and returns the memory once it holds the last."""
+        for index, second in enumerate(seconds):
+            # One by one: a best-effort queue of depth 5 loses what comes while the node is busy.
+            self.deliver(
+                lambda second=second, index=index: self.publish(second, 40 * index % 256),
+                lambda second=second: self.in_memory(second),
+                f"the image of {second} s to be in memory",
+            )
+        return self.memories[-1]
+
+    def wait_memory(self, condition: Callable[[MemoryState], bool]) -> MemoryState:
+        self.wait_for(lambda: self.memories and condition(self.memories[-1]), "the memory")
+        return self.memories[-1]
+
+    # Diagnostics
+
+    def diagnostic(self, part: str) -> dict[str, str]:
+        """The newest values of a status; empty before the first."""
+        status = self._diagnostics.get(part)
+        return {value.key: value.value for value in status.values} if status else {}
+
+    def status(self, part: str) -> DiagnosticStatus | None:
+        return self._diagnostics.get(part)
+
+    def wait_diagnostic(self, part: str, key: str, value: str) -> None:
+        self.wait_for(lambda: self.diagnostic(part).get(key) == value, f"{part}: {key} = {value}")
+
+
+def header(second: float, frame_id: str = "camera") -> Header:
+    return Header(stamp=time_message(round(second * SECOND_NS)), frame_id=frame_id)
+
+
+def image(second: float, value: int = 100, size: int = 32, **fields: Any) -> Image:
+    """A plain square, with any field replaced."""
+    message = Image(header=header(second), height=size, width=size, encoding="rgb8", step=3 * size)
+    message.data = array("B", np.full(3 * size * size, value, np.uint8).tobytes())
+    for name, replacement in fields.items():
+        setattr(message, name, replacement)
+    return message
+
+
+@contextmanager
+def running_node(folder: Path, *arguments: str, client: dict[str, str] | None = None, **parameters: object) -> Any:
+    """The node on a talkative checkpoint, and a client in its domain."""
+    write_talkative_checkpoint(folder)
+    with ros_domain() as domain:
+        process = StreamProcess(domain, *arguments, model=folder, fps=0.0, **parameters)
+        ros_client = Client(domain, **(client or {}))
+        try:
+            yield process, ros_client
+        finally:
+            ros_client.close()
+            process.stop()

@@ -1,0 +1,29 @@
+"""Runs `launch_stream.py` where ROS's launch tools are installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REASON = "launch is not on PyPI: run this test on a ROS 2 distribution"
+
+
+def test_stream_launch_file() -> None:
+    pytest.importorskip("launch_testing", reason=REASON)
+    pytest.importorskip("launch_ros", reason=REASON)
+    # In a process of its own: launch_testing's pytest plugin lags behind pytest's releases.
+    folder = Path(__file__).parent
+    search = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, "-m", "launch_testing.launch_test", str(folder / "launch_stream.py")],
+        env={**os.environ, "PYTHONPATH": search},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stdout

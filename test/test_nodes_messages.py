@@ -1,0 +1,77 @@
+"""Plain data to messages."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import NEEDS_ROS
+
+pytest.importorskip("rclpy", reason=NEEDS_ROS)
+pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+from builtin_interfaces.msg import Time
+from fvs_ros.action import Ask as AskAction
+from fvs_ros.srv import Ask as AskService
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.nodes.messages import (
+    fill_answer,
+    fill_error,
+    memory_message,
+    moment_message,
+    stamp_nanoseconds,
+    time_message,
+)
+from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment, Pose
+
+POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
+MOMENT = Moment(1_000_000_005, 900_000_000, 2_000_000_000, 3.0, "camera", POSE, 0.25)
+ANSWER = Answer("A door.", (MOMENT,), 7, 900_000_000, 4_000_000_000, 12, 0.5, 1.5, "tiny")
+
+
+@pytest.mark.parametrize("stamp_ns", [0, 5, 999_999_999, 1_700_000_000_000_000_005, -1])
+def test_stamps_survive_to_the_nanosecond(stamp_ns: int) -> None:
+    assert stamp_nanoseconds(time_message(stamp_ns)) == stamp_ns
+
+
+def test_five_nanoseconds_are_not_half_a_second() -> None:
+    assert time_message(1_000_000_005) == Time(sec=1, nanosec=5)
+
+
+@pytest.mark.parametrize("message", [AskService.Response, AskAction.Result])
+def test_an_answer_fills_the_service_and_the_action_alike(message: type) -> None:
+    filled = fill_answer(message(), ANSWER)
+    assert (filled.success, filled.error_code, filled.error_message) == (True, 0, "")
+    assert (filled.answer, filled.model, filled.memory_version, filled.steps) == ("A door.", "tiny", 7, 12)
+    assert (filled.memory_start, filled.memory_end) == (time_message(900_000_000), time_message(4_000_000_000))
+    assert (filled.first_token_s, filled.total_s) == (0.5, 1.5)
+    assert filled.moments == [moment_message(MOMENT)]
+
+
+@pytest.mark.parametrize("message", [AskService.Response, AskAction.Result])
+def test_an_error_carries_its_code_and_what_to_do(message: type) -> None:
+    filled = fill_error(message(), AskError(ErrorCode.BUSY, "ask less often"))
+    assert (filled.success, filled.error_code, filled.error_message) == (False, message.BUSY, "ask less often")
+
+
+@pytest.mark.parametrize("message", [AskService.Response, AskAction.Result])
+def test_the_error_codes_of_the_interfaces_are_the_engines(message: type) -> None:
+    for code in ErrorCode:
+        assert getattr(message, code.name) == code.value
+
+
+def test_a_moment_says_which_of_its_fields_are_valid() -> None:
+    full = moment_message(MOMENT)
+    assert (full.pose_valid, full.ranked, full.relevance) == (True, True, 0.25)
+    assert full.pose.header.frame_id == "map"
+    assert full.pose.header.stamp == full.stamp == time_message(1_000_000_005)
+    assert (full.pose.pose.position.z, full.pose.pose.orientation.y) == (3.0, 0.6)
+    bare = moment_message(Moment(1, 1, 2, 1.0))
+    assert (bare.pose_valid, bare.ranked) == (False, False)
+
+
+def test_the_memory_tells_its_fill_and_its_span() -> None:
+    status = MemoryStatus(3, 1, 5, 4, 2, 1_000_000_000, 9_000_000_000, 1024, frame_id="camera")
+    message = memory_message(status, FlashMemoryConfig(6, 3), "tiny", Time(sec=10))
+    assert (message.header.stamp.sec, message.header.frame_id) == (10, "camera")
+    assert (message.version, message.episode, message.steps, message.bytes) == (3, 1, 5, 1024)
+    assert (message.csm_slots, message.csm_capacity, message.dam_slots, message.dam_capacity) == (4, 6, 2, 3)
+    assert (message.start.sec, message.end.sec, message.model) == (1, 9, "tiny")

@@ -1,0 +1,96 @@
+"""Poses from tf, with a tf2_ros of the test's own, since PyPI has none; odometry is tested over DDS with the images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import NEEDS_ROS
+
+rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
+from geometry_msgs.msg import TransformStamped  # noqa: E402
+
+from fvs_ros.nodes.parameters import TABLE, NodeSettings  # noqa: E402
+from fvs_ros.nodes.pose_sources import NoPoses, create_pose_source  # noqa: E402
+from fvs_ros.stream.types import Pose  # noqa: E402
+
+SETTINGS = NodeSettings(**{row.name: row.default for row in TABLE if row.name in NodeSettings.__dataclass_fields__})
+TF = replace(SETTINGS, pose_source="tf", pose_frame="map", pose_tolerance_s=0.2)
+
+
+class NoTransformError(Exception):
+    pass
+
+
+@pytest.fixture
+def node(ros_domain_id: int) -> Iterator[Any]:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain_id)
+    node = rclpy.create_node("tested", context=context)
+    yield node
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def tf(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Records how tf2_ros is used; `transform` is what a look-up finds."""
+    record = SimpleNamespace(lookups=[], cleared=0, unregistered=0, transform=None)
+
+    class Buffer:
+        def __init__(self, cache_time: Any) -> None:
+            record.cache_s = cache_time.nanoseconds / 1e9
+
+        def lookup_transform(self, target: str, source: str, time: Any, timeout: Any) -> TransformStamped:
+            record.lookups.append((target, source, time.nanoseconds, timeout.nanoseconds))
+            if record.transform is None:
+                raise NoTransformError("no such frame")
+            return record.transform
+
+        def clear(self) -> None:
+            record.cleared += 1
+
+    class TransformListener:
+        def __init__(self, buffer: Buffer, node: Any) -> None:
+            record.listened = node
+
+        def unregister(self) -> None:
+            record.unregistered += 1
+
+    module = ModuleType("tf2_ros")
+    vars(module).update(Buffer=Buffer, TransformListener=TransformListener, TransformException=NoTransformError)
+    monkeypatch.setitem(sys.modules, "tf2_ros", module)
+    return record
+
+
+def test_by_default_there_are_no_poses(node: Any) -> None:
+    assert isinstance(create_pose_source(node, SETTINGS), NoPoses)
+    assert NoPoses().at(1, "camera") is None
+
+
+def test_tf_is_asked_for_the_camera_at_the_images_stamp(node: Any, tf: SimpleNamespace) -> None:
+    tf.transform = TransformStamped()
+    tf.transform.transform.translation.x = 4.0
+    tf.transform.transform.rotation.z, tf.transform.transform.rotation.w = 0.6, 0.8
+    source = create_pose_source(node, TF)
+    assert tf.listened is node
+    assert source.at(1_500_000_007, "camera_optical") == Pose("map", (4.0, 0.0, 0.0), (0.0, 0.0, 0.6, 0.8))
+    assert tf.lookups == [("map", "camera_optical", 1_500_000_007, 200_000_000)]
+    source.close()
+    assert tf.unregistered == 1
+
+
+def test_a_missing_transform_means_no_pose(node: Any, tf: SimpleNamespace) -> None:
+    source = create_pose_source(node, TF)
+    assert source.at(1, "camera") is None
+    source.close()
+
+
+def test_where_tf2_ros_is_missing_the_error_says_what_to_do(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    with pytest.raises(ValueError, match=r"pose_source is tf.*set pose_source to odometry or none"):
+        create_pose_source(node, TF)
