@@ -1,0 +1,136 @@
+"""The `fvs` command: a thin door to each room of the library.
+
+Each subcommand imports what it needs when it runs, so that `fvs --help` answers without loading torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fvs_ros import __version__
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 plus the number of SIGINT, as shells count it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        name: the word after `fvs`.
+        summary: one line for `fvs --help`.
+        declare: adds the subcommand's arguments to its parser.
+        run: does the work with the parsed arguments; returns the exit status.
+    """
+
+    name: str
+    summary: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def existing_file(text: str) -> Path:
+    """An argument that must name a file; the error names what is wrong before anything is loaded."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder, a file is needed")
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path
+
+
+def _declare_parity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", type=existing_file, help="golden file (safetensors)")
+
+
+def _parity(arguments: argparse.Namespace) -> int:
+    from fvs_ros.model import parity
+
+    return parity.main(arguments.files)
+
+
+def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
+    from fvs_ros.evaluation import score_command
+
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    summary = "score finished predictions of a public benchmark, without a model"
+    score = commands.add_parser("score", help=summary, description=summary)
+    score_command.add_arguments(score)
+    score.set_defaults(evaluate=score_command.run)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    status: int = arguments.evaluate(arguments)
+    return status
+
+
+def _declare_extract_frames(parser: argparse.ArgumentParser) -> None:
+    from fvs_ros.evaluation import extract_frames
+
+    extract_frames.add_arguments(parser)
+
+
+def _extract_frames(arguments: argparse.Namespace) -> int:
+    from fvs_ros.evaluation import extract_frames
+
+    return extract_frames.run(arguments)
+
+
+def _declare_patrol(parser: argparse.ArgumentParser) -> None:
+    from fvs_ros.training.patrol import command
+
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    summary = "write a patrol as a rosbag2 folder with questions and their answers"
+    command.add_arguments(commands.add_parser("make", help=summary, description=summary))
+
+
+def _patrol(arguments: argparse.Namespace) -> int:
+    from fvs_ros.training.patrol import command
+
+    return command.run(arguments)
+
+
+COMMANDS = (
+    Command(
+        "parity",
+        "compare this library's results with golden files of the published model; exits 0 only if all agree",
+        _declare_parity,
+        _parity,
+    ),
+    Command("evaluate", "score answers to timed questions and public benchmarks", _declare_evaluate, _evaluate),
+    Command("extract-frames", "turn videos into folders of JPEG files", _declare_extract_frames, _extract_frames),
+    Command("patrol", "make episodes of robot patrols, to train on and to test with", _declare_patrol, _patrol),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="fvs", description="Flash Memory of a camera stream, and answers about everything that it saw."
+    )
+    parser.add_argument("--version", action="version", version=f"fvs_ros {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        subparser = commands.add_parser(command.name, help=command.summary, description=command.summary)
+        command.declare(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` (default: the process's own) and returns the exit status."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""JSON read field by field, so that a wrong type is named with its file, its item and what was expected."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fvs_ros.evaluation.errors import DataError
+
+Value = TypeVar("Value")
+
+
+class Record:
+    """One JSON object of a file.
+
+    Args:
+        file: where it was read, for messages.
+        item: its index, id or line, for messages.
+        value: what was parsed; anything but an object is refused.
+
+    Raises:
+        DataError: from the constructor and every method, for what is not as expected.
+    """
+
+    def __init__(self, file: Path, item: str, value: object) -> None:
+        self.file = file
+        self.item = item
+        if not isinstance(value, dict):
+            raise self.error(f"{_shown(value)} found, an object with named fields expected")
+        self._fields: dict[str, Any] = value
+
+    def error(self, problem: str) -> DataError:
+        """A `DataError` about this object."""
+        return DataError(self.file, self.item, problem)
+
+    def named(self, item: str) -> Record:
+        """The same object under another name in messages, once its id is known."""
+        return Record(self.file, item, self._fields)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._fields
+
+    def keys(self) -> frozenset[str]:
+        """The names of all fields."""
+        return frozenset(self._fields)
+
+    def optional(self, key: str, read: Callable[[str], Value]) -> Value | None:
+        """What `read` (a method of this object) gives for `key`; None where the field is absent or null."""
+        return read(key) if self._fields.get(key) is not None else None
+
+    def raw(self, key: str) -> Any:
+        """The field as parsed."""
+        if key not in self._fields:
+            raise self.error(f"field {key!r} is missing; the fields are {', '.join(sorted(self._fields)) or 'none'}")
+        return self._fields[key]
+
+    def text(self, key: str) -> str:
+        """A string that is not blank."""
+        value = self.raw(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self._wrong(key, value, "a string that is not blank")
+        return value
+
+    def identity(self, key: str = "id") -> str:
+        """An id: a string or an integer; given as a string, since published files mix both."""
+        value = self.raw(key)
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise self._wrong(key, value, "a string or an integer")
+        return str(value)
+
+    def integer(self, key: str) -> int:
+        """An integer."""
+        value = self.raw(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(key, value, "an integer")
+        return value
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        return self._number(key, self.raw(key))
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        return tuple(self._number(key, value) for value in self.items(key))
+
+    def _number(self, key: str, value: object) -> float:
+        number = float(value) if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else math.nan
+        if not math.isfinite(number):
+            raise self._wrong(key, value, "a finite number")
+        return number
+
+    def items(self, key: str) -> list[Any]:
+        """A list."""
+        value = self.raw(key)
+        if not isinstance(value, list):
+            raise self._wrong(key, value, "a list")
+        return value
+
+    def texts(self, key: str, blank: bool = False) -> tuple[str, ...]:
+        """A list of strings, at least one; `blank` says whether some may be blank."""
+        values = self.items(key)
+        if not values or not all(isinstance(value, str) and (blank or value.strip()) for value in values):
+            raise self._wrong(key, values, "a list of strings" + ("" if blank else " that are not blank"))
+        return tuple(values)
+
+    def record(self, key: str) -> Record:
+        """An object."""
+        return Record(self.file, f"{self.item}, {key}", self.raw(key))
+
+    def records(self, key: str) -> list[Record]:
+        """A list of objects."""
+        return [Record(self.file, f"{self.item}, {key}[{i}]", value) for i, value in enumerate(self.items(key))]
+
+    def _wrong(self, key: str, value: object, expected: str) -> DataError:
+        return self.error(f"field {key!r} is {_shown(value)}, {expected} expected")
+
+
+def _shown(value: object) -> str:
+    """A value for a message: JSON, shortened to what tells it apart."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, a byte order mark taken off.
+
+    Raises:
+        DataError: if it is missing or no such file.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(path, "", "does not exist") from None
+    except IsADirectoryError:
+        raise DataError(path, "", "is a folder, a file expected") from None
+    except OSError as error:
+        raise DataError(path, "", f"cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"byte {error.start}", "is no UTF-8 text") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        DataError: if it is missing or no JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"line {error.lineno}", f"is no JSON: {error.msg}") from error
+    except RecursionError:
+        raise DataError(path, "", "is nested too deeply") from None
+
+
+def read_list(path: Path) -> list[Record]:
+    """A JSON file that holds one list of objects.
+
+    Raises:
+        DataError: if it is missing, no JSON, or holds anything else or nothing.
+    """
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise DataError(path, "", f"{_shown(value)} found, a list of objects expected")
+    if not value:
+        raise DataError(path, "", "the list is empty, at least one object expected")
+    return [Record(path, f"item {index}", element) for index, element in enumerate(value)]
+
+
+def read_lines(path: Path, exact: bool = False) -> Iterator[Record]:
+    """The objects of a JSON-lines file; blank lines are allowed.
+
+    Args:
+        path: the file.
+        exact: read numbers with a point as `Decimal`, which keeps the nanoseconds of a stamp.
+
+    Raises:
+        DataError: with the line's number, if a line is no JSON object.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line, parse_float=Decimal if exact else None)
+        except json.JSONDecodeError as error:
+            raise DataError(path, f"line {number}", f"is no JSON: {error.msg}") from error
+        except RecursionError:
+            raise DataError(path, f"line {number}", "is nested too deeply") from None
+        yield Record(path, f"line {number}", value)

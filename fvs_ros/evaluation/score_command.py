@@ -1,0 +1,60 @@
+"""`fvs evaluate score`: scores finished predictions without a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+NAMES = (
+    "egoschema",
+    "mlvu",
+    "lvbench",
+    "mvbench",
+    "videomme",
+    "videomme-subtitles",
+    "ovo-bench",
+    "streamingbench",
+    "navqa",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("benchmark", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="answers.jsonl, Flash-VStream's result files (8_0.json ...), or OVO-Bench's three-mode JSON; shards are "
+        "joined",
+    )
+    parser.add_argument(
+        "--annotations",
+        metavar="FILE",
+        type=Path,
+        help="the benchmark's annotations: adds breakdowns and missing questions; answers.jsonl of OVO-Bench, "
+        "StreamingBench and NaVQA cannot be scored without",
+    )
+    parser.add_argument("--json", metavar="OUT", type=Path, help="also write all scores to this file")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the answers that Flash-VStream's rule draws at random (default 0)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scores and prints; 0, or 1 with a message where a file cannot be used."""
+    from fvs_ros.evaluation.errors import DataError
+    from fvs_ros.evaluation.report import print_report, write_json
+    from fvs_ros.evaluation.scoring import score
+
+    try:
+        report = score(arguments.benchmark, arguments.files, arguments.annotations, arguments.seed)
+        print_report(report)
+        if arguments.json is not None:
+            write_json(report, arguments.json)
+    except (DataError, OSError) as error:
+        print(f"fvs evaluate score: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,152 @@
+"""Files of predictions: their forms, shards, and what breaks them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from benchmark_files import write_lines
+
+from fvs_ros.evaluation.benchmarks import AnswerKind
+from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.predictions import AnswerRow, Prediction, read_predictions
+from fvs_ros.evaluation.records import Record
+
+PROBE = {"realtime": 1, "type": 1}
+
+
+def published(identity, pred="B", answer=1):
+    return {"id": identity, "question": "What?\n(A) one\n(B) two", "answer": answer, "pred": pred}
+
+
+def three_modes(**changes):
+    modes = {
+        "backward": [
+            {"id": 0, "video": "x.mp4", "task": "EPM", "question": "Where?", "response": None, "ground_truth": "C"}
+        ],
+        "realtime": [],
+        "forward": [
+            {
+                "id": 9,
+                "task": "REC",
+                "video": "y.mp4",
+                "activity": "jump",
+                "test_info": [
+                    {"realtime": 3, "count": 1, "response": "1"},
+                    {"realtime": 5, "count": 2, "response": ""},
+                ],
+            }
+        ],
+    }
+    return modes | changes
+
+
+def write(path, value):
+    path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+    return path
+
+
+def test_answers_survive_a_round_trip(tmp_path):
+    rows = [
+        AnswerRow("1", "What?", 2, "C", first_token_s=0.2, total_s=0.5, config="abc"),
+        AnswerRow("2", "Where?", (1.0, 2.0, 3.0), None),
+        AnswerRow("3", "Rain?", True, "Yes\nit does"),
+        AnswerRow("4", "When?", None, "now", answered_s=4.5),
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(row.to_json() + "\n" for row in rows), encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [AnswerRow.from_record(Record(path, "line", json.loads(line))) for line in lines] == rows
+    assert json.loads(lines[1]) == {"id": "2", "question": "Where?", "answer": [1.0, 2.0, 3.0], "response": None}
+    found = read_predictions([path])
+    assert list(found.predictions.values()) == [
+        Prediction("1", "C"),
+        Prediction("2", None),
+        Prediction("3", "Yes\nit does"),
+        Prediction("4", "now", 4.5),
+    ]
+    assert [question.kind for question in found.questions] == [AnswerKind.CHOICE] + [AnswerKind.TEXT] * 3
+
+
+def test_shards_are_joined(tmp_path):
+    shards = [write_lines(tmp_path / f"2_{shard}.json", [published(shard), published(shard + 2)]) for shard in (0, 1)]
+    found = read_predictions(shards)
+    assert list(found.predictions) == ["0", "2", "1", "3"]
+    assert found.questions[0].options == ("one", "two")
+
+
+def test_shards_that_overlap(tmp_path):
+    first = write_lines(tmp_path / "2_0.json", [published(0), published(1)])
+    same = write_lines(tmp_path / "2_1.json", [published(1)])
+    assert list(read_predictions([first, same]).predictions) == ["0", "1"]
+    other = write_lines(tmp_path / "3_1.json", [published(2), published(1, pred="A")])
+    with pytest.raises(DataError, match=r"3_1\.json: line 2: question '1' has another answer in .*2_0\.json, line 2"):
+        read_predictions([first, other])
+    id_as_text = write_lines(tmp_path / "4.json", [published("1", answer=0)])
+    with pytest.raises(DataError, match="question '1' has another answer"):
+        read_predictions([first, id_as_text])
+
+
+def test_three_modes(tmp_path):
+    found = read_predictions([write(tmp_path / "model_1.json", three_modes())])
+    assert found.predictions == {
+        "0": Prediction("0", None),
+        "9_0": Prediction("9_0", "1"),
+        "9_1": Prediction("9_1", ""),
+    }
+    assert [question.answer for question in found.questions] == [2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": 1, "question": "What?"}, "line 1: neither a row of answers.jsonl"),
+        ({"id": 1, "answer": 1, "pred": "A"}, "line 1: field 'question' is missing"),
+        ({"id": 1, "question": "What?", "answer": "B", "pred": "A"}, "field 'answer' is \"B\", an integer"),
+        ({"id": 1, "question": "What?", "answer": 1, "pred": None}, "field 'pred' is no string"),
+        ({"id": 1.5, "question": "What?", "answer": 1, "pred": "A"}, "field 'id' is 1.5"),
+        ({"id": 1, "question": "What?", "answer": 1, "response": ["A"]}, "field 'response' is no string and not null"),
+        ({"id": 1, "question": "What?", "response": "A"}, "field 'answer' is missing"),
+        ({"id": 1, "question": "What?", "answer": {}, "response": "A"}, "field 'answer' is {}, a list"),
+        ({"id": 1, "question": "What?", "answer": 1, "response": "A", "extra": 1}, "field 'extra' is unknown"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path, row, message):
+    with pytest.raises(DataError, match=message):
+        read_predictions([write_lines(tmp_path / "rows.jsonl", [row])])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"other": []}, "modes backward, forward, other, realtime found"),
+        ({"backward": [{"id": 0, "task": "OCR"}]}, r"backward\[0\], id 0: task OCR belongs to realtime"),
+        ({"backward": [{"id": 0, "task": "EPM", "ground_truth": "CD"}]}, "'ground_truth' is 'CD', one capital letter"),
+        ({"realtime": {}}, "field 'realtime' is {}, a list expected"),
+        (
+            {"forward": [{"id": 9, "task": "CRR", "video": "y", "question": "q", "test_info": [PROBE]}]},
+            r"test_info\[0\]: field 'response' is missing",
+        ),
+    ],
+)  # fmt: skip
+def test_three_modes_that_are_broken(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        read_predictions([write(tmp_path / "model.json", three_modes(**change))])
+
+
+def test_a_mode_that_is_missing(tmp_path):
+    modes = three_modes()
+    del modes["realtime"]
+    with pytest.raises(DataError, match="modes backward, forward found, backward, forward, realtime expected"):
+        read_predictions([write(tmp_path / "model.json", modes)])
+
+
+def test_files_without_predictions(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_predictions([tmp_path / "absent.json"])
+    (tmp_path / "empty.json").write_text("\n", encoding="utf-8")
+    with pytest.raises(DataError, match="is empty, predictions expected"):
+        read_predictions([tmp_path / "empty.json"])
+    (tmp_path / "cut.json").write_text(json.dumps(published(0)) + '\n{"id": 1, "que', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: is no JSON"):
+        read_predictions([tmp_path / "cut.json"])

@@ -1,0 +1,68 @@
+"""Means and their bootstrap intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fvs_ros.evaluation.statistics import Stratum, estimate
+
+
+def test_the_mean_and_an_interval_around_it():
+    values = [1.0] * 30 + [0.0] * 70
+    result = estimate([Stratum(values, range(100))])
+    assert result.value == pytest.approx(0.3)
+    assert result.count == 100
+    # The normal approximation: 0.3 +- 1.96 * sqrt(0.3 * 0.7 / 100).
+    assert result.low == pytest.approx(0.21, abs=0.02)
+    assert result.high == pytest.approx(0.39, abs=0.02)
+
+
+def test_the_interval_repeats_and_depends_on_the_seed():
+    stratum = Stratum([0.0, 1.0, 1.0, 0.0, 1.0], range(5))
+    assert estimate([stratum], seed=1) == estimate([stratum], seed=1)
+    many = Stratum(list(np.linspace(0, 1, 50)), range(50))
+    assert estimate([many], seed=1) != estimate([many], seed=2)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        values = (generator.random(80) < 0.6).astype(float)
+        result = estimate([Stratum(list(values), range(80))], seed=trial)
+        covered += result.low <= 0.6 <= result.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_questions_about_one_video_are_drawn_together():
+    values = [1.0] * 50 + [0.0] * 50
+    independent = estimate([Stratum(values, range(100))])
+    clustered = estimate([Stratum(values, [index // 10 for index in range(100)])])
+    assert clustered.value == independent.value
+    assert clustered.high - clustered.low > 2 * (independent.high - independent.low)
+
+
+def test_a_mean_of_means():
+    strata = [Stratum([1.0, 1.0, 0.0, 0.0], "abcd"), Stratum([1.0], "a")]
+    assert estimate(strata).value == pytest.approx(0.75)
+    assert estimate(strata, [0.2, 0.8]).value == pytest.approx(0.9)
+    assert estimate(strata).count == 5
+
+
+def test_one_video_gives_no_interval():
+    result = estimate([Stratum([1.0, 0.0], ["a", "a"])])
+    assert (result.value, result.low, result.high) == (0.5, None, None)
+
+
+def test_nothing_to_average():
+    assert estimate([]) is None
+    assert estimate([Stratum([], [])]) is None
+    assert estimate([Stratum([1.0], ["a"]), Stratum([], [])]) is None
+
+
+def test_numbers_that_do_not_match():
+    with pytest.raises(ValueError, match="2 values for 1 videos"):
+        estimate([Stratum([1.0, 0.0], ["a"])])
+    with pytest.raises(ValueError, match="2 weights for 1 strata"):
+        estimate([Stratum([1.0], ["a"])], [0.5, 0.5])
