@@ -1,0 +1,118 @@
+"""From micro-clusters to CSM slots: weighted k-means on squared distances alone.
+
+A snapshot asks for K clusters of V micro-clusters. Two starts are refined, and the better one is taken: Ward's
+agglomeration, which finds scenes and their returns, and the best division of the stream into K stretches of time,
+which is what a slow drift asks for. Nothing waits for the device or branches on values.
+
+Shapes: V micro-clusters in order of time, K slots.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fvs_ros.memory.ward import INFINITY, cheapest_pair, join_distances, join_factors
+
+# A move must gain more than rounding could.
+LEAST_GAIN = 1e-9
+
+
+def reduce_clusters(distances: Tensor, weights: Tensor, times: Tensor, slots: int) -> Tensor:
+    """The slot [V] int64 of each micro-cluster, so that the sum of squares within slots is small.
+
+    Every slot gets at least one. Equal input gives equal output, bit for bit.
+
+    Args:
+        distances: [V, V] float64, squared distances between the means.
+        weights: [V] float64, all positive.
+        times: [V] float64, rising.
+        slots: K, at most V.
+    """
+    merged = refine(distances, weights, agglomerate(distances, weights, times, slots), slots)
+    divided = refine(distances, weights, divide(distances, weights, slots), slots)
+    better = sum_of_squares(distances, weights, divided, slots) < sum_of_squares(distances, weights, merged, slots)
+    return torch.where(better, divided, merged)
+
+
+def membership(labels: Tensor, slots: int) -> Tensor:
+    """[K, V] float64, 1 where a micro-cluster belongs to a slot."""
+    return (labels[None] == torch.arange(slots, device=labels.device)[:, None]).double()
+
+
+def sum_of_squares(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Tensor:
+    """Sum over micro-clusters of weight times squared distance to the slot's mean, a float64 scalar."""
+    members = membership(labels, slots) * weights
+    return (((members @ distances) * members).sum(1) / members.sum(1)).sum() / 2
+
+
+def agglomerate(distances: Tensor, weights: Tensor, times: Tensor, slots: int) -> Tensor:
+    """Labels [V] by Ward's method: V - K times, the cheapest pair is joined."""
+    count = weights.shape[0]
+    distances, weights, times = distances.clone(), weights.clone(), times.clone()
+    heads = torch.arange(count, device=weights.device)
+    for _ in range(count - slots):
+        first, second = cheapest_pair(distances, weights, times)
+        total = weights[first] + weights[second]
+        join_distances(distances, weights, first, second)
+        times.index_copy_(0, first, torch.lerp(times[first], times[second], weights[second] / total))
+        weights.index_copy_(0, first, total)
+        weights.index_fill_(0, second, 0)
+        heads = torch.where(heads == second, first, heads)
+    return ((weights > 0).cumsum(0) - 1)[heads]
+
+
+def divide(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
+    """Labels [V] of the K stretches of time with the least sum of squares, by dynamic programming."""
+    count = weights.shape[0]
+    # sums[a, b]: over the first a rows and first b columns.
+    sums = distances.new_zeros(count + 1, count + 1)
+    sums[1:, 1:] = (weights[:, None] * weights[None] * distances).cumsum(0).cumsum(1)
+    totals = torch.nn.functional.pad(weights.cumsum(0), (1, 0))
+    corners = sums.diagonal()
+    blocks = corners[None] - sums - sums.T + corners[:, None]
+    index = torch.arange(count + 1, device=weights.device)
+    # costs[a, b]: of one slot of the micro-clusters a to b - 1.
+    costs = torch.where(index[:, None] < index[None], blocks / (totals[None] - totals[:, None]) / 2, INFINITY)
+    best = costs[0]
+    previous = []
+    for _ in range(slots - 1):
+        best, start = (best[:, None] + costs).min(0)
+        previous.append(start)
+    start = index[-1:]
+    starts = []
+    for choice in reversed(previous):
+        start = choice[start]
+        starts.append(start)
+    return (index[:-1, None] >= torch.cat([*starts, index[:1]])[None]).sum(1) - 1
+
+
+def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Tensor:
+    """Labels [V] after up to K moves of one micro-cluster to another slot, each the best one (Hartigan 1975).
+
+    A move counts the shift of both means, so that it finds improvements where Lloyd's iterations stand still.
+    """
+    members = membership(labels, slots)
+    totals = members @ weights
+    # spreads[k, i]: sum over the members j of slot k of w_j d_ij; inner[k]: half the sum of w_i w_j d_ij within it.
+    spreads = (members * weights) @ distances
+    inner = (spreads * members * weights).sum(1) / 2
+    labels = labels.clone()
+    for _ in range(slots):
+        squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
+        own = labels[None]
+        left = totals[labels] - weights
+        gains = weights * totals[labels] / left * squares.gather(0, own)[0]
+        costs = (join_factors(totals, weights) * squares).scatter_(0, own, INFINITY)
+        # A slot's only member stays.
+        changes = torch.where(left > 0, costs - gains * (1 - LEAST_GAIN), INFINITY)
+        flat = changes.argmin().view(1)
+        target, mover = flat // weights.shape[0], flat % weights.shape[0]
+        source = labels[mover]
+        moved = torch.where(changes.view(-1)[flat] < 0, weights[mover], 0.0)
+        for slot, change in ((source, -moved), (target, moved)):
+            inner.index_copy_(0, slot, inner[slot] + change * spreads[slot, mover])
+            spreads.index_copy_(0, slot, spreads[slot] + change[:, None] * distances[mover])
+            totals.index_copy_(0, slot, totals[slot] + change)
+        labels.index_copy_(0, mover, torch.where(moved > 0, target, source))
+    return labels

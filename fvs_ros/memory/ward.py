@@ -1,0 +1,63 @@
+"""Ward's method on squared distances alone: which two clusters to join, and how far the joined one is from the others.
+
+No function here looks at features, waits for the device, or branches on values: all can be captured in a CUDA graph.
+
+Shapes: N clusters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+INFINITY = float("inf")
+
+
+def cheapest_pair(distances: Tensor, weights: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """The two clusters whose union adds least to the sum of squares within clusters (Ward 1963).
+
+    Joining clusters of weights v, w at squared distance d adds d vw / (v + w). Where several pairs add the same, as
+    the identical steps of a camera that looks at a still scene do, those nearest in time are joined, by the same
+    formula on time: a still hour becomes slots of equal length, not one long slot and many of a single step.
+
+    Args:
+        distances: [N, N] float64, squared, symmetric.
+        weights: [N] float64, 0 marks an absent cluster. At least two are present.
+        times: [N] float64, mean times.
+
+    Returns:
+        Two indices [1] int64, the smaller first.
+    """
+    count = weights.shape[0]
+    # The factor of two absent clusters is 0 / 0.
+    factors = join_factors(weights, weights)
+    present = weights > 0
+    joinable = present[:, None] & present[None]
+    joinable.fill_diagonal_(False)
+    costs = torch.where(joinable, factors * distances, INFINITY)
+    ties = torch.where(costs <= costs.amin(), factors * (times[:, None] - times[None]).square(), INFINITY)
+    flat = torch.where(joinable, ties, INFINITY).argmin().view(1)
+    return flat // count, flat % count
+
+
+def join_factors(first: Tensor, second: Tensor) -> Tensor:
+    """What joining adds to the sum of squares, per squared distance, [N, M] for weights [N] and [M]."""
+    return first[:, None] * second[None] / (first[:, None] + second[None])
+
+
+def join_distances(distances: Tensor, weights: Tensor, first: Tensor, second: Tensor) -> None:
+    """Writes the squared distances of `first` joined with `second` over those of `first`, in place.
+
+    Lance and Williams 1967: with c = (1 - s) a + s b, |c - x|² = (1 - s) |a - x|² + s |b - x|² - s (1 - s) |a - b|².
+    """
+    share = weights[second] / (weights[first] + weights[second])
+    # Indexed by [1] tensors throughout: indexing by a 0-dim tensor reads its value on the host.
+    row = (1 - share) * distances[first] + share * distances[second] - share * (1 - share) * distances[first, second]
+    set_distances(distances, first, row.view(-1).clamp(min=0))
+
+
+def set_distances(distances: Tensor, index: Tensor, row: Tensor) -> None:
+    """Writes the squared distances `row` [N] of cluster `index` [1] to all others, in place and symmetrically."""
+    row = row.index_fill(0, index, 0)
+    distances.index_copy_(0, index, row[None])
+    distances.index_copy_(1, index, row[:, None])

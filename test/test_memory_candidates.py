@@ -1,0 +1,62 @@
+import torch
+
+from fvs_ros.memory.candidates import NO_STEP, Candidates
+
+
+def bank(values, each=2):
+    """One candidate for each of three micro-clusters, whose features are all the same number."""
+    candidates = Candidates(3, each, 4, 1, torch.device("cpu"), torch.float32)
+    for index, value in enumerate(values):
+        insert(candidates, index, index, value)
+    return candidates
+
+
+def insert(candidates, cluster, step, value):
+    candidates.insert(
+        torch.tensor([cluster]),
+        torch.full((4, 1), float(value)),
+        torch.tensor([float(value)]),
+        torch.tensor([step]),
+        torch.tensor([step * 10]),
+        torch.tensor([float(value) ** 2], dtype=torch.float64),
+    )
+
+
+def merge(candidates, first, second, mean, prospect):
+    candidates.merge(
+        torch.tensor([first]), torch.tensor([second]), torch.tensor([[float(mean)]]), torch.tensor([[float(prospect)]])
+    )
+
+
+def steps_of(candidates, cluster):
+    return [step for step in candidates.steps[candidates.owned[cluster]].tolist() if step != NO_STEP]
+
+
+def test_joined_clusters_keep_the_nearest_to_their_mean_and_to_the_next_one():
+    candidates = bank([0, 4, 9])
+    merge(candidates, 0, 1, mean=2, prospect=2)
+    assert sorted(steps_of(candidates, 0)) == [0, 1]
+    assert steps_of(candidates, 1) == []
+    insert(candidates, 1, 3, value=3)
+    merge(candidates, 0, 1, mean=3, prospect=0)
+    assert steps_of(candidates, 0) == [3, 0]
+
+
+def test_features_stay_where_they_were_written():
+    candidates = bank([0, 4, 9])
+    merge(candidates, 0, 2, mean=5, prospect=5)
+    insert(candidates, 2, 3, value=7)
+    for place, step in enumerate(candidates.steps.tolist()):
+        if step != NO_STEP:
+            value = [0, 4, 9, 7][step]
+            assert candidates.high[place].unique().tolist() == [value]
+            assert candidates.low[place].tolist() == [value]
+            assert int(candidates.stamps_ns[place]) == step * 10
+    assert sorted(candidates.owned.flatten().tolist()) == list(range(6))
+
+
+def test_the_nearest_candidate_is_found_whatever_lies_in_empty_places():
+    candidates = bank([1, 4, 9])
+    candidates.discard(torch.tensor([1]))
+    nearest = candidates.nearest(torch.tensor([[3.9], [7.0]]))
+    assert candidates.steps[nearest].tolist() == [0, 2]

@@ -1,0 +1,84 @@
+import itertools
+
+import pytest
+import torch
+
+from fvs_ros.memory.reduction import agglomerate, divide, reduce_clusters, refine, sum_of_squares
+
+
+def micro_clusters(count, seed, features=3):
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(count, features, dtype=torch.float64, generator=generator)
+    weights = torch.randint(1, 9, (count,), generator=generator).double()
+    return torch.cdist(means, means).square(), weights, torch.arange(count).double(), means
+
+
+def direct_sum_of_squares(means, weights, labels):
+    total = 0.0
+    for label in labels.unique():
+        points, mass = means[labels == label], weights[labels == label, None]
+        total += float(((points - (points * mass).sum(0) / mass.sum()).square() * mass).sum())
+    return total
+
+
+def test_the_sum_of_squares_needs_distances_only():
+    distances, weights, _, means = micro_clusters(12, seed=3)
+    labels = torch.arange(12) % 4
+    expected = direct_sum_of_squares(means, weights, labels)
+    assert float(sum_of_squares(distances, weights, labels, 4)) == pytest.approx(expected)
+
+
+def test_stretches_of_time_are_the_best_ones():
+    distances, weights, _, means = micro_clusters(9, seed=4)
+    labels = divide(distances, weights, 3)
+    best = min(
+        direct_sum_of_squares(means, weights, torch.tensor([0] * a + [1] * (b - a) + [2] * (9 - b)))
+        for a, b in itertools.combinations(range(1, 9), 2)
+    )
+    assert labels.tolist() == sorted(labels.tolist())
+    assert direct_sum_of_squares(means, weights, labels) == pytest.approx(best)
+
+
+def test_agglomeration_finds_scenes_and_their_returns():
+    scenes = torch.tensor([0, 1, 0, 2, 1, 1, 2, 0])
+    means = 10.0 * scenes[:, None].double() + 0.1 * torch.arange(8)[:, None]
+    distances = torch.cdist(means, means).square()
+    labels = agglomerate(distances, torch.ones(8, dtype=torch.float64), torch.arange(8).double(), 3)
+    assert torch.equal(labels[:, None] == labels, scenes[:, None] == scenes)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_refinement_improves_and_ends_where_no_single_move_helps(seed):
+    distances, weights, _, means = micro_clusters(14, seed)
+    labels = torch.arange(14) % 5
+    before = direct_sum_of_squares(means, weights, labels)
+    for _ in range(20):
+        labels = refine(distances, weights, labels, 5)
+    after = direct_sum_of_squares(means, weights, labels)
+    assert after < before
+    assert labels.unique().numel() == 5
+    for index, slot in itertools.product(range(14), range(5)):
+        moved = labels.clone()
+        moved[index] = slot
+        if moved.unique().numel() == 5:
+            assert direct_sum_of_squares(means, weights, moved) >= after * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7])
+def test_every_slot_gets_a_micro_cluster(slots):
+    distances, weights, times, _ = micro_clusters(7, seed=5)
+    labels = reduce_clusters(distances, weights, times, slots)
+    assert sorted(labels.unique().tolist()) == list(range(slots))
+
+
+def test_identical_micro_clusters_become_stretches_of_equal_length():
+    still = torch.zeros(16, 16, dtype=torch.float64)
+    labels = reduce_clusters(still, torch.ones(16, dtype=torch.float64), torch.arange(16).double(), 4)
+    assert labels.bincount().tolist() == [4, 4, 4, 4]
+
+
+def test_a_drift_is_divided_better_than_agglomeration_alone_does():
+    means = torch.arange(30, dtype=torch.float64)[:, None]
+    distances, weights = torch.cdist(means, means).square(), torch.ones(30, dtype=torch.float64)
+    labels = reduce_clusters(distances, weights, means[:, 0], 5)
+    assert labels.bincount().tolist() == [6] * 5
