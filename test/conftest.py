@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Before torch, OpenCV or rclpy start their threads, and for the processes that tests start. The models are tiny: more
 # threads cost more than they bring, and one gives the same sums bit for bit on every machine.
@@ -41,13 +42,20 @@ def fixed_seeds() -> None:
         torch.set_num_threads(1)
 
 
-@pytest.fixture
-def ros_domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A ROS domain that no other test process on this machine uses; also in ROS_DOMAIN_ID until the test ends."""
+@contextmanager
+def ros_domain() -> Iterator[int]:
+    """A ROS domain that no other test process on this machine uses."""
     pytest.importorskip("rclpy", reason=NEEDS_ROS)
     pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
     domain_coordinator = pytest.importorskip("domain_coordinator", reason=NEEDS_ROS)
     # From 1 to 100: the ports of higher domains lie among those that Linux hands out.
     with domain_coordinator.domain_id(selector=lambda: next(_domains) % 100 + 1) as domain:
+        yield domain
+
+
+@pytest.fixture
+def ros_domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A domain of the test's own, also in ROS_DOMAIN_ID until it ends."""
+    with ros_domain() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         yield domain

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
@@ -10,19 +9,18 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import NEEDS_ROS
+from conftest import NEEDS_ROS, ros_domain
 from safetensors.torch import load_file, save_file
 
 rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
 pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
-domain_coordinator = pytest.importorskip("domain_coordinator", reason=NEEDS_ROS)
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from fvs_ros.action import Ask as AskAction  # noqa: E402
@@ -47,8 +45,6 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SECOND_NS = 1_000_000_000
 SLOTS = FlashMemoryConfig(csm_slots=6, dam_slots=3)
 
-_domains = itertools.count(os.getpid())
-
 
 def write_talkative_checkpoint(folder: Path) -> None:
     """A tiny checkpoint whose answers end only at their length limit, so that one can be met while it is given."""
@@ -59,13 +55,6 @@ def write_talkative_checkpoint(folder: Path) -> None:
     # A logit of 0 is never the largest of hundreds of random ones.
     weights["lm_head.weight"][end] = 0
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-@contextmanager
-def ros_domain() -> Iterator[int]:
-    """A ROS domain of one's own."""
-    with domain_coordinator.domain_id(selector=lambda: next(_domains) % 100 + 1) as domain:
-        yield domain
 
 
 class StreamProcess:

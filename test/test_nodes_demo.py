@@ -48,7 +48,8 @@ def children_in_domain(domain: int) -> list[str]:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if f"ROS_DOMAIN_ID={domain}".encode() in environment and "fvs_ros.nodes." in command:
+        nodes = "_node" in command and "fvs_ros.nodes." in command
+        if f"ROS_DOMAIN_ID={domain}".encode() in environment and nodes:
             found.append(command)
     return found
 
@@ -82,6 +83,21 @@ def test_interrupted_demo_leaves_nothing_behind(ros_domain_id: int, number: int)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert children_in_domain(ros_domain_id) == []
+
+
+def test_an_interrupt_while_a_child_starts_does_not_lose_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        child = start(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    processes = Processes(tmp_path, os.environ)
+    with pytest.raises(KeyboardInterrupt):
+        processes.start("http.server", ["0"])
+    assert list(processes.stop()) == ["server"]
 
 
 @pytest.mark.slow

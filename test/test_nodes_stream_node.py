@@ -6,7 +6,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from node_harness import SLOTS, Client, StreamProcess, image, ros_domain, write_talkative_checkpoint
+from conftest import ros_domain
+from node_harness import SLOTS, Client, StreamProcess, image, write_talkative_checkpoint
 
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # isort: skip
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters, SetParametersAtomically  # isort: skip

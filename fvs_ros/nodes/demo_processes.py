@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _POLITE_S = 10.0
@@ -17,6 +18,23 @@ _READING_PERIOD_S = 0.5
 
 class DemoError(Exception):
     """The demo cannot go on. The message says why."""
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts SIGINT and SIGTERM off: one that came between a child's start and its entry here would leave it behind."""
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 class Processes:
@@ -45,7 +63,7 @@ class Processes:
         name = module.rpartition(".")[2]
         if may_finish:
             self._may_finish.add(name)
-        with self._log(name).open("wb") as log:
+        with _uninterrupted(), self._log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 env=self._environment,
@@ -75,17 +93,18 @@ class Processes:
 
     def stop(self) -> dict[str, int]:
         """Interrupt every process, kill what does not end; returns the exit codes by name."""
-        for process in self._running.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
         codes: dict[str, int] = {}
-        for name, process in self._running.items():
-            try:
-                codes[name] = process.wait(_POLITE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                codes[name] = process.wait()
-        self._running.clear()
+        with _uninterrupted():
+            for process in self._running.values():
+                if process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+            for name, process in self._running.items():
+                try:
+                    codes[name] = process.wait(_POLITE_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    codes[name] = process.wait()
+            self._running.clear()
         return codes
 
     def _log(self, name: str) -> Path:
