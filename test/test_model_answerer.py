@@ -9,7 +9,8 @@ from fvs_ros.memory.flash_memory import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model import answerer as answerer_module
-from fvs_ros.model.answerer import Answerer, text_positions
+from fvs_ros.model.answerer import Answerer
+from fvs_ros.model.sequence import text_positions
 from fvs_ros.model.tiny import tiny_network_config
 
 CONFIG = FlashMemoryConfig(csm_slots=4, dam_slots=2)

@@ -49,7 +49,7 @@ def test_one_bad_file_fails_all_and_is_named(tmp_path, capsys):
     (tmp_path / "noise.safetensors").write_bytes(b"not safetensors")
     assert main([GOLDEN[-1], tmp_path / "noise.safetensors"]) == 1
     output = capsys.readouterr().out
-    assert "noise.safetensors: cannot be read" in output.replace("\n", "")
+    assert "noise.safetensors: cannot be read" in output
     assert "1 of 2 files agree" in output
 
 

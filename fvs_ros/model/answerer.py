@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen2VLForConditionalGeneration
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.positions import memory_positions, text_position
 from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.model.sequence import memory_segment, text_segment
 
 # A stop is honoured between chunks of the prefill. On a GPU a chunk of a 7B model takes about 0.05 s; smaller ones
 # would no longer fill it.
@@ -88,9 +88,8 @@ class Answerer:
     @torch.no_grad()
     def continue_prefix(self, prefix: MemoryPrefix, tokens: Sequence[int], position: int) -> Tensor:
         """Logits [L, V] float32 of text tokens appended to the prefix's cache, the first of them at `position`."""
-        device = self._network.device
-        embeddings = self._network.get_input_embeddings()(torch.tensor(tokens, device=device))
-        hidden = self._run(embeddings, text_positions(position, len(tokens), device), prefix.cache)
+        text = text_segment(self._network, tokens, position)
+        hidden = self._run(text.embeddings, text.positions, prefix.cache)
         return self._network.lm_head(hidden).float()
 
     def rewind(self, prefix: MemoryPrefix) -> None:
@@ -101,28 +100,22 @@ class Answerer:
     def _prefill(
         self, snapshot: MemorySnapshot, head: tuple[int, ...], should_stop: Callable[[], bool]
     ) -> MemoryPrefix | None:
-        device = self._network.device
-        merged = self._network.model.visual.merger(snapshot.features())
-        text = self._network.get_input_embeddings()(torch.tensor(head, device=device))
-        embeddings = torch.cat([text, merged])
-        positions = torch.cat([text_positions(0, len(head), device), self._positions(snapshot, len(head))], dim=1)
+        prefix = memory_segment(self._network, snapshot, head, self._config)
+        length = prefix.embeddings.shape[0]
         cache = DynamicCache(config=self._network.config.text_config)
-        for start in range(0, embeddings.shape[0], PREFILL_CHUNK):
+        for start in range(0, length, PREFILL_CHUNK):
             if should_stop():
                 return None
             chunk = slice(start, start + PREFILL_CHUNK)
-            hidden = self._run(embeddings[chunk], positions[:, chunk], cache)
+            hidden = self._run(prefix.embeddings[chunk], prefix.positions[:, chunk], cache)
         return MemoryPrefix(
             snapshot=snapshot,
             head=head,
             cache=cache,
-            length=embeddings.shape[0],
-            next_position=text_position(snapshot, len(head), self._config),
+            length=length,
+            next_position=prefix.next_position,
             logits=self._network.lm_head(hidden[-1]).float(),
         )
-
-    def _positions(self, snapshot: MemorySnapshot, first: int) -> Tensor:
-        return memory_positions(snapshot, first, self._config.horizon).to(self._network.device)
 
     def _run(self, embeddings: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Hidden states [L, H] of embeddings [L, H] at positions [3, L], appended to the cache."""
@@ -130,8 +123,3 @@ class Answerer:
             inputs_embeds=embeddings[None], position_ids=positions[:, None], past_key_values=cache, use_cache=True
         )
         return output.last_hidden_state[0]
-
-
-def text_positions(first: int, count: int, device: torch.device) -> Tensor:
-    """Position ids [3, count] of text: the same on all three axes."""
-    return torch.arange(first, first + count, device=device).expand(3, -1)

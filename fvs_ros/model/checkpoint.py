@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError
 from transformers import (
     PreTrainedTokenizerBase,
     Qwen2Tokenizer,
@@ -103,13 +102,21 @@ def load_checkpoint(name: str, *, device: torch.device, dtype: torch.dtype, atte
     pixels = PixelConfig.from_preprocessor(_read_json(name, "preprocessor_config.json", default={}))
     generation = _read_json(name, "generation_config.json", default={})
     network = load_network(config, name=name, device=device, dtype=dtype, attention=attention)
-    try:
-        tokenizer = Qwen2Tokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{name} has no usable tokenizer: {error}") from error
+    tokenizer = _load_tokenizer(name)
     end = generation.get("eos_token_id", config.network.text_config.eos_token_id)
     end_tokens = {*(end if isinstance(end, list) else [end]), tokenizer.convert_tokens_to_ids("<|im_end|>")}
     return Checkpoint(config, network, tokenizer, pixels, tuple(sorted(end_tokens - {None})))
+
+
+def _load_tokenizer(name: str) -> Qwen2Tokenizer:
+    try:
+        tokenizer = Qwen2Tokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the tokenizer of {name} cannot be loaded: {error}") from error
+    # Where its files are missing, transformers makes an empty one.
+    if "<|im_end|>" not in tokenizer.get_vocab():
+        raise CheckpointError(f"the tokenizer of {name} has no <|im_end|>; it needs the tokenizer.json of a Qwen2-VL")
+    return tokenizer
 
 
 def load_network(
@@ -168,13 +175,12 @@ def _read_json(name: str, file: str, default: dict | None = None) -> dict:
     """A JSON file of the checkpoint; `default` where it has none."""
     try:
         path = cached_file(name, file, _raise_exceptions_for_missing_entries=default is None)
-    except (OSError, EntryNotFoundError) as error:
-        raise CheckpointError(
-            f"{name} has no {file}; name a folder that holds a Qwen2-VL or Flash-VStream checkpoint, "
-            f"or a hub model that can be reached ({error})"
-        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{name} is no folder here, and the hub does not give its {file}: {error}") from error
     if path is None:
-        return default or {}
+        if default is None:
+            raise CheckpointError(f"{name} has no {file}; name a Qwen2-VL or Flash-VStream checkpoint")
+        return default
     try:
         values = json.loads(Path(path).read_text())
     except ValueError as error:

@@ -93,6 +93,7 @@ class FlashVStream:
         pixels = normalise(resize_frames(frames, grid, self.device), self._pixels)
         return self.encode_pixels(pixels)
 
+    @torch.no_grad()
     def encode_pixels(self, frames: Tensor) -> StepFeatures:
         """Features of n grid steps from normalised frames [2n, 3, 14 gh, 14 gw] on the model's device."""
         return encode_frames(self._tower, frames)

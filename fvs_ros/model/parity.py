@@ -21,9 +21,10 @@ from torch import Tensor
 from fvs_ros.memory.flash_memory import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.model.answerer import Answerer, text_positions
+from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.checkpoint import CheckpointError, ModelConfig, load_network
 from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
+from fvs_ros.model.sequence import text_positions
 from fvs_ros.model.vision import encode_frames
 
 TOLERANCE = 1e-4
@@ -72,7 +73,7 @@ def main(paths: Sequence[Path]) -> int:
         try:
             comparisons = compare(read_golden(path))
         except (GoldenError, CheckpointError) as error:
-            console.print(f"[red]{path}: {error}", highlight=False)
+            console.print(f"{path}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             failures += 1
             continue
         console.print(_table(path, comparisons))
@@ -121,6 +122,7 @@ def compare(golden: Golden) -> list[Comparison]:
     return [_compare(name, results[name], tensor) for name, tensor in expected.items()]
 
 
+@torch.no_grad()
 def compute(golden: Golden) -> dict[str, Tensor]:
     """Runs the pipeline from `frames` and returns each quantity by its name in a golden file."""
     frames, ids = golden.tensors["frames"].float(), golden.tensors["input_ids"][0].tolist()

@@ -118,7 +118,9 @@ def resize_frames(frames: Sequence[np.ndarray], grid: PatchGrid, device: torch.d
     size = (grid.height * PATCH, grid.width * PATCH)
     resized = []
     for frame in frames:
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None].float()
+        # A frame may be a view of a received message, and so read-only, which torch refuses to wrap.
+        writable = np.require(frame, requirements=["C", "W"])
+        pixels = torch.from_numpy(writable).to(device).permute(2, 0, 1)[None].float()
         if pixels.shape[-2:] != size:
             pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255).round()
         resized.append(pixels)

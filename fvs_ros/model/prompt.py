@@ -11,6 +11,8 @@ SYSTEM = "You are a helpful assistant."
 HEAD = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>"
 MEMORY_END = "<|vision_end|>"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n"
+ANSWER_END = "<|im_end|>"
+NEXT_TURN = "\n<|im_start|>user\n"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,20 @@ class Prompt:
 
     head: tuple[int, ...]
     tail: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ConversationTokens:
+    """What follows the memory when the answers are known.
+
+    Attributes:
+        tokens: questions and answers with all control tokens, from the token that closes the visual part on.
+        learnt: whether each token is to be predicted. As published these are, for every answer, the newline after
+            the assistant's header, the answer and the token that ends it.
+    """
+
+    tokens: tuple[int, ...]
+    learnt: tuple[bool, ...]
 
 
 class PromptBuilder:
@@ -42,6 +58,8 @@ class PromptBuilder:
         self.head = tuple(tokenizer.encode(HEAD, add_special_tokens=False))
         self._memory_end = tuple(tokenizer.encode(MEMORY_END, add_special_tokens=False))
         self._tail = tuple(tokenizer.encode(TAIL, add_special_tokens=False))
+        self._answer_end = tuple(tokenizer.encode(ANSWER_END, add_special_tokens=False))
+        self._next_turn = tuple(tokenizer.encode(NEXT_TURN, add_special_tokens=False))
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens that a text spells out, in the order of their ids."""
@@ -58,6 +76,21 @@ class PromptBuilder:
             head=self.head,
             tail=(*self._memory_end, *self._encode_text(question), *self._tail, *self._encode_text(answer_prefix)),
         )
+
+    def build_conversation(self, turns: Sequence[tuple[str, str]]) -> ConversationTokens:
+        """The tokens of questions with their answers, in the prompt that `build` makes for a single question."""
+        tokens: list[int] = []
+        learnt: list[bool] = []
+        for question, answer in turns:
+            asked = self.build(question).tail if not tokens else self._continue_with(question)
+            answered = (*self._encode_text(answer), *self._answer_end)
+            tokens += [*asked, *answered]
+            # The header's last token is its newline.
+            learnt += [False] * (len(asked) - 1) + [True] * (len(answered) + 1)
+        return ConversationTokens(tuple(tokens), tuple(learnt))
+
+    def _continue_with(self, question: str) -> tuple[int, ...]:
+        return (*self._next_turn, *self._encode_text(question), *self._tail)
 
     def _encode_text(self, text: str) -> Sequence[int]:
         ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel, VisionAttention
+from torch.utils.checkpoint import checkpoint
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    Qwen2VisionTransformerPretrainedModel,
+    Qwen2VLVisionBlock,
+    VisionAttention,
+)
 
 from fvs_ros.memory.snapshot import MERGE, POOL, PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import PATCH, patchify
@@ -20,13 +25,14 @@ from fvs_ros.model.preprocess import PATCH, patchify
 ROPE_BASE = 10_000.0
 
 
-@torch.no_grad()
 def encode_frames(tower: Qwen2VisionTransformerPretrainedModel, frames: Tensor) -> StepFeatures:
     """High- and low-resolution features of n grid steps.
 
     The low-resolution pathway pools the *normalised pixels* 2 x 2 and runs the whole ViT again on them, as the
     published code does; the paper's figure pools after the encoder. Attention stays within a step and a pathway, so
     both go through the linear layers as one batch.
+
+    Gradients flow where they are switched on; transformers' gradient checkpointing of the tower is honoured.
 
     Args:
         tower: transformers' vision tower.
@@ -46,8 +52,10 @@ def encode_frames(tower: Qwen2VisionTransformerPretrainedModel, frames: Tensor) 
         _rotation(grid.height // POOL, grid.width // POOL, head_dim, frames.device),
     )
     for block in tower.blocks:
-        hidden = hidden + _attention(block.attn, block.norm1(hidden), steps, rotations)
-        hidden = hidden + block.mlp(block.norm2(hidden))
+        if block.gradient_checkpointing and torch.is_grad_enabled():
+            hidden = checkpoint(_block, block, hidden, steps, rotations, use_reentrant=False)
+        else:
+            hidden = _block(block, hidden, steps, rotations)
     split = steps * grid.patches
     return StepFeatures(
         high=hidden[:split].reshape(steps, grid.patches, -1),
@@ -68,6 +76,11 @@ class Rotation:
         first, second = values.chunk(2, dim=-1)
         turned = values * self.cosines + torch.cat([-second, first], dim=-1) * self.sines
         return turned.to(states.dtype)
+
+
+def _block(block: Qwen2VLVisionBlock, hidden: Tensor, steps: int, rotations: Sequence[Rotation]) -> Tensor:
+    hidden = hidden + _attention(block.attn, block.norm1(hidden), steps, rotations)
+    return hidden + block.mlp(block.norm2(hidden))
 
 
 def _attention(attention: VisionAttention, hidden: Tensor, steps: int, rotations: Sequence[Rotation]) -> Tensor:

@@ -1,0 +1,67 @@
+"""What the language model reads, as embeddings and positions: the prompt's head, the memory, text.
+
+Answering and training both build their input here, so that what is trained is what is asked later.
+
+Shapes: L tokens, H width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import Qwen2VLForConditionalGeneration
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.positions import memory_positions, text_position
+from fvs_ros.memory.snapshot import MemorySnapshot
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of tokens.
+
+    Attributes:
+        embeddings: [L, H].
+        positions: [3, L] int64, on the axes time, row and column.
+        next_position: where the text after it stands.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    next_position: int
+
+
+def memory_segment(
+    network: Qwen2VLForConditionalGeneration,
+    snapshot: MemorySnapshot,
+    head: Sequence[int],
+    config: FlashMemoryConfig,
+) -> Segment:
+    """The prompt's head, then the memory through the merger. Gradients flow where they are switched on."""
+    device = network.device
+    merged = network.model.visual.merger(snapshot.features())
+    text = text_segment(network, head, 0)
+    memory = memory_positions(snapshot, len(head), config.horizon).to(device)
+    return Segment(
+        embeddings=torch.cat([text.embeddings, merged]),
+        positions=torch.cat([text.positions, memory], dim=1),
+        next_position=text_position(snapshot, len(head), config),
+    )
+
+
+def text_segment(network: Qwen2VLForConditionalGeneration, tokens: Sequence[int], position: int) -> Segment:
+    """Text whose first token stands at `position`."""
+    ids = torch.tensor(tokens, device=network.device)
+    return Segment(
+        embeddings=network.get_input_embeddings()(ids),
+        positions=text_positions(position, len(tokens), network.device),
+        next_position=position + len(tokens),
+    )
+
+
+def text_positions(first: int, count: int, device: torch.device) -> Tensor:
+    """Position ids [3, count] of text: the same on all three axes."""
+    return torch.arange(first, first + count, device=device).expand(3, -1)
