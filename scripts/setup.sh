@@ -80,6 +80,18 @@ install_system_packages() {
     [[ -z $missing ]] || die "still missing after apt-get install: $missing"
 }
 
+# Draws patrols without a GPU. Nothing else needs it, and the tests that do say so where it is missing.
+install_osmesa() {
+    local missing='import ctypes.util, sys; sys.exit(ctypes.util.find_library("OSMesa") is not None)'
+    "$BASE_PYTHON" -c "$missing" || return 0
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        say "installing libosmesa6"
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+            libosmesa6 >/dev/null; } && return
+    fi
+    say "libosmesa6 is missing: patrols can only be drawn on a GPU"
+}
+
 digest() { cat "$@" | sha256sum | cut -d ' ' -f 1; }
 
 # The wheels' CMake files name the machine that built them: point them at this environment.
@@ -184,6 +196,7 @@ if [[ $MODE == wheels && -f $VENV/.fvs-ros-setup ]]; then
 fi
 BASE_PYTHON=$(find_python)
 install_system_packages
+install_osmesa
 make_environment
 build_interfaces
 say "ready: . ./env.sh puts a shell into this environment"

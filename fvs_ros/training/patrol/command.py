@@ -1,0 +1,78 @@
+"""`fvs patrol make`: writes an episode as a bag with questions, and a contact sheet if asked for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.training.patrol.errors import PatrolError, RenderError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DEFAULTS = PatrolConfig()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `fvs patrol make`; loads no heavy library."""
+    parser.add_argument(
+        "--seed", type=int, required=True, help=f"what to make; seeds from {TEST_SEED} up are for tests alone"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bag, made anew")
+    parser.add_argument("--steps", type=int, default=_DEFAULTS.steps, help="length in steps of 2 s (%(default)s)")
+    parser.add_argument("--rooms", type=int, default=_DEFAULTS.rooms, help="number of rooms (%(default)s)")
+    parser.add_argument("--views", type=int, default=_DEFAULTS.views, help="inspection points per room (%(default)s)")
+    parser.add_argument("--fps", type=int, default=_DEFAULTS.frame_rate, help="frames per second (%(default)s)")
+    parser.add_argument("--size", type=int, default=112, help="pixels along each side of a frame (%(default)s)")
+    parser.add_argument("--questions", type=int, default=100, help="how many questions to ask (%(default)s)")
+    parser.add_argument("--preview", type=Path, metavar="PNG", help="also write a contact sheet with labels")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fvs patrol make`; returns its exit status: 2 for settings that cannot be, 1 for what this machine lacks."""
+    from rich.console import Console
+
+    problems = Console(stderr=True, soft_wrap=True)
+    try:
+        _make(arguments)
+    except PatrolError as error:
+        problems.print(f"fvs patrol make: {error}", markup=False, highlight=False)
+        return 2
+    except (RenderError, OSError) as error:
+        problems.print(f"fvs patrol make: {error}", markup=False, highlight=False)
+        return 1
+    return 0
+
+
+def _make(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fvs_ros.training.patrol.bag import QUESTIONS_FILE, write_bag
+    from fvs_ros.training.patrol.episode import simulate
+    from fvs_ros.training.patrol.preview import chosen_frames, write_preview
+    from fvs_ros.training.patrol.questions import ask
+    from fvs_ros.training.patrol.render import PatrolRenderer
+
+    config = PatrolConfig(steps=arguments.steps, rooms=arguments.rooms, views=arguments.views, frame_rate=arguments.fps)
+    console = Console(soft_wrap=True)
+    episode = simulate(arguments.seed, config)
+    questions = ask(episode, arguments.questions)
+    shown = chosen_frames(episode) if arguments.preview else []
+    kept: list[np.ndarray] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with PatrolRenderer(arguments.size) as renderer, Progress(*columns, console=console) as progress:
+        task = progress.add_task("frames", total=len(episode))
+
+        def on_frame(index: int, frame: np.ndarray) -> None:
+            if index in shown:
+                kept.append(frame)
+            progress.advance(task)
+
+        write_bag(episode, arguments.out, renderer, questions, on_frame)
+    if arguments.preview:
+        write_preview(arguments.preview, episode, shown, kept)
+    summary = f"{len(episode)} frames, {config.duration_s} s, {len(questions)} questions in {QUESTIONS_FILE}"
+    console.print(f"{arguments.out}: {summary}", markup=False, highlight=False)

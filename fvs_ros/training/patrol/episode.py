@@ -1,0 +1,170 @@
+"""A patrol as the robot lives it: stamps, poses, the room and the objects in view, frame by frame.
+
+Frames (REP 103, REP 105): `odom` is the world, `base_link` the robot on the floor (x ahead, y left, z up),
+`camera_optical_frame` the camera (z ahead, x right, y down). Odometry is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fvs_ros.training.patrol.config import PatrolConfig
+from fvs_ros.training.patrol.errors import PatrolError
+from fvs_ros.training.patrol.motion import NOWHERE, plan_route, sample
+from fvs_ros.training.patrol.visibility import CameraPose, camera_pose, visible_pixels
+from fvs_ros.training.patrol.vocabulary import CORRIDOR
+from fvs_ros.training.patrol.world import Placement, Stream, Thing, World, generator, make_world
+
+ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
+
+EPOCH_NS = 1_750_000_000_000_000_000
+"""Stamp of the first frame of seed 0; each seed begins a day later, for 100 years, then from the beginning again."""
+_DAY_NS = 86_400_000_000_000
+_DAYS = 36_500
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """How the light and the camera's exposure are at each frame.
+
+    Attributes:
+        gain: factor on each colour channel, float64 [N, 3].
+        sensor_sigma: standard deviation of the sensor's noise in steps of 1/255.
+    """
+
+    gain: np.ndarray
+    sensor_sigma: float
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What happened, for N frames and O objects.
+
+    Attributes:
+        stamps_ns: when each frame was taken, int64 [N].
+        poses: the robot's x, y (metres) and yaw (radians) in `odom`, float64 [N, 3].
+        rooms: index of the room, `motion.NOWHERE` in the corridor, int64 [N].
+        views: index of the view that the robot inspects, `motion.NOWHERE` on the way, int64 [N].
+        visits: index into `World.visits`, int64 [N].
+        pixels: how many of the 56 x 56 pixels show each object, int64 [N, O].
+
+    Raises:
+        PatrolError: for fewer than two frames.
+    """
+
+    world: World
+    stamps_ns: np.ndarray
+    poses: np.ndarray
+    rooms: np.ndarray
+    views: np.ndarray
+    visits: np.ndarray
+    pixels: np.ndarray
+    lighting: Lighting
+
+    def __post_init__(self) -> None:
+        if len(self.stamps_ns) < 2:
+            raise PatrolError(
+                f"the episode has {len(self.stamps_ns)} frame(s); a grid step takes two, so make it at least 2 s long"
+            )
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    @property
+    def config(self) -> PatrolConfig:
+        """The settings that it was made with."""
+        return self.world.config
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        """Every object that is somewhere at some time."""
+        return self.world.things
+
+    def room_name(self, frame: int) -> str:
+        """Name of the room in which a frame was taken."""
+        room = int(self.rooms[frame])
+        return CORRIDOR if room == NOWHERE else self.world.rooms[room].name
+
+    def camera(self, frame: int) -> CameraPose:
+        """The camera's optical frame in `odom` at a frame."""
+        return camera_pose(*self.poses[frame])
+
+    def standing(self, frame: int) -> list[int]:
+        """Indices of the objects in the room in which a frame was taken."""
+        room = int(self.rooms[frame])
+        if room == NOWHERE:
+            return []
+        placements = self.world.visits[int(self.visits[frame])].placements
+        return [index for index, at in enumerate(placements) if at is not None and at.room == room]
+
+    def stand(self, frame: int, thing: int) -> tuple[tuple[float, float], float]:
+        """Where an object of `standing` stands in `odom`: x and y, and its yaw."""
+        placement = self.world.visits[int(self.visits[frame])].placements[thing]
+        if placement is None:
+            raise PatrolError(f"object {thing} is not there in frame {frame}")
+        return _stand(self.world, placement, self.things[thing])
+
+
+def _stand(world: World, placement: Placement, thing: Thing) -> tuple[tuple[float, float], float]:
+    room = world.rooms[placement.room]
+    view = room.views[placement.view]
+    # Turned by its own yaw from facing the robot.
+    yaw = room.yaw + view.heading - np.pi / 2 + thing.yaw
+    return room.to_world(*view.places[placement.place]), float(yaw)
+
+
+def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
+    """Makes the episode of a seed: the same one for the same seed and settings, on every machine.
+
+    Args:
+        seed: from 0; from `config.TEST_SEED` on for tests alone.
+        config: the settings; the default is `PatrolConfig()`.
+
+    Raises:
+        PatrolError: for a negative seed.
+    """
+    config = config or PatrolConfig()
+    world = make_world(seed, config)
+    times_s = np.arange(config.frames) / config.frame_rate
+    poses, segments = sample(plan_route(world), times_s)
+    views = np.array([segment.view for segment in segments])
+    random = generator(seed, Stream.MOTION, 1)
+    # A robot that stands still sways a little: 1 cm, 0.4 degrees.
+    sway = random.normal(size=(len(poses), 3)).clip(-2, 2) * (0.01, 0.01, np.deg2rad(0.4)) * config.noise
+    poses = poses + np.where(views[:, None] == NOWHERE, 0.0, sway)
+    period_ns = np.arange(config.frames, dtype=np.int64) * 1_000_000_000 // config.frame_rate
+    episode = Episode(
+        world=world,
+        stamps_ns=EPOCH_NS + (seed % _DAYS) * _DAY_NS + period_ns,
+        poses=poses,
+        rooms=np.array([segment.room for segment in segments]),
+        views=views,
+        visits=np.array([segment.visit for segment in segments]),
+        pixels=np.zeros((len(poses), len(world.things)), np.int64),
+        lighting=_lighting(seed, config, times_s),
+    )
+    for frame in range(len(poses)):
+        standing = episode.standing(frame)
+        if standing:
+            episode.pixels[frame, standing] = _visible(episode, frame, standing)
+    return episode
+
+
+def _visible(episode: Episode, frame: int, standing: Sequence[int]) -> np.ndarray:
+    stands = [(episode.things[thing], *episode.stand(frame, thing)) for thing in standing]
+    return visible_pixels(episode.camera(frame), stands)
+
+
+def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> Lighting:
+    """Daylight that drifts over minutes, an exposure control that hunts, a sensor that is noisy."""
+    random = generator(seed, Stream.LIGHT)
+    period_s, phase = random.uniform(300, 1500), random.uniform(0, 2 * np.pi)
+    sun = np.sin(2 * np.pi * times_s / period_s + phase)
+    # Warmer as it grows darker.
+    tint = np.array([-0.02, 0.0, 0.04]) * random.uniform(0.3, 1.2)
+    exposure = random.normal(size=len(times_s)).clip(-2, 2) * 0.02
+    gain = 1.0 + config.noise * (0.08 * sun[:, None] + sun[:, None] * tint + exposure[:, None])
+    return Lighting(gain, float(config.noise * random.uniform(1.5, 5.0)))

@@ -1,0 +1,199 @@
+"""Questions about an episode: which are asked, when, with what exact answer and what proof.
+
+Answers cannot be guessed from the wording: within each template every answer that is possible at a few random moments
+is equally likely to be asked for, and "no" and "not seen" come from names whose colour and kind were both seen.
+`guess_accuracy` measures what is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fvs_ros.training.patrol import templates_seen, templates_story, templates_time
+from fvs_ros.training.patrol.config import STEP_S
+from fvs_ros.training.patrol.episode import Episode
+from fvs_ros.training.patrol.errors import PatrolError
+from fvs_ros.training.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
+from fvs_ros.training.patrol.truth import Record
+from fvs_ros.training.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
+from fvs_ros.training.patrol.world import Stream, generator
+
+TEMPLATES: tuple[Template, ...] = templates_seen.TEMPLATES + templates_story.TEMPLATES + templates_time.TEMPLATES
+FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
+
+_POOLED_MOMENTS = 8
+_ATTEMPTS = 30
+_FEWEST_SAME = 4
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question asked at a moment of an episode.
+
+    Attributes:
+        id: unique among the questions of all episodes: seed and number.
+        frame: index of the newest frame when it is asked; the last of a grid step.
+        stamp_ns: that frame's stamp.
+        text: the question.
+        answer: the right answer, to be matched exactly.
+        choices: the possible answers where the question leaves only these, else empty.
+        proof_ns: stamps of the first and last frame of each interval that shows the answer. For what was never seen,
+            all of the past.
+        family: the group that it is scored in.
+        template: what it was made from, `family.what`.
+        age_s: seconds since the newest frame of the proof, 0 if that is `frame`.
+    """
+
+    id: str
+    frame: int
+    stamp_ns: int
+    text: str
+    answer: str
+    choices: tuple[str, ...]
+    proof_ns: tuple[tuple[int, int], ...]
+    family: str
+    template: str
+    age_s: float
+
+
+def step_ends(episode: Episode) -> list[int]:
+    """The frames that end a grid step of an episode at 1 frame per second: the moments when questions are asked."""
+    rate = episode.config.frame_rate
+    return list(range((STEP_S - 1) * rate, len(episode), STEP_S * rate))
+
+
+def ask(
+    episode: Episode,
+    count: int,
+    families: Sequence[str] = FAMILIES,
+    moments: Sequence[int] | None = None,
+    draw: int = 0,
+) -> list[Question]:
+    """Draws questions, as many of each family as there are, in the order of their stamps.
+
+    Args:
+        episode: what they are about.
+        count: how many; fewer come back where an episode does not hold enough (a short one has no changes).
+        families: some of `FAMILIES`.
+        moments: frames after which they may be asked, from `step_ends`, which is the default.
+        draw: another number draws other questions.
+
+    Raises:
+        PatrolError: for an unknown family or a moment that ends no step.
+    """
+    unknown = sorted(set(families) - set(FAMILIES))
+    if unknown or not families:
+        raise PatrolError(f"families {unknown or list(families)} asked for; choose from {', '.join(FAMILIES)}")
+    ends = step_ends(episode)
+    moments = ends if moments is None else list(moments)
+    strange = sorted(set(moments) - set(ends))
+    if strange or not moments:
+        raise PatrolError(f"moments {strange or moments} end no grid step; choose some of step_ends(episode)")
+    random = generator(episode.world.seed, Stream.QUESTIONS, draw)
+    record = Record(episode)
+    drawn: dict[tuple[int, str], tuple[Template, int, str, Candidate]] = {}
+    counts = dict.fromkeys(families, 0)
+    tries = dict.fromkeys(families, _ATTEMPTS + 4 * count // len(families))
+    while len(drawn) < count and tries:
+        family = min(tries, key=lambda name: counts[name])
+        found = _draw(record, family, moments, random)
+        if found is not None and (found[1], found[2]) not in drawn:
+            drawn[found[1], found[2]] = found
+            counts[family] += 1
+        tries[family] -= 1
+        if not tries[family]:
+            del tries[family]
+    ordered = sorted(drawn.values(), key=lambda item: (item[1], item[2]))
+    return [
+        _question(episode, f"{episode.world.seed}-{draw}-{number:04d}", *item) for number, item in enumerate(ordered)
+    ]
+
+
+def _draw(
+    record: Record, family: str, moments: Sequence[int], random: np.random.Generator
+) -> tuple[Template, int, str, Candidate] | None:
+    """One question of a family, or nothing where the moments looked at hold none."""
+    templates = [template for template in TEMPLATES if template.family == family]
+    template = templates[random.integers(len(templates))]
+    pool: dict[str, list[tuple[int, Candidate]]] = {}
+    for moment in random.permutation(len(moments))[:_POOLED_MOMENTS]:
+        frame = moments[moment]
+        for candidate in template.find(record.until(frame), random):
+            pool.setdefault(candidate.answer, []).append((frame, candidate))
+    # With nothing to weigh them against, these would be the frequent answers.
+    if set(pool) <= {*YES_NO, NOTHING, NOT_SEEN} and len(pool) < 2:
+        return None
+    answers = sorted(pool)
+    same = pool[answers[random.integers(len(answers))]]
+    frame, candidate = same[random.integers(len(same))]
+    phrasing = template.phrasings[random.integers(len(template.phrasings))]
+    return template, frame, phrasing.format(**candidate.gaps), candidate
+
+
+def _question(
+    episode: Episode, identity: str, template: Template, frame: int, text: str, candidate: Candidate
+) -> Question:
+    stamps = episode.stamps_ns
+    newest = max(end for _, end in candidate.proof)
+    return Question(
+        id=identity,
+        frame=frame,
+        stamp_ns=int(stamps[frame]),
+        text=text,
+        answer=candidate.answer,
+        choices=candidate.choices,
+        proof_ns=tuple((int(stamps[start]), int(stamps[end])) for start, end in candidate.proof),
+        family=template.family,
+        template=template.name,
+        age_s=float(stamps[frame] - stamps[newest]) / 1e9,
+    )
+
+
+_TOKEN = re.compile(r"[A-Za-z]+|[^\sA-Za-z]")
+_GAP = re.compile(r"\{\w+\}")
+
+
+def tokens(text: str) -> list[str]:
+    """Words and punctuation marks of a question or an answer, as a tokenizer by words would split them."""
+    return _TOKEN.findall(text)
+
+
+def words() -> tuple[str, ...]:
+    """Every token that a question or an answer can hold, as it is written, sorted."""
+    texts: list[str] = [_GAP.sub(" ", phrasing) for template in TEMPLATES for phrasing in template.phrasings]
+    texts += [*KINDS, *PLURALS.values(), *COLOURS, *ROOMS, CORRIDOR, *NUMBERS, *PARTS, *YES_NO, NOT_SEEN, NOTHING]
+    texts += [age for _, age in AGES]
+    texts += [with_article(colour) for colour in COLOURS]
+    texts += ["one, two and three", "added removed moved", "less than one minute ago", "two minutes ago"]
+    return tuple(sorted({token for text in texts for token in tokens(text)}))
+
+
+def guess_accuracy(known: Iterable[Question], asked: Iterable[Question]) -> dict[str, float]:
+    """How often the most frequent answer to the same words is right, without any picture.
+
+    Args:
+        known: questions whose answers may be counted, of other episodes than `asked`. A wording that occurs fewer
+            than 4 times among them is guessed by its template's most frequent answer.
+        asked: questions to guess.
+
+    Returns:
+        The share of right guesses by family, and over all as "all".
+    """
+    by_text: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    by_template: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for question in known:
+        by_text[question.text][question.answer] += 1
+        by_template[question.template][question.answer] += 1
+    right: defaultdict[str, list[bool]] = defaultdict(list)
+    for question in asked:
+        same = by_text[question.text]
+        counts = same if same.total() >= _FEWEST_SAME else by_template[question.template]
+        guess = max(sorted(counts), key=lambda answer: counts[answer], default="")
+        right[question.family].append(guess == question.answer)
+        right["all"].append(guess == question.answer)
+    return {family: sum(hits) / len(hits) for family, hits in right.items()}

@@ -1,0 +1,92 @@
+"""What a question is made from: phrasings with gaps, and the candidates that fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fvs_ros.training.patrol.truth import STEADY_S, Past, Sighting, Stay
+from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS
+
+YES_NO = ("yes", "no")
+NOT_SEEN = "not seen"
+NOTHING = "nothing"
+
+Frames = tuple[tuple[int, int], ...]
+"""Intervals of frames, both ends included."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One question that could be asked now, with its exact answer.
+
+    Attributes:
+        gaps: what fills the phrasings' gaps.
+        answer: the right answer.
+        proof: intervals of frames that show it.
+        choices: the possible answers where the question leaves only these, else empty.
+    """
+
+    gaps: dict[str, str]
+    answer: str
+    proof: Frames
+    choices: tuple[str, ...] = ()
+
+
+Finder = Callable[[Past, np.random.Generator], list[Candidate]]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A kind of question.
+
+    Attributes:
+        name: unique, `family.what`.
+        phrasings: texts with gaps such as ``{room}``; all mean the same.
+        find: the candidates of a moment.
+    """
+
+    name: str
+    phrasings: tuple[str, ...]
+    find: Finder = field(repr=False)
+
+    @property
+    def family(self) -> str:
+        """The group that it is scored in."""
+        return self.name.partition(".")[0]
+
+
+def with_article(name: str) -> str:
+    """The name with "a" or "an" before it."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def everything(past: Past) -> Frames:
+    """The proof that something was not there: all that was seen so far."""
+    return ((0, past.frame),)
+
+
+def spans(parts: Iterable[Sighting | Stay]) -> Frames:
+    """The frames of sightings or stays, in time order, without repeats."""
+    return tuple(sorted({(part.start, part.end) for part in parts}))
+
+
+def is_steady(past: Past, stay: Stay) -> bool:
+    """Whether the robot was in the room long enough to be sure of it."""
+    return stay.end - stay.start + 1 >= STEADY_S * past.episode.config.frame_rate
+
+
+def unseen_names(past: Past, random: np.random.Generator, count: int) -> list[str]:
+    """Names that were never seen, though their colour and their kind were: only their combination tells.
+
+    Nothing that may have been seen in passing is among them.
+    """
+    taken = {past.name(thing) for thing in (*past.seen, *past.doubtful)}
+    things = [past.episode.things[thing] for thing in past.seen]
+    kinds = [kind for kind in KINDS if any(thing.kind == kind for thing in things)]
+    colours = [colour for colour in COLOURS if any(thing.colour == colour for thing in things)]
+    names = [f"{colour} {kind}" for kind in kinds for colour in colours]
+    free = [name for name in names if name not in taken]
+    return [free[index] for index in random.permutation(len(free))[:count]]

@@ -1,0 +1,228 @@
+"""What can be said for sure about an episode up to a frame: sightings of objects, visits to rooms, and what is unsure.
+
+An object is *sighted* where at least `SEEN_PX` pixels show it for `STEADY_S` seconds on end within one visit. What
+shows fewer pixels, or for a shorter time, but more than `FAINT_PX`, is *doubtful*: nothing is asked whose answer hangs
+on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fvs_ros.training.patrol.config import STEP_S
+from fvs_ros.training.patrol.episode import Episode
+from fvs_ros.training.patrol.motion import NOWHERE
+from fvs_ros.training.patrol.visibility import FAINT_PX, SEEN_PX
+
+STEADY_S = STEP_S
+"""As long as one grid step, so that at least one frame pair shows it."""
+
+_LENGTHWISE = 0.3
+"""Largest sine of the angle to the corridor at which the view is along it."""
+
+NEVER = 2**62
+"""A frame index after every episode."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """An object in view without a break.
+
+    Attributes:
+        thing: index of the object.
+        visit, room: indices of the visit and its room.
+        start, end: first and last frame.
+    """
+
+    thing: int
+    visit: int
+    room: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Stay:
+    """The robot in one room.
+
+    Attributes:
+        visit, room: indices of the visit and its room.
+        start, end: first and last frame in the room.
+        complete: whether each of the room's views has been inspected for `STEADY_S`.
+        things: objects sighted, in the order of the views inspected, left before right.
+        clean: whether no object is doubtful here.
+    """
+
+    visit: int
+    room: int
+    start: int
+    end: int
+    complete: bool
+    things: tuple[int, ...]
+    clean: bool
+
+
+class Record:
+    """Everything that an episode shows, from its first frame to its last. `until` gives the past of one frame.
+
+    Attributes:
+        sightings: by start, then object.
+        first_glimpse: first frame in which more than `FAINT_PX` pixels show an object during a visit, or `NEVER`,
+            int64 [visits, objects].
+        confirmed: the frame from which an object counts as sighted during a visit, or `NEVER`, same shape.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        self.episode = episode
+        self.steady = STEADY_S * episode.config.frame_rate
+        self.sightings: list[Sighting] = []
+        visits, things = int(episode.visits.max()) + 1, len(episode.things)
+        self.first_glimpse = np.full((visits, things), NEVER)
+        self.confirmed = np.full((visits, things), NEVER)
+        for thing in range(things):
+            self._collect(thing)
+        self.sightings.sort(key=lambda sighting: (sighting.start, sighting.thing))
+        self._pasts: dict[int, Past] = {}
+
+    def _collect(self, thing: int) -> None:
+        episode = self.episode
+        for start, _ in _runs(episode.pixels[:, thing] > FAINT_PX, episode.visits):
+            visit = int(episode.visits[start])
+            self.first_glimpse[visit, thing] = min(self.first_glimpse[visit, thing], start)
+        for start, end in _runs(episode.pixels[:, thing] >= SEEN_PX, episode.visits):
+            if end - start + 1 >= self.steady:
+                visit = int(episode.visits[start])
+                self.sightings.append(Sighting(thing, visit, int(episode.rooms[start]), start, end))
+                sure = start + self.steady - 1
+                self.confirmed[visit, thing] = min(self.confirmed[visit, thing], sure)
+
+    def until(self, frame: int) -> Past:
+        """What is known once frame `frame` has been seen."""
+        if frame not in self._pasts:
+            self._pasts[frame] = Past(self, frame)
+        return self._pasts[frame]
+
+
+def _runs(mask: np.ndarray, visits: np.ndarray) -> list[tuple[int, int]]:
+    """First and last index of each stretch of True that lies in one visit."""
+    kept = np.flatnonzero(mask)
+    if not len(kept):
+        return []
+    breaks = np.flatnonzero((np.diff(kept) > 1) | (np.diff(visits[kept]) != 0))
+    starts, ends = np.r_[kept[0], kept[breaks + 1]], np.r_[kept[breaks], kept[-1]]
+    return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
+
+class Past:
+    """What the frames up to `frame`, this one included, show. Made by `Record.until`.
+
+    Attributes:
+        episode: the episode.
+        frame: index of the newest frame.
+        sightings: those that were steady by now, ends cut to `frame`, by start.
+        doubtful: objects glimpsed but never sighted so far.
+    """
+
+    def __init__(self, record: Record, frame: int) -> None:
+        self.episode = record.episode
+        self.frame = frame
+        self._record = record
+        self.sightings = [
+            Sighting(s.thing, s.visit, s.room, s.start, min(s.end, frame))
+            for s in record.sightings
+            if s.start + record.steady - 1 <= frame
+        ]
+        self.unsure = (record.first_glimpse <= frame) & (record.confirmed > frame)
+        sighted = (record.confirmed <= frame).any(axis=0)
+        glimpsed = (record.first_glimpse <= frame).any(axis=0)
+        self.doubtful = frozenset(np.flatnonzero(glimpsed & ~sighted).tolist())
+
+    @cached_property
+    def seen(self) -> dict[int, list[Sighting]]:
+        """The sightings of each object sighted so far, by its first sighting."""
+        by_thing: dict[int, list[Sighting]] = {}
+        for sighting in self.sightings:
+            by_thing.setdefault(sighting.thing, []).append(sighting)
+        return by_thing
+
+    @cached_property
+    def stays(self) -> list[Stay]:
+        """The robot's stays in rooms, in order; the newest may still go on."""
+        episode = self.episode
+        rooms, visits = episode.rooms[: self.frame + 1], episode.visits[: self.frame + 1]
+        return [self._stay(start, end) for start, end in _runs(rooms != NOWHERE, visits)]
+
+    def _stay(self, start: int, end: int) -> Stay:
+        episode = self.episode
+        visit, room = int(episode.visits[start]), int(episode.rooms[start])
+        plan = episode.world.visits[visit]
+        views = episode.views[start : end + 1]
+        complete = all(np.count_nonzero(views == view) >= self._record.steady for view in plan.views)
+        sighted = {sighting.thing for sighting in self.sightings if sighting.visit == visit}
+        return Stay(visit, room, start, end, complete, self._in_order(visit, sighted), not self.unsure[visit].any())
+
+    def _in_order(self, visit: int, things: set[int]) -> tuple[int, ...]:
+        plan = self.episode.world.visits[visit]
+
+        def rank(thing: int) -> tuple[int, int]:
+            placement = plan.placements[thing]
+            assert placement is not None, "only what stands in the room can be sighted there"
+            return plan.views.index(placement.view), placement.place
+
+        return tuple(sorted(things, key=rank))
+
+    def first_glimpse(self, thing: int) -> int:
+        """First frame in which more than `FAINT_PX` pixels show the object, `NEVER` if none so far."""
+        first = int(self._record.first_glimpse[:, thing].min())
+        return first if first <= self.frame else NEVER
+
+    def last_glimpse(self, thing: int) -> int:
+        """Last frame in which more than `FAINT_PX` pixels show the object, -1 if none so far."""
+        shown = np.flatnonzero(self.episode.pixels[: self.frame + 1, thing] > FAINT_PX)
+        return int(shown[-1]) if len(shown) else -1
+
+    def glimpsed_in(self, visit: int, thing: int) -> bool:
+        """Whether the object is doubtful in a visit."""
+        return bool(self.unsure[visit, thing])
+
+    @cached_property
+    def calm(self) -> bool:
+        """Whether the newest grid step shows one and the same: a view, or the corridor lengthwise, nothing doubtful.
+
+        A robot on its way through a room may look at nothing but a door.
+        """
+        episode, before = self.episode, self.frame - self.episode.config.frame_rate
+        if before < 0:
+            return False
+        rooms, views = episode.rooms[before : self.frame + 1], episode.views[before : self.frame + 1]
+        lengthwise = np.abs(np.sin(episode.poses[before : self.frame + 1, 2])) < _LENGTHWISE
+        settled = (views != NOWHERE).all() or ((rooms == NOWHERE) & lengthwise).all()
+        if not settled or (rooms != rooms[0]).any() or (views != views[0]).any():
+            return False
+        span = episode.pixels[before : self.frame + 1]
+        shown = span >= SEEN_PX
+        doubtful = (span > FAINT_PX) & ~shown
+        return not doubtful.any() and bool((shown == shown[-1]).all())
+
+    @cached_property
+    def in_view(self) -> list[int]:
+        """Objects in the newest frame, from left to right."""
+        things = np.flatnonzero(self.episode.pixels[self.frame] >= SEEN_PX).tolist()
+        return sorted(things, key=lambda thing: (self._across(thing), thing))
+
+    def _across(self, thing: int) -> float:
+        camera = self.episode.camera(self.frame)
+        (x, y), _ = self.episode.stand(self.frame, thing)
+        right, _, ahead = (np.array([x, y, 0.0]) - camera.position) @ camera.rotation
+        return float(right / ahead)
+
+    def name(self, thing: int) -> str:
+        """Colour and kind of an object."""
+        return self.episode.things[thing].name
+
+    def room(self, room: int) -> str:
+        """Name of a room."""
+        return self.episode.world.rooms[room].name

@@ -1,0 +1,57 @@
+"""The words for what a patrol can meet: kinds of object, colours, rooms, numbers and times."""
+
+from __future__ import annotations
+
+KINDS = ("box", "ball", "cone", "chair", "table", "lamp", "bottle", "ladder", "plant", "barrel")
+PLURALS = {kind: f"{kind}es" if kind == "box" else f"{kind}s" for kind in KINDS}
+
+# RGB in 0..1, chosen apart in hue or lightness so that lighting drift does not turn one into another.
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.86, 0.06, 0.08),
+    "orange": (1.0, 0.47, 0.04),
+    "yellow": (0.98, 0.9, 0.1),
+    "green": (0.08, 0.62, 0.14),
+    "blue": (0.08, 0.2, 0.85),
+    "purple": (0.52, 0.1, 0.66),
+    "white": (0.98, 0.98, 0.98),
+    "black": (0.05, 0.05, 0.06),
+}
+
+ROOMS = ("kitchen", "office", "workshop", "library", "laboratory", "garage", "canteen", "storeroom")
+CORRIDOR = "corridor"
+"""Where the robot is between rooms. It holds no objects and does not count as a room visited."""
+
+NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+
+PARTS = ("beginning", "middle", "end")
+"""Thirds of the patrol so far."""
+
+AGES: tuple[tuple[float, str], ...] = (
+    (10.0, "a few seconds ago"),
+    (40.0, "about half a minute ago"),
+    (90.0, "about a minute ago"),
+    (180.0, "about two minutes ago"),
+    (420.0, "about five minutes ago"),
+    (float("inf"), "about ten minutes ago or more"),
+)
+"""Upper bound in seconds (excluded) of how long ago something was, and the words for it."""
+
+
+def age_words(seconds: float) -> str:
+    """The words for how long ago something was."""
+    return next(words for bound, words in AGES if seconds < bound)
+
+
+def number_word(number: int) -> str:
+    """The word for a number from 0 to 20."""
+    return NUMBERS[number]
+
+
+def joined(parts: list[str]) -> str:
+    """An enumeration: "a", "a and b", "a, b and c"; "nothing" for none."""
+    if not parts:
+        return "nothing"
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

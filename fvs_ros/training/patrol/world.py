@@ -1,0 +1,229 @@
+"""What a patrol passes: rooms, objects, the order of visits, and what changes between them. Pure numbers from a seed.
+
+Random numbers come from NumPy's PCG64 through `generator`, one independent stream per purpose, so that the same
+seed and settings give the same world on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
+
+import numpy as np
+
+from fvs_ros.training.patrol.config import PatrolConfig
+from fvs_ros.training.patrol.errors import PatrolError
+from fvs_ros.training.patrol.layout import Room, make_rooms
+from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS
+
+Option = TypeVar("Option")
+
+PLACES = 2
+"""Objects that a view can hold."""
+
+
+class Stream(IntEnum):
+    """Purposes that draw random numbers; each has its own stream so that one does not shift another."""
+
+    LAYOUT = 0
+    OBJECTS = 1
+    TOUR = 2
+    MOTION = 3
+    LIGHT = 4
+    SENSOR = 5
+    QUESTIONS = 6
+
+
+def generator(seed: int, stream: Stream, *index: int) -> np.random.Generator:
+    """The random numbers of one purpose in one episode, and of one `index` (a frame, a stamp) within it."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, int(stream), *index])))
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object. No two of an episode share both kind and colour, so `name` is unique.
+
+    Attributes:
+        scale: size as a factor of `shapes.PARTS`.
+        yaw: rotation about the vertical, radians.
+    """
+
+    kind: str
+    colour: str
+    scale: float
+    yaw: float
+
+    @property
+    def name(self) -> str:
+        """Colour and kind, as questions call it."""
+        return f"{self.colour} {self.kind}"
+
+
+@dataclass(frozen=True, order=True)
+class Placement:
+    """Where an object stands: indices of the room, of its view and of the place there."""
+
+    room: int
+    view: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit of the robot to a room.
+
+    Attributes:
+        room: index of the room.
+        views: its views in the order in which they are inspected.
+        dwell_s: seconds at each of them.
+        placements: where each object stands during the visit, None for one that is not there (yet, or any more).
+    """
+
+    room: int
+    views: tuple[int, ...]
+    dwell_s: tuple[int, ...]
+    placements: tuple[Placement | None, ...]
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything about an episode that does not depend on how the robot moves.
+
+    Attributes:
+        visits: in order; more than the episode has time for.
+    """
+
+    seed: int
+    config: PatrolConfig
+    rooms: tuple[Room, ...]
+    things: tuple[Thing, ...]
+    visits: tuple[Visit, ...]
+
+
+def make_world(seed: int, config: PatrolConfig) -> World:
+    """Lays out the rooms and what happens in them.
+
+    Raises:
+        PatrolError: for a negative seed.
+    """
+    if seed < 0:
+        raise PatrolError(f"the seed is {seed}; it must be 0 or above")
+    rooms = make_rooms(seed, config, generator(seed, Stream.LAYOUT))
+    stock = _Stock(config, generator(seed, Stream.OBJECTS))
+    visits = _plan_visits(config, stock, generator(seed, Stream.TOUR))
+    things = tuple(stock.things)
+    # Objects that arrive later are nowhere before.
+    padded = tuple(
+        Visit(
+            visit.room, visit.views, visit.dwell_s, visit.placements + (None,) * (len(things) - len(visit.placements))
+        )
+        for visit in visits
+    )
+    return World(seed, config, rooms, things, padded)
+
+
+class _Stock:
+    """The objects and where they stand while the visits are planned.
+
+    Attributes:
+        things: every object so far.
+        placements: where each stands now.
+    """
+
+    def __init__(self, config: PatrolConfig, random: np.random.Generator) -> None:
+        self._config = config
+        self._random = random
+        names = [(kind, colour) for kind in KINDS for colour in COLOURS]
+        self._names = [names[index] for index in random.permutation(len(names))]
+        self.things: list[Thing] = []
+        self.placements: list[Placement | None] = []
+        for room in range(config.rooms):
+            for view in range(config.views):
+                draw = random.random()
+                count = 0 if draw < config.empty else 2 if draw >= 1.0 - config.pairs else 1
+                for place in random.permutation(PLACES)[:count]:
+                    self._add(Placement(room, view, int(place)))
+
+    def _add(self, placement: Placement) -> None:
+        kind, colour = self._names[len(self.things)]
+        scale, yaw = self._random.uniform(0.92, 1.14), self._random.uniform(-0.6, 0.6)
+        self.things.append(Thing(kind, colour, float(scale), float(yaw)))
+        self.placements.append(placement)
+
+    def change(self, room: int) -> None:
+        """Adds, removes or moves one object so that `room` changes; nothing where none of these can be done."""
+        taken = {placement for placement in self.placements if placement is not None}
+        free = [
+            Placement(other, view, place)
+            for other in range(self._config.rooms)
+            for view in range(self._config.views)
+            for place in range(PLACES)
+            if Placement(other, view, place) not in taken
+        ]
+        here = [thing for thing, at in enumerate(self.placements) if at is not None and at.room == room]
+        there = [thing for thing, at in enumerate(self.placements) if at is not None and at.room != room]
+        free_here = [placement for placement in free if placement.room == room]
+        free_there = [placement for placement in free if placement.room != room]
+        kinds = {
+            "add": bool(free_here) and len(self.things) < len(self._names),
+            "remove": bool(here),
+            "bring": bool(there and free_here),
+            "take away": bool(here and free_there),
+            "shift": any(at.view != self._at(thing).view for thing in here for at in free_here),
+        }
+        possible = [kind for kind, can in kinds.items() if can]
+        if not possible:
+            return
+        kind = possible[self._random.integers(len(possible))]
+        if kind == "add":
+            self._add(self._one_of(free_here))
+        elif kind == "remove":
+            self.placements[self._one_of(here)] = None
+        elif kind == "bring":
+            self.placements[self._one_of(there)] = self._one_of(free_here)
+        elif kind == "take away":
+            self.placements[self._one_of(here)] = self._one_of(free_there)
+        else:
+            shifts = [(thing, at) for thing in here for at in free_here if at.view != self._at(thing).view]
+            thing, at = self._one_of(shifts)
+            self.placements[thing] = at
+
+    def _at(self, thing: int) -> Placement:
+        placement = self.placements[thing]
+        assert placement is not None
+        return placement
+
+    def _one_of(self, options: Sequence[Option]) -> Option:
+        return options[int(self._random.integers(len(options)))]
+
+
+def _plan_visits(config: PatrolConfig, stock: _Stock, random: np.random.Generator) -> list[Visit]:
+    shortest_s = config.views * config.dwell_s[0]
+    visits: list[Visit] = []
+    visited: set[int] = set()
+    while len(visits) < math.ceil(config.duration_s / shortest_s):
+        for room in _round(config, visits, random):
+            # Nothing is done on a first visit: there is nothing that the robot could compare with.
+            if room in visited and random.random() < config.changes:
+                stock.change(room)
+            visited.add(room)
+            views = [int(view) for view in range(config.views)]
+            if random.random() < 0.5:
+                views.reverse()
+            dwell = random.integers(config.dwell_s[0], config.dwell_s[1] + 1, len(views))
+            visits.append(Visit(room, tuple(views), tuple(int(time) for time in dwell), tuple(stock.placements)))
+    return visits
+
+
+def _round(config: PatrolConfig, visits: list[Visit], random: np.random.Generator) -> list[int]:
+    """The rooms of one round in a new order; each is passed by now and then, but not in the first round."""
+    rooms = [int(room) for room in random.permutation(config.rooms)]
+    if visits and config.rooms > 1:
+        kept = [room for room in rooms if random.random() >= config.skips]
+        rooms = kept or rooms[:1]
+        if rooms[0] == visits[-1].room:
+            rooms = [*rooms[1:], rooms[0]] if len(rooms) > 1 else [(rooms[0] + 1) % config.rooms]
+    return rooms

@@ -1,0 +1,236 @@
+"""A second opinion on the patrol's answers: every question is read back from its words and answered by brute force.
+
+Shares no code with `truth` and `templates`, only the episode's arrays and the vocabulary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+
+from fvs_ros.training.patrol.questions import TEMPLATES
+from fvs_ros.training.patrol.vocabulary import NUMBERS, PLURALS
+
+SEEN, FAINT = 36, 4
+AGES = ["a few seconds", "about half a minute", "about a minute", "about two minutes", "about five minutes"]
+
+
+def gaps_of(question):
+    """The words in the gaps of the question's phrasing; fails where no phrasing of its template fits."""
+    template = next(template for template in TEMPLATES if template.name == question.template)
+    for phrasing in template.phrasings:
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(phrasing))
+        match = re.fullmatch(pattern, question.text)
+        if match:
+            return match.groupdict()
+    raise AssertionError(f"no phrasing of {question.template} reads {question.text!r}")
+
+
+class Oracle:
+    """What happened up to `frame`, collected in plain loops over the frames."""
+
+    def __init__(self, episode, frame):
+        self.episode, self.frame = episode, frame
+        self.names = [f"{thing.colour} {thing.kind}" for thing in episode.things]
+        rate = episode.config.frame_rate
+        self.visits = []  # [room name, first frame, last frame, visit index]
+        self.steady = {}  # (visit, name) -> frames in sightings of at least 2 s
+        run = {}
+        for now in range(frame + 1):
+            room, visit = episode.room_name(now), int(episode.visits[now])
+            if room != "corridor":
+                if self.visits and self.visits[-1][3] == visit:
+                    self.visits[-1][2] = now
+                else:
+                    self.visits.append([room, now, now, visit])
+            for index, name in enumerate(self.names):
+                key = (visit, name)
+                if episode.pixels[now, index] >= SEEN:
+                    run[key] = [*run.get(key, []), now] if run.get(key, [now])[-1] in (now, now - 1) else [now]
+                    if len(run[key]) >= 2 * rate:
+                        self.steady.setdefault(key, set()).update(run[key])
+        self.now = [name for index, name in enumerate(self.names) if episode.pixels[frame, index] >= SEEN]
+
+    def frames(self, name, room=None):
+        """Frames of the steady sightings of a name, in a room or anywhere."""
+        rooms = {visit: name_of for name_of, _, _, visit in self.visits}
+        return sorted(
+            now
+            for (visit, seen), frames in self.steady.items()
+            if seen == name and room in (None, rooms[visit])
+            for now in frames
+        )
+
+    def glimpses(self, name):
+        """Frames that show anything of a name."""
+        index = self.names.index(name)
+        return [now for now in range(self.frame + 1) if self.episode.pixels[now, index] > FAINT]
+
+    def seen(self, room=None):
+        """Names sighted, in a room or anywhere."""
+        return [name for name in self.names if self.frames(name, room)]
+
+    def in_visit(self, visit):
+        """Names sighted in a visit, in the order of the views inspected, left before right."""
+        plan = self.episode.world.visits[visit]
+        found = []
+        for name in (name for index, name in self.steady if index == visit):
+            place = plan.placements[self.names.index(name)]
+            found.append((plan.views.index(place.view), place.place, name))
+        return [name for _, _, name in sorted(found)]
+
+    def of_room(self, room):
+        """The visits to a room."""
+        return [visit for visit in self.visits if visit[0] == room]
+
+    def changes(self, room):
+        """What differs between the last two visits to a room: added, gone, at another view."""
+        then, now = (visit[3] for visit in self.of_room(room)[-2:])
+        before, after = set(self.in_visit(then)), set(self.in_visit(now))
+        moved = set()
+        for name in before & after:
+            old, new = (self.episode.world.visits[visit].placements[self.names.index(name)] for visit in (then, now))
+            if old.view != new.view:
+                moved.add(name)
+        return after - before, before - after, moved
+
+    def what_changed(self, room):
+        added, gone, moved = self.changes(room)
+        texts = [f"{name} added" for name in added] + [f"{name} removed" for name in gone]
+        texts += [f"{name} moved" for name in moved]
+        assert len(texts) < 2, "asked although more than one thing changed"
+        return texts[0] if texts else "nothing"
+
+    def newcomers(self):
+        """Names in the order of their first glimpse."""
+        shown = [name for name in self.names if self.glimpses(name)]
+        return sorted(shown, key=lambda name: self.glimpses(name)[0])
+
+    def share(self, frame):
+        return ("beginning", "middle", "end")[min(int(3 * frame / self.frame), 2)]
+
+    def age(self, frame):
+        seconds = (self.frame - frame) / self.episode.config.frame_rate
+        rank = sum(seconds >= bound for bound in (10, 40, 90, 180, 420))
+        return f"{[*AGES, 'about ten minutes'][rank]} ago{' or more' if rank == 5 else ''}"
+
+    def rooms(self):
+        return list(dict.fromkeys(visit[0] for visit in self.visits))
+
+
+def listed(names):
+    """An enumeration as it is spoken."""
+    if not names:
+        return "nothing"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def only(items):
+    """The single item; fails where the question was ambiguous."""
+    items = list(items)
+    assert len(items) == 1, f"ambiguous: {items}"
+    return items[0]
+
+
+def yes(truth):
+    return "yes" if truth else "no"
+
+
+def _colour(names, kind):
+    return only(name.split()[0] for name in names if name.split()[1] == kind)
+
+
+def _kind(names, colour):
+    return only(name.split()[1] for name in names if name.split()[0] == colour)
+
+
+def _bare(a_thing):
+    article, colour, kind = a_thing.split()
+    assert article == ("an" if colour[0] in "aeiou" else "a")
+    return f"{colour} {kind}"
+
+
+def _counted(names, word):
+    return NUMBERS[sum(word in (name.split()[0], PLURALS[name.split()[1]]) for name in names)]
+
+
+def _neighbour(o, name, step):
+    story = o.newcomers()
+    return story[story.index(name) + step]
+
+
+def _since(o, room):
+    after = o.visits[max(index for index, visit in enumerate(o.visits) if visit[0] == room) + 1 :]
+    return listed(list(dict.fromkeys(itertools.chain(*(o.in_visit(visit[3]) for visit in after)))))
+
+
+def _new_or_gone(names):
+    assert len(names) < 2, "asked although there are several"
+    return next(iter(names), "nothing")
+
+
+def _next_room(o, room):
+    names = [visit[0] for visit in o.visits]
+    return names[names.index(room) + 1]
+
+
+def _from_left(o):
+    """Names in view by their direction from the robot; a larger angle is further left."""
+    x, y, yaw = o.episode.poses[o.frame]
+
+    def angle(name):
+        (at_x, at_y), _ = o.episode.stand(o.frame, o.names.index(name))
+        return (math.atan2(at_y - y, at_x - x) - yaw + math.pi) % (2 * math.pi)
+
+    return sorted(o.now, key=angle, reverse=True)
+
+
+ANSWERS = {
+    "now.view": lambda o, g: listed(_from_left(o)),
+    "now.count": lambda o, g: NUMBERS[len(o.now)],
+    "now.room": lambda o, g: o.episode.room_name(o.frame),
+    "now.colour": lambda o, g: _colour(o.now, g["kind"]),
+    "now.kind": lambda o, g: _kind(o.now, g["colour"]),
+    "now.presence": lambda o, g: yes(_bare(g["a_thing"]) in o.now),
+    "recall.seen": lambda o, g: yes(_bare(g["a_thing"]) in o.seen()),
+    "recall.where": lambda o, g: (
+        o.episode.room_name(o.frames(g["thing"])[-1]) if g["thing"] in o.seen() else "not seen"
+    ),
+    "recall.colour": lambda o, g: _colour(o.seen(), g["kind"]),
+    "recall.room_colour": lambda o, g: _colour(o.seen(g["room"]), g["kind"]),
+    "recall.room_kind": lambda o, g: _kind(o.seen(g["room"]), g["colour"]),
+    "recall.visited": lambda o, g: yes(o.of_room(g["room"])),
+    "count.kind": lambda o, g: _counted(o.seen(), g["kinds"]),
+    "count.colour": lambda o, g: _counted(o.seen(), g["colour"]),
+    "count.all": lambda o, g: NUMBERS[len(o.seen())],
+    "count.room": lambda o, g: NUMBERS[len(o.in_visit(o.of_room(g["room"])[-1][3]))],
+    "count.rooms": lambda o, g: NUMBERS[len(o.rooms())],
+    "order.first_of_two": lambda o, g: min((g["one"], g["other"]), key=lambda name: o.frames(name)[0]),
+    "order.last_of_two": lambda o, g: max((g["one"], g["other"]), key=lambda name: o.frames(name)[-1]),
+    "order.first": lambda o, g: o.newcomers()[0],
+    "order.after": lambda o, g: _neighbour(o, g["thing"], 1),
+    "order.before": lambda o, g: _neighbour(o, g["thing"], -1),
+    "order.room_first": lambda o, g: o.visits[0][0],
+    "order.room_after": lambda o, g: _next_room(o, g["room"]),
+    "order.room_before": lambda o, g: o.visits[-2][0],
+    "change.what": lambda o, g: o.what_changed(g["room"]),
+    "change.here": lambda o, g: o.what_changed(o.episode.room_name(o.frame)),
+    "change.any": lambda o, g: yes(any(o.changes(g["room"]))),
+    "change.new": lambda o, g: _new_or_gone(o.changes(g["room"])[0]),
+    "change.gone": lambda o, g: _new_or_gone(o.changes(g["room"])[1]),
+    "change.still": lambda o, g: yes(g["thing"] in o.in_visit(o.of_room(g["room"])[-1][3])),
+    "change.moved": lambda o, g: yes(len({o.episode.room_name(now) for now in o.frames(g["thing"])}) > 1),
+    "time.part_first": lambda o, g: o.share(o.frames(g["thing"])[0]),
+    "time.part_last": lambda o, g: o.share(o.frames(g["thing"])[-1]),
+    "time.thing": lambda o, g: o.age(o.frames(g["thing"])[-1]),
+    "time.room": lambda o, g: o.age(o.of_room(g["room"])[-1][2]),
+    "description.room": lambda o, g: listed(o.in_visit(o.of_room(g["room"])[-1][3])),
+    "description.since": lambda o, g: _since(o, g["room"]),
+    "description.tour": lambda o, g: listed(o.rooms()),
+}
+
+
+def answer(oracle, question):
+    """The oracle's own answer to a question."""
+    return ANSWERS[question.template](oracle, gaps_of(question))

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.training.patrol.episode import simulate
+from fvs_ros.training.patrol.errors import PatrolError
+from fvs_ros.training.patrol.layout import (
+    _CHOICES,
+    _SLOTS,
+    SIZES_M,
+    TEST_VARIANTS,
+    TRAINING_VARIANTS,
+    is_odd,
+    is_test_seed,
+)
+from fvs_ros.training.patrol.motion import NOWHERE
+from fvs_ros.training.patrol.textures import FAMILIES, VARIANTS, texture
+from fvs_ros.training.patrol.visibility import SEEN_PX
+from fvs_ros.training.patrol.world import make_world
+
+CONFIG = PatrolConfig(steps=200, rooms=6)
+SEEDS = 40
+
+
+@pytest.fixture(scope="module")
+def training_worlds():
+    return [make_world(seed, CONFIG) for seed in range(SEEDS)]
+
+
+@pytest.fixture(scope="module")
+def test_worlds():
+    return [make_world(TEST_SEED + seed, CONFIG) for seed in range(SEEDS)]
+
+
+def walls(room):
+    """The walls and places of a room's views, as indices of `_SLOTS`."""
+    found = []
+    for view in room.views:
+        left, right = (view.places[0], view.places[1])
+        x, y = (left[0] + right[0]) / 2, (left[1] + right[1]) / 2
+        wall = "back" if abs(view.heading - 1.57) < 0.1 else "left" if x < 0 else "right"
+        share = x / room.width + 0.5 if wall == "back" else y / room.depth
+        found.append(next(i for i, (name, at) in enumerate(_SLOTS) if name == wall and abs(share - at) < 0.05))
+    return tuple(found)
+
+
+def layout_parameters(worlds):
+    """Every held-out parameter that occurs: order of rooms, sizes, textures, places of views."""
+    rooms = [room for world in worlds for room in world.rooms]
+    return {
+        "orders": {tuple(room.name for room in world.rooms) for world in worlds},
+        "sizes": {(room.width, room.depth) for room in rooms},
+        "variants": {variant for room in rooms for variant in (room.wall_variant, room.floor_variant)},
+        "slots": {walls(room) for room in rooms},
+    }
+
+
+def test_the_same_seed_makes_the_same_world_and_another_one_another():
+    assert make_world(5, CONFIG) == make_world(5, CONFIG)
+    assert make_world(5, CONFIG).things != make_world(6, CONFIG).things
+
+
+def test_tests_use_layouts_that_training_never_does(training_worlds, test_worlds):
+    training, test = layout_parameters(training_worlds), layout_parameters(test_worlds)
+    for parameter, values in training.items():
+        assert values
+        assert test[parameter]
+        assert not values & test[parameter], parameter
+
+
+def test_the_held_out_split_is_as_documented(training_worlds, test_worlds):
+    assert set(TRAINING_VARIANTS) | set(TEST_VARIANTS) == set(range(VARIANTS))
+    for worlds, test in ((training_worlds, False), (test_worlds, True)):
+        parameters = layout_parameters(worlds)
+        assert {is_odd(order) for order in parameters["orders"]} == {test}
+        assert {(SIZES_M.index(w) + SIZES_M.index(d)) % 2 for w, d in parameters["sizes"]} == {int(test)}
+        assert parameters["variants"] == set(TEST_VARIANTS if test else TRAINING_VARIANTS)
+        assert parameters["slots"] <= set(_CHOICES[3][-2:] if test else _CHOICES[3][:-2])
+
+
+def test_only_seeds_from_900000_are_for_tests():
+    assert [is_test_seed(seed) for seed in (0, 899_999, 900_000, 10**9)] == [False, False, True, True]
+
+
+def test_names_of_kinds_colours_and_rooms_are_shared_by_both_splits(training_worlds, test_worlds):
+    for pick in (lambda w: {t.kind for t in w.things}, lambda w: {t.colour for t in w.things}):
+        assert set().union(*map(pick, training_worlds)) == set().union(*map(pick, test_worlds))
+    names = [{room.name for world in worlds for room in world.rooms} for worlds in (training_worlds, test_worlds)]
+    assert names[0] == names[1]
+
+
+def test_textures_of_the_splits_differ():
+    for family in FAMILIES:
+        variants = [texture(family, variant) for variant in range(VARIANTS)]
+        assert variants[0].shape == (128, 128, 3)
+        for one, other in itertools.combinations(variants, 2):
+            assert (one != other).mean() > 0.01, family
+
+
+def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worlds):
+    for world in training_worlds:
+        names = [thing.name for thing in world.things]
+        assert len(set(names)) == len(names)
+        for visit in world.visits:
+            placements = [placement for placement in visit.placements if placement is not None]
+            assert len(set(placements)) == len(placements)
+            assert all(placement.room < 6 and placement.view < 3 and placement.place < 2 for placement in placements)
+
+
+def test_rooms_change_only_before_a_repeated_visit_and_by_one_object_at_a_time(training_worlds):
+    kinds = set()
+    for world in training_worlds:
+        visited = set()
+        for before, visit in itertools.pairwise(world.visits):
+            visited.add(before.room)
+            moves = [(a, b) for a, b in zip(before.placements, visit.placements, strict=True) if a != b]
+            assert len(moves) <= 1
+            if moves:
+                (old, new), room = moves[0], visit.room
+                assert visit.room in visited
+                assert room in {placement.room for placement in (old, new) if placement is not None}
+                kinds.add((old is None, new is None, old is not None and new is not None and old.room == new.room))
+    # Added, removed, moved to or from another room, moved within.
+    assert kinds == {(True, False, False), (False, True, False), (False, False, False), (False, False, True)}
+
+
+def test_the_first_round_passes_all_rooms_and_no_visit_repeats_the_room_before(training_worlds):
+    for world in training_worlds:
+        assert {visit.room for visit in world.visits[:6]} == set(range(6))
+        assert all(one.room != other.room for one, other in itertools.pairwise(world.visits))
+
+
+def test_the_default_world_fits_the_memory():
+    # 30 key steps for what was seen, of 60 clusters in all.
+    for seed in range(2):
+        episode = simulate(seed, PatrolConfig(steps=600))
+        shown = {
+            (int(room), int(view), tuple(np.flatnonzero(pixels >= SEEN_PX).tolist()))
+            for room, view, pixels in zip(episode.rooms, episode.views, episode.pixels, strict=True)
+            if view != NOWHERE
+        }
+        assert 15 <= len(shown) <= 42
+        assert (episode.views != NOWHERE).mean() > 0.6
+
+
+def test_chances_of_zero_and_one_are_kept():
+    still = make_world(1, PatrolConfig(steps=200, rooms=6, changes=0.0, skips=0.0, empty=1.0, pairs=0.0))
+    assert still.things == ()
+    full = make_world(1, PatrolConfig(steps=200, rooms=6, changes=0.0, empty=0.0, pairs=1.0))
+    assert len(full.things) == 36
+    assert len({visit.placements for visit in full.visits}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps is 0; it must be from 1"),
+        ({"rooms": 9}, "rooms is 9; it must be from 1 to 8"),
+        ({"views": 5}, "views is 5"),
+        ({"changes": 1.5}, "changes is 1.5"),
+        ({"skips": 1.0}, "skips is 1.0"),
+        ({"empty": 0.6, "pairs": 0.6}, "0.6 \\+ 0.6 is above 1"),
+        ({"dwell_s": (5, 4)}, r"dwell_s\[0\] is 5; it must be from 1 to 4"),
+        ({"dwell_s": (0, 4)}, r"dwell_s\[0\] is 0"),
+        ({"frame_rate": 0}, "frame_rate is 0"),
+        ({"noise": -1.0}, "noise is -1.0"),
+    ],
+)
+def test_settings_out_of_range_are_named(arguments, message):
+    with pytest.raises(PatrolError, match=message):
+        PatrolConfig(**arguments)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(PatrolError, match="the seed is -1"):
+        make_world(-1, CONFIG)
