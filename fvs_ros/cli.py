@@ -95,6 +95,30 @@ def _patrol(arguments: argparse.Namespace) -> int:
     return command.run(arguments)
 
 
+def _declare_bench(parser: argparse.ArgumentParser) -> None:
+    from fvs_ros.bench import command
+
+    command.add_arguments(parser)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from fvs_ros.bench import command
+
+    return command.run(arguments)
+
+
+def _declare_train(parser: argparse.ArgumentParser) -> None:
+    from fvs_ros.training import command
+
+    command.add_arguments(parser)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from fvs_ros.training import command
+
+    return command.run(arguments)
+
+
 COMMANDS = (
     Command(
         "parity",
@@ -104,7 +128,9 @@ COMMANDS = (
     ),
     Command("evaluate", "score answers to timed questions and public benchmarks", _declare_evaluate, _evaluate),
     Command("extract-frames", "turn videos into folders of JPEG files", _declare_extract_frames, _extract_frames),
+    Command("bench", "measure speed and memory on this machine, beside targets and floors", _declare_bench, _bench),
     Command("patrol", "make episodes of robot patrols, to train on and to test with", _declare_patrol, _patrol),
+    Command("train", "train a model by a recipe, or go on with a run", _declare_train, _train),
 )
 
 
