@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.flash_memory import build_memory
@@ -45,3 +47,33 @@ def test_times_within_the_horizon_are_rounded_half_to_even():
 def test_longer_streams_are_rescaled_onto_the_horizon(steps):
     times = torch.tensor([0.0, (steps - 1) / 2, steps - 1.0])
     assert rescale_times(times, steps, 120).tolist() == [0, 60, 119]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.integers(1, 40),
+    slots=st.integers(1, 8),
+    details=st.integers(1, 8),
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 4),
+    first=st.integers(0, 50),
+    horizon=st.integers(2, 60),
+)
+def test_invariants_of_any_layout(steps, slots, details, rows, columns, first, horizon):
+    grid = PatchGrid(4 * rows, 4 * columns)
+    config = FlashMemoryConfig(csm_slots=slots, dam_slots=min(details, slots), horizon=horizon)
+    snapshot = memory(steps, grid, config)
+    positions = memory_positions(snapshot, first, horizon)
+    assert positions.shape == (3, snapshot.tokens)
+    dam_tokens = snapshot.dam.shape[0] * grid.dam_tokens
+    dam, csm = positions[:, :dam_tokens] - first, positions[:, dam_tokens:] - first - dam_tokens
+    for part, height, width in ((dam, 2 * rows, 2 * columns), (csm, rows, columns)):
+        time, row, column = part
+        assert time.min() >= 0
+        assert time.max() <= min(steps, horizon) - 1
+        # Each step or slot is a whole picture, read row by row.
+        picture = torch.cartesian_prod(torch.arange(height), torch.arange(width)).T
+        assert torch.equal(torch.stack([row, column]), picture.repeat(1, len(time) // (height * width)))
+    assert (csm[0].diff() >= 0).all()
+    after = text_position(snapshot, first, config) - first - dam_tokens
+    assert after == max(len(snapshot.csm_weights), rows, columns)
