@@ -2,13 +2,14 @@
 # make demo     setup, then the node over DDS with a recorded video and questions
 # make test     setup, lint, then the tests; ARGS="-k memory" goes to pytest
 # make lint     setup, then ruff and mypy
+# make train-smoke   setup, then a minute-size training whose answers must turn right
 # make clean    removes all that setup made
 #
 # PYTHON=python3.12 picks the interpreter of .venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint train-smoke clean
 # One target after the other: lint and tests need what setup makes.
 .NOTPARALLEL:
 
@@ -30,6 +31,9 @@ lint: setup
 
 test: setup lint
 	@$(ENTER) && exec python -m pytest $(ARGS)
+
+train-smoke: setup
+	@$(ENTER) && exec python -m pytest test/test_training_smoke.py $(ARGS)
 
 clean:
 	rm -rf .venv .setup.lock build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -37,6 +37,7 @@ setup(
     install_requires=[
         "numpy>=1.21",
         "opencv-python-headless>=4.5.4",
+        "PyYAML>=6",
         "rich>=13",
         "rosbags>=0.10.5",
         "rosbags-image>=0.10",

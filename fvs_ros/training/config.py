@@ -1,0 +1,338 @@
+"""Every setting of a training run, with its one default and its check. Recipes are YAML files of these names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fvs_ros.training.typed_yaml import read_yaml
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
+SCHEDULES = ("cosine", "linear", "constant_with_warmup")
+
+
+@dataclass(frozen=True)
+class ScratchConfig:
+    """A new Qwen2-VL with random weights and a tokenizer of its own.
+
+    The defaults are 5.6 M parameters, 22 MB: a ViT of 1.4 M, its merger 0.8 M, a language model of 3.4 M.
+
+    Attributes:
+        vision_depth, vision_width, vision_heads, vision_mlp: layers, width, heads, and width of the MLP over width.
+        text_depth, text_width, text_mlp, text_heads, text_kv_heads: of the language model.
+        rope_theta, rope_section: base of the rotary positions, and how many of their frequencies turn with time,
+            row and column; time comes first and gets the fastest ones. With 10000 and 6 of 16, the slowest one of
+            time turns once in 112 steps; with Qwen2-VL's own 1e6 no frequency reached that far.
+        frame_pixels: area of a processed frame.
+        csm_slots, dam_slots: of the Flash Memory, in grid steps.
+        vocabulary: where the words come from: `patrol`, or `bytes` for one token a byte.
+    """
+
+    vision_depth: int = 4
+    vision_width: int = 192
+    vision_heads: int = 6
+    vision_mlp: int = 2
+    text_depth: int = 5
+    text_width: int = 256
+    text_mlp: int = 512
+    text_heads: int = 8
+    text_kv_heads: int = 4
+    rope_theta: float = 10_000.0
+    rope_section: tuple[int, ...] = (6, 5, 5)
+    frame_pixels: int = 112 * 112
+    csm_slots: int = 60
+    dam_slots: int = 30
+    vocabulary: str = "patrol"
+
+    def __post_init__(self) -> None:
+        _one_of("vocabulary", self.vocabulary, ("patrol", "bytes"))
+        for width, heads in (("vision_width", "vision_heads"), ("text_width", "text_heads")):
+            _positive(self, width, heads)
+            if getattr(self, width) % (4 * getattr(self, heads)):
+                raise ValueError(
+                    f"{width} is {getattr(self, width)}, {heads} {getattr(self, heads)}; it must be a multiple of "
+                    f"4 * {heads}"
+                )
+        _positive(self, "vision_depth", "text_depth", "vision_mlp", "text_mlp", "text_kv_heads", "csm_slots")
+        if self.text_heads % self.text_kv_heads:
+            raise ValueError(f"text_heads is {self.text_heads}; it must be a multiple of {self.text_kv_heads} kv heads")
+        half = self.text_width // self.text_heads // 2
+        if len(self.rope_section) != 3 or sum(self.rope_section) != half:
+            raise ValueError(
+                f"rope_section is {list(self.rope_section)}; it must hold three numbers that make {half}, half a head"
+            )
+        if self.frame_pixels < 56 * 56:
+            raise ValueError(f"frame_pixels is {self.frame_pixels}; it must be at least 3136, a frame of 56 x 56")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What training starts from: exactly one of the two.
+
+    Attributes:
+        checkpoint: a folder, or a name on the hub.
+        scratch: sizes of a new model.
+    """
+
+    checkpoint: str | None = None
+    scratch: ScratchConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.scratch is None):
+            raise ValueError("give one of checkpoint and scratch, not both and not neither")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank updates (LoRA) of the language model's linear layers and of the merger's; the ViT stays as it is.
+
+    Attributes:
+        rank, alpha, dropout: of every update.
+        language_targets: names of the linear layers in each block of the language model.
+        merger_targets: names of the linear layers in the vision tower's merger.
+        fully_trained: modules whose weights are trained as they are, beside the updates.
+    """
+
+    rank: int = 64
+    alpha: int = 32
+    dropout: float = 0.05
+    language_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    merger_targets: tuple[str, ...] = ("mlp.0", "mlp.2")
+    fully_trained: tuple[str, ...] = ("lm_head",)
+
+    def __post_init__(self) -> None:
+        _positive(self, "rank", "alpha")
+        _fraction(self, "dropout")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW and its learning rate.
+
+    Attributes:
+        learning_rate: its highest value.
+        schedule: how it falls after the warmup.
+        warmup: fraction of the steps over which it rises.
+        weight_decay: of matrices; norms and biases have none.
+        gradient_clip: largest norm of the gradient.
+    """
+
+    learning_rate: float = 8e-4
+    schedule: str = "cosine"
+    warmup: float = 0.01
+    weight_decay: float = 0.1
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        _one_of("schedule", self.schedule, SCHEDULES)
+        _positive(self, "learning_rate", "gradient_clip")
+        _fraction(self, "warmup", "weight_decay", "adam_beta1", "adam_beta2")
+
+
+@dataclass(frozen=True)
+class VideoData:
+    """Videos and conversations about them, in the JSON of LLaVA-Video-178K.
+
+    Attributes:
+        annotations: JSON or JSON Lines files.
+        root: folder that the videos' paths are relative to.
+        fps: frames per second taken of a video file; folders of frames are taken to hold one a second.
+        max_frames: longer ones are sampled uniformly down to so many.
+        min_pixels, max_pixels: bounds on a processed frame's area.
+    """
+
+    annotations: tuple[str, ...]
+    root: str
+    fps: float = 1.0
+    max_frames: int = 240
+    min_pixels: int = 100_352
+    max_pixels: int = 200_704
+
+    def __post_init__(self) -> None:
+        _positive(self, "fps")
+        if self.max_frames < 2 or self.max_frames % 2:
+            raise ValueError(f"max_frames is {self.max_frames}; it must be even, at least 2")
+        if not 56 * 56 <= self.min_pixels <= self.max_pixels:
+            raise ValueError(f"min_pixels is {self.min_pixels}, max_pixels {self.max_pixels}; from 3136 up, in order")
+        if not self.annotations:
+            raise ValueError("annotations names no file")
+
+
+@dataclass(frozen=True)
+class PatrolData:
+    """Robot patrols, made while training from seeds.
+
+    Attributes:
+        episodes: how many different ones.
+        first_seed: seed of the first; the others count on from it. Seeds from 900000 up are for tests alone.
+        lengths: lengths in grid steps; every episode has one of them, all in turn.
+        rooms, views: of every episode.
+        drive: whether the robot is seen driving between views, or cuts from one to the next.
+        dwell_s: shortest and longest stay at a view, seconds.
+        moments: times in an episode at which questions are asked; the last is its end.
+        questions: how many are asked at each of them.
+        families: those asked; empty for all.
+    """
+
+    episodes: int
+    lengths: tuple[int, ...]
+    first_seed: int = 0
+    rooms: int = 6
+    views: int = 3
+    drive: bool = True
+    dwell_s: tuple[int, ...] = (6, 14)
+    moments: int = 4
+    questions: int = 16
+    families: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _positive(self, "episodes", "moments", "questions", "rooms", "views")
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError(f"lengths is {list(self.lengths)}; give lengths of at least 1 grid step")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed is {self.first_seed}; it must be 0 or above")
+        if len(self.dwell_s) != 2:
+            raise ValueError(f"dwell_s is {list(self.dwell_s)}; it must hold the shortest and the longest stay")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One part of a run: its data, how long, and what is trained.
+
+    Attributes:
+        name: of its folder.
+        videos, patrol: exactly one of the two.
+        tower: `frozen` or `trained`; the merger is trained in both.
+        epochs: passes over the data.
+        steps: optimiser steps, in place of `epochs`.
+        batch: episodes on one device at a time.
+        accumulation: batches of one optimiser step.
+        learning_rate: in place of the run's.
+        until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
+            token, given the ones before); on data seen for the first time this is what it would be on held-out data.
+    """
+
+    name: str
+    videos: VideoData | None = None
+    patrol: PatrolData | None = None
+    tower: str = "frozen"
+    epochs: float = 1.0
+    steps: int | None = None
+    batch: int = 1
+    accumulation: int = 1
+    learning_rate: float | None = None
+    until_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
+            raise ValueError(f"name is {self.name!r}; it must be the name of a folder")
+        if (self.videos is None) == (self.patrol is None):
+            raise ValueError("give one of videos and patrol, not both and not neither")
+        _one_of("tower", self.tower, ("frozen", "trained"))
+        _positive(self, "epochs", "batch", "accumulation")
+        for name in ("steps", "learning_rate", "until_accuracy"):
+            if getattr(self, name) is not None:
+                _positive(self, name)
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What is kept of episodes between uses: features under a frozen tower, otherwise frames of patrols.
+
+    Attributes:
+        folder: where, None for nowhere.
+        disk_gb: bound on the folder's size; the files used longest ago make room.
+        ram_mb: bound on what each data process also keeps in memory.
+    """
+
+    folder: str | None = None
+    disk_gb: float = 10.0
+    ram_mb: int = 256
+
+    def __post_init__(self) -> None:
+        _positive(self, "disk_gb")
+        if self.ram_mb < 0:
+            raise ValueError(f"ram_mb is {self.ram_mb}; it must be 0 or above")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run: stages one after the other, each from the weights that the one before left.
+
+    Attributes:
+        output: folder of the run; the final checkpoint is its subfolder `final`.
+        model: what it starts from.
+        stages: at least one.
+        lora: None trains all weights (those of the ViT where a stage says so).
+        seed: of new weights, the order of the data, and dropout.
+        precision: `auto` is bfloat16 where the GPU computes with it. Trained weights are always float32.
+        attention: of the language model. flash_attention_2 cannot take patrols, whose questions share a memory.
+        max_tokens: longer sequences lose their end, as published.
+        gradient_checkpointing: computes the layers once more in the backward pass in place of keeping their results.
+        deepspeed: a JSON file of DeepSpeed, for runs under torchrun.
+        workers: processes that read and render data, beside the one that trains.
+        log_steps: optimiser steps between two lines of progress.
+        save_steps: between two checkpoints to resume from.
+        keep: how many of these are kept.
+    """
+
+    output: str
+    model: ModelSource
+    stages: tuple[StageConfig, ...]
+    lora: LoraSettings | None = None
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    seed: int = 0
+    precision: str = "auto"
+    attention: str = "sdpa"
+    max_tokens: int = 14_000
+    gradient_checkpointing: bool = False
+    deepspeed: str | None = None
+    workers: int = 1
+    log_steps: int = 10
+    save_steps: int = 100
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("attention", self.attention, ATTENTIONS)
+        _positive(self, "max_tokens", "log_steps", "save_steps", "keep")
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names) or "final" in names:
+            raise ValueError(f"stages are named {names}; give at least one, each a name of its own other than final")
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; it must be 0 or above")
+        if self.lora is not None and any(stage.tower == "trained" for stage in self.stages):
+            raise ValueError("a stage has tower: trained, but with lora the ViT stays as it is; drop one of the two")
+        if self.attention == "flash_attention_2" and any(stage.patrol is not None for stage in self.stages):
+            raise ValueError("attention is flash_attention_2, which cannot take patrols; use sdpa")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a recipe.
+
+    Raises:
+        TrainingError: names the file and the key at fault.
+    """
+    return read_yaml(TrainConfig, path, overrides)
+
+
+def _positive(record: object, *names: str) -> None:
+    for name in names:
+        if not getattr(record, name) > 0:
+            raise ValueError(f"{name} is {getattr(record, name)}; it must be above 0")
+
+
+def _fraction(record: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(record, name) < 1:
+            raise ValueError(f"{name} is {getattr(record, name)}; it must be from 0 to below 1")
+
+
+def _one_of(name: str, value: str, options: Sequence[str]) -> None:
+    if value not in options:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(options)}")

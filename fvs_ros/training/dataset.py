@@ -1,0 +1,144 @@
+"""Episodes as a data set of torch: read, drawn and resized in other processes than the one that trains.
+
+Shapes: T grid steps, H x W pixels of a processed frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.model.preprocess import PixelConfig, frame_grid, resize_frames
+from fvs_ros.training.cache import TensorCache, key_of
+from fvs_ros.training.episodes import Episode, EpisodeSource
+from fvs_ros.training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An episode with its frames, or with the features that a frozen tower made of them before.
+
+    Attributes:
+        key: of its features in the cache, None if they are not to be kept.
+        frames: uint8 [2T, 3, H, W], None if there are features.
+        features: on the CPU.
+    """
+
+    episode: Episode
+    grid: PatchGrid
+    key: str | None
+    frames: Tensor | None = None
+    features: StepFeatures | None = None
+
+
+class EpisodeDataset(Dataset[Sample]):
+    """The episodes of a source.
+
+    Args:
+        source: where they come from.
+        pixels: how the checkpoint takes frames.
+        cache: of features and drawn frames.
+        tower: fingerprint of the frozen vision tower; None keeps no features, as they change while it is trained.
+    """
+
+    def __init__(self, source: EpisodeSource, pixels: PixelConfig, cache: TensorCache, tower: str | None) -> None:
+        self._source = source
+        self._pixels = pixels
+        self._cache = cache
+        self._tower = tower
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def length(self, index: int) -> int:
+        """See `EpisodeSource.length`."""
+        return self._source.length(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        episode = self._source.episode(index)
+        bounds = (self._source.min_pixels, self._source.max_pixels)
+        key = None if self._tower is None else key_of(self._tower, episode.identity, bounds, self._pixels)
+        stored = None if key is None else self._cache.get(key)
+        if stored is not None:
+            grid = PatchGrid(*stored["grid"].tolist())
+            return Sample(episode, grid, key, features=StepFeatures(stored["high"], stored["low"]))
+        frames = self._frames(index, episode)
+        height, width = frames[0].shape[:2]
+        grid = frame_grid(height, width, *bounds, self._pixels)
+        resized = resize_frames(frames, grid, torch.device("cpu")).to(torch.uint8)
+        return Sample(episode, grid, key, frames=resized)
+
+    def _frames(self, index: int, episode: Episode) -> Sequence[np.ndarray]:
+        if not self._source.drawn:
+            return self._read(index, episode)
+        key = key_of("frames", episode.identity)
+        stored = self._cache.get(key)
+        if stored is not None:
+            return list(stored["frames"].numpy())
+        frames = self._read(index, episode)
+        # Under a frozen tower the features are kept instead.
+        if self._tower is None:
+            self._cache.put(key, {"frames": torch.from_numpy(np.stack(frames))})
+        return frames
+
+    def _read(self, index: int, episode: Episode) -> Sequence[np.ndarray]:
+        frames = self._source.frames(index)
+        if len(frames) < 2 or len(frames) % 2:
+            raise TrainingError(f"{episode.name} has {len(frames)} frames; a grid step is two, so give an even number")
+        return frames
+
+
+def store_features(cache: TensorCache, sample: Sample, features: StepFeatures) -> None:
+    """Keeps what a frozen tower made of a sample, for `EpisodeDataset` to find."""
+    if sample.key is None:
+        return
+    grid = torch.tensor([sample.grid.height, sample.grid.width])
+    high, low = features.high.cpu().contiguous(), features.low.cpu().contiguous()
+    cache.put(sample.key, {"grid": grid, "high": high, "low": low})
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """A batch as the trainer hands it on."""
+    return {"samples": list(samples)}
+
+
+class EpisodeSampler(Sampler[int]):
+    """A new order every epoch, the same for the same seed; episodes of one length stay together in batches.
+
+    Args:
+        dataset: what is ordered.
+        batch: episodes of a batch, of all devices together.
+        seed: of the order.
+    """
+
+    def __init__(self, dataset: EpisodeDataset, batch: int, seed: int) -> None:
+        self._lengths = np.array([dataset.length(index) for index in range(len(dataset))])
+        self._batch = batch
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before each epoch, also of a run that goes on."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self._seed, self._epoch])
+        whole: list[np.ndarray] = []
+        rest: list[np.ndarray] = []
+        for length in np.unique(self._lengths):
+            indices = random.permutation(np.flatnonzero(self._lengths == length))
+            cut = len(indices) // self._batch * self._batch
+            whole += np.split(indices[:cut], cut // self._batch) if cut else []
+            rest.append(indices[cut:])
+        for number in random.permutation(len(whole)):
+            yield from whole[number].tolist()
+        yield from np.concatenate(rest).tolist()

@@ -1,0 +1,81 @@
+"""What is learnt from: episodes, the moments in them when questions are asked, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Questions that follow on each other, with their answers.
+
+    Attributes:
+        turns: question and answer, in order.
+        family: the group that its accuracy is reported in, empty for none.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    family: str = ""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Conversations about one memory, which do not see each other.
+
+    Attributes:
+        steps: grid steps that the memory has seen, None for all of the episode.
+    """
+
+    steps: int | None
+    conversations: tuple[Conversation, ...]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A stream of frames and what is asked about it.
+
+    Attributes:
+        name: for messages; a file and a place in it, or a seed.
+        identity: changes with whatever changes the frames; the key of what is cached of them.
+        stamps_ns: of every frame. None for a video, whose memory is the published offline one; an episode with
+            stamps goes through the streaming memory, as on the robot.
+        moments: in order of their steps.
+    """
+
+    name: str
+    identity: str
+    stamps_ns: tuple[int, ...] | None
+    moments: tuple[Moment, ...]
+
+
+class EpisodeSource(Protocol):
+    """Episodes by number. Used in several processes, each with its own copy.
+
+    Attributes:
+        min_pixels, max_pixels: bounds on a processed frame's area.
+        drawn: whether frames are made anew each time, so that keeping them spares work.
+    """
+
+    min_pixels: int
+    max_pixels: int
+    drawn: bool
+
+    def __len__(self) -> int:
+        """How many episodes there are."""
+
+    def length(self, index: int) -> int:
+        """Grid steps of an episode, 0 where that is not known before it is read."""
+
+    def episode(self, index: int) -> Episode:
+        """The episode without its frames."""
+
+    def frames(self, index: int) -> Sequence[np.ndarray]:
+        """Its frames, an even number, RGB uint8 [height, width, 3].
+
+        Raises:
+            TrainingError: they cannot be read; names the episode.
+        """

@@ -1,0 +1,7 @@
+"""What is raised for recipes, data and runs that cannot be used as they are."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """A recipe, data or a run that cannot be used. The message names the file, the place in it, and what to do."""

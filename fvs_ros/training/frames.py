@@ -1,0 +1,82 @@
+"""Frames of a video file or of a folder of images, sampled as published: 1 a second, then uniformly, an even number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fvs_ros.stream.bags import SourceError
+from fvs_ros.stream.sources import ImageFolderSource, VideoSource
+from fvs_ros.stream.types import Frame, ImageError
+from fvs_ros.training.errors import TrainingError
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+
+
+def find_video(path: Path, where: str) -> Path:
+    """The video of a path in annotations: as it is, or a folder of frames or a file of that name but for the suffix.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    folder = path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path
+    for candidate in (path, folder, *(path.with_name(path.name + suffix) for suffix in VIDEO_SUFFIXES)):
+        if candidate.exists():
+            return candidate
+    raise TrainingError(f"{where}: the video {path} does not exist, neither as a file nor as a folder of frames")
+
+
+def identity(video: Path) -> str:
+    """A text that changes when the video does."""
+    files = sorted(video.iterdir()) if video.is_dir() else [video]
+    stats = [(file.name, file.stat()) for file in files]
+    return f"{video.resolve()} {[(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]}"
+
+
+def read_frames(video: Path, fps: float, max_frames: int, where: str) -> list[np.ndarray]:
+    """The frames to learn from, an even number, RGB uint8 [height, width, 3].
+
+    Args:
+        video: a video file, or a folder of frames, all of which count.
+        fps: frames per second taken of a video file.
+        max_frames: more than these are sampled uniformly; of an odd number the last one is repeated.
+        where: place in the data, for errors.
+
+    Raises:
+        TrainingError: it cannot be decoded, or has fewer than two frames.
+    """
+    try:
+        if video.is_dir():
+            frames = list(ImageFolderSource(video).frames())
+        else:
+            frames = list(sample(VideoSource(video).frames(), fps))
+        if len(frames) < 2:
+            raise TrainingError(f"{where}: {video} has {len(frames)} frame; a grid step needs 2, so drop this entry")
+        return [frames[index].image() for index in sampled_indices(len(frames), max_frames)]
+    except (SourceError, ImageError) as error:
+        raise TrainingError(f"{where}: {error}") from error
+
+
+def sample(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
+    """The frame nearest to each multiple of 1 / fps seconds after the first."""
+    period_ns = 1e9 / fps
+    previous: Frame | None = None
+    start_ns, taken = 0, 0
+    for frame in frames:
+        if previous is None:
+            start_ns = frame.stamp_ns
+        while frame.stamp_ns - start_ns >= taken * period_ns:
+            due_ns = start_ns + taken * period_ns
+            earlier = previous is not None and due_ns - previous.stamp_ns <= frame.stamp_ns - due_ns
+            yield previous if earlier and previous is not None else frame
+            taken += 1
+        previous = frame
+
+
+def sampled_indices(count: int, max_frames: int) -> Sequence[int]:
+    """Which of `count` frames are taken: all, or `max_frames` of them at equal distances; an even number."""
+    if count > max_frames:
+        return [int(index) for index in np.linspace(0, count - 1, max_frames).round()]
+    return [*range(count), *([count - 1] if count % 2 else [])]

@@ -1,0 +1,115 @@
+"""Robot patrols as episodes: simulated, asked about and drawn in the process that needs them."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from fvs_ros.training.config import PatrolData
+from fvs_ros.training.episodes import Conversation, Moment
+from fvs_ros.training.episodes import Episode as TrainingEpisode
+from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.training.patrol.episode import Episode, simulate
+from fvs_ros.training.patrol.errors import PatrolError, RenderError
+from fvs_ros.training.patrol.questions import FAMILIES, Question, ask, step_ends
+from fvs_ros.training.patrol.render import PatrolRenderer
+
+FRAME_SIZE = 112
+
+
+class PatrolEpisodes:
+    """Patrols with the seeds `first_seed`, `first_seed` + 1 and so on.
+
+    Raises:
+        TrainingError: settings that no patrol can have, or seeds that are for tests alone.
+    """
+
+    drawn = True
+
+    def __init__(self, data: PatrolData) -> None:
+        last = data.first_seed + data.episodes - 1
+        if last >= TEST_SEED:
+            raise TrainingError(
+                f"patrols from first_seed {data.first_seed} reach seed {last}; seeds from {TEST_SEED} up are for tests"
+            )
+        unknown = sorted(set(data.families) - set(FAMILIES))
+        if unknown:
+            raise TrainingError(f"patrol families {', '.join(unknown)} are unknown; known are {', '.join(FAMILIES)}")
+        self.min_pixels = self.max_pixels = FRAME_SIZE**2
+        self._data = data
+        try:
+            self._configs = [_config(data, steps) for steps in data.lengths]
+        except PatrolError as error:
+            raise TrainingError(f"patrol: {error}") from error
+
+    def __len__(self) -> int:
+        return self._data.episodes
+
+    def length(self, index: int) -> int:
+        """See `EpisodeSource.length`."""
+        return self._config(index).steps
+
+    def episode(self, index: int) -> TrainingEpisode:
+        """See `EpisodeSource.episode`."""
+        simulated = self._simulate(index)
+        seed = self._data.first_seed + index
+        ends = step_ends(simulated)
+        # A fraction of the episode between two moments; the first ones of a long stream are no shorter memories than
+        # curricula begin with.
+        count = min(self._data.moments, len(ends))
+        chosen = [ends[-1 - len(ends) * number // count] for number in reversed(range(count))]
+        questions: list[Question] = []
+        for number, end in enumerate(chosen):
+            families = self._data.families or FAMILIES
+            questions += ask(simulated, self._data.questions, families, moments=[end], draw=number)
+        return TrainingEpisode(
+            name=f"patrol seed {seed}",
+            identity=f"patrol {seed} {FRAME_SIZE} {self._config(index)}",
+            stamps_ns=tuple(simulated.stamps_ns.tolist()),
+            moments=_moments(questions),
+        )
+
+    def frames(self, index: int) -> Sequence[np.ndarray]:
+        """See `EpisodeSource.frames`."""
+        try:
+            return list(_renderer().frames(self._simulate(index)))
+        except RenderError as error:
+            raise TrainingError(f"patrol seed {self._data.first_seed + index} cannot be drawn: {error}") from error
+
+    def _config(self, index: int) -> PatrolConfig:
+        return self._configs[index % len(self._configs)]
+
+    def _simulate(self, index: int) -> Episode:
+        return _simulate(self._data.first_seed + index, self._config(index))
+
+
+def _config(data: PatrolData, steps: int) -> PatrolConfig:
+    shortest, longest = data.dwell_s
+    return PatrolConfig(steps=steps, rooms=data.rooms, views=data.views, drive=data.drive, dwell_s=(shortest, longest))
+
+
+def _moments(questions: Sequence[Question]) -> tuple[Moment, ...]:
+    by_frame: dict[int, list[Conversation]] = {}
+    for question in questions:
+        conversation = Conversation(((question.text, question.answer),), question.family)
+        by_frame.setdefault(question.frame, []).append(conversation)
+    return tuple(Moment((frame + 1) // 2, tuple(found)) for frame, found in sorted(by_frame.items()))
+
+
+@lru_cache(maxsize=1)
+def _simulate(seed: int, config: PatrolConfig) -> Episode:
+    """Kept for the frames that are asked for right after the questions."""
+    return simulate(seed, config)
+
+
+@lru_cache(maxsize=1)
+def _renderer() -> PatrolRenderer:
+    """One OpenGL context a process, for as long as it lives."""
+    renderer = PatrolRenderer(FRAME_SIZE)
+    # Left to the interpreter's end, it would be freed after what frees it.
+    atexit.register(renderer.close)
+    return renderer

@@ -1,0 +1,94 @@
+"""A new, small Qwen2-VL with random weights and a tokenizer made of the words that it will meet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from tokenizers.trainers import BpeTrainer
+from transformers import AddedToken, Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
+from fvs_ros.model.preprocess import PixelConfig
+from fvs_ros.model.prompt import SYSTEM
+from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer
+from fvs_ros.training.config import ScratchConfig
+
+ROLES = ("system", "user", "assistant")
+
+
+def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
+    """A checkpoint with random weights; the same seed gives the same ones."""
+    tokenizer = patrol_tokenizer() if config.vocabulary == "patrol" else byte_tokenizer()
+    network_config = _network_config(config, tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Qwen2VLForConditionalGeneration(network_config)
+    return Checkpoint(
+        config=ModelConfig(network_config, FlashMemoryConfig(csm_slots=config.csm_slots, dam_slots=config.dam_slots)),
+        network=network,
+        tokenizer=tokenizer,
+        pixels=PixelConfig(max_pixels=config.frame_pixels),
+        end_tokens=(tokenizer.convert_tokens_to_ids("<|im_end|>"),),
+    )
+
+
+def patrol_tokenizer() -> Qwen2Tokenizer:
+    """One token for each word of patrols and of the prompt; other words in pieces down to bytes."""
+    from fvs_ros.training.patrol.questions import words
+
+    return word_tokenizer([*words(), *SYSTEM.rstrip(".").split(), *ROLES])
+
+
+def word_tokenizer(words: Iterable[str]) -> Qwen2Tokenizer:
+    """A Qwen2 tokenizer (byte-level BPE) in which each word, with and without a space before it, is one token."""
+    tokenizer = Tokenizer(BPE())
+    pieces = Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
+    tokenizer.pre_tokenizer = Sequence([pieces, ByteLevel(add_prefix_space=False, use_regex=False)])
+    # Merging goes on until nothing is left to merge, and every word has become one token.
+    alphabet = sorted(ByteLevel.alphabet())
+    trainer = BpeTrainer(vocab_size=1_000_000, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
+    unique = sorted(set(words))
+    tokenizer.train_from_iterator([*unique, *(f" {word}" for word in unique)], trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]
+    found = Qwen2Tokenizer(vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]])
+    found.add_tokens([AddedToken(token, special=True) for token in CONTROL_TOKENS])
+    return found
+
+
+def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
+    token = tokenizer.convert_tokens_to_ids
+    return Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": config.text_width,
+            "intermediate_size": config.text_mlp,
+            "num_hidden_layers": config.text_depth,
+            "num_attention_heads": config.text_heads,
+            "num_key_value_heads": config.text_kv_heads,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": config.rope_theta,
+                "mrope_section": list(config.rope_section),
+            },
+            "bos_token_id": token("<|endoftext|>"),
+            "eos_token_id": token("<|im_end|>"),
+        },
+        vision_config={
+            "depth": config.vision_depth,
+            "embed_dim": config.vision_width,
+            "hidden_size": config.text_width,
+            "num_heads": config.vision_heads,
+            "mlp_ratio": config.vision_mlp,
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+    )

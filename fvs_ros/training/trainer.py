@@ -1,0 +1,174 @@
+"""Hugging Face's Trainer on episodes, and what it reports while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler
+from fvs_ros.training.episode_model import EpisodeLoss, EpisodeModel
+from fvs_ros.training.tuning import load_trained_weights, trained_weights
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Tally:
+    """Answers and tokens since it was last asked, counted without waiting for the device."""
+
+    def __init__(self) -> None:
+        self._losses: list[EpisodeLoss] = []
+        self._since = time.monotonic()
+
+    def add(self, loss: EpisodeLoss) -> None:
+        """Counts a batch."""
+        self._losses.append(EpisodeLoss(loss.loss.detach(), loss.right, loss.families, loss.tokens))
+
+    def take(self) -> dict[str, float]:
+        """Accuracy over all and by family, and answers and tokens a second; then counts anew."""
+        if not self._losses:
+            return {}
+        by_family: defaultdict[str, list[bool]] = defaultdict(list)
+        for loss in self._losses:
+            for family, right in zip(loss.families, loss.right.tolist(), strict=True):
+                by_family["accuracy"].append(right)
+                if family:
+                    by_family[f"accuracy_{family}"].append(right)
+        seconds = time.monotonic() - self._since
+        tokens = sum(loss.tokens for loss in self._losses)
+        values = {name: sum(hits) / len(hits) for name, hits in sorted(by_family.items())}
+        values["answers_per_second"] = len(by_family["accuracy"]) / seconds
+        values["tokens_per_second"] = tokens / seconds
+        self._losses, self._since = [], time.monotonic()
+        return values
+
+
+class EpisodeTrainer(Trainer):
+    """The Trainer, with episodes for batches, its own order of them, and checkpoints of the trained weights alone.
+
+    Batches of an optimiser step count equally, as published, whatever their number of learnt tokens.
+    """
+
+    def __init__(self, model: EpisodeModel, arguments: TrainingArguments, dataset: EpisodeDataset, **rest: Any) -> None:
+        super().__init__(model=model, args=arguments, train_dataset=dataset, **rest)
+        self._tally = Tally()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, EpisodeLoss]:
+        """The loss of one batch."""
+        output: EpisodeLoss = model(inputs["samples"])
+        self._tally.add(output)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds accuracy and rates to what the Trainer reports."""
+        super().log({**logs, **self._tally.take()}, start_time)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Leaves samples where they are; the model moves what it needs, part by part."""
+        return inputs
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        assert isinstance(self.train_dataset, EpisodeDataset)
+        return EpisodeSampler(
+            self.train_dataset, self.args.train_batch_size * self.args.world_size, seed=self.args.seed
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Writes the trained weights. Under DeepSpeed's ZeRO-3 the Trainer hands them over gathered."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = trained_weights(self.model)
+        source = wanted if state_dict is None else state_dict
+        weights = {name: source[name].detach().cpu().contiguous() for name in wanted}
+        save_file(weights, folder / WEIGHTS_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_trained_weights(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
+
+
+class Progress(TrainerCallback):
+    """One line a report: steps, loss, accuracy, rates and the time left."""
+
+    def __init__(self, console: Console, stage: str) -> None:
+        self._console = console
+        self._stage = stage
+        self._start: tuple[float, int] | None = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remembers where this process began."""
+        self._start = (time.monotonic(), state.global_step)
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+        """Prints a line."""
+        logs = rest.get("logs") or {}
+        if not state.is_world_process_zero or "loss" not in logs or self._start is None:
+            return
+        began, first = self._start
+        done = state.global_step - first
+        rate = done / (time.monotonic() - began)
+        left_s = round((state.max_steps - state.global_step) / rate) if rate else 0
+        self._console.print(
+            f"{self._stage} {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
+            f"right {logs.get('accuracy', 0):.1%}  rate {logs['learning_rate']:.1e}  {rate:.2f} steps/s  "
+            f"{logs.get('answers_per_second', 0):.1f} answers/s  {logs.get('tokens_per_second', 0):.0f} tokens/s  "
+            f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+class StopWhenLearnt(TrainerCallback):
+    """Ends a stage whose answers have become right often enough."""
+
+    def __init__(self, accuracy: float) -> None:
+        self._accuracy = accuracy
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+        """Compares the accuracy since the last report."""
+        accuracy = (rest.get("logs") or {}).get("accuracy")
+        if accuracy is not None and _agreed(accuracy >= self._accuracy, args):
+            control.should_save = True
+            control.should_training_stop = True
+
+
+class StopWhenDue(TrainerCallback):
+    """Ends the run at a time, with a checkpoint to go on from.
+
+    Attributes:
+        due: whether it did.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self.due = False
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Looks at the clock."""
+        if _agreed(time.monotonic() >= self._deadline_s, args) and state.global_step < state.max_steps:
+            self.due = True
+            control.should_save = True
+            control.should_training_stop = True
+
+
+def _agreed(decision: bool, args: TrainingArguments) -> bool:
+    """What the first process decided, for all of them: one that stops alone leaves the others waiting."""
+    if args.world_size == 1:
+        return decision
+    shared = torch.tensor(int(decision), device=args.device)
+    torch.distributed.broadcast(shared, 0)
+    return bool(shared.item())

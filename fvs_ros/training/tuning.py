@@ -1,0 +1,125 @@
+"""Which weights are trained, as they are or by low-rank updates (LoRA), and their way to and from files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import Qwen2VLForConditionalGeneration
+
+from fvs_ros.training.config import LoraSettings
+from fvs_ros.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+LANGUAGE, MERGER = "model.language_model.", "model.visual.merger."
+VISUAL = "model.visual."
+ADAPTER_FOLDER = "lora_model"
+
+
+def apply_lora(network: Qwen2VLForConditionalGeneration, settings: LoraSettings) -> PeftModel:
+    """Adds low-rank updates to a network, in place; only they and `fully_trained` require gradients.
+
+    Returns:
+        The `peft.PeftModel` around the network, which saves and merges the updates.
+
+    Raises:
+        TrainingError: peft is missing, or a target is not there.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise TrainingError("LoRA needs peft: pip install 'fvs_ros[train]'") from error
+    tied = network.lm_head.weight is network.get_input_embeddings().weight
+    if tied and "lm_head" in settings.fully_trained:
+        raise TrainingError(
+            "the checkpoint's lm_head shares its weights with the embeddings, so it cannot be trained alone; set "
+            "lora.fully_trained to []"
+        )
+    targets = lora_targets(network, settings)
+    return get_peft_model(
+        network,
+        LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            bias="none",
+            target_modules=targets,
+            modules_to_save=list(settings.fully_trained) or None,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def lora_targets(network: Qwen2VLForConditionalGeneration, settings: LoraSettings) -> list[str]:
+    """Full names of the modules that get updates.
+
+    Raises:
+        TrainingError: a name of the settings fits none.
+    """
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    language = [name for name in names if name.startswith(LANGUAGE)]
+    found = [name for name in language if name.rpartition(".")[2] in settings.language_targets]
+    missing = set(settings.language_targets) - {name.rpartition(".")[2] for name in found}
+    merger = [MERGER + target for target in settings.merger_targets]
+    missing |= set(merger) - set(names)
+    if missing:
+        raise TrainingError(f"LoRA targets {', '.join(sorted(missing))} fit no linear layer of the network")
+    return [*found, *merger]
+
+
+def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool) -> None:
+    """Makes all weights require gradients; those of the ViT before its merger only where `tower` says so."""
+    for name, parameter in network.named_parameters():
+        in_tower = name.startswith(VISUAL) and not name.startswith(MERGER)
+        parameter.requires_grad_(tower or not in_tower)
+
+
+def trained_in_float32(network: nn.Module) -> None:
+    """Makes trained weights float32: in bfloat16, 1 + 0.001 is 1, so that small steps would be lost."""
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def tower_fingerprint(network: Qwen2VLForConditionalGeneration) -> str:
+    """Changes with the weights, and so the features, of the vision tower before its merger."""
+    digest = hashlib.sha256()
+    for name, parameter in network.model.visual.named_parameters():
+        if not name.startswith("merger."):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def trained_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that require gradients, by name."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def load_trained_weights(network: nn.Module, file: Path) -> None:
+    """Writes weights of a file over those that require gradients.
+
+    Raises:
+        TrainingError: the file cannot be read, or holds other weights.
+    """
+    try:
+        stored = load_file(file)
+    except Exception as error:
+        raise TrainingError(f"{file} cannot be read: {error}") from error
+    wanted = trained_weights(network)
+    different = sorted(set(stored) ^ set(wanted))
+    if different:
+        raise TrainingError(f"{file} holds other weights than are trained here, {different[0]} among them")
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            if stored[name].shape != parameter.shape:
+                raise TrainingError(
+                    f"{file} holds {name} as {tuple(stored[name].shape)}; here it is {tuple(parameter.shape)}"
+                )
+            parameter.copy_(stored[name])

@@ -1,0 +1,122 @@
+"""YAML into nested dataclasses: every unknown key and every value of another type is an error with its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from fvs_ros.training.errors import TrainingError
+
+Record = TypeVar("Record")
+
+
+def read_yaml(record: type[Record], path: Path, overrides: Sequence[str] = ()) -> Record:
+    """A dataclass from a YAML file.
+
+    Args:
+        record: a dataclass; its fields may be numbers, texts, booleans, dataclasses, tuples of one of these, and
+            None beside any of these.
+        path: the file.
+        overrides: `key=value` each, the key dotted (`stages.0.steps`), the value in YAML.
+
+    Raises:
+        TrainingError: the file cannot be read, or a key or value does not fit; names the file and the key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    for override in overrides:
+        _override(values, override)
+    return from_mapping(record, values, str(path))
+
+
+def from_mapping(record: type[Record], values: object, where: str) -> Record:
+    """A dataclass from what YAML or JSON holds; `where` names the place in errors.
+
+    Raises:
+        TrainingError: a key or value does not fit.
+    """
+    if not isinstance(values, Mapping):
+        raise TrainingError(f"{where} holds {_show(values)}; keys and values are expected")
+    fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise TrainingError(f"{where}: unknown key {key!r}; known are {', '.join(fields)}")
+    hints = get_type_hints(record)
+    found = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    for name, field in fields.items():
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and name not in found:
+            raise TrainingError(f"{where}: the key {name!r} is missing")
+    try:
+        return record(**found)
+    except ValueError as error:
+        raise TrainingError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: object, where: str) -> object:
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        (hint,) = (option for option in get_args(hint) if option is not type(None))
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise TrainingError(f"{where} is {_show(value)}; it must be a list")
+        return tuple(_convert(get_args(hint)[0], item, f"{where}.{index}") for index, item in enumerate(value))
+    # YAML 1.1 reads 8e-4 as a text; as a number it means what it says.
+    if hint is float and isinstance(value, str | int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not hint:
+        raise TrainingError(f"{where} is {_show(value)}; it must be of type {hint.__name__}")
+    return value
+
+
+def _override(values: object, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise TrainingError(f"--set {override}: give key=value, for instance stages.0.steps=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TrainingError(f"--set {override}: the value is not valid YAML") from error
+    *path, last = key.split(".")
+    target: Any = values
+    for part in path:
+        target = _enter(target, part, override)
+    if isinstance(target, list):
+        if not last.isdecimal() or int(last) >= len(target):
+            raise TrainingError(f"--set {override}: {last} is no index of a list of {len(target)}")
+        target[int(last)] = value
+    elif isinstance(target, dict):
+        target[last] = value
+    else:
+        raise TrainingError(f"--set {override}: {key} lies inside {_show(target)}, which has no keys")
+
+
+def _enter(target: Any, part: str, override: str) -> Any:
+    if isinstance(target, dict):
+        return target.setdefault(part, {})
+    if isinstance(target, list) and part.isdecimal() and int(part) < len(target):
+        return target[int(part)]
+    raise TrainingError(f"--set {override}: there is no {part} in {_show(target)}")
+
+
+def _show(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "a list"
+    return f"{value!r} ({type(value).__name__})"

@@ -1,0 +1,118 @@
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fvs_ros.training.config import LoraSettings, load_config
+from fvs_ros.training.errors import TrainingError
+
+RECIPES = Path(__file__).resolve().parents[1] / "config/train"
+
+
+def write(folder, **changes):
+    stage = {"name": "one", "patrol": {"episodes": 4, "lengths": [1]}, **changes.pop("stage", {})}
+    values = {"output": "run", "model": {"checkpoint": "somewhere"}, "stages": [stage], **changes}
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+def test_the_published_recipe_holds_the_published_values():
+    config = load_config(RECIPES / "flash_vstream_qwen_7b.yaml")
+    assert config.lora == LoraSettings(
+        rank=64,
+        alpha=32,
+        dropout=0.05,
+        language_targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        merger_targets=("mlp.0", "mlp.2"),
+        fully_trained=("lm_head",),
+    )
+    optimiser = config.optimiser
+    assert (optimiser.learning_rate, optimiser.schedule, optimiser.warmup) == (8e-4, "cosine", 0.01)
+    assert (optimiser.weight_decay, optimiser.adam_beta1, optimiser.adam_beta2) == (0.1, 0.9, 0.95)
+    (stage,) = config.stages
+    assert (stage.epochs, stage.steps, stage.batch, stage.accumulation, stage.tower) == (1, None, 1, 8, "frozen")
+    assert (stage.videos.fps, stage.videos.max_frames, stage.videos.max_pixels) == (1.0, 240, 4 * 224 * 224)
+    assert (config.max_tokens, config.gradient_checkpointing, config.precision) == (14_000, True, "bfloat16")
+    assert Path(config.deepspeed).name == "deepspeed_zero2.json"
+
+
+def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
+    config = load_config(RECIPES / "patrol.yaml")
+    longest = [max(stage.patrol.lengths) for stage in config.stages]
+    assert longest == sorted(longest)
+    assert (longest[0], longest[-1] >= 200) == (1, True)
+    taken = [range(data.first_seed, data.first_seed + data.episodes) for data in (s.patrol for s in config.stages)]
+    assert all(before.stop <= after.start for before, after in itertools.pairwise(taken))
+    assert taken[-1].stop <= 900_000
+    slots = config.model.scratch.csm_slots
+    assert all(max(s.patrol.lengths) <= slots for s in config.stages if s.tower == "trained")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, r"recipe\.yaml: unknown key 'colour'; known are output"),
+        ({"stage": {"patrol": {"episodes": 4, "lengths": [1], "size": 2}}}, r"stages\.0: patrol: unknown key 'size'"),
+        ({"seed": "one"}, r"seed is 'one' \(str\); it must be of type int"),
+        ({"seed": 1.5}, r"seed is 1\.5 \(float\); it must be of type int"),
+        ({"workers": True}, r"workers is True \(bool\); it must be of type int"),
+        ({"gradient_checkpointing": 1}, "it must be of type bool"),
+        ({"stages": {"name": "one"}}, "stages is a mapping; it must be a list"),
+        ({"stages": []}, "stages are named"),
+        ({"stage": {"tower": "melted"}}, "tower is 'melted'; it must be one of frozen, trained"),
+        ({"stage": {"patrol": None}}, "give one of videos and patrol"),
+        ({"stage": {"name": "../up"}}, "must be the name of a folder"),
+        ({"stage": {"patrol": {"episodes": 4}}}, "the key 'lengths' is missing"),
+        ({"model": {}}, "give one of checkpoint and scratch"),
+        ({"model": {"scratch": {"text_width": 250}}}, r"text_width is 250, text_heads 8; .* multiple"),
+        ({"optimiser": {"learning_rate": "fast"}}, "learning_rate is 'fast'"),
+        ({"optimiser": {"warmup": 1.0}}, "from 0 to below 1"),
+        ({"lora": {}, "stage": {"tower": "trained"}}, "with lora the ViT stays as it is"),
+        ({"attention": "flash_attention_2"}, "cannot take patrols"),
+        ({"max_tokens": 0}, "above 0"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_place(tmp_path, changes, message):
+    file = write(tmp_path, **changes)
+    with pytest.raises(TrainingError, match=message) as caught:
+        load_config(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_number_with_an_exponent_is_a_number(tmp_path):
+    file = write(tmp_path)
+    file.write_text(file.read_text() + "optimiser: {learning_rate: 8e-4}\n")
+    assert load_config(file).optimiser.learning_rate == 8e-4
+
+
+def test_values_can_be_set_from_outside(tmp_path):
+    sets = ["seed=7", "stages.0.steps=10", "optimiser.schedule=linear", "stages.0.patrol.lengths=[2, 3]"]
+    config = load_config(write(tmp_path), sets)
+    assert (config.seed, config.stages[0].steps, config.optimiser.schedule) == (7, 10, "linear")
+    assert config.stages[0].patrol.lengths == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "give key=value"),
+        ("stages.3.steps=1", "there is no 3 in a list"),
+        ("seeds=1", "unknown key 'seeds'"),
+        ("seed=[", "not valid YAML"),
+        ("output.folder=x", "has no keys"),
+    ],
+)
+def test_a_value_that_cannot_be_set_is_named(tmp_path, override, message):
+    with pytest.raises(TrainingError, match=message):
+        load_config(write(tmp_path), [override])
+
+
+def test_a_file_that_is_no_recipe_is_named(tmp_path):
+    with pytest.raises(TrainingError, match=r"absent\.yaml cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+    for text, message in (("a: [", "not valid YAML"), ("- 1", "keys and values are expected"), ("", "expected")):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(TrainingError, match=message):
+            load_config(tmp_path / "bad.yaml")

@@ -1,0 +1,76 @@
+import cv2
+import numpy as np
+import pytest
+
+from fvs_ros.stream.types import Frame
+from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.frames import find_video, read_frames, sample, sampled_indices
+
+
+def write_video(path, seconds, fps):
+    """A video whose brightness grows by 8 a second, in steps."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 64))
+    for index in range(round(seconds * fps)):
+        writer.write(np.full((64, 64, 3), 20 + 8 * (index // fps), np.uint8))
+    writer.release()
+    return path
+
+
+def brightness(frames):
+    return [round((float(frame.mean()) - 20) / 8) for frame in frames]
+
+
+def write_folder(path, count):
+    path.mkdir()
+    for index in range(count):
+        cv2.imwrite(str(path / f"{index}.png"), np.full((56, 56, 3), 20 + 8 * index, np.uint8))
+    return path
+
+
+def test_a_video_gives_a_frame_a_second(tmp_path):
+    frames = read_frames(write_video(tmp_path / "a.avi", 6, 10), 1.0, 240, "here")
+    assert brightness(frames) == [0, 1, 2, 3, 4, 5]
+    assert frames[0].shape == (64, 64, 3)
+    assert frames[0].dtype == np.uint8
+
+
+def test_a_folder_gives_each_frame_in_the_order_of_numbers_and_an_odd_one_twice(tmp_path):
+    assert brightness(read_frames(write_folder(tmp_path / "a", 11), 1.0, 240, "here")) == [*range(11), 10]
+
+
+def test_a_long_one_is_sampled_uniformly(tmp_path):
+    assert brightness(read_frames(write_folder(tmp_path / "a", 21), 1.0, 6, "here")) == [0, 4, 8, 12, 16, 20]
+
+
+@pytest.mark.parametrize(("count", "most"), [(2, 2), (3, 2), (3, 4), (240, 240), (241, 240), (1000, 240)])
+def test_indices_are_even_in_number_and_reach_from_first_to_last(count, most):
+    indices = sampled_indices(count, most)
+    assert len(indices) % 2 == 0
+    assert len(indices) <= most
+    assert (indices[0], indices[-1]) == (0, count - 1)
+    assert list(indices) == sorted(indices)
+
+
+def test_the_frame_nearest_to_each_second_is_taken():
+    stamps = (5.0, 5.6, 6.1, 6.9, 8.3)
+    frames = [Frame(round(stamp * 1e9), lambda: np.zeros(1)) for stamp in stamps]
+    assert [frame.stamp_ns / 1e9 for frame in sample(frames, 1.0)] == [5.0, 6.1, 6.9, 8.3]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_frames_are_refused(tmp_path, count):
+    with pytest.raises(TrainingError, match="here"):
+        read_frames(write_folder(tmp_path / "a", count), 1.0, 240, "here")
+
+
+def test_what_cannot_be_decoded_is_named(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match=r"here: .*a\.mp4"):
+        read_frames(tmp_path / "a.mp4", 1.0, 240, "here")
+
+
+def test_a_video_is_found_without_its_suffix(tmp_path):
+    (tmp_path / "v.1.mkv").touch()
+    assert find_video(tmp_path / "v.1", "here") == tmp_path / "v.1.mkv"
+    with pytest.raises(TrainingError, match=r"here: the video .* does not exist"):
+        find_video(tmp_path / "w", "here")

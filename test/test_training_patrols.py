@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from fvs_ros.training.config import PatrolData
+from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.patrol.errors import RenderError
+from fvs_ros.training.patrols import PatrolEpisodes, _renderer
+
+
+def patrols(**changes):
+    return PatrolEpisodes(PatrolData(**{"episodes": 6, "lengths": (8, 12), "questions": 6, "moments": 3, **changes}))
+
+
+def test_questions_come_at_moments_spread_over_the_episode():
+    episode = patrols().episode(1)
+    assert [moment.steps for moment in episode.moments] == [4, 8, 12]
+    assert len(episode.stamps_ns) == 24
+    assert np.diff(episode.stamps_ns).tolist() == [10**9] * 23
+    families = {conversation.family for moment in episode.moments for conversation in moment.conversations}
+    assert {"now", "recall"} <= families
+
+
+def test_lengths_take_turns():
+    source = patrols()
+    assert [source.length(index) for index in range(4)] == [8, 12, 8, 12]
+
+
+def test_an_episode_of_fewer_steps_than_moments_is_asked_after_each_step():
+    episode = patrols(lengths=(2,), dwell_s=(2, 2), drive=False).episode(0)
+    assert {moment.steps for moment in episode.moments} <= {1, 2}
+
+
+def test_seeds_tell_episodes_apart_and_repeat_them():
+    source = patrols()
+    assert source.episode(0) == patrols().episode(0)
+    assert source.episode(0).identity != source.episode(2).identity
+    assert patrols(first_seed=2).episode(0) == source.episode(2)
+
+
+def test_families_can_be_chosen():
+    episode = patrols(families=("now",)).episode(0)
+    assert {conversation.family for moment in episode.moments for conversation in moment.conversations} == {"now"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first_seed": 899_995}, "reach seed 900000; seeds from 900000 up are for tests"),
+        ({"families": ("now", "gossip")}, "families gossip are unknown"),
+        ({"rooms": 99}, "patrol: rooms is 99"),
+        ({"dwell_s": (9, 3)}, "patrol: dwell_s"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(TrainingError, match=message):
+        patrols(**changes)
+
+
+def test_frames_are_two_for_each_step():
+    try:
+        _renderer()
+    except RenderError as error:
+        pytest.skip(f"patrols cannot be drawn here: {error}")
+    frames = patrols(lengths=(2,)).frames(0)
+    assert [frame.shape for frame in frames] == [(112, 112, 3)] * 4

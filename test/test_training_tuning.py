@@ -1,0 +1,88 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import Qwen2VLForConditionalGeneration
+
+from fvs_ros.model.tiny import tiny_network_config
+from fvs_ros.training.config import LoraSettings
+from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.tuning import (
+    apply_lora,
+    load_trained_weights,
+    tower_fingerprint,
+    train_everything,
+    trained_in_float32,
+    trained_weights,
+)
+
+
+def network(dtype=torch.float32, **changes):
+    torch.manual_seed(0)
+    config = tiny_network_config()
+    for key, value in changes.items():
+        setattr(config, key, value)
+    return Qwen2VLForConditionalGeneration(config).to(dtype)
+
+
+def test_the_merger_is_trained_with_and_without_the_tower():
+    found = network()
+    for tower in (True, False):
+        train_everything(found, tower=tower)
+        assert found.model.visual.patch_embed.proj.weight.requires_grad == tower
+        assert found.model.visual.blocks[1].mlp.fc1.weight.requires_grad == tower
+        assert found.model.visual.merger.ln_q.weight.requires_grad
+        assert found.lm_head.weight.requires_grad
+
+
+def test_the_fingerprint_changes_with_the_tower_alone():
+    found = network()
+    before = tower_fingerprint(found)
+    with torch.no_grad():
+        found.lm_head.weight += 1
+        found.model.visual.merger.mlp[0].weight += 1
+    assert tower_fingerprint(found) == before
+    with torch.no_grad():
+        found.model.visual.blocks[0].norm1.bias[0] += 1e-3
+    assert tower_fingerprint(found) != before
+    assert isinstance(tower_fingerprint(network(torch.bfloat16)), str)
+
+
+def test_only_trained_weights_become_float32():
+    found = network(torch.bfloat16)
+    apply_lora(found, LoraSettings(rank=2))
+    trained_in_float32(found)
+    assert {weight.dtype for weight in trained_weights(found).values()} == {torch.float32}
+    assert found.model.language_model.layers[0].self_attn.q_proj.base_layer.weight.dtype == torch.bfloat16
+
+
+def test_targets_that_fit_nothing_are_named():
+    with pytest.raises(TrainingError, match="LoRA targets x_proj fit no linear layer"):
+        apply_lora(network(), LoraSettings(language_targets=("q_proj", "x_proj")))
+    with pytest.raises(TrainingError, match=r"model\.visual\.merger\.mlp\.7"):
+        apply_lora(network(), LoraSettings(merger_targets=("mlp.7",)))
+
+
+def test_an_lm_head_that_shares_its_weights_is_not_trained_alone():
+    with pytest.raises(TrainingError, match="shares its weights with the embeddings"):
+        apply_lora(network(tie_word_embeddings=True), LoraSettings())
+    apply_lora(network(tie_word_embeddings=True), LoraSettings(fully_trained=()))
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    found = network()
+    train_everything(found, tower=False)
+    weights = {name: weight.detach().clone() for name, weight in trained_weights(found).items()}
+    file = tmp_path / "weights.safetensors"
+    save_file({**weights, "lm_head.weight": weights["lm_head.weight"] + 1}, file)
+    load_trained_weights(found, file)
+    assert torch.equal(found.lm_head.weight, weights["lm_head.weight"] + 1)
+    save_file({**weights, "lm_head.weight": torch.zeros(2, 2)}, file)
+    with pytest.raises(TrainingError, match=r"holds lm_head\.weight as \(2, 2\)"):
+        load_trained_weights(found, file)
+    del weights["lm_head.weight"]
+    save_file(weights, file)
+    with pytest.raises(TrainingError, match=r"other weights than are trained here, lm_head\.weight among them"):
+        load_trained_weights(found, file)
+    file.write_bytes(b"")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        load_trained_weights(found, file)
