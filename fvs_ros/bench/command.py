@@ -69,7 +69,7 @@ def _print(machine: Machine, measures: Sequence[Measure], title: str) -> None:
         bound = "" if measure.target is None else f"{'>=' if measure.least else '<='}{measure.target:g}"
         verdict = {None: "", True: " [green]met[/]", False: " [red]MISSED[/]"}[measure.met]
         table.add_row(
-            f"{measure.name} ({measure.unit})",
+            measure.name if measure.unit == "x" else f"{measure.name} ({measure.unit})",
             *map(_short, (measure.median, measure.p95, measure.maximum, measure.floor, measure.ratio)),
             bound + verdict,
         )

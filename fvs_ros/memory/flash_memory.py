@@ -59,12 +59,7 @@ def build_memory(
         clusters = Clusters(rows, ones, index.float(), index)
     else:
         clusters = ordered_kmeans(rows, config.csm_slots, initial_rows=initial_rows, generator=generator)
-    if steps <= config.dam_slots:
-        slots, keyframes = index, index
-    else:
-        slots = largest_clusters(clusters.weights, config.dam_slots)
-        keyframes = nearest_steps(rows, clusters.centroids[slots])
-
+    slots, keyframes = _choose_keyframes(rows, clusters, config.dam_slots)
     count = clusters.weights.shape[0]
     return MemorySnapshot(
         grid=grid,
@@ -79,6 +74,15 @@ def build_memory(
         dam_slots=slots,
         dam_stamps_ns=start_ns[keyframes],
     )
+
+
+def _choose_keyframes(rows: Tensor, clusters: Clusters, count: int) -> tuple[Tensor, Tensor]:
+    """The slots that detail is kept of, and the step for each; every step as it comes if there are at most `count`."""
+    if rows.shape[0] <= count:
+        every = torch.arange(rows.shape[0], device=rows.device)
+        return every, every
+    slots = largest_clusters(clusters.weights, count)
+    return slots, nearest_steps(rows, clusters.centroids[slots])
 
 
 def _reduce_stamps(stamps: Tensor, clusters: Clusters, reduce: str) -> Tensor:
