@@ -1,12 +1,11 @@
 """Starts the stream node: `ros2 launch fvs_ros stream.launch.py model:=FOLDER image_topic:=/camera/image_raw`."""
 
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 FROM_FILE = "empty takes the value from params_file"
 

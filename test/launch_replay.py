@@ -19,12 +19,11 @@ import launch_testing.actions
 import launch_testing.asserts
 import launch_testing.util
 import rclpy
+from launch import LaunchDescription
 from launch.actions import IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage
-
-from launch import LaunchDescription
 
 sys.path.insert(0, str(Path(__file__).parent))
 from recordings import write_video

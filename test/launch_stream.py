@@ -11,11 +11,10 @@ from typing import Any
 import launch_testing
 import launch_testing.actions
 import launch_testing.asserts
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from node_harness import Client, write_talkative_checkpoint
-
-from launch import LaunchDescription
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "stream.launch.py"
 ARGUMENTS = {
