@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 # Before torch, OpenCV or rclpy start their threads, and for the processes that tests start. The models are tiny: more
 # threads cost more than they bring, and one gives the same sums bit for bit on every machine.
@@ -22,6 +23,12 @@ if os.environ.get("ROS_DISTRO") == "humble":
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from engines import MakeEngine
+    from fakes import FakeModel
+
+    from fvs_ros.stream.engine import StreamEngine
 
 SEED = 20240607
 NEEDS_ROS = "needs ROS 2 and the built interfaces: run it in the environment that `make setup` makes"
@@ -59,3 +66,27 @@ def ros_domain_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     with ros_domain() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         yield domain
+
+
+# The next three import when they are asked for: most tests need no torch.
+@pytest.fixture
+def model() -> FakeModel:
+    """A model that engines of tests run on."""
+    from fakes import FakeModel
+
+    return FakeModel()
+
+
+@pytest.fixture
+def make_engine(model: FakeModel) -> Iterator[MakeEngine]:
+    """Makes running engines on `model`."""
+    from engines import engine_maker
+
+    with engine_maker(model) as make:
+        yield make
+
+
+@pytest.fixture
+def engine(make_engine: MakeEngine) -> StreamEngine:
+    """A running engine on `model`."""
+    return make_engine()

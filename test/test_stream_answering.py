@@ -1,31 +1,14 @@
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from engines import MakeEngine, engine_maker, failure, feed, result
+from engines import MakeEngine, failure, feed, result
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, Gate, frame, pose_at
 
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, Frame
-
-
-@pytest.fixture
-def model() -> FakeModel:
-    return FakeModel()
-
-
-@pytest.fixture
-def make_engine(model: FakeModel) -> Iterator[MakeEngine]:
-    with engine_maker(model) as make:
-        yield make
-
-
-@pytest.fixture
-def engine(make_engine: MakeEngine) -> StreamEngine:
-    return make_engine()
 
 
 def test_an_answer_tells_what_it_was_given_from(engine: StreamEngine) -> None:

@@ -1,30 +1,13 @@
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from engines import MakeEngine, assert_adds_up, engine_maker, failure, feed
+from engines import MakeEngine, assert_adds_up, failure, feed
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import ErrorCode, Frame, ImageError, MemoryStatus, StreamStatistics
-
-
-@pytest.fixture
-def model() -> FakeModel:
-    return FakeModel()
-
-
-@pytest.fixture
-def make_engine(model: FakeModel) -> Iterator[MakeEngine]:
-    with engine_maker(model) as make:
-        yield make
-
-
-@pytest.fixture
-def engine(make_engine: MakeEngine) -> StreamEngine:
-    return make_engine()
 
 
 def test_an_engine_that_does_not_run_says_so(model: FakeModel) -> None:

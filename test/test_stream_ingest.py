@@ -1,33 +1,16 @@
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from engines import MakeEngine, assert_adds_up, engine_maker, failure, feed, result
+from engines import MakeEngine, assert_adds_up, failure, feed, result
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import AskOptions, ErrorCode, Frame, ImageError, MemoryStatus
-
-
-@pytest.fixture
-def model() -> FakeModel:
-    return FakeModel()
-
-
-@pytest.fixture
-def make_engine(model: FakeModel) -> Iterator[MakeEngine]:
-    with engine_maker(model) as make:
-        yield make
-
-
-@pytest.fixture
-def engine(make_engine: MakeEngine) -> StreamEngine:
-    return make_engine()
 
 
 def test_two_frames_make_a_step_and_a_single_newest_one_a_provisional_step(
