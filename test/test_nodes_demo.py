@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -64,8 +65,25 @@ def test_demo_passes_with_the_real_node(ros_domain_id: int) -> None:
         assert line in output
     assert output.count("first token after") == 4
     assert output.count("keyframe at") == 4
+    assert "answers right" not in output
     assert max(map(len, output.splitlines())) <= 80
     assert "\x1b" not in output
+    assert children_in_domain(ros_domain_id) == []
+
+
+@pytest.mark.slow
+def test_demo_asks_a_recordings_own_questions_and_prints_their_truth(ros_domain_id: int, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", 161)
+    first = {"id": "0", "t": 2.0, "question": "Where was the ball?", "answer": "kitchen", "family": "recall"}
+    second = {"id": "1", "t": 5.0, "question": "Was it red?", "choices": ["yes", "no"], "answer": 0, "family": "now"}
+    (bag / "questions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    process = demo("--bag", str(bag), "--domain", str(ros_domain_id))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert re.search(r"^truth +kitchen  wrong  \(recall\)$", output, re.MULTILINE)
+    assert re.search(r"^truth +yes  wrong  \(now\)$", output, re.MULTILINE)
+    assert "2 of 2 questions answered" in output
+    assert "0 of 2 answers right, 0%" in output
     assert children_in_domain(ros_domain_id) == []
 
 
@@ -230,6 +248,7 @@ def test_output_fits(width: int, terminal: bool) -> None:
         for _ in range(100):
             console.token("漢字 ab")
         console.end_tokens()
+        console.truth("\x1b[31ma red ball", right=False, family="recall")
         console.answer(fake_response(0, success=False, error_code=2, error_message="busy"), 0)
         console.closing(["done"], passed=False)
     lines = file.getvalue().replace("\r", "\n").splitlines()
@@ -241,4 +260,5 @@ def test_output_fits(width: int, terminal: bool) -> None:
     assert re.search(r" 0\.00 s +0\.00 to 0\.50 s +2", text)
     assert re.search(r" 29\.00 s +29\.00 to 29\.50 s +2", text)  # moments are spread over all of them
     assert "error 2: busy" in text
+    assert "\u00b7[31ma red ball  wrong  (recall)" in text
     assert "demo failed" in text

@@ -42,7 +42,8 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
     config = load_config(RECIPES / "patrol.yaml")
     longest = [max(stage.patrol.lengths) for stage in config.stages]
     assert longest == sorted(longest)
-    assert (longest[0], longest[-1] >= 200) == (1, True)
+    assert longest[0] <= 4
+    assert longest[-1] >= 200
     taken = [range(data.first_seed, data.first_seed + data.episodes) for data in (s.patrol for s in config.stages)]
     assert all(before.stop <= after.start for before, after in itertools.pairwise(taken))
     assert taken[-1].stop <= 900_000

@@ -1,14 +1,17 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from training_videos import TINY
 from transformers import Qwen2VLForConditionalGeneration
 
 from fvs_ros.model.tiny import tiny_network_config
-from fvs_ros.training.config import LoraSettings
+from fvs_ros.training.config import LoraSettings, ScratchConfig
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.tuning import (
     apply_lora,
     load_trained_weights,
+    rescale_words,
     tower_fingerprint,
     train_everything,
     trained_in_float32,
@@ -74,6 +77,23 @@ def test_frozen_words_leave_the_layers_alone_to_be_trained():
     trained = trained_weights(found)
     assert trained
     assert all(name.startswith(("model.language_model.layers.", "model.language_model.norm.")) for name in trained)
+
+
+def test_rescaled_words_leave_what_tokens_name_and_what_is_said():
+    checkpoint = new_checkpoint(ScratchConfig(**{**TINY, "tied_words": True}, rope_section=(6, 5, 5)), seed=0)
+    found = checkpoint.network
+    patches, hidden = torch.randn(8, 64), torch.randn(3, 64)
+
+    def named():
+        words = found.get_input_embeddings().weight
+        return found.model.visual.merger(patches) @ words.T, found.lm_head(found.model.language_model.norm(hidden))
+
+    with torch.no_grad():
+        before, length = named(), found.get_input_embeddings().weight.norm()
+        rescale_words(found, 8.0)
+        for one, other in zip(before, named(), strict=True):
+            torch.testing.assert_close(one, other)
+        assert found.get_input_embeddings().weight.norm() == 8 * length
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path):

@@ -22,6 +22,7 @@ TINY = {
     "csm_slots": 8,
     "dam_slots": 4,
     "vocabulary": "bytes",
+    "tied_words": False,
 }
 
 

@@ -7,6 +7,7 @@ patch feature.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,9 @@ class MemorySnapshot:
 
     def to(self, device: torch.device) -> MemorySnapshot:
         """This memory with its tensors on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **tensors)
 
     def features(self) -> Tensor:

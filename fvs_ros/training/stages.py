@@ -33,6 +33,7 @@ from fvs_ros.training.tuning import (
     ADAPTER_FOLDER,
     apply_lora,
     load_trained_weights,
+    rescale_words,
     tower_fingerprint,
     train_everything,
     trained_in_float32,
@@ -221,7 +222,7 @@ def training_arguments(config: TrainConfig, stage: StageConfig, folder: Path, st
         gradient_accumulation_steps=stage.accumulation,
         learning_rate=optimiser.learning_rate if stage.learning_rate is None else stage.learning_rate,
         lr_scheduler_type=stage.schedule or optimiser.schedule,
-        warmup_steps=math.ceil(optimiser.warmup * steps),
+        warmup_steps=math.ceil((optimiser.warmup if stage.warmup is None else stage.warmup) * steps),
         weight_decay=optimiser.weight_decay,
         adam_beta1=optimiser.adam_beta1,
         adam_beta2=optimiser.adam_beta2,
@@ -349,6 +350,7 @@ def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights
     if config.lora is None:
         train_everything(checkpoint.network, tower=stage.tower == "trained", words=stage.words == "trained")
         load_trained_weights(_Wrapped(checkpoint.network), weights)
+        rescale_words(checkpoint.network, stage.rescale_words)
     else:
         adapters = apply_lora(checkpoint.network, config.lora)
         trained_in_float32(checkpoint.network)

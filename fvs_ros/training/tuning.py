@@ -89,6 +89,17 @@ def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool, w
             parameter.requires_grad_(tower or not name.startswith(VISUAL))
 
 
+@torch.no_grad()
+def rescale_words(network: Qwen2VLForConditionalGeneration, factor: float) -> None:
+    """Multiplies the words' embeddings by a factor, and divides the merger's output and the output's norm by it.
+
+    The products of visual tokens and words, and the logits where output and embeddings are tied, stay what they are.
+    """
+    network.get_input_embeddings().weight.mul_(factor)
+    for parameter in (*network.model.visual.merger.mlp[-1].parameters(), network.model.language_model.norm.weight):
+        parameter.div_(factor)
+
+
 def trained_in_float32(network: nn.Module) -> None:
     """Makes trained weights float32: in bfloat16, 1 + 0.001 is 1, so that small steps would be lost."""
     for parameter in network.parameters():
