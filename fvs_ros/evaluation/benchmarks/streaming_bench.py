@@ -22,6 +22,8 @@ PARTS = ("real", "omni", "sqa", "proactive")
 OPTIONS = 4
 # The main setting shows this much before the question; "all context" everything.
 MAIN_CONTEXT_S = 60.0
+# A proactive question is put once a second, from the second after it was asked to this long after the right moment.
+PROACTIVE_POLL_AFTER_S = 4
 
 _INTRODUCTION = (
     "You are an advanced video question-answering AI assistant. You have been provided with {given} and a "
@@ -42,6 +44,12 @@ _PROACTIVE = (
     "need to carefully confirm whether the images content meet the conditions of the question, and then output the "
     "correct content.\n\nQuestion: {question}\n\nThe answer is:\n"
 )
+
+
+def proactive_poll(question: BenchmarkQuestion) -> str:
+    """What is asked every second of a proactive question, until the answer contains a yes; as published."""
+    ready = f'Is it the right time to output "{question.answer}"? You can only answer yes or no.'
+    return _PROACTIVE.format(question=f"{question.question} {ready}")
 
 
 def part_of(path: Path) -> str:
