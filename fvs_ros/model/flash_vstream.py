@@ -110,6 +110,7 @@ class FlashVStream:
         max_new_tokens: int,
         on_token: Callable[[str], None] = lambda piece: None,
         should_stop: Callable[[], bool] = lambda: False,
+        answer_prefix: str = "",
     ) -> str:
         """The greedy answer to a question about a memory; shorter if `should_stop` turns true on the way.
 
@@ -119,8 +120,10 @@ class FlashVStream:
             max_new_tokens: the answer's longest length.
             on_token: called with each piece of text as it is decoded; the pieces joined are the answer.
             should_stop: asked before every token and between chunks of the prefill.
+            answer_prefix: what the answer is made to begin with, `Best option: (` in the published evaluation; it is
+                no part of the text that comes back.
         """
-        prompt = self._prompts.build(question)
+        prompt = self._prompts.build(question, answer_prefix)
         prefix = self._answerer.prefix(snapshot, prompt.head, should_stop)
         if prefix is None:
             return ""
