@@ -1,4 +1,4 @@
-"""Finished answers: our `answers.jsonl`, Flash-VStream's result files and OVO-Bench's three-mode JSON."""
+"""Finished answers: our `answers.jsonl`, and the result files of Flash-VStream, OVO-Bench and StreamingBench."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fvs_ros.evaluation.benchmarks import ovo_bench
+from fvs_ros.evaluation.benchmarks import ovo_bench, streaming_bench
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.parsing import LETTERS, inline_options
@@ -151,9 +151,12 @@ _Row = tuple[Record, BenchmarkQuestion, Prediction]
 def _rows(path: Path) -> Iterator[_Row]:
     if not read_text(path).strip():
         raise DataError(path, "", "is empty, predictions expected")
-    three_modes = _three_modes(path)
-    if three_modes is not None:
-        yield from _ovo_bench_rows(three_modes)
+    whole = _whole(path)
+    if isinstance(whole, dict) and set(ovo_bench.TASKS) & set(whole):
+        yield from _ovo_bench_rows(Record(path, "", whole))
+        return
+    if isinstance(whole, list):
+        yield from _streaming_bench_rows(path)
         return
     for record in read_lines(path):
         if "pred" in record:
@@ -167,19 +170,12 @@ def _rows(path: Path) -> Iterator[_Row]:
             )
 
 
-def _three_modes(path: Path) -> Record | None:
-    """The whole file if it is OVO-Bench's JSON object."""
+def _whole(path: Path) -> Any:
+    """The file as one JSON value; None if it is none, as a file of several lines."""
     try:
-        value: Any = read_json(path)
+        return read_json(path)
     except DataError:
         return None
-    modes = set(ovo_bench.TASKS)
-    if not isinstance(value, dict) or not modes & set(value):
-        return None
-    record = Record(path, "", value)
-    if record.keys() != modes:
-        raise record.error(f"modes {', '.join(sorted(record.keys()))} found, {', '.join(sorted(modes))} expected")
-    return record
 
 
 def _answer_row(record: Record) -> _Row:
@@ -210,6 +206,9 @@ def _told(identity: str, text: str, answer: Answer | None) -> BenchmarkQuestion:
 
 
 def _ovo_bench_rows(file: Record) -> Iterator[_Row]:
+    modes = set(ovo_bench.TASKS)
+    if file.keys() != modes:
+        raise file.error(f"modes {', '.join(sorted(file.keys()))} found, {', '.join(sorted(modes))} expected")
     for mode in ovo_bench.TASKS:
         for record in file.records(mode):
             record = record.named(f"{record.item.lstrip(', ')}, id {record.identity()}")
@@ -239,6 +238,34 @@ def _ovo_bench_choice(record: Record, task: str, mode: str) -> _Row:
         mode=mode,
     )
     return record, question, Prediction(question.id, _response(record, "response"))
+
+
+def _streaming_bench_rows(path: Path) -> Iterator[_Row]:
+    """StreamingBench's output: its annotations, with what the model wrote in each question under the model's name."""
+    name = ""
+    for record, _, question in streaming_bench.located(path):
+        record = record.named(f"{record.item}, id {question.id}")
+        models = sorted(record.keys() - streaming_bench.FIELDS)
+        if len(models) > 1 or (models and name not in ("", models[0])):
+            raise record.error(f"answers of {' and '.join(sorted({*models, name} - {''}))}; keep those of one model")
+        name = name or "".join(models)
+        if models:
+            answered = _proactive if question.kind is AnswerKind.PROACTIVE else _written
+            yield record, question, answered(record, question.id, models[0])
+    if not name:
+        raise DataError(path, "", "holds no answers: no question has a field with a model's name")
+
+
+def _written(record: Record, identity: str, model: str) -> Prediction:
+    return Prediction(identity, _response(record, model))
+
+
+def _proactive(record: Record, identity: str, model: str) -> Prediction:
+    """The last answer of the dialogue, which is the output where the model said that it was time."""
+    history = record.record(model).records("dialog_history")
+    if not history:
+        return Prediction(identity, None)
+    return Prediction(identity, _response(history[-1], "content"), history[-1].number("time"))
 
 
 def _response(record: Record, key: str) -> str | None:

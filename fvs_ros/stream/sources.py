@@ -321,6 +321,11 @@ def _natural_key(path: Path) -> list[tuple[int, str]]:
 
 
 def read_image(path: Path) -> np.ndarray:
+    """An image file as RGB, uint8 [height, width, 3].
+
+    Raises:
+        ImageError: if it cannot be decoded.
+    """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ImageError("undecodable", f"{path} is no image that can be decoded; remove it or write it again")
