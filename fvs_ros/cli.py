@@ -55,13 +55,16 @@ def _parity(arguments: argparse.Namespace) -> int:
 
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.evaluation import score_command
+    from fvs_ros.evaluation import benchmark_command, score_command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    summary = "score finished predictions of a public benchmark, without a model"
-    score = commands.add_parser("score", help=summary, description=summary)
-    score_command.add_arguments(score)
-    score.set_defaults(evaluate=score_command.run)
+    for name, summary, module in (
+        ("benchmark", "answer a public benchmark in its published protocol, and score the answers", benchmark_command),
+        ("score", "score finished predictions of a public benchmark, without a model", score_command),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        module.add_arguments(command)
+        command.set_defaults(evaluate=module.run)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

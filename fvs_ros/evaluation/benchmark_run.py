@@ -88,7 +88,7 @@ def answer_shard(
     folder: Path,
     digest: str,
     answerer: WindowAnswerer,
-    on_rows: Callable[[Window, Sequence[AnswerRow]], None],
+    on_rows: Callable[[Window, Sequence[AnswerRow], bool], None],
 ) -> None:
     """Answers what is left of a process's share, and writes each answer down at once.
 
@@ -101,7 +101,7 @@ def answer_shard(
         folder: of the run, from `claim_folder`.
         digest: hash of its configuration.
         answerer: of the questions.
-        on_rows: told of each window's rows as they come, those that were there before first.
+        on_rows: told of each window's rows as they come; with True of those that were there before.
 
     Raises:
         DataError: if the folder's answers cannot be continued.
@@ -115,13 +115,13 @@ def answer_shard(
         }
         for place, window in shard.share(list(enumerate(work.windows))):
             before = [known[question.id] for question in window.questions if question.id in known]
-            on_rows(window, before)
+            on_rows(window, before, True)
             todo = [question for question in window.questions if question.id not in known]
             if not todo:
                 continue
             for row in _rows(work, place, window, todo, answerer):
                 answers.append(row)
-                on_rows(window, [row])
+                on_rows(window, [row], False)
 
 
 def _rows(

@@ -57,7 +57,7 @@ class ClipProtocol:
         max_new_tokens: an answer's longest length.
 
     Raises:
-        ValueError: for a number of frames that is odd or below 2.
+        ValueError: for a number of frames that is odd or below 2, or what the engine refuses of the rest.
     """
 
     max_frames: int = 240
@@ -68,6 +68,7 @@ class ClipProtocol:
     def __post_init__(self) -> None:
         if self.max_frames < FRAMES_PER_STEP or self.max_frames % FRAMES_PER_STEP:
             raise ValueError(f"max_frames is {self.max_frames}; a grid step is two frames, so give an even number")
+        StreamConfig(min_pixels=self.min_pixels, max_pixels=self.max_pixels, max_new_tokens=self.max_new_tokens)
 
 
 class ClipAnswerer:

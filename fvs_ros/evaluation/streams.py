@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
@@ -28,12 +28,22 @@ class StreamProtocol:
         fps: frames kept per second.
         min_pixels, max_pixels: bounds on a processed frame's area.
         max_new_tokens: an answer's longest length.
+
+    Raises:
+        ValueError: for settings that the engine refuses.
     """
 
     fps: float = StreamConfig.fps
     min_pixels: int = StreamConfig.min_pixels
     max_pixels: int = StreamConfig.max_pixels
     max_new_tokens: int = StreamConfig.max_new_tokens
+
+    def __post_init__(self) -> None:
+        self.config()
+
+    def config(self) -> StreamConfig:
+        """The engine's settings."""
+        return StreamConfig(**asdict(self), question_characters=_QUESTION_CHARACTERS)
 
 
 class StreamAnswerer:
@@ -42,20 +52,10 @@ class StreamAnswerer:
     Args:
         model: encodes and answers.
         protocol: how videos are streamed.
-
-    Raises:
-        ValueError: for settings that the engine refuses.
     """
 
     def __init__(self, model: StreamModel, protocol: StreamProtocol) -> None:
-        config = StreamConfig(
-            fps=protocol.fps,
-            min_pixels=protocol.min_pixels,
-            max_pixels=protocol.max_pixels,
-            max_new_tokens=protocol.max_new_tokens,
-            question_characters=_QUESTION_CHARACTERS,
-        )
-        self._run = StreamRun(model, RunOptions(stream=config))
+        self._run = StreamRun(model, RunOptions(stream=protocol.config()))
 
     def answers(self, window: Window, media: Media, questions: Sequence[BenchmarkQuestion]) -> Iterator[AnswerRow]:
         """One row a question, in the order in which they are asked.
