@@ -101,7 +101,7 @@ def _seconds(question: object) -> list[float]:
     return [start, (start + end) / 2, end, end + 0.5]
 
 
-def mp4(path: Path, frames: int = 40) -> Path:
-    """A video at 10 frames per second under that name, whatever its suffix."""
-    written = write_video(path.with_suffix(".avi"), frames=frames, fps=10.0)
+def mp4(path: Path, frames: int = 16, fps: float = 4.0) -> Path:
+    """A video under that name, whatever its suffix."""
+    written = write_video(path.with_suffix(".avi"), frames=frames, fps=fps)
     return written.rename(path)
