@@ -72,6 +72,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _declare_chat(parser: argparse.ArgumentParser) -> None:
+    from fvs_ros.chat import command
+
+    command.add_arguments(parser)
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from fvs_ros.chat import command
+
+    return command.run(arguments)
+
+
 def _declare_extract_frames(parser: argparse.ArgumentParser) -> None:
     from fvs_ros.evaluation import extract_frames
 
@@ -129,6 +141,7 @@ COMMANDS = (
         _declare_parity,
         _parity,
     ),
+    Command("chat", "ask about a video, a camera or a bag while it plays", _declare_chat, _chat),
     Command("evaluate", "score answers to timed questions and public benchmarks", _declare_evaluate, _evaluate),
     Command("extract-frames", "turn videos into folders of JPEG files", _declare_extract_frames, _extract_frames),
     Command("bench", "measure speed and memory on this machine, beside targets and floors", _declare_bench, _bench),
