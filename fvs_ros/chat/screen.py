@@ -92,7 +92,6 @@ class Screen:
 
     def __init__(self, console: Console, editor: LineEditor | None) -> None:
         self._console = console
-        self._console.width = min(console.width, WIDEST)
         self._editor = editor
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._column = 0
@@ -108,6 +107,11 @@ class Screen:
         if self._live is not None:
             self._live.update("", refresh=True)
             self._live.stop()
+
+    @property
+    def _width(self) -> int:
+        """Columns to use: those of the terminal as it is now, which a person may resize."""
+        return min(self._console.width, WIDEST)
 
     def note(self, text: str, style: str = "dim") -> None:
         """A line about what happens."""
@@ -125,7 +129,7 @@ class Screen:
         if self._live is not None:
             return
         piece = printable(piece)
-        if self._column + cell_len(piece) > self._console.width:
+        if self._column + cell_len(piece) > self._width:
             self._console.print(f"\n{'':<{_INDENT}}", end="")
             self._column = _INDENT
         self._column += cell_len(piece)
@@ -168,7 +172,7 @@ class Screen:
         self._row(clock_text(asked_s), Text(printable(question), style="bold"))
 
     def _row(self, name: str, value: Text) -> None:
-        for index, line in enumerate(value.wrap(self._console, self._console.width - _INDENT)):
+        for index, line in enumerate(value.wrap(self._console, self._width - _INDENT)):
             title = "" if index else name
             self._console.print(Text.assemble((f"{title:<{_INDENT}}", "bold cyan"), line), soft_wrap=True)
 
@@ -199,7 +203,7 @@ class Screen:
     def _running(self, asked_s: float, question: str, answer: str) -> list[Text]:
         """The newest lines of a running answer, as many as there is room for."""
         room = max(1, self._console.height - _LINES_BELOW)
-        lines = Text(printable(answer) + "\u2588", style="green").wrap(self._console, self._console.width - _INDENT)
+        lines = Text(printable(answer) + "\u2588", style="green").wrap(self._console, self._width - _INDENT)
         heading = Text.assemble((f"{clock_text(asked_s):<{_INDENT}}", "bold cyan"), (printable(question), "bold"))
         heading.no_wrap, heading.overflow = True, "ellipsis"
         shown = list(lines)[-room:]
@@ -207,7 +211,7 @@ class Screen:
 
     def _prompt(self, editor: LineEditor) -> Text:
         """The typed line, scrolled so that the cursor is seen."""
-        width = self._console.width - len(_PROMPT) - 1
+        width = self._width - len(_PROMPT) - 1
         text, cursor = printable(editor.text) + " ", editor.cursor
         first = 0
         while cell_len(text[first : cursor + 1]) > width:
