@@ -31,6 +31,7 @@ class AnswerRow:
         first_token_s: from the question to the first token, seconds.
         total_s: from the question to the last token, seconds.
         config: hash of the configuration that gave the answer, empty where unknown.
+        error: why there is no response, empty where there is one.
     """
 
     id: str
@@ -41,6 +42,7 @@ class AnswerRow:
     first_token_s: float | None = None
     total_s: float | None = None
     config: str = ""
+    error: str = ""
 
     def to_json(self) -> str:
         """The row as one line, without what is not known."""
@@ -69,6 +71,7 @@ class AnswerRow:
             first_token_s=record.optional("first_token_s", record.number),
             total_s=record.optional("total_s", record.number),
             config=record.optional("config", record.text) or "",
+            error=record.optional("error", record.text) or "",
         )
 
 
@@ -107,11 +110,16 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFile:
     Shards are joined. A question answered twice is an error, unless both answers are the same.
 
     Raises:
-        DataError: for a file or a row that has no known form, or two different answers to one question.
+        DataError: for a file or a row that has no known form, two different answers to one question, or answers of
+            two configurations.
     """
     rows: dict[str, tuple[Record, BenchmarkQuestion, Prediction]] = {}
+    configured: Record | None = None
     for path in paths:
         for record, question, prediction in _rows(path):
+            if "config" in record:
+                configured = configured or record
+                _check_same_config(configured, record)
             before = rows.get(question.id)
             if before is None:
                 rows[question.id] = (record, question, prediction)
@@ -127,6 +135,14 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFile:
         questions=[question for _, question, _ in rows.values()],
         rows={identity: record for identity, (record, _, _) in rows.items()},
     )
+
+
+def _check_same_config(first: Record, record: Record) -> None:
+    if record.raw("config") != first.raw("config"):
+        raise record.error(
+            f"made with config {record.raw('config')!r} here and {first.raw('config')!r} in {first.file}, "
+            f"{first.item}; score one run at a time"
+        )
 
 
 _Row = tuple[Record, BenchmarkQuestion, Prediction]
