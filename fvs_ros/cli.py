@@ -55,13 +55,17 @@ def _parity(arguments: argparse.Namespace) -> int:
 
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.evaluation import replay_command, score_command
+    from fvs_ros.evaluation import patrol_command, replay_command, score_command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     summary = "replay a recording with timed questions, and score the answers"
     replay = commands.add_parser("replay", help=summary, description=summary)
     replay_command.add_arguments(replay)
     replay.set_defaults(evaluate=replay_command.run)
+    summary = "answer questions about robot patrols that were never trained on, and score the answers"
+    patrol = commands.add_parser("patrol", help=summary, description=summary)
+    patrol_command.add_arguments(patrol)
+    patrol.set_defaults(evaluate=patrol_command.run)
     summary = "score finished predictions of a public benchmark, without a model"
     score = commands.add_parser("score", help=summary, description=summary)
     score_command.add_arguments(score)

@@ -27,6 +27,7 @@ COLOURS = {
     "question-only": "#999999",
     "csm-only": "#56b4e9",
     "dam-only": "#cc79a7",
+    "guess": "#c9ced6",
 }
 _LAST_COLOUR = "#d55e00"
 RIGHT, WRONG, UNKNOWN = "#009e73", "#d55e00", "#8a8f98"

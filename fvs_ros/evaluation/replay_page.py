@@ -10,6 +10,7 @@ from fvs_ros.evaluation.evaluation_report import EvaluationReport, Latency
 from fvs_ros.evaluation.grading import grade
 from fvs_ros.evaluation.groups import AGE, ALL, CORRECT, FAMILY, Gain, GroupTable
 from fvs_ros.evaluation.plots import accuracy_plot, gain_plot, latency_plot, memory_plot, timeline_plot
+from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.replay import ReplayResult
 from fvs_ros.evaluation.views import MEMORY
@@ -69,17 +70,29 @@ def page(report: EvaluationReport, result: ReplayResult, latency: Sequence[Laten
     }
     parts = [
         _heading(report, result),
-        _tiles(report, result, latency),
+        _tiles(_score_tiles(report, latency) + _memory_tiles(result)),
         _section("The stream", timeline_plot(result, right, "timeline")),
         *accuracy_sections(report),
-        _section(
-            "Latency",
-            latency_plot([(view, list(rows.values())) for view, rows in result.answers.items()], "latency")
-            + _latency_table(latency),
-        ),
+        _latency_section(result.answers, latency),
         _section("Memory over time", memory_plot(result, "memory")),
         tables_section(report),
         _answers_section(report, result, right),
+    ]
+    return html_page(report.title, parts)
+
+
+def summary_page(
+    report: EvaluationReport, answers: Mapping[str, Mapping[str, AnswerRow]], latency: Sequence[Latency]
+) -> str:
+    """The page of an evaluation over many recordings."""
+    notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
+    facts = f"{report.questions} questions; model {escape(str(report.settings.get('weights', '')))}"
+    parts = [
+        f"<h1>{escape(report.title)}</h1><p>{facts}</p>{notes}",
+        _tiles(_score_tiles(report, latency)),
+        *accuracy_sections(report),
+        _latency_section(answers, latency),
+        tables_section(report),
     ]
     return html_page(report.title, parts)
 
@@ -136,7 +149,8 @@ def _heading(report: EvaluationReport, result: ReplayResult) -> str:
     return f"<h1>{escape(report.title)}</h1><p>{facts}</p>{notes}"
 
 
-def _tiles(report: EvaluationReport, result: ReplayResult, latency: Sequence[Latency]) -> str:
+def _score_tiles(report: EvaluationReport, latency: Sequence[Latency]) -> list[tuple[str, str]]:
+    """What is correct from each view, and how soon the memory answers: a figure and a line about it."""
     tiles = []
     table = report.table(CORRECT.name, ALL)
     for view in report.views if table is not None else ():
@@ -147,15 +161,25 @@ def _tiles(report: EvaluationReport, result: ReplayResult, latency: Sequence[Lat
         tiles.append((text, f"correct, {view}{interval}"))
     first = next((one for one in latency if one.view == MEMORY.name), None)
     if first is not None:
-        tiles.append(
-            (f"{first.first_token_p50_s:.2f} s", f"to the first token, median; p95 {first.first_token_p95_s:.2f} s")
-        )
-    if result.memory:
-        tiles.append((f"{result.memory[-1].bytes / 1e6:.1f} MB", f"memory, {result.memory[-1].steps} steps seen"))
-    shown_tiles = "".join(
-        f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in tiles
-    )
-    return f'<div class="tiles">{shown_tiles}</div>'
+        slow = f"to the first token, median; p95 {first.first_token_p95_s:.2f} s"
+        tiles.append((f"{first.first_token_p50_s:.2f} s", slow))
+    return tiles
+
+
+def _memory_tiles(result: ReplayResult) -> list[tuple[str, str]]:
+    if not result.memory:
+        return []
+    return [(f"{result.memory[-1].bytes / 1e6:.1f} MB", f"memory, {result.memory[-1].steps} steps seen")]
+
+
+def _tiles(tiles: Iterable[tuple[str, str]]) -> str:
+    cells = (f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in tiles)
+    return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def _latency_section(answers: Mapping[str, Mapping[str, AnswerRow]], latency: Sequence[Latency]) -> str:
+    plot = latency_plot([(view, list(rows.values())) for view, rows in answers.items()], "latency")
+    return _section("Latency", plot + _latency_table(latency))
 
 
 def _section(title: str, content: str) -> str:
