@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -173,6 +174,8 @@ class _Worker:
         from fvs_ros.training.patrol.render import PatrolRenderer
 
         self._renderer = PatrolRenderer(FRAME_SIZE)
+        # Left to the interpreter's end, it would be freed after what frees it.
+        atexit.register(self._renderer.close)
         self._model = load()
         self._options = options
         self._plan = plan

@@ -174,7 +174,8 @@ def _report(
     from fvs_ros.evaluation.replay_page import summary_page
 
     asked = [(seed, question) for seed, some in questions.items() for question in some]
-    guesses = {row.id: row for row in guessed(plan, [question for _, question in asked])}
+    with console.status("guessing from the words alone"):
+        guesses = {row.id: row for row in guessed(plan, [question for _, question in asked])}
     views = [*rows, GUESS]
     by_view = {**rows, GUESS: guesses}
     outcomes = [
