@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.stream.config import StreamConfig
@@ -18,13 +18,19 @@ EMBEDDED = "embedded"
 _DEFAULTS = StreamConfig()
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the model, how it takes frames in and what it is compared with; loads no heavy library."""
-    embedded = importlib.util.find_spec("fvs_ros.model.embedded") is not None
+def add_model_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    """Declares the model, how it takes frames in and what it is compared with; loads no heavy library.
+
+    Args:
+        parser: gets the arguments.
+        optional: whether there is work without a model.
+    """
+    # Looked for as a file: to find a module its package would be imported, with all that it needs.
+    embedded = any(Path(__file__).parents[1].glob("model/embedded*"))
     parser.add_argument(
         "--model",
         metavar="M",
-        required=not embedded,
+        required=not embedded and not optional,
         default=EMBEDDED if embedded else None,
         help="checkpoint, a folder or a hub name" + (" (default: the embedded one)" if embedded else ""),
     )
