@@ -55,10 +55,16 @@ def _parity(arguments: argparse.Namespace) -> int:
 
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.evaluation import benchmark_command, score_command
+    from fvs_ros.evaluation import benchmark_command, patrol_command, replay_command, score_command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary, module in (
+        ("replay", "replay a recording with timed questions, and score the answers", replay_command),
+        (
+            "patrol",
+            "answer questions about robot patrols that were never trained on, and score the answers",
+            patrol_command,
+        ),
         ("benchmark", "answer a public benchmark in its published protocol, and score the answers", benchmark_command),
         ("score", "score finished predictions of a public benchmark, without a model", score_command),
     ):

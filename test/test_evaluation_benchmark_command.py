@@ -158,7 +158,7 @@ def test_a_model_that_was_trained_on_is_another_one(tmp_path, evaluate, capsys):
     assert evaluate("egoschema", data, model=model) == 0
     write_tiny_checkpoint(model, seed=1, memory=config)
     assert evaluate("egoschema", data, model=model) == 1
-    assert "holds a run with model" in capsys.readouterr().err
+    assert "holds a run with weights" in capsys.readouterr().err
 
 
 def test_a_missing_video_is_named_before_a_model_is_loaded(tmp_path, evaluate, capsys):

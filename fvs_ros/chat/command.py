@@ -9,6 +9,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
+
 if TYPE_CHECKING:
     from fvs_ros.chat.player import Cue
     from fvs_ros.stream.live import LiveSource
@@ -22,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="video file, folder of images, bag, camera (0 or /dev/video0), or address (rtsp://host/path)",
     )
-    parser.add_argument("--model", required=True, help="checkpoint: a folder or a hub name")
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--ask",
         metavar="SECONDS:QUESTION",
@@ -36,8 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=_positive, default=1.0, help="speed of a recording (default 1)")
     parser.add_argument("--fps", type=_positive, help="frames kept per second of stream (default 1)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest length (default 128)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default auto)")
 
 
 def parse_cue(text: str) -> Cue:
@@ -112,7 +112,6 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     from fvs_ros.chat.player import Player
     from fvs_ros.chat.screen import Screen
     from fvs_ros.chat.session import Chat
-    from fvs_ros.model.flash_vstream import FlashVStream
     from fvs_ros.stream.config import StreamConfig
     from fvs_ros.stream.engine import StreamEngine
 
@@ -121,7 +120,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     console = Console(highlight=False)
     typed = interactive and sys.stdin.isatty() and console.is_terminal
     editor = LineEditor() if typed else None
-    model = FlashVStream.load(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    model = load_model(arguments)
     with ExitStack() as stack:
         engine = stack.enter_context(StreamEngine(model, config))
         chat = Chat(engine, model.memory_config, arguments.max_new_tokens)

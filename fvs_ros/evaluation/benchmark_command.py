@@ -10,7 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fvs_ros.evaluation.model_arguments import model_settings
 from fvs_ros.evaluation.score_command import NAMES
+from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
 
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmark_run import WindowAnswerer, Work
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", required=True, type=Path, help="annotations and frames or videos, as published"
     )
-    parser.add_argument("--model", required=True, help="checkpoint: a folder or a hub name")
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -39,8 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="where answers.jsonl and report.json go; resumed if there",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default auto)")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of a clip, even (default: 240, as published)")
     parser.add_argument("--fps", type=float, help="frames kept per second of a stream (default: 1, as published)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="of a frame (default: 4 * 224 * 224, as published)")
@@ -77,20 +77,20 @@ def _run(arguments: argparse.Namespace, shard: Shard) -> int:
     from fvs_ros.evaluation.answers import claim_folder
     from fvs_ros.evaluation.benchmark_run import Work, join
     from fvs_ros.evaluation.windows import annotation_files, context_of, read_questions_of, windows
-    from fvs_ros.model.flash_vstream import FlashVStream
 
     name, data = arguments.benchmark, arguments.data
     context_s, protocol = context_of(name, arguments.context), _protocol(arguments)
     annotations = annotation_files(name, data)
     questions = read_questions_of(name, data, annotations)
     work = Work.plan(name, data, questions, windows(questions, context_s), arguments.allow_missing)
-    model = FlashVStream.load(arguments.model, device=_device(arguments.device), dtype=arguments.dtype)
+    arguments.device = _device(arguments.device)
+    model = load_model(arguments)
     settings = {
         "benchmark": name,
         "questions": work.digest(),
-        "model": model.fingerprint(),
         "context_s": context_s,
         **asdict(protocol),
+        **model_settings(model),
     }
     digest = claim_folder(arguments.out, settings)
     _answer(work, shard, arguments.out, digest, _answerer(model, protocol))

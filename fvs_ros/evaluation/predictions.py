@@ -16,6 +16,7 @@ from fvs_ros.evaluation.parsing import LETTERS, inline_options
 from fvs_ros.evaluation.records import Record, read_json, read_lines, read_text
 
 Answer = int | bool | float | str | tuple[float, ...]
+_MOMENT_NUMBERS = 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class AnswerRow:
         total_s: from the question to the last token, seconds.
         config: hash of the configuration that gave the answer, empty where unknown.
         error: why there is no response, empty where there is one.
+        memory_version: of the memory that was read.
+        memory_steps: grid steps that it had seen.
+        moments: keyframes that the model had in front of it: `[stamp, start, end, weight, relevance]`, the first three
+            in nanoseconds, relevance -1 where moments are not ranked.
+        prefilled: whether the memory had been read for an earlier question, so that the first token came sooner.
     """
 
     id: str
@@ -43,6 +49,10 @@ class AnswerRow:
     total_s: float | None = None
     config: str = ""
     error: str = ""
+    memory_version: int | None = None
+    memory_steps: int | None = None
+    moments: tuple[tuple[float, ...], ...] | None = None
+    prefilled: bool | None = None
 
     def to_json(self) -> str:
         """The row as one line, without what is not known."""
@@ -72,7 +82,21 @@ class AnswerRow:
             total_s=record.optional("total_s", record.number),
             config=record.optional("config", record.text) or "",
             error=record.optional("error", record.text) or "",
+            memory_version=record.optional("memory_version", record.integer),
+            memory_steps=record.optional("memory_steps", record.integer),
+            moments=record.optional("moments", lambda key: _moments(record, key)),
+            prefilled=record.optional("prefilled", record.boolean),
         )
+
+
+def _moments(record: Record, key: str) -> tuple[tuple[float, ...], ...]:
+    """Five numbers a moment; integers stay integers, because a stamp in a float would lose its nanoseconds."""
+    for value in record.items(key):
+        numbers = value if isinstance(value, list) else []
+        right = [isinstance(part, int | float) and not isinstance(part, bool) for part in numbers]
+        if len(right) != _MOMENT_NUMBERS or not all(right):
+            raise record.error(f"field {key!r} holds {value}, [stamp, start, end, weight, relevance] expected")
+    return tuple(tuple(value) for value in record.items(key))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class RunProgress:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            _Rate(),
+            RateColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -84,11 +84,12 @@ class RunProgress:
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Rate(ProgressColumn):
+class RateColumn(ProgressColumn):
     """Items per second, or seconds per item where that reads better."""
 
     def render(self, task: Task) -> Text:
+        """See `ProgressColumn.render`."""
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="progress.data.speed")
