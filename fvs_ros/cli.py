@@ -55,7 +55,7 @@ def _parity(arguments: argparse.Namespace) -> int:
 
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.evaluation import benchmark_command, patrol_command, replay_command, score_command
+    from fvs_ros.evaluation import benchmark_command, export_command, patrol_command, replay_command, score_command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, summary, module in (
@@ -66,6 +66,7 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
             patrol_command,
         ),
         ("benchmark", "answer a public benchmark in its published protocol, and score the answers", benchmark_command),
+        ("export", "write a public benchmark as bags with timed questions", export_command),
         ("score", "score finished predictions of a public benchmark, without a model", score_command),
     ):
         command = commands.add_parser(name, help=summary, description=summary)

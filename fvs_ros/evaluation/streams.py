@@ -105,9 +105,8 @@ def media_frames(media: Media, start_s: float, end_s: float) -> Iterator[Frame]:
             if start_s <= time_s <= end_s:
                 yield Frame(round(time_s * 1e9), partial(read_image, path))
         return
-    end_ns = round(end_s * 1e9)
     for frame in VideoSource(media.video).frames(start_s):
-        if frame.stamp_ns > end_ns:
+        if frame.stamp_ns > end_s * 1e9:
             return
         yield frame
 
