@@ -61,7 +61,7 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
     summary = "replay a recording with timed questions, and score the answers"
     replay = commands.add_parser("replay", help=summary, description=summary)
     replay_command.add_arguments(replay)
-    replay.set_defaults(evaluate=replay_command.run)
+    replay.set_defaults(evaluate=_evaluate_replay)
     summary = "answer questions about robot patrols that were never trained on, and score the answers"
     patrol = commands.add_parser("patrol", help=summary, description=summary)
     patrol_command.add_arguments(patrol)
@@ -70,6 +70,21 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
     score = commands.add_parser("score", help=summary, description=summary)
     score_command.add_arguments(score)
     score.set_defaults(evaluate=score_command.run)
+
+
+def _evaluate_replay(arguments: argparse.Namespace) -> int:
+    from fvs_ros.evaluation import replay_command
+
+    if not arguments.live:
+        return replay_command.run(arguments)
+    try:
+        from fvs_ros.nodes.evaluate_form import live_form
+    except ImportError as error:
+        print(
+            f"fvs evaluate replay: --live needs ROS 2 and the built interfaces ({error}): make setup", file=sys.stderr
+        )
+        return 1
+    return replay_command.run(arguments, live_form)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

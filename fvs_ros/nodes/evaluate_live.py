@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -264,8 +264,8 @@ class _Live:
             return int(self._counters.get(key, 0)) - int(self._before.get(key, 0))
 
         reasons = {key.removeprefix("rejected: "): grown(key) for key in self._counters if key.startswith("rejected: ")}
-        self.result.statistics = StreamStatistics(
-            rejected={reason: count for reason, count in sorted(reasons.items()) if count},
+        self.result.statistics = replace(
+            StreamStatistics(rejected={reason: count for reason, count in sorted(reasons.items()) if count}),
             **{name: grown(key) for name, key in _COUNTERS.items()},
         )
 
