@@ -58,8 +58,11 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
     from fvs_ros.evaluation import benchmark_command, export_command, patrol_command, replay_command, score_command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    summary = "replay a recording with timed questions, and score the answers"
+    replay = commands.add_parser("replay", help=summary, description=summary)
+    replay_command.add_arguments(replay)
+    replay.set_defaults(evaluate=_evaluate_replay)
     for name, summary, module in (
-        ("replay", "replay a recording with timed questions, and score the answers", replay_command),
         (
             "patrol",
             "answer questions about robot patrols that were never trained on, and score the answers",
@@ -72,6 +75,21 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, help=summary, description=summary)
         module.add_arguments(command)
         command.set_defaults(evaluate=module.run)
+
+
+def _evaluate_replay(arguments: argparse.Namespace) -> int:
+    from fvs_ros.evaluation import replay_command
+
+    if not arguments.live:
+        return replay_command.run(arguments)
+    try:
+        from fvs_ros.nodes.evaluate_form import live_form
+    except ImportError as error:
+        print(
+            f"fvs evaluate replay: --live needs ROS 2 and the built interfaces ({error}): make setup", file=sys.stderr
+        )
+        return 1
+    return replay_command.run(arguments, live_form)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fakes import CHANNELS, GRID
@@ -95,6 +97,23 @@ def test_the_last_frames_stand_at_their_true_times():
     assert shown.csm_start_ns.tolist() == [36, 38]
     # The stream is longer than the horizon of 12, and rescaled onto it as the memory is.
     assert memory_positions(shown, 0, CONFIG.horizon)[0, [0, GRID.dam_tokens]].tolist() == [10, 11]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6, 31])
+def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps):
+    config = replace(CONFIG, window_slots=2)
+    stream = features(steps)
+    kept = StepHistory([UNIFORM, LAST4], GRID, config)
+    for index, (high, low) in enumerate(zip(stream.high, stream.low, strict=True)):
+        kept.add(high, low, 2 * index, 2 * index + 1)
+    memory = build_memory(stream, GRID, config, generator=torch.Generator().manual_seed(0))
+    for shown in (kept.uniform(), kept.last(4)):
+        assert torch.equal(shown.window, stream.high[-2:])
+        assert torch.equal(shown.window_steps, memory.window_steps)
+    assert kept.uniform().tokens == memory.tokens
+    for name in ("csm-only", "dam-only", "question-only"):
+        assert show(View.parse(name), memory, kept).window.shape[0] == 0
+    assert show(MEMORY, memory, kept) is memory
 
 
 def test_steps_are_kept_only_for_views_that_need_them():

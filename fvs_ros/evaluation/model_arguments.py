@@ -79,5 +79,6 @@ def model_settings(model: FlashVStream) -> dict[str, object]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "csm_slots": sizes.csm_slots,
         "dam_slots": sizes.dam_slots,
+        "window_slots": sizes.window_slots,
         "horizon": sizes.horizon,
     }

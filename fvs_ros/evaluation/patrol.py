@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -171,11 +170,9 @@ class _Worker:
     """A model and a renderer, made for the first episode and kept for the next ones."""
 
     def __init__(self, load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> None:
-        from fvs_ros.training.patrol.render import PatrolRenderer
+        from fvs_ros.training.patrol.render import shared_renderer
 
-        self._renderer = PatrolRenderer(FRAME_SIZE)
-        # Left to the interpreter's end, it would be freed after what frees it.
-        atexit.register(self._renderer.close)
+        self._renderer = shared_renderer(FRAME_SIZE)
         self._model = load()
         self._options = options
         self._plan = plan

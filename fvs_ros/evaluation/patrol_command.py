@@ -153,7 +153,7 @@ _MODEL_ARGUMENTS = ("model", "device", "dtype")
 def _progress(console: Console) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fvs_ros.evaluation.replay import RateColumn
+    from fvs_ros.evaluation.progress import RateColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), RateColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)

@@ -206,7 +206,8 @@ def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: st
     def seconds(stamp_ns: float) -> float:
         return (stamp_ns - result.start_ns) / 1e9
 
-    with _figure(8.2, 1.6 + 0.09 * len(questions) + 0.07 * len(keyframes)) as (axes, made):
+    # Rows of a tenth of an inch, closer together where there are hundreds.
+    with _figure(8.2, 1.6 + min(0.09 * len(questions), 5.5) + min(0.07 * len(keyframes), 2.1)) as (axes, made):
         row = 0.0
         for stamp, start, end, *_ in keyframes:
             axes.plot([seconds(start), seconds(end)], [row, row], color=COLOURS["csm-only"], linewidth=1.6, alpha=0.6)

@@ -72,6 +72,22 @@ class ReplayResult:
     resident: tuple[tuple[float, int], ...]
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """A replay with what its report tells about it.
+
+    Attributes:
+        settings: what the answers depend on.
+        timings: what was measured with a clock.
+        notes: what a reader must know.
+    """
+
+    result: ReplayResult
+    settings: Mapping[str, object]
+    timings: Mapping[str, object]
+    notes: Sequence[str]
+
+
 def on_recording_clock(questions: Sequence[TimedQuestion], start_ns: int) -> list[TimedQuestion]:
     """The questions with absolute stamps; those relative to the first frame, at `start_ns`, are moved."""
     return [

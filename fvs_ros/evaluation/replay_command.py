@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fvs_ros.evaluation.model_arguments import add_model_arguments, model_settings, run_options
 from fvs_ros.model.arguments import load_model
@@ -17,8 +16,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fvs_ros.evaluation.questions import TimedQuestion
-    from fvs_ros.evaluation.replay import ReplayResult
+    from fvs_ros.evaluation.replay import Replayed
     from fvs_ros.stream.sources import FrameSource
+
+Form = Callable[[argparse.Namespace, Any, Any, Any, Any], "Replayed"]
+"""Replays a recording: the arguments, the source, the questions on its clock, the settings so far, the console."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Replays, scores and prints; 0, or 1 with a message where something cannot be used."""
+def run(arguments: argparse.Namespace, form: Form | None = None) -> int:
+    """Replays, scores and prints; 0, or 1 with a message where something cannot be used.
+
+    Args:
+        arguments: as `add_arguments` declares them.
+        form: of the replay; the default is the deterministic one, through an engine of this process.
+    """
     from rich.console import Console
 
     from fvs_ros.evaluation.errors import DataError
@@ -71,14 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
     from fvs_ros.stream.bags import SourceError
 
     try:
-        _replay(arguments, Console())
+        _replay(arguments, form or _deterministic, Console())
     except (DataError, SourceError, CheckpointError, OSError, ValueError) as error:
         print(f"fvs evaluate replay: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _replay(arguments: argparse.Namespace, console: Console) -> None:
+def _replay(arguments: argparse.Namespace, form: Form, console: Console) -> None:
     from fvs_ros.evaluation.questions import read_questions
     from fvs_ros.evaluation.replay import check_times, first_frame, on_recording_clock
     from fvs_ros.stream.sources import open_source
@@ -97,30 +104,26 @@ def _replay(arguments: argparse.Namespace, console: Console) -> None:
             "questions": hashlib.sha256(arguments.questions.read_bytes()).hexdigest()[:16],
             "prompt": arguments.prompt,
         }
-        if arguments.live:
-            _run_live(arguments, source, questions, settings, console)
-        else:
-            _run(arguments, source, questions, settings, console)
+        _report(arguments, form(arguments, source, questions, settings, console), console)
     finally:
         source.close()
 
 
-def _run(
+def _deterministic(
     arguments: argparse.Namespace,
     source: FrameSource,
     questions: Sequence[TimedQuestion],
-    settings: dict[str, object],
+    settings: Mapping[str, object],
     console: Console,
-) -> None:
-    """The deterministic form: through an engine of this process."""
-    from fvs_ros.evaluation.replay import frame_settings, replay
+) -> Replayed:
+    from fvs_ros.evaluation.replay import Replayed, frame_settings, replay
     from fvs_ros.evaluation.replay_page import replay_notes
 
     if arguments.model is None:
         raise ValueError("no model is given; name one with --model, or drive a running node with --live")
     options = run_options(arguments)
     model = load_model(arguments)
-    settings |= {**frame_settings(options), **model_settings(model)}
+    settings = {**settings, **frame_settings(options), **model_settings(model)}
     result = replay(model, options, source, questions, arguments.prompt, settings, arguments.out, console)
     timings = {
         "wall_s": result.wall_s,
@@ -128,88 +131,10 @@ def _run(
         "resident_bytes": result.resident,
         "model": arguments.model,
     }
-    _report(arguments, settings, result, timings, replay_notes(result), console)
+    return Replayed(result, settings, timings, replay_notes(result))
 
 
-def _run_live(
-    arguments: argparse.Namespace,
-    source: FrameSource,
-    questions: Sequence[TimedQuestion],
-    settings: dict[str, object],
-    console: Console,
-) -> None:
-    """The live form: through the running node. Each run is another one, so that none goes on where another ended."""
-    import numpy as np
-
-    from fvs_ros.evaluation.answers import AnswerFile, claim_folder
-    from fvs_ros.evaluation.progress import RateColumn
-    from fvs_ros.evaluation.replay import ReplayResult, answer_path
-    from fvs_ros.evaluation.replay_page import replay_notes
-    from fvs_ros.evaluation.views import MEMORY
-
-    if arguments.controls != () or arguments.prompt != "plain":
-        raise ValueError("--live asks the node as it is; leave --controls and --prompt out")
-    try:
-        from fvs_ros.nodes.demo_processes import DemoError
-        from fvs_ros.nodes.evaluate_live import LiveOptions, evaluate_live
-    except ImportError as error:
-        raise ValueError(f"--live needs ROS 2 and this package's interfaces: {error}; run make setup") from error
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    options = LiveOptions(
-        arguments.bag, arguments.rate, arguments.node, arguments.max_new_tokens, arguments.start_timeout
-    )
-    settings |= {"live": True, "rate": arguments.rate, "max_new_tokens": arguments.max_new_tokens}
-    digest = claim_folder(arguments.out, settings)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), RateColumn(), TimeRemainingColumn())
-    begin = time.perf_counter()
-    with AnswerFile(answer_path(arguments.out, MEMORY.name), digest) as file:
-        if file.rows:
-            raise ValueError(f"{arguments.out} holds a live run already; choose another folder")
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("seconds of stream", total=source.duration_ns / 1e9)
-            start_ns = int(str(settings["start_ns"]))
-            try:
-                live = evaluate_live(
-                    options,
-                    questions,
-                    start_ns,
-                    on_time=lambda second: progress.update(task, completed=second),
-                    on_row=file.append,
-                )
-            except DemoError as error:
-                raise ValueError(str(error)) from error
-    result = ReplayResult(
-        start_ns=start_ns,
-        end_ns=start_ns + source.duration_ns,
-        questions=tuple(questions),
-        answers={MEMORY.name: live.rows},
-        memory=tuple(live.memory),
-        statistics=live.statistics,
-        wall_s=time.perf_counter() - begin,
-        resident=(),
-    )
-    counts = live.statistics
-    late, behind = (np.quantile(some or [0.0], [0.5, 0.95]).tolist() for some in (live.asked_late_s, live.behind_s))
-    notes = [
-        f"Live at rate {arguments.rate:g}: {counts.received} of {source.frame_count or 'the'} frames arrived at the "
-        f"node, {counts.dropped} were dropped because the model was too slow, {counts.late} late.",
-        f"Questions were asked {late[0]:.2f} s late (median; p95 {late[1]:.2f} s of the recording), from a memory that "
-        f"was {behind[0]:.2f} s behind (p95 {behind[1]:.2f} s).",
-        *replay_notes(result),
-    ]
-    timings = {"wall_s": result.wall_s, "asked_late_s": live.asked_late_s, "behind_s": live.behind_s}
-    _report(arguments, settings | {"weights": live.model}, result, timings, notes, console)
-
-
-def _report(
-    arguments: argparse.Namespace,
-    settings: dict[str, object],
-    result: ReplayResult,
-    timings: dict[str, object],
-    notes: Sequence[str],
-    console: Console,
-) -> None:
+def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console) -> None:
     from dataclasses import asdict
 
     from fvs_ros.evaluation.evaluation_console import print_evaluation
@@ -217,6 +142,7 @@ def _report(
     from fvs_ros.evaluation.groups import outcome
     from fvs_ros.evaluation.replay_page import page
 
+    result = replayed.result
     views = list(result.answers)
     outcomes = [
         outcome(one, view, result.answers[view].get(one.id), drawn_with=one.time_ns)
@@ -226,7 +152,7 @@ def _report(
     counted = ("received", "skipped", "late", "dropped", "discarded", "ingested", "rejected", "episodes")
     report = evaluation_report(
         title=f"{arguments.bag.name}: {len(result.questions)} timed questions",
-        settings=settings,
+        settings=replayed.settings,
         outcomes=outcomes,
         views=views,
         drawn_with="moments, since questions asked at one stamp share a memory",
@@ -236,10 +162,10 @@ def _report(
             "frames": {name: getattr(result.statistics, name) for name in counted},
             "memory": [asdict(point) for point in result.memory],
         },
-        notes=notes,
+        notes=replayed.notes,
     )
     latency = latencies({view: rows.values() for view, rows in result.answers.items()})
-    timings = {**timings, "latency": [asdict(one) for one in latency]}
+    timings = {**replayed.timings, "latency": [asdict(one) for one in latency]}
     write_report(report, timings, page(report, result, latency), arguments.out)
     print_evaluation(report, latency, console)
     console.print(f"{arguments.out / 'report.html'} shows all of it", markup=False, highlight=False)

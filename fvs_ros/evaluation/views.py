@@ -48,8 +48,9 @@ class View:
     - ``memory``: the Flash Memory, as the node answers from it.
     - ``lastN``: the newest N frames alone, at most as many as fill the CSM.
     - ``uniform``: as many steps as the memory has CSM slots, evenly spaced from the first to the newest: the memory's
-      token budget, without its clustering. The DAM holds what the published rule chooses among them.
-    - ``csm-only``, ``dam-only``: the memory without the tokens of its other half.
+      token budget, without its clustering. The DAM holds what the published rule chooses among them; a window of the
+      newest steps stays where the memory has one.
+    - ``csm-only``, ``dam-only``: the tokens of that part of the memory alone.
     - ``question-only``: nothing. What is right then can be guessed.
 
     Attributes:
@@ -139,8 +140,9 @@ class StepHistory:
         check_views(views, config)
         self._grid = grid
         self._config = config
-        self._newest: deque[Step] = deque(maxlen=max((view.frames // FRAMES_PER_STEP for view in views), default=0))
         self._uniform = any(view.kind is ViewKind.UNIFORM for view in views)
+        window = config.window_slots if self._uniform else 0
+        self._newest: deque[Step] = deque(maxlen=max(window, *(view.frames // FRAMES_PER_STEP for view in views), 0))
         self._uniform_bytes = uniform_bytes
         self._spaced: list[Step] = []
         self._stride = 1
@@ -175,8 +177,7 @@ class StepHistory:
 
     def last(self, frames: int) -> MemorySnapshot:
         """A memory of the newest `frames` frames, or as many as there are."""
-        newest = [*self._newest, *self._unpaired()]
-        return self._memory(newest[-frames // FRAMES_PER_STEP :])
+        return self._memory(self._last_steps(frames // FRAMES_PER_STEP))
 
     def uniform(self) -> MemorySnapshot:
         """A memory of evenly spaced steps, as many as the CSM has slots; of all steps while they fit."""
@@ -188,6 +189,10 @@ class StepHistory:
         wanted = torch.linspace(0, total - 1, slots, dtype=torch.float64)
         nearest = (indices[None, :] - wanted.round()[:, None]).abs().argmin(1)
         return self._memory([steps[place] for place in nearest.tolist()])
+
+    def _last_steps(self, count: int) -> list[Step]:
+        newest = [*self._newest, *self._unpaired()]
+        return newest[max(0, len(newest) - count) :]
 
     def _unpaired(self) -> list[Step]:
         return [] if self._provisional is None else [self._provisional]
@@ -207,7 +212,10 @@ class StepHistory:
             end_ns=torch.tensor([step.end_ns for step in steps], device=device),
         )
         total = self._steps + len(self._unpaired())
-        return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps])
+        # The window holds the newest steps of the stream, not of the choice; they are the same unless it is spaced.
+        newest = self._last_steps(memory.window.shape[0]) if self._uniform else []
+        window = torch.stack([step.high.to(device) for step in newest]) if newest else memory.window
+        return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps], window=window)
 
 
 def check_views(views: Iterable[View], config: FlashMemoryConfig) -> None:
@@ -237,6 +245,8 @@ def show(view: View, memory: MemorySnapshot, history: StepHistory) -> MemorySnap
         return history.last(view.frames)
     if view.kind is ViewKind.UNIFORM:
         return history.uniform()
+    if view.kind is not ViewKind.MEMORY:
+        memory = replace(memory, window=memory.window[:0])
     if view.kind in (ViewKind.QUESTION_ONLY, ViewKind.DAM_ONLY):
         memory = replace(memory, csm=memory.csm[:0], csm_times=memory.csm_times[:0])
     if view.kind in (ViewKind.QUESTION_ONLY, ViewKind.CSM_ONLY):

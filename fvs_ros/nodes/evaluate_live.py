@@ -264,10 +264,9 @@ class _Live:
             return int(self._counters.get(key, 0)) - int(self._before.get(key, 0))
 
         reasons = {key.removeprefix("rejected: "): grown(key) for key in self._counters if key.startswith("rejected: ")}
-        self.result.statistics = StreamStatistics(
-            rejected={reason: count for reason, count in sorted(reasons.items()) if count},
-            **{name: grown(key) for name, key in _COUNTERS.items()},
-        )
+        counts: dict[str, Any] = {name: grown(key) for name, key in _COUNTERS.items()}
+        rejected = {reason: count for reason, count in sorted(reasons.items()) if count}
+        self.result.statistics = StreamStatistics(**counts, rejected=rejected)
 
     def _fresh_counters(self) -> None:
         seen = self._counted
