@@ -103,7 +103,10 @@ def test_two_runs_of_one_shard_are_told_apart(tmp_path):
     for name, response in (("answers-00000-of-00002.jsonl", "A"), ("answers-00001-of-00002.jsonl", "B")):
         with AnswerFile(tmp_path / name, digest) as answers:
             answers.append(row(1, response))
-    with pytest.raises(DataError, match="id 1: has another answer before: 'A'; two runs mixed"):
+    with pytest.raises(
+        DataError,
+        match=r"00001-of-00002\.jsonl: id 1: has another answer in answers-00000-of-00002\.jsonl; these are two runs",
+    ):
         merge(tmp_path, answer_files(tmp_path), ["1"], digest)
 
 

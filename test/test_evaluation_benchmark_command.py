@@ -233,7 +233,7 @@ def test_two_processes_share_the_work(tmp_path, evaluate, checkpoint):
         )
         for rank in range(2)
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=280)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert any("overall" in output for output in outputs), "the last one scores"
     assert {path.name for path in (tmp_path / "out").glob("answers-*.jsonl")} == {

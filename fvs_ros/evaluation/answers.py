@@ -86,13 +86,19 @@ def read_answers(paths: Iterable[Path], digest: str) -> dict[str, AnswerRow]:
         DataError: for a row of another configuration or form, or two different answers to one question.
     """
     rows: dict[str, AnswerRow] = {}
+    places: dict[str, Path] = {}
     for path in paths:
         for row in _rows(path, digest):
             before = rows.get(row.id)
             if before is None or before.response is None:
-                rows[row.id] = row
+                rows[row.id], places[row.id] = row, path
             elif row.response not in (None, before.response):
-                raise DataError(path, f"id {row.id}", f"has another answer before: {before.response!r}; two runs mixed")
+                raise DataError(
+                    path,
+                    f"id {row.id}",
+                    f"has another answer in {places[row.id].name}; these are two runs of one shard, keep the files of "
+                    "one",
+                )
     return rows
 
 
