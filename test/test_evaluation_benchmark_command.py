@@ -218,6 +218,7 @@ def test_a_folder_without_annotations_is_named(tmp_path, evaluate, capsys):
     assert "has no questions_real.json or questions_omni.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path, evaluate, checkpoint):
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     assert evaluate("mlvu", data, out=tmp_path / "alone") == 0

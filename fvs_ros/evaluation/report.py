@@ -44,9 +44,10 @@ def printable(text: str) -> Text:
 
 
 def _score_table(table: ScoreTable) -> Table:
-    shown = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # One column between, and "n": in a terminal of 80 columns names keep 14.
+    shown = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("", overflow="fold")
-    for heading in ("questions", "published", "strict", "unparsed", "missing"):
+    for heading in ("n", "published", "strict", "unparsed", "missing"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in table.rows:
         shown.add_row(
