@@ -170,7 +170,7 @@ def _report(
     from fvs_ros.evaluation.evaluation_console import print_evaluation
     from fvs_ros.evaluation.evaluation_report import evaluation_report, latencies, write_report
     from fvs_ros.evaluation.groups import outcome
-    from fvs_ros.evaluation.patrol import GUESS, guessed, timed
+    from fvs_ros.evaluation.patrol import GUESS, GUESS_EPISODES, guessed, timed
     from fvs_ros.evaluation.replay_page import summary_page
 
     asked = [(seed, question) for seed, some in questions.items() for question in some]
@@ -192,7 +192,8 @@ def _report(
         drawn_with="episodes",
         streams={str(seed): {"steps": plan.steps(seed), "questions": len(some)} for seed, some in questions.items()},
         notes=[
-            f"{GUESS}: the most frequent answer to the same words in 100 other episodes. Correct is the exact text.",
+            f"{GUESS}: the most frequent answer to the same words in {GUESS_EPISODES} other episodes.",
+            "Correct is the exact text.",
         ],
     )
     latency = latencies({view: some.values() for view, some in rows.items()})
