@@ -63,7 +63,7 @@ def test_an_answer_must_be_the_exact_text_also_where_there_are_choices():
 
 
 def test_guesses_answer_every_question_from_other_episodes(monkeypatch):
-    monkeypatch.setattr("fvs_ros.evaluation.patrol._GUESS_EPISODES", 6)
+    monkeypatch.setattr("fvs_ros.evaluation.patrol.GUESS_EPISODES", 6)
     questions = [question for seed in range(TEST_SEED, TEST_SEED + 4) for question in PLAN.ask(PLAN.episode(seed))]
     rows = guessed(PLAN, questions)
     assert [row.id for row in rows] == [question.id for question in questions]
@@ -87,7 +87,7 @@ def evaluate(model, out, *more):
 def few_guesses(monkeypatch):
     pytest.importorskip("mujoco", reason="drawing patrols needs the train extra")
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    monkeypatch.setattr("fvs_ros.evaluation.patrol._GUESS_EPISODES", 3)
+    monkeypatch.setattr("fvs_ros.evaluation.patrol.GUESS_EPISODES", 3)
 
 
 def lines(path):

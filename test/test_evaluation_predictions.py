@@ -194,3 +194,27 @@ def test_broken_outputs_of_streaming_bench_are_named(tmp_path):
     content[1]["questions"][0]["Other"] = "A"
     with pytest.raises(DataError, match="id real_1_0: answers of Made-Up-7B and Other; keep those of one model"):
         read_predictions([write(path, content)])
+
+
+def test_moments_keep_their_nanoseconds(tmp_path):
+    moments = ((1_750_000_000_123_456_789, 1_750_000_000_000_000_001, 1_750_000_001_000_000_000, 3.0, -1.0),)
+    row = AnswerRow("1", "What?", 0, "A", memory_version=7, memory_steps=40, moments=moments, prefilled=False)
+    record = Record(tmp_path, "line 1", json.loads(row.to_json()))
+    assert AnswerRow.from_record(record) == row
+    assert type(AnswerRow.from_record(record).moments[0][0]) is int
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"moments": [[1, 2, 3, 4]]}, r"holds \[1, 2, 3, 4\], \[stamp, start, end, weight, relevance\] expected"),
+        ({"moments": [[1, 2, 3, 4, "high"]]}, "field 'moments' holds"),
+        ({"moments": 5}, "field 'moments' is 5, a list expected"),
+        ({"prefilled": 1}, "field 'prefilled' is 1, true or false expected"),
+        ({"memory_steps": 1.5}, "field 'memory_steps' is 1.5, an integer expected"),
+    ],
+)
+def test_what_an_answer_was_given_from_must_be_whole(tmp_path, fields, message):
+    row = {"id": 1, "question": "What?", "answer": 1, "response": "A"} | fields
+    with pytest.raises(DataError, match=message):
+        read_predictions([write_lines(tmp_path / "rows.jsonl", [row])])

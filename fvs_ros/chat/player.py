@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from fvs_ros.stream.live import LiveSource
 from fvs_ros.stream.playback import Playback, PlaybackItem
 from fvs_ros.stream.sources import FrameSource
 from fvs_ros.stream.types import Frame
+
+logger = logging.getLogger(__name__)
 
 # Between frames the clock is told so often; no faster than a terminal is redrawn.
 _CLOCK_HZ = 10.0
@@ -115,6 +118,10 @@ class Player:
                 self._playback.run()
         except (SourceError, OSError) as error:
             self.error = str(error)
+        except Exception as error:
+            # A decoder's own exceptions; the memory is there, and can still be asked about.
+            logger.exception("the source failed")
+            self.error = f"{self._source.name} failed with {type(error).__name__}: {error}"
         self.unasked = tuple(self._cues)
         self.ended = True
 

@@ -76,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, shard: Shard) -> int:
     from fvs_ros.evaluation.answers import claim_folder
     from fvs_ros.evaluation.benchmark_run import Work, join
-    from fvs_ros.evaluation.windows import annotation_files, context_of, read_questions_of, windows
+    from fvs_ros.evaluation.windows import annotation_files, context_of, load_questions, windows
 
     name, data = arguments.benchmark, arguments.data
     context_s, protocol = context_of(name, arguments.context), _protocol(arguments)
     annotations = annotation_files(name, data)
-    questions = read_questions_of(name, data, annotations)
+    questions = load_questions(name, data, annotations)
     work = Work.plan(name, data, questions, windows(questions, context_s), arguments.allow_missing)
     arguments.device = _device(arguments.device)
     model = load_model(arguments)

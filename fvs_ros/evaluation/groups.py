@@ -205,17 +205,19 @@ def _thirds(outcomes: Sequence[Outcome], prefix: str) -> Groups:
 
 def tables(outcomes: Sequence[Outcome], views: Sequence[str]) -> list[GroupTable]:
     """Every measure that has values, over every breakdown."""
-    broken_down = groupings(outcomes)
+    used = [measure for measure in MEASURES if any(measure.value(one) is not None for one in outcomes)]
+    found: dict[tuple[str, str], list[GroupRow]] = {}
+    # Group by group: all measures of a group draw the same resamples, which are made once.
+    for grouping, groups in groupings(outcomes).items():
+        for name, members in groups.items():
+            for measure in used:
+                found.setdefault((measure.name, grouping), []).append(group_row(name, members, measure, views))
+    units = {measure.name: measure.unit for measure in used}
     return [
-        GroupTable(
-            measure.name,
-            measure.unit,
-            grouping,
-            tuple(group_row(name, members, measure, views) for name, members in groups.items()),
-        )
-        for measure in MEASURES
-        if any(measure.value(one) is not None for one in outcomes)
-        for grouping, groups in broken_down.items()
+        GroupTable(name, units[name], grouping, tuple(rows))
+        for measure in used
+        for (name, grouping), rows in found.items()
+        if name == measure.name
     ]
 
 

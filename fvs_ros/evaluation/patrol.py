@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 FRAME_SIZE = 112
 FRAME_PIXELS = FRAME_SIZE**2
 GUESS = "guess"
-# Lengths in grid steps; a seed's own follows from it, so that any set of seeds gives the same episodes.
-SHORTEST, LONGEST, STRIDE = 200, 600, 50
+# Between the lengths that episodes take by turns, in grid steps.
+STRIDE = 50
 # Below the seeds for tests; what is learnt of them is which answers are frequent.
-_GUESS_SEED, _GUESS_EPISODES, _GUESS_QUESTIONS = 800_000, 100, 200
+_GUESS_SEED, GUESS_EPISODES, _GUESS_QUESTIONS = 800_000, 40, 200
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class PatrolPlan:
     Attributes:
         questions: of each episode; as many of each family as there are.
         moments: at which they are asked, evenly spread, the last one at the end.
-        shortest, longest: bounds on an episode's length in grid steps.
+        shortest, longest: bounds on an episode's length in grid steps; it follows from the seed, so that any set of
+            seeds gives the same episodes.
 
     Raises:
         ValueError: for a number below 1, or lengths the wrong way round.
@@ -48,8 +49,8 @@ class PatrolPlan:
 
     questions: int = 56
     moments: int = 10
-    shortest: int = SHORTEST
-    longest: int = LONGEST
+    shortest: int = 200
+    longest: int = 600
 
     def __post_init__(self) -> None:
         for name in ("questions", "moments", "shortest"):
@@ -182,18 +183,23 @@ class _Worker:
 
 
 _worker: _Worker | None = None
+_worker_arguments: tuple[Callable[[], StreamModel], RunOptions, PatrolPlan] | None = None
 
 
 def _start_worker(load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> None:
     import torch
 
     torch.set_num_threads(1)
-    global _worker
-    _worker = _Worker(load, options, plan)
+    global _worker_arguments
+    _worker_arguments = (load, options, plan)
 
 
 def _work(seed: int) -> EpisodeAnswers:
-    assert _worker is not None
+    """Makes the worker here and not at the process's start, where an error would only break the pool."""
+    global _worker
+    if _worker is None:
+        assert _worker_arguments is not None
+        _worker = _Worker(*_worker_arguments)
     return _worker(seed)
 
 
@@ -218,7 +224,7 @@ def unanswered(files: Mapping[str, AnswerFile], questions: Mapping[int, Iterable
 def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
     """Answers of a model without eyes: to each question the most frequent answer in other episodes."""
     known: list[Question] = []
-    for seed in range(_GUESS_SEED, _GUESS_SEED + _GUESS_EPISODES):
+    for seed in range(_GUESS_SEED, _GUESS_SEED + GUESS_EPISODES):
         episode = plan.episode(seed)
         known += ask(episode, _GUESS_QUESTIONS)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fvs_ros.evaluation.answers import AnswerFile
-    from fvs_ros.evaluation.patrol import PatrolPlan
+    from fvs_ros.evaluation.patrol import EpisodeAnswers, PatrolPlan
     from fvs_ros.evaluation.predictions import AnswerRow
-    from fvs_ros.evaluation.stream_run import RunOptions
     from fvs_ros.training.patrol.questions import Question
 
 DEFAULT_SEEDS = f"{TEST_SEED}:{TEST_SEED + 59}"
@@ -62,14 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="gets answers.jsonl, report.json, report.html and timings.json; an interrupted run goes on there",
     )
-    parser.add_argument("--questions", type=int, default=56, help="of each episode (%(default)s)")
-    parser.add_argument("--moments", type=int, default=10, help="at which they are asked (%(default)s)")
+    parser.add_argument("--questions", type=int, help="of each episode (56)")
+    parser.add_argument("--moments", type=int, help="at which they are asked (10)")
     parser.add_argument(
         "--steps",
         type=int,
         nargs=2,
         metavar=("SHORTEST", "LONGEST"),
-        default=(200, 600),
         help="episodes' lengths in grid steps of 2 s (200 600)",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
@@ -95,59 +94,63 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(arguments: argparse.Namespace) -> PatrolPlan:
+    from fvs_ros.evaluation.patrol import PatrolPlan
+
+    given = {"questions": arguments.questions, "moments": arguments.moments}
+    if arguments.steps:
+        given["shortest"], given["longest"] = arguments.steps
+    return PatrolPlan(**{name: value for name, value in given.items() if value is not None})
+
+
 def _evaluate(arguments: argparse.Namespace, console: Console) -> None:
     from fvs_ros.evaluation.answers import claim_folder
-    from fvs_ros.evaluation.patrol import PatrolPlan, answer_files
+    from fvs_ros.evaluation.patrol import answer_episodes, answer_files
+    from fvs_ros.evaluation.plots import require_plots
     from fvs_ros.evaluation.replay import frame_settings
 
-    options = run_options(arguments)
-    shortest, longest = arguments.steps
-    plan = PatrolPlan(arguments.questions, arguments.moments, shortest, longest)
-    settings: dict[str, object] = {
-        "plan": asdict(plan),
-        **frame_settings(options),
-        **model_settings(load_model(arguments)),
-    }
+    require_plots()
+    options, plan = run_options(arguments), _plan(arguments)
+    model = load_model(arguments)
+    settings: dict[str, object] = {"plan": asdict(plan), **frame_settings(options), **model_settings(model)}
     digest = claim_folder(arguments.out, settings)
     begin = time.perf_counter()
     questions = {seed: plan.ask(plan.episode(seed)) for seed in arguments.seeds}
+    # Each of several processes needs a model of its own.
+    named = argparse.Namespace(**{name: vars(arguments)[name] for name in ("model", "device", "dtype")})
+    load = partial(load_model, named) if arguments.workers > 1 else lambda: model
     with ExitStack() as stack:
         files = answer_files(arguments.out, options, digest)
         for file in files.values():
             stack.enter_context(file)
-        _answer(arguments, options, plan, files, questions, console)
+        _answer(partial(answer_episodes, load, options, plan, workers=arguments.workers), files, questions, console)
         rows = {view: dict(file.rows) for view, file in files.items()}
     _report(arguments, plan, settings, questions, rows, time.perf_counter() - begin, console)
 
 
 def _answer(
-    arguments: argparse.Namespace,
-    options: RunOptions,
-    plan: PatrolPlan,
-    files: dict[str, AnswerFile],
-    questions: dict[int, list[Question]],
+    answer: Callable[[Sequence[int]], Iterable[EpisodeAnswers]],
+    files: Mapping[str, AnswerFile],
+    questions: Mapping[int, Sequence[Question]],
     console: Console,
 ) -> None:
-    """Answers what the files do not hold yet."""
-    from fvs_ros.evaluation.patrol import answer_episodes, unanswered
+    """Answers what the files do not hold yet; `answer` runs the episodes of seeds."""
+    from fvs_ros.evaluation.patrol import unanswered
 
     missing = unanswered(files, questions)
-    load = partial(load_model, argparse.Namespace(**{name: vars(arguments)[name] for name in _MODEL_ARGUMENTS}))
     with _progress(console) as progress:
         done = len(questions) - len(missing)
         episodes = progress.add_task("episodes", total=len(questions), completed=done)
-        answers = progress.add_task("answers", total=len(files) * sum(map(len, questions.values())))
-        progress.update(answers, completed=sum(len(file.rows) for file in files.values()))
-        for episode in answer_episodes(load, options, plan, missing, arguments.workers):
+        asked = [question.id for some in questions.values() for question in some]
+        known = sum(identity in file.rows for identity in asked for file in files.values())
+        answers = progress.add_task("answers", total=len(files) * len(asked), completed=known)
+        for episode in answer(missing):
             for view, rows in episode.rows.items():
                 for row in rows:
                     if row.id not in files[view].rows:
                         files[view].append(row)
                         progress.advance(answers)
             progress.advance(episodes)
-
-
-_MODEL_ARGUMENTS = ("model", "device", "dtype")
 
 
 def _progress(console: Console) -> Progress:
@@ -171,7 +174,7 @@ def _report(
     from fvs_ros.evaluation.evaluation_console import print_evaluation
     from fvs_ros.evaluation.evaluation_report import evaluation_report, latencies, write_report
     from fvs_ros.evaluation.groups import outcome
-    from fvs_ros.evaluation.patrol import GUESS, guessed, timed
+    from fvs_ros.evaluation.patrol import GUESS, GUESS_EPISODES, guessed, timed
     from fvs_ros.evaluation.replay_page import summary_page
 
     asked = [(seed, question) for seed, some in questions.items() for question in some]
@@ -193,7 +196,8 @@ def _report(
         drawn_with="episodes",
         streams={str(seed): {"steps": plan.steps(seed), "questions": len(some)} for seed, some in questions.items()},
         notes=[
-            f"{GUESS}: the most frequent answer to the same words in 100 other episodes. Correct is the exact text.",
+            f"{GUESS}: the most frequent answer to the same words in {GUESS_EPISODES} other episodes.",
+            "Correct is the exact text.",
         ],
     )
     latency = latencies({view: some.values() for view, some in rows.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,16 @@ _STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": ANSWERS,
 }
+
+
+def require_plots() -> None:
+    """Refuses to begin what would end without its page.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("the report's plots need matplotlib; pip install matplotlib, or fvs_ros with its extra 'eval'")
 
 
 def colour(view: str) -> str:

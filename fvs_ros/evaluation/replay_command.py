@@ -86,10 +86,12 @@ def run(arguments: argparse.Namespace, form: Form | None = None) -> int:
 
 
 def _replay(arguments: argparse.Namespace, form: Form, console: Console) -> None:
+    from fvs_ros.evaluation.plots import require_plots
     from fvs_ros.evaluation.questions import read_questions
     from fvs_ros.evaluation.replay import check_times, first_frame, on_recording_clock
     from fvs_ros.stream.sources import open_source
 
+    require_plots()
     written = read_questions(arguments.questions)
     source = open_source(arguments.bag, arguments.topic)
     try:

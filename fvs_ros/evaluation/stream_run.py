@@ -10,7 +10,7 @@ For instance::
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from fvs_ros.evaluation.fan_out import FanOutModel
@@ -129,8 +129,8 @@ class StreamRun:
         frames: Iterable[Frame],
         questions: Iterable[StreamQuestion],
         answered: Collection[tuple[str, str]] = (),
-    ) -> Iterator[Reply]:
-        """Runs a stream.
+    ) -> Generator[Reply, None, None]:
+        """Runs a stream; closing the generator ends it early.
 
         A question is asked once all frames up to its stamp are in memory, before the first later one: view by view,
         and question by question where several have one stamp, so that they share what the model reads first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -80,13 +81,16 @@ class StreamAnswerer:
         first, last = round(_ask_time(question)) + 1, round(question.answer_time_s) + PROACTIVE_POLL_AFTER_S
         polls = [_at(str(second), second, question, proactive_poll(question)) for second in range(first, last + 1)]
         frames = media_frames(media, window.start_s, float(last))
-        reply: Reply | None = None
-        for reply in self._run.replies(frames, polls):
-            if reply.text is not None and "yes" in reply.text.lower():
-                at_s = int(reply.question.id)
-                frames = media_frames(media, window.start_s, float(at_s))
-                (output,) = self._run.replies(frames, [_at(question.id, at_s, question)])
-                return _row(question, output, answered_s=float(at_s))
+        reply, ready_s = None, None
+        with closing(self._run.replies(frames, polls)) as replies:
+            for reply in replies:
+                if reply.text is not None and "yes" in reply.text.lower():
+                    ready_s = float(reply.question.id)
+                    break
+        if ready_s is not None:
+            frames = media_frames(media, window.start_s, ready_s)
+            (output,) = self._run.replies(frames, [_at(question.id, ready_s, question)])
+            return _row(question, output, answered_s=ready_s)
         if reply is None:
             return AnswerRow(
                 question.id, question.question, question.answer, None, error="it has no moment to answer at"

@@ -40,7 +40,7 @@ def annotation_files(name: str, data: Path) -> list[Path]:
     return found
 
 
-def read_questions_of(name: str, data: Path, annotations: Iterable[Path]) -> list[BenchmarkQuestion]:
+def load_questions(name: str, data: Path, annotations: Iterable[Path]) -> list[BenchmarkQuestion]:
     """All questions of a benchmark as they are asked, with subtitles where it has them.
 
     Raises:
