@@ -108,10 +108,10 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     from rich.console import Console
 
     from fvs_ros.chat import keyboard
+    from fvs_ros.chat.conversation import Chat
     from fvs_ros.chat.line_editor import LineEditor
     from fvs_ros.chat.player import Player
     from fvs_ros.chat.screen import Screen
-    from fvs_ros.chat.session import Chat
     from fvs_ros.stream.config import StreamConfig
     from fvs_ros.stream.engine import StreamEngine
 
