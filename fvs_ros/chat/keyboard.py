@@ -35,7 +35,11 @@ def keys(on_keys: Callable[[str | EndOfInput], None]) -> Iterator[None]:
         while not ended.is_set():
             if not select.select([terminal], [], [], _POLL_S)[0]:
                 continue
-            data = os.read(terminal, _CHUNK)
+            try:
+                data = os.read(terminal, _CHUNK)
+            except OSError:
+                # The terminal was closed.
+                data = b""
             if not data:
                 on_keys(EndOfInput())
                 return
