@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fvs_ros.bench.measure import resident_bytes
 from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, claim_folder
 from fvs_ros.evaluation.benchmarks.long_video import ANSWER_PREFIX, plain_prompt
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.parsing import LETTERS
 from fvs_ros.evaluation.predictions import AnswerRow
@@ -211,7 +212,7 @@ def replay(
     )
 
 
-def answer_row(question: TimedQuestion, reply: Reply) -> AnswerRow:
+def answer_row(question: TimedQuestion | BenchmarkQuestion, reply: Reply) -> AnswerRow:
     """A reply as it is kept."""
     moments = tuple(
         (one.stamp_ns, one.start_ns, one.end_ns, one.weight, -1.0 if one.relevance is None else one.relevance)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.streaming_bench import PROACTIVE_POLL_AFTER_S, proactive_poll
 from fvs_ros.evaluation.predictions import AnswerRow
-from fvs_ros.evaluation.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.replay import answer_row
+from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.evaluation.windows import Window
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.model_protocol import StreamModel
@@ -71,7 +72,7 @@ class StreamAnswerer:
             frames = media_frames(media, window.start_s, end_s)
             texts = [_at(question.id, _ask_time(question), question) for question in asked.values()]
             for reply in self._run.replies(frames, texts):
-                yield _row(asked[reply.question.id], reply)
+                yield answer_row(asked[reply.question.id], reply)
         for question in waiting:
             yield self._proactive(window, media, question)
 
@@ -90,12 +91,12 @@ class StreamAnswerer:
         if ready_s is not None:
             frames = media_frames(media, window.start_s, ready_s)
             (output,) = self._run.replies(frames, [_at(question.id, ready_s, question)])
-            return _row(question, output, answered_s=ready_s)
+            return replace(answer_row(question, output), answered_s=ready_s)
         if reply is None:
             return AnswerRow(
                 question.id, question.question, question.answer, None, error="it has no moment to answer at"
             )
-        return _row(question, reply)
+        return answer_row(question, reply)
 
 
 def media_frames(media: Media, start_s: float, end_s: float) -> Iterator[Frame]:
@@ -122,16 +123,3 @@ def _ask_time(question: BenchmarkQuestion) -> float:
 
 def _at(identity: str, time_s: float, question: BenchmarkQuestion, text: str = "") -> StreamQuestion:
     return StreamQuestion(identity, round(time_s * 1e9), text or question.prompt, question.answer_prefix)
-
-
-def _row(question: BenchmarkQuestion, reply: Reply, answered_s: float | None = None) -> AnswerRow:
-    return AnswerRow(
-        id=question.id,
-        question=question.question,
-        answer=question.answer,
-        response=reply.text,
-        answered_s=answered_s,
-        first_token_s=reply.first_token_s,
-        total_s=reply.total_s,
-        error=reply.error,
-    )
