@@ -152,6 +152,8 @@ def answer_episodes(
         RenderError: episodes cannot be drawn here.
         CheckpointError: from `load`.
     """
+    if not seeds:
+        return
     if workers <= 1 or len(seeds) <= 1:
         worker = _Worker(load, options, plan)
         yield from map(worker, seeds)
