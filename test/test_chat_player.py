@@ -58,14 +58,18 @@ def play(engine, source, *cues, rate=50.0):
 
     player = Player(source, engine, cues, on_cue, rate)
     player.start()
-    ended = threading.Event()
-    for _ in range(round(PATIENCE_S / 0.01)):
-        if player.ended:
-            break
-        ended.wait(0.01)
-    assert player.ended
+    wait_for_end(player)
     player.close()
     return player, answers
+
+
+def wait_for_end(player):
+    pause = threading.Event()
+    for _ in range(round(PATIENCE_S / 0.01)):
+        if player.ended:
+            return
+        pause.wait(0.01)
+    raise AssertionError("the recording did not end")
 
 
 def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine):
@@ -74,6 +78,19 @@ def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine):
     assert [cue.question for cue, _ in answers] == ["a", "b", "c"]
     assert [answer.end_ns for _, answer in answers] == [11 * 10**9, 11 * 10**9, 13 * 10**9]
     assert (player.clock_s, player.error, player.unasked, player.cues_left) == (4.0, "", (), False)
+
+
+def test_a_patient_player_drops_nothing_however_slow_the_model_is(model, make_engine):
+    engine = make_engine(frame_queue=2)
+    model.encoding.shut()
+    player = Player(Recording(*range(9)), engine, [], lambda cue: None, rate=1_000.0, patient=True)
+    player.start()
+    model.encoding.wait_reached()
+    model.encoding.open()
+    wait_for_end(player)
+    player.close()
+    assert (engine.statistics.ingested, engine.statistics.dropped) == (9, 0)
+    assert max(map(len, model.encoded)) == 2, "each frame by itself, with its partner"
 
 
 def test_a_question_after_the_last_frame_is_asked_while_the_recording_lasts(engine):

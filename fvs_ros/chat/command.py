@@ -124,7 +124,8 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     with ExitStack() as stack:
         engine = stack.enter_context(StreamEngine(model, config))
         chat = Chat(engine, model.memory_config, arguments.max_new_tokens)
-        player = stack.enter_context(closing(Player(source, engine, arguments.ask, chat.on_cue, arguments.rate)))
+        player = Player(source, engine, arguments.ask, chat.on_cue, arguments.rate, patient=not interactive)
+        stack.enter_context(closing(player))
         screen = stack.enter_context(Screen(console, editor))
         screen.note(f"{source.name}, answered by {model.name}")
         if typed:

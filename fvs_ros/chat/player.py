@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 # Between frames the clock is told so often; no faster than a terminal is redrawn.
 _CLOCK_HZ = 10.0
 _RATE_WINDOW_S = 2.0
+# Between two looks at whether the player was closed.
+_FLUSH_S = 0.5
 # A read from the network ends by itself after as long.
 _JOIN_TIMEOUT_S = 6.0
 
@@ -45,6 +47,8 @@ class Player:
         cues: questions on the way, in any order.
         on_cue: called on the player's thread with each cue that is due.
         rate: recorded seconds per second; a camera has its own.
+        patient: wait until each kept frame of a recording is in memory. None is dropped on a busy machine then, each is
+            encoded by itself, and so the memory is the same each time, bit for bit.
 
     Attributes:
         ended: whether the source has come to its end, or failed.
@@ -60,10 +64,12 @@ class Player:
         cues: Sequence[Cue],
         on_cue: Callable[[Cue], None],
         rate: float = 1.0,
+        patient: bool = False,
     ) -> None:
         self._source = source
         self._engine = engine
         self._on_cue = on_cue
+        self._patient = patient and not isinstance(source, LiveSource)
         self._cues = deque(sorted(cues, key=lambda cue: cue.time_s))
         self._playback = Playback(self._items, self._set_clock, rate=rate, clock_hz=_CLOCK_HZ)
         self._total, self._fired = len(self._cues), 0
@@ -177,7 +183,9 @@ class Player:
         self._arrivals.append(now)
         while self._arrivals and self._arrivals[0] <= now - _RATE_WINDOW_S:
             self._arrivals.popleft()
-        self._engine.submit(frame)
+        kept = self._engine.submit(frame)
+        while kept and self._patient and not self._stopped and not self._engine.flush(_FLUSH_S):
+            continue
 
     def _set_clock(self, time_ns: int) -> None:
         self._now_ns = time_ns
