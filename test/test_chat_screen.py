@@ -58,6 +58,17 @@ def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream():
     assert "first token after 0.250 s, complete after 0.500 s" in lines[7]
 
 
+def test_what_happens_during_an_answer_gets_a_line_of_its_own():
+    output, screen = log()
+    with screen:
+        screen.begin_answer(1.0, "What?")
+        screen.token("a")
+        screen.note("the recording ended")
+        screen.token(" cat")
+        screen.answer(1.0, "What?", answer("a cat"), 0)
+    assert output.getvalue().splitlines()[1:4] == ["answer    a", "the recording ended", "           cat"]
+
+
 def test_a_failure_is_told_with_its_question():
     output, screen = log()
     with screen:

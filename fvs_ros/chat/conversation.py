@@ -122,7 +122,8 @@ class Chat:
                 for question in held:
                     self._ask(Asked(question, player.clock_s), fresh=False)
                 continue
-            if player.ended and not told_end:
+            # Not across the line of an answer that is being printed.
+            if player.ended and not told_end and not (self._open and self._open[0].pieces):
                 told_end = True
                 self._tell_end(player, screen, interactive and not self._input_ended)
             running = self._open[0] if self._open else None

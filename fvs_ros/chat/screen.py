@@ -115,6 +115,7 @@ class Screen:
 
     def note(self, text: str, style: str = "dim") -> None:
         """A line about what happens."""
+        self._end_line()
         self._console.print(Text(printable(text), style=style))
 
     def begin_answer(self, asked_s: float, question: str) -> None:
@@ -130,7 +131,9 @@ class Screen:
             return
         piece = printable(piece)
         if self._column + cell_len(piece) > self._width:
-            self._console.print(f"\n{'':<{_INDENT}}", end="")
+            self._end_line()
+        if not self._column:
+            self._console.print(f"{'':<{_INDENT}}", end="")
             self._column = _INDENT
         self._column += cell_len(piece)
         self._console.print(Text(piece), end="", soft_wrap=True)
@@ -138,9 +141,8 @@ class Screen:
 
     def answer(self, asked_s: float, question: str, answer: Answer, start_ns: int) -> None:
         """A complete answer with its moments and its cost."""
-        if self._live is None:
-            self._console.print()
-        else:
+        self._end_line()
+        if self._live is not None:
             self._heading(asked_s, question)
             self._row("answer", Text(printable(answer.text) or "(empty)", style="green"))
 
@@ -161,12 +163,17 @@ class Screen:
 
     def failure(self, asked_s: float, question: str, problem: str, begun: bool) -> None:
         """A question that got no answer."""
-        if self._live is None and begun:
-            self._console.print()
-        else:
+        self._end_line()
+        if self._live is not None or not begun:
             self._heading(asked_s, question)
         self._row("failed", Text(printable(problem), style="bold red"))
         self._console.print()
+
+    def _end_line(self) -> None:
+        """In a log: ends the line of tokens that something else is printed after; more of them go on below it."""
+        if self._column:
+            self._console.print()
+            self._column = 0
 
     def _heading(self, asked_s: float, question: str) -> None:
         self._row(clock_text(asked_s), Text(printable(question), style="bold"))
