@@ -55,18 +55,58 @@ def _parity(arguments: argparse.Namespace) -> int:
 
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.evaluation import score_command
+    from fvs_ros.evaluation import benchmark_command, export_command, patrol_command, replay_command, score_command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    summary = "score finished predictions of a public benchmark, without a model"
-    score = commands.add_parser("score", help=summary, description=summary)
-    score_command.add_arguments(score)
-    score.set_defaults(evaluate=score_command.run)
+    summary = "replay a recording with timed questions, and score the answers"
+    replay = commands.add_parser("replay", help=summary, description=summary)
+    replay_command.add_arguments(replay)
+    replay.set_defaults(evaluate=_evaluate_replay)
+    for name, summary, module in (
+        (
+            "patrol",
+            "answer questions about robot patrols that were never trained on, and score the answers",
+            patrol_command,
+        ),
+        ("benchmark", "answer a public benchmark in its published protocol, and score the answers", benchmark_command),
+        ("export", "write a public benchmark as bags with timed questions", export_command),
+        ("score", "score finished predictions of a public benchmark, without a model", score_command),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        module.add_arguments(command)
+        command.set_defaults(evaluate=module.run)
+
+
+def _evaluate_replay(arguments: argparse.Namespace) -> int:
+    from fvs_ros.evaluation import replay_command
+
+    if not arguments.live:
+        return replay_command.run(arguments)
+    try:
+        from fvs_ros.nodes.evaluate_form import live_form
+    except ImportError as error:
+        print(
+            f"fvs evaluate replay: --live needs ROS 2 and the built interfaces ({error}): make setup", file=sys.stderr
+        )
+        return 1
+    return replay_command.run(arguments, live_form)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     status: int = arguments.evaluate(arguments)
     return status
+
+
+def _declare_chat(parser: argparse.ArgumentParser) -> None:
+    from fvs_ros.chat import command
+
+    command.add_arguments(parser)
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from fvs_ros.chat import command
+
+    return command.run(arguments)
 
 
 def _declare_extract_frames(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +166,7 @@ COMMANDS = (
         _declare_parity,
         _parity,
     ),
+    Command("chat", "ask about a video, a camera or a bag while it plays", _declare_chat, _chat),
     Command("evaluate", "score answers to timed questions and public benchmarks", _declare_evaluate, _evaluate),
     Command("extract-frames", "turn videos into folders of JPEG files", _declare_extract_frames, _extract_frames),
     Command("bench", "measure speed and memory on this machine, beside targets and floors", _declare_bench, _bench),

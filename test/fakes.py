@@ -92,6 +92,7 @@ class FakeModel:
         max_new_tokens: int,
         on_token: Callable[[str], None],
         should_stop: Callable[[], bool],
+        answer_prefix: str = "",
     ) -> str:
         """Tells the number of steps, then each CSM slot's colour as it is when its turn comes."""
         pieces = []

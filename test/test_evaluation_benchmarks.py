@@ -220,5 +220,7 @@ def test_streaming_bench_names_what_is_broken(tmp_path, name, change, message):
 
 def test_a_file_of_streaming_bench_is_known_by_its_name(tmp_path):
     path = shutil.copy(SAMPLES / "questions_real.json", tmp_path / "other.json")
-    with pytest.raises(DataError, match="the name must begin with questions_"):
+    with pytest.raises(
+        DataError, match="the name must begin with one of real, omni, sqa, proactive, or with questions_"
+    ):
         read("streamingbench", path)

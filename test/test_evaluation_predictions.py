@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from benchmark_files import write_lines
+from benchmark_files import SAMPLES, write_lines
 
 from fvs_ros.evaluation.benchmarks import AnswerKind
 from fvs_ros.evaluation.errors import DataError
@@ -150,3 +150,71 @@ def test_files_without_predictions(tmp_path):
     (tmp_path / "cut.json").write_text(json.dumps(published(0)) + '\n{"id": 1, "que', encoding="utf-8")
     with pytest.raises(DataError, match="line 2: is no JSON"):
         read_predictions([tmp_path / "cut.json"])
+
+
+def streaming_bench(tmp_path, part, responses, name="Made-Up-7B"):
+    """StreamingBench's own output: the annotations with one more field in each question."""
+    content = json.loads((SAMPLES / f"questions_{part}.json").read_text(encoding="utf-8"))
+    entries = [subset for entry in content for subset in (entry if isinstance(entry, list) else [entry])]
+    questions = [question for entry in entries for question in entry["questions"]]
+    for question, response in zip(questions, responses, strict=True):
+        if response is not None:
+            question[name] = response
+    return write(tmp_path / f"{part}_output_{name}.json", content)
+
+
+def test_the_output_of_streaming_bench(tmp_path):
+    found = read_predictions([streaming_bench(tmp_path, "real", ["C. Three.", None, "B"])])
+    assert found.predictions == {
+        "real_0_0": Prediction("real_0_0", "C. Three."),
+        "real_1_1": Prediction("real_1_1", "B"),
+    }
+    assert [question.task for question in found.questions] == ["Counting", "Causal Reasoning"]
+    assert [*read_predictions([streaming_bench(tmp_path, "sqa", ["A", "B"])]).predictions] == ["sqa_0_0_0", "sqa_0_1_0"]
+
+
+def test_the_dialogue_of_a_proactive_question(tmp_path):
+    history = [
+        {"role": "user", "content": "Is it time?", "time": 28, "cost": 0.1},
+        {"role": "assistant", "content": "3", "time": 28, "cost": 0.1},
+    ]
+    path = streaming_bench(tmp_path, "proactive", [{"answered": 28, "dialog_history": history}])
+    assert read_predictions([path]).predictions["proactive_0_0"] == Prediction("proactive_0_0", "3", 28.0)
+    path = streaming_bench(tmp_path, "proactive", [{"answered": False, "dialog_history": []}])
+    assert read_predictions([path]).predictions["proactive_0_0"].response is None
+
+
+def test_broken_outputs_of_streaming_bench_are_named(tmp_path):
+    with pytest.raises(DataError, match="no question has a field with a model's name"):
+        read_predictions([streaming_bench(tmp_path, "real", [None] * 3)])
+    with pytest.raises(DataError, match="id real_0_0: field 'Made-Up-7B' is no string"):
+        read_predictions([streaming_bench(tmp_path, "real", [3, None, None])])
+    path = streaming_bench(tmp_path, "real", ["A", "B", "C"])
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content[1]["questions"][0]["Other"] = "A"
+    with pytest.raises(DataError, match="id real_1_0: answers of Made-Up-7B and Other; keep those of one model"):
+        read_predictions([write(path, content)])
+
+
+def test_moments_keep_their_nanoseconds(tmp_path):
+    moments = ((1_750_000_000_123_456_789, 1_750_000_000_000_000_001, 1_750_000_001_000_000_000, 3.0, -1.0),)
+    row = AnswerRow("1", "What?", 0, "A", memory_version=7, memory_steps=40, moments=moments, prefilled=False)
+    record = Record(tmp_path, "line 1", json.loads(row.to_json()))
+    assert AnswerRow.from_record(record) == row
+    assert type(AnswerRow.from_record(record).moments[0][0]) is int
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"moments": [[1, 2, 3, 4]]}, r"holds \[1, 2, 3, 4\], \[stamp, start, end, weight, relevance\] expected"),
+        ({"moments": [[1, 2, 3, 4, "high"]]}, "field 'moments' holds"),
+        ({"moments": 5}, "field 'moments' is 5, a list expected"),
+        ({"prefilled": 1}, "field 'prefilled' is 1, true or false expected"),
+        ({"memory_steps": 1.5}, "field 'memory_steps' is 1.5, an integer expected"),
+    ],
+)
+def test_what_an_answer_was_given_from_must_be_whole(tmp_path, fields, message):
+    row = {"id": 1, "question": "What?", "answer": 1, "response": "A"} | fields
+    with pytest.raises(DataError, match=message):
+        read_predictions([write_lines(tmp_path / "rows.jsonl", [row])])

@@ -59,7 +59,7 @@ def test_published_files_alone_are_scored_without_breakdowns(tmp_path):
 
 def test_missing_predictions_are_wrong_and_named(tmp_path):
     file = published(tmp_path / "pred.json", {"001-1": "C", "601-1": ""}, VIDEOMME)
-    report = score("videomme", [file], SAMPLES / "videomme.json")
+    report = score("videomme", [file], [SAMPLES / "videomme.json"])
     row = rows_of(report)["overall", "all questions"]
     assert report.missing == ("001-2", "601-1")
     assert row.strict.value == pytest.approx(1 / 3)
@@ -83,7 +83,7 @@ def test_random_draws_repeat_with_the_seed(tmp_path):
 
 def test_video_mme_breakdowns(tmp_path):
     file = published(tmp_path / "pred.json", {"001-1": "C", "001-2": "B", "601-1": "B"}, VIDEOMME)
-    rows = rows_of(score("videomme", [file], SAMPLES / "videomme.json"))
+    rows = rows_of(score("videomme", [file], [SAMPLES / "videomme.json"]))
     assert rows["duration", "short"].published.value == 0.5
     assert rows["duration", "long"].strict.value == 1.0
     assert rows["domain", "Knowledge"].questions == 2
@@ -93,7 +93,7 @@ def test_video_mme_breakdowns(tmp_path):
 
 def test_lvbench_counts_a_question_for_each_of_its_types(tmp_path):
     file = published(tmp_path / "pred.json", {"55": "A", "56": "A"}, {"55": 3, "56": 0})
-    rows = rows_of(score("lvbench", [file], SAMPLES / "lvbench.json"))
+    rows = rows_of(score("lvbench", [file], [SAMPLES / "lvbench.json"]))
     assert rows["question_type", "reasoning"].published.value == 1.0
     assert rows["question_type", "entity recognition"].published.value == 1.0
     assert rows["question_type", "key information retrieval"].published.value == 0.0
@@ -102,7 +102,7 @@ def test_lvbench_counts_a_question_for_each_of_its_types(tmp_path):
 
 def test_the_mean_of_tasks(tmp_path):
     file = answers(tmp_path / "answers.jsonl", "mlvu", "mlvu.json", {"000000": "A", "000001": "A", "000002": "(C) 3"})
-    rows = rows_of(score("mlvu", [file], SAMPLES / "mlvu.json"))
+    rows = rows_of(score("mlvu", [file], [SAMPLES / "mlvu.json"]))
     assert rows["overall", "all questions"].strict.value == pytest.approx(2 / 3)
     assert rows["overall", "mean of tasks"].strict.value == pytest.approx(0.75)
     assert rows["task", "plotQA"].strict.value == 0.5
@@ -120,7 +120,7 @@ OVO = {
 
 def test_ovo_bench_by_task_mode_and_total(tmp_path):
     file = answers(tmp_path / "answers.jsonl", "ovo-bench", "ovo_bench_new.json", OVO)
-    rows = rows_of(score("ovo-bench", [file], SAMPLES / "ovo_bench_new.json"))
+    rows = rows_of(score("ovo-bench", [file], [SAMPLES / "ovo_bench_new.json"]))
     expected = {"EPM": 1, "ASI": 1, "HLD": 0, "OCR": 0, "REC": 0.5, "SSR": 1, "CRR": 0.5}
     assert {name: row.published.value for (title, name), row in rows.items() if title != "overall"} == expected
     assert rows["overall", "backward: mean of tasks"].published.value == pytest.approx(2 / 3)
@@ -151,7 +151,7 @@ def test_streaming_bench(tmp_path):
         "questions_real.json",
         {"real_0_0": "C. Three.", "real_1_0": "(A)"},
     )
-    report = score("streamingbench", [file], SAMPLES / "questions_real.json")
+    report = score("streamingbench", [file], [SAMPLES / "questions_real.json"])
     rows = rows_of(report)
     assert rows["overall", "all questions"].published.value == 0.5
     assert rows["overall", "all questions"].strict.value == pytest.approx(2 / 3)
@@ -169,7 +169,7 @@ def test_proactive_output(tmp_path, answered_s, response, in_time, right):
         tmp_path / "a.jsonl", "streamingbench", "questions_proactive.json", {"proactive_0_0": response},
         answered_s=answered_s,
     )  # fmt: skip
-    rows = rows_of(score("streamingbench", [file], SAMPLES / "questions_proactive.json"))
+    rows = rows_of(score("streamingbench", [file], [SAMPLES / "questions_proactive.json"]))
     assert rows["proactive output", "in time, within 2 s"].published.value == in_time
     assert rows["overall", "all questions"].published.value == right
 
@@ -183,7 +183,7 @@ def test_navqa_measures(tmp_path):
         "3_SHORT_x": "a red door",
     }
     file = answers(tmp_path / "a.jsonl", "navqa", "navqa/data.csv", responses)
-    report = score("navqa", [file], SAMPLES / "navqa" / "data.csv")
+    report = score("navqa", [file], [SAMPLES / "navqa" / "data.csv"])
     measures = {row.name: row for row in report.measures}
     assert measures["position"].error.value == pytest.approx(5.0)
     assert measures["time"].error.value == pytest.approx(6 - 200 / 60)
@@ -203,7 +203,7 @@ def test_navqa_measures(tmp_path):
 
 def test_navqa_answers_that_give_no_number(tmp_path):
     file = answers(tmp_path / "a.jsonl", "navqa", "navqa/data.csv", {"3_LONG_p": "over there", "3_SHORT_b": "Yes"})
-    report = score("navqa", [file], SAMPLES / "navqa" / "data.csv")
+    report = score("navqa", [file], [SAMPLES / "navqa" / "data.csv"])
     position = report.measures[0]
     assert (position.questions, position.error, position.median) == (1, None, None)
     assert rows_of(report)["task", "position"].unparsed == 1
@@ -220,13 +220,13 @@ def test_answers_that_need_annotations(tmp_path, name):
 def test_an_unknown_id_is_named(tmp_path):
     file = published(tmp_path / "pred.json", {"001-1": "C", "9-9": "B", "9-8": "B"}, VIDEOMME | {"9-9": 0, "9-8": 0})
     with pytest.raises(DataError, match=r"pred\.json: line 2: id '9-9' is none of the 3 annotated questions"):
-        score("videomme", [file], SAMPLES / "videomme.json")
+        score("videomme", [file], [SAMPLES / "videomme.json"])
 
 
 def test_predictions_for_other_annotations_are_refused(tmp_path):
     file = published(tmp_path / "pred.json", {"001-1": "C"}, {"001-1": 0})
     with pytest.raises(DataError, match="line 1: the right answer of id '001-1' is 0 here and 2 in the annotations"):
-        score("videomme", [file], SAMPLES / "videomme.json")
+        score("videomme", [file], [SAMPLES / "videomme.json"])
 
 
 def test_tables_fit_a_hundred_columns(tmp_path):
@@ -237,7 +237,7 @@ def test_tables_fit_a_hundred_columns(tmp_path):
     ):
         path = answers(tmp_path / f"{name}.jsonl", name, file, responses)
         output = io.StringIO()
-        print_report(score(name, [path], SAMPLES / file), Console(file=output, width=200))
+        print_report(score(name, [path], [SAMPLES / file]), Console(file=output, width=200))
         lines = output.getvalue().splitlines()
         assert max(map(len, lines)) <= 100
         assert any("missing (" in line for line in lines)
@@ -291,5 +291,35 @@ def test_task_names_are_no_markup(tmp_path):
     path.write_text(json.dumps(annotations), encoding="utf-8")
     output = io.StringIO()
     file = published(tmp_path / "pred.json", {"000000": "A"}, {"000000": 0})
-    print_report(score("mlvu", [file], path), Console(file=output))
+    print_report(score("mlvu", [file], [path]), Console(file=output))
     assert "[red]plot" in output.getvalue()
+
+
+def test_the_output_of_streaming_bench_needs_no_annotations(tmp_path):
+    content = json.loads((SAMPLES / "questions_real.json").read_text(encoding="utf-8"))
+    for entry, responses in zip(content, (["C"], ["B", "(B)"]), strict=True):
+        for question, response in zip(entry["questions"], responses, strict=True):
+            question["Made-Up"] = response
+    file = tmp_path / "real_output_Made-Up.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    rows = rows_of(score("streamingbench", [file]))
+    assert (rows["task", "Counting"].published.value, rows["task", "Counting"].strict.value) == (0.5, 0.5)
+    # Its scorer looks at the first character alone.
+    assert (rows["task", "Causal Reasoning"].published.value, rows["task", "Causal Reasoning"].strict.value) == (0, 1)
+
+
+def test_parts_of_streaming_bench_are_scored_together_and_apart(tmp_path):
+    file = write_lines(
+        tmp_path / "answers.jsonl",
+        [
+            {"id": "real_0_0", "question": "q", "answer": 2, "response": "C"},
+            {"id": "omni_0_0", "question": "q", "answer": 3, "response": "A"},
+        ],
+    )
+    annotations = [SAMPLES / "questions_real.json", SAMPLES / "questions_omni.json"]
+    rows = rows_of(score("streamingbench", [file], annotations))
+    assert rows["overall", "all questions"].questions == 4
+    assert (rows["part", "real"].published.value, rows["part", "omni"].published.value) == (1, 0)
+    assert rows["part", "real"].strict.value == pytest.approx(1 / 3), "two of its questions are not answered"
+    with pytest.raises(DataError, match="give each part once"):
+        score("streamingbench", [file], [annotations[0], annotations[0]])

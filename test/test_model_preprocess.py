@@ -10,6 +10,7 @@ from fvs_ros.model.preprocess import (
     patchify,
     resize_frames,
     resized_size,
+    sampled_indices,
 )
 
 PUBLISHED = {"min_pixels": 100_352, "max_pixels": 200_704}
@@ -77,3 +78,12 @@ def test_preprocessor_settings_of_both_layouts():
 def test_broken_preprocessor_settings_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         PixelConfig.from_preprocessor(values)
+
+
+@pytest.mark.parametrize(("count", "most"), [(2, 2), (3, 2), (3, 4), (240, 240), (241, 240), (1000, 240)])
+def test_indices_are_even_in_number_and_reach_from_first_to_last(count, most):
+    indices = sampled_indices(count, most)
+    assert len(indices) % 2 == 0
+    assert len(indices) <= most
+    assert (indices[0], indices[-1]) == (0, count - 1)
+    assert list(indices) == sorted(indices)

@@ -23,7 +23,7 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environm
 from builtin_interfaces.msg import Time  # noqa: E402
 
 from fvs_ros.nodes.demo import find_video, open_camera, parse_arguments  # noqa: E402
-from fvs_ros.nodes.demo_console import DemoConsole, StreamView, printable  # noqa: E402
+from fvs_ros.nodes.demo_console import DemoConsole, StreamView  # noqa: E402
 from fvs_ros.nodes.demo_processes import DemoError, Processes  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -191,22 +191,6 @@ def test_meaningless_options_are_refused(arguments: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit):
         parse_arguments(arguments)
     assert "is not above 0" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a cat", "a cat"),
-        ("\x1b[31mred\x07", "·[31mred·"),
-        ("two\nlines\ttab", "two·lines·tab"),
-        ("\u202eevil", "·evil"),
-        ("e\u0301", "e·"),
-        ("broken \ufffd", "broken ·"),
-        ("Straße 漢字", "Straße 漢字"),
-    ],
-)
-def test_printable(text: str, shown: str) -> None:
-    assert printable(text) == shown
 
 
 def stamp(seconds: float) -> Time:

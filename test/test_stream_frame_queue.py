@@ -227,3 +227,25 @@ def test_a_closed_queue_discards_and_takes_no_more() -> None:
 def test_settings_out_of_range_are_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         StreamConfig(**{name: value})
+
+
+def test_frames_that_are_held_are_taken_together() -> None:
+    queue = make_queue()
+    taken = []
+    taker = threading.Thread(target=lambda: taken.append(queue.take(8, 0)))
+    with queue.hold():
+        taker.start()
+        queue.offer(frame(0))
+        queue.offer(frame(1))
+        assert not queue.wait_settled(1, timeout_s=0.05)
+        queue.offer(frame(2))
+    taker.join(20)
+    assert [one.stamp_ns for one in taken[0].frames] == [0, SECOND_NS, 2 * SECOND_NS]
+
+
+def test_a_queue_that_is_closed_while_frames_are_held_ends() -> None:
+    queue = make_queue()
+    with queue.hold():
+        queue.offer(frame(0))
+        queue.close()
+        assert queue.take(8, 0) is None

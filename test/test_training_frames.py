@@ -4,7 +4,7 @@ import pytest
 
 from fvs_ros.stream.types import Frame
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.frames import find_video, read_frames, sample, sampled_indices
+from fvs_ros.training.frames import find_video, read_frames, sample
 
 
 def write_video(path, seconds, fps):
@@ -40,15 +40,6 @@ def test_a_folder_gives_each_frame_in_the_order_of_numbers_and_an_odd_one_twice(
 
 def test_a_long_one_is_sampled_uniformly(tmp_path):
     assert brightness(read_frames(write_folder(tmp_path / "a", 21), 1.0, 6, "here")) == [0, 4, 8, 12, 16, 20]
-
-
-@pytest.mark.parametrize(("count", "most"), [(2, 2), (3, 2), (3, 4), (240, 240), (241, 240), (1000, 240)])
-def test_indices_are_even_in_number_and_reach_from_first_to_last(count, most):
-    indices = sampled_indices(count, most)
-    assert len(indices) % 2 == 0
-    assert len(indices) <= most
-    assert (indices[0], indices[-1]) == (0, count - 1)
-    assert list(indices) == sorted(indices)
 
 
 def test_the_frame_nearest_to_each_second_is_taken():

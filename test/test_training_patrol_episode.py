@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.episode import simulate
+from fvs_ros.training.patrol.episode import EPOCH_NS, simulate
 from fvs_ros.training.patrol.errors import PatrolError
 from fvs_ros.training.patrol.motion import NOWHERE, SPEED_M_S
 from fvs_ros.training.patrol.truth import Record
@@ -158,3 +158,9 @@ def test_an_episode_of_one_frame_is_refused(episode):
     cut = {field: getattr(episode, field)[:1] for field in ("stamps_ns", "poses", "rooms", "views", "visits", "pixels")}
     with pytest.raises(PatrolError, match="has 1 frame"):
         dataclasses.replace(episode, **cut)
+
+
+@pytest.mark.parametrize("seed", [0, 3_999, 4_000, 900_000, 999_999, 2**31])
+def test_stamps_fit_the_seconds_of_a_ros_message(seed):
+    episode = simulate(seed, PatrolConfig(steps=2))
+    assert EPOCH_NS <= episode.stamps_ns[0] < episode.stamps_ns[-1] < 2**31 * 10**9

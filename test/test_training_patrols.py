@@ -6,8 +6,9 @@ from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.patrol.config import PatrolConfig
 from fvs_ros.training.patrol.episode import simulate
 from fvs_ros.training.patrol.errors import RenderError
+from fvs_ros.training.patrol.render import shared_renderer
 from fvs_ros.training.patrol.truth import Record
-from fvs_ros.training.patrols import PatrolEpisodes, _renderer
+from fvs_ros.training.patrols import FRAME_SIZE, PatrolEpisodes
 
 
 def patrols(**changes):
@@ -92,7 +93,7 @@ def test_settings_that_cannot_be_are_refused(changes, message):
 
 def test_frames_are_two_for_each_step():
     try:
-        _renderer()
+        shared_renderer(FRAME_SIZE)
     except RenderError as error:
         pytest.skip(f"patrols cannot be drawn here: {error}")
     frames = patrols(lengths=(2,)).frames(0)

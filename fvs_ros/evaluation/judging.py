@@ -133,11 +133,11 @@ def _navqa(question: BenchmarkQuestion, prediction: Prediction | None, _: random
     if question.kind is AnswerKind.TEXT:
         return Judgement(question, None, None, missing=missing)
     if question.kind is AnswerKind.YES_NO:
-        said = parsing.parse_yes_no(_yes_no_text(response))
+        said = parsing.parse_yes_no(yes_no_text(response))
         right = float(said is question.answer)
         return Judgement(question, right, right, said is None and not missing, missing)
     if question.kind is AnswerKind.POSITION:
-        error, tolerance = _distance(parsing.parse_position(response), question.answer), POSITION_TOLERANCE_M
+        error, tolerance = distance(parsing.parse_position(response), question.answer), POSITION_TOLERANCE_M
     else:
         field = "time" if question.kind is AnswerKind.MINUTES_AGO else "duration"
         minutes = parsing.parse_minutes(response, field)
@@ -147,12 +147,13 @@ def _navqa(question: BenchmarkQuestion, prediction: Prediction | None, _: random
     return Judgement(question, right, right, error is None and not missing, missing, error=error)
 
 
-def _yes_no_text(response: str | None) -> str | None:
+def yes_no_text(response: str | None) -> str | None:
+    """What says yes or no: the field `binary` of a JSON object, or the response itself."""
     value = parsing.json_field(response or "", "binary")
     return value if isinstance(value, str) else None
 
 
-def _distance(position: tuple[float, ...] | None, answer: object) -> float | None:
+def distance(position: tuple[float, ...] | None, answer: object) -> float | None:
     """Metres between two positions; in the plane if either has no height."""
     if position is None or not isinstance(answer, tuple):
         return None

@@ -52,6 +52,15 @@ def inline_options(question: str) -> tuple[str, ...]:
     return ()
 
 
+def without_options(question: str) -> str:
+    """A question's text up to the options that it lists, and without their heading; all of it where it lists none."""
+    if not inline_options(question):
+        return question.strip()
+    found = re.search(r"^(?:\(A\)|A\.)", question, re.MULTILINE)
+    assert found is not None, "options begin with A"
+    return re.sub(r"\s*Options:\s*$", "", question[: found.start()]).strip()
+
+
 def _plain(text: str) -> str:
     """Text as it is compared: case, spacing, wrapping marks and final punctuation do not count."""
     return " ".join(text.split()).strip(_WRAPPING + ".;,").casefold()

@@ -1,4 +1,4 @@
-"""Finished answers: our `answers.jsonl`, Flash-VStream's result files and OVO-Bench's three-mode JSON."""
+"""Finished answers: our `answers.jsonl`, and the result files of Flash-VStream, OVO-Bench and StreamingBench."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fvs_ros.evaluation.benchmarks import ovo_bench
+from fvs_ros.evaluation.benchmarks import ovo_bench, streaming_bench
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.parsing import LETTERS, inline_options
 from fvs_ros.evaluation.records import Record, read_json, read_lines, read_text
 
 Answer = int | bool | float | str | tuple[float, ...]
+_MOMENT_NUMBERS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class AnswerRow:
         first_token_s: from the question to the first token, seconds.
         total_s: from the question to the last token, seconds.
         config: hash of the configuration that gave the answer, empty where unknown.
+        error: why there is no response, empty where there is one.
+        memory_version: of the memory that was read.
+        memory_steps: grid steps that it had seen.
+        moments: keyframes that the model had in front of it: `[stamp, start, end, weight, relevance]`, the first three
+            in nanoseconds, relevance -1 where moments are not ranked.
+        prefilled: whether the memory had been read for an earlier question, so that the first token came sooner.
     """
 
     id: str
@@ -41,6 +48,11 @@ class AnswerRow:
     first_token_s: float | None = None
     total_s: float | None = None
     config: str = ""
+    error: str = ""
+    memory_version: int | None = None
+    memory_steps: int | None = None
+    moments: tuple[tuple[float, ...], ...] | None = None
+    prefilled: bool | None = None
 
     def to_json(self) -> str:
         """The row as one line, without what is not known."""
@@ -69,7 +81,22 @@ class AnswerRow:
             first_token_s=record.optional("first_token_s", record.number),
             total_s=record.optional("total_s", record.number),
             config=record.optional("config", record.text) or "",
+            error=record.optional("error", record.text) or "",
+            memory_version=record.optional("memory_version", record.integer),
+            memory_steps=record.optional("memory_steps", record.integer),
+            moments=record.optional("moments", lambda key: _moments(record, key)),
+            prefilled=record.optional("prefilled", record.boolean),
         )
+
+
+def _moments(record: Record, key: str) -> tuple[tuple[float, ...], ...]:
+    """Five numbers a moment; integers stay integers, because a stamp in a float would lose its nanoseconds."""
+    for value in record.items(key):
+        numbers = value if isinstance(value, list) else []
+        right = [isinstance(part, int | float) and not isinstance(part, bool) for part in numbers]
+        if len(right) != _MOMENT_NUMBERS or not all(right):
+            raise record.error(f"field {key!r} holds {value}, [stamp, start, end, weight, relevance] expected")
+    return tuple(tuple(value) for value in record.items(key))
 
 
 @dataclass(frozen=True)
@@ -107,11 +134,16 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFile:
     Shards are joined. A question answered twice is an error, unless both answers are the same.
 
     Raises:
-        DataError: for a file or a row that has no known form, or two different answers to one question.
+        DataError: for a file or a row that has no known form, two different answers to one question, or answers of
+            two configurations.
     """
     rows: dict[str, tuple[Record, BenchmarkQuestion, Prediction]] = {}
+    configured: Record | None = None
     for path in paths:
         for record, question, prediction in _rows(path):
+            if "config" in record:
+                configured = configured or record
+                _check_same_config(configured, record)
             before = rows.get(question.id)
             if before is None:
                 rows[question.id] = (record, question, prediction)
@@ -129,15 +161,26 @@ def read_predictions(paths: Sequence[Path]) -> PredictionFile:
     )
 
 
+def _check_same_config(first: Record, record: Record) -> None:
+    if record.raw("config") != first.raw("config"):
+        raise record.error(
+            f"made with config {record.raw('config')!r} here and {first.raw('config')!r} in {first.file}, "
+            f"{first.item}; score one run at a time"
+        )
+
+
 _Row = tuple[Record, BenchmarkQuestion, Prediction]
 
 
 def _rows(path: Path) -> Iterator[_Row]:
     if not read_text(path).strip():
         raise DataError(path, "", "is empty, predictions expected")
-    three_modes = _three_modes(path)
-    if three_modes is not None:
-        yield from _ovo_bench_rows(three_modes)
+    whole = _whole(path)
+    if isinstance(whole, dict) and set(ovo_bench.TASKS) & set(whole):
+        yield from _ovo_bench_rows(Record(path, "", whole))
+        return
+    if isinstance(whole, list):
+        yield from _streaming_bench_rows(path)
         return
     for record in read_lines(path):
         if "pred" in record:
@@ -151,19 +194,12 @@ def _rows(path: Path) -> Iterator[_Row]:
             )
 
 
-def _three_modes(path: Path) -> Record | None:
-    """The whole file if it is OVO-Bench's JSON object."""
+def _whole(path: Path) -> Any:
+    """The file as one JSON value; None if it is none, as a file of several lines."""
     try:
-        value: Any = read_json(path)
+        return read_json(path)
     except DataError:
         return None
-    modes = set(ovo_bench.TASKS)
-    if not isinstance(value, dict) or not modes & set(value):
-        return None
-    record = Record(path, "", value)
-    if record.keys() != modes:
-        raise record.error(f"modes {', '.join(sorted(record.keys()))} found, {', '.join(sorted(modes))} expected")
-    return record
 
 
 def _answer_row(record: Record) -> _Row:
@@ -194,6 +230,9 @@ def _told(identity: str, text: str, answer: Answer | None) -> BenchmarkQuestion:
 
 
 def _ovo_bench_rows(file: Record) -> Iterator[_Row]:
+    modes = set(ovo_bench.TASKS)
+    if file.keys() != modes:
+        raise file.error(f"modes {', '.join(sorted(file.keys()))} found, {', '.join(sorted(modes))} expected")
     for mode in ovo_bench.TASKS:
         for record in file.records(mode):
             record = record.named(f"{record.item.lstrip(', ')}, id {record.identity()}")
@@ -223,6 +262,34 @@ def _ovo_bench_choice(record: Record, task: str, mode: str) -> _Row:
         mode=mode,
     )
     return record, question, Prediction(question.id, _response(record, "response"))
+
+
+def _streaming_bench_rows(path: Path) -> Iterator[_Row]:
+    """StreamingBench's output: its annotations, with what the model wrote in each question under the model's name."""
+    name = ""
+    for record, _, question in streaming_bench.located(path):
+        record = record.named(f"{record.item}, id {question.id}")
+        models = sorted(record.keys() - streaming_bench.FIELDS)
+        if len(models) > 1 or (models and name not in ("", models[0])):
+            raise record.error(f"answers of {' and '.join(sorted({*models, name} - {''}))}; keep those of one model")
+        name = name or "".join(models)
+        if models:
+            answered = _proactive if question.kind is AnswerKind.PROACTIVE else _written
+            yield record, question, answered(record, question.id, models[0])
+    if not name:
+        raise DataError(path, "", "holds no answers: no question has a field with a model's name")
+
+
+def _written(record: Record, identity: str, model: str) -> Prediction:
+    return Prediction(identity, _response(record, model))
+
+
+def _proactive(record: Record, identity: str, model: str) -> Prediction:
+    """The last answer of the dialogue, which is the output where the model said that it was time."""
+    history = record.record(model).records("dialog_history")
+    if not history:
+        return Prediction(identity, None)
+    return Prediction(identity, _response(history[-1], "content"), history[-1].number("time"))
 
 
 def _response(record: Record, key: str) -> str | None:

@@ -79,6 +79,13 @@ class Record:
             raise self._wrong(key, value, "an integer")
         return value
 
+    def boolean(self, key: str) -> bool:
+        """True or false."""
+        value = self.raw(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
     def number(self, key: str) -> float:
         """A finite number."""
         return self._number(key, self.raw(key))

@@ -30,7 +30,7 @@ def print_report(report: ScoreReport, console: Console | None = None) -> None:
     if report.measures:
         console.print(_measure_table(report.measures))
     if report.missing:
-        shown = ", ".join(_printable(identity).plain for identity in report.missing[:_SHOWN_IDS])
+        shown = ", ".join(printable(identity).plain for identity in report.missing[:_SHOWN_IDS])
         more = len(report.missing) - _SHOWN_IDS
         rest = f" and {more} more; --json lists all" if more > 0 else ""
         console.print(f"missing ({len(report.missing)}, wrong): {shown}{rest}", markup=False, highlight=False)
@@ -38,19 +38,20 @@ def print_report(report: ScoreReport, console: Console | None = None) -> None:
         console.print(note, markup=False, highlight=False)
 
 
-def _printable(text: str) -> Text:
+def printable(text: str) -> Text:
     """Text of a file as it is: nothing in it is markup, and what no encoding knows is written out."""
     return Text("".join(character if character.isprintable() else ascii(character)[1:-1] for character in text))
 
 
 def _score_table(table: ScoreTable) -> Table:
-    shown = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    # One column between, and "n": in a terminal of 80 columns names keep 14.
+    shown = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("", overflow="fold")
-    for heading in ("questions", "published", "strict", "unparsed", "missing"):
+    for heading in ("n", "published", "strict", "unparsed", "missing"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in table.rows:
         shown.add_row(
-            _printable(row.name),
+            printable(row.name),
             str(row.questions),
             _percent(row.published),
             _percent(row.strict),

@@ -27,15 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         nargs="+",
         type=Path,
-        help="answers.jsonl, Flash-VStream's result files (8_0.json ...), or OVO-Bench's three-mode JSON; shards are "
-        "joined",
+        help="answers.jsonl, Flash-VStream's result files (8_0.json ...), OVO-Bench's three-mode JSON, or "
+        "StreamingBench's output (real_output_MODEL.json ...); shards are joined",
     )
     parser.add_argument(
         "--annotations",
         metavar="FILE",
+        nargs="+",
+        default=[],
         type=Path,
-        help="the benchmark's annotations: adds breakdowns and missing questions; answers.jsonl of OVO-Bench, "
-        "StreamingBench and NaVQA cannot be scored without",
+        help="the benchmark's annotations, of StreamingBench those of each part: adds breakdowns and missing "
+        "questions; answers.jsonl of OVO-Bench, StreamingBench and NaVQA cannot be scored without",
     )
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write all scores to this file")
     parser.add_argument(

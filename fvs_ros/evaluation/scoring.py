@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks import BENCHMARKS, ovo_bench
+from fvs_ros.evaluation.benchmarks import BENCHMARKS, ovo_bench, streaming_bench
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.judging import Judgement, judge
@@ -15,6 +15,8 @@ from fvs_ros.evaluation.statistics import SEED, Estimate, Stratum, estimate
 
 # Means of the tasks' means, beside the mean of all questions.
 _MACRO = ("mlvu", "mvbench")
+# Benchmarks whose own result files tell each question with its mode.
+_MODES = {"ovo-bench": tuple(ovo_bench.TASKS), "streamingbench": streaming_bench.PARTS}
 _MEASURES = {
     AnswerKind.POSITION: ("position", "distance, metres"),
     AnswerKind.MINUTES_AGO: ("time", "difference in minutes ago"),
@@ -76,7 +78,7 @@ class ScoreReport:
     Attributes:
         benchmark: its name.
         files: what was scored.
-        annotations: what it was scored against; None for what the files themselves tell.
+        annotations: what it was scored against; empty for what the files themselves tell.
         tables: overall first.
         measures: errors in their units, empty where the benchmark has none.
         missing: ids of questions without a response, each counted as wrong by the strict parse.
@@ -88,7 +90,7 @@ class ScoreReport:
 
     benchmark: str
     files: tuple[str, ...]
-    annotations: str | None
+    annotations: tuple[str, ...]
     tables: tuple[ScoreTable, ...]
     measures: tuple[MeasureRow, ...]
     missing: tuple[str, ...]
@@ -98,48 +100,53 @@ class ScoreReport:
     notes: tuple[str, ...]
 
 
-def score(name: str, files: Sequence[Path], annotations: Path | None = None, seed: int = 0) -> ScoreReport:
+def score(name: str, files: Sequence[Path], annotations: Sequence[Path] = (), seed: int = 0) -> ScoreReport:
     """Scores finished predictions.
 
     Args:
         name: of the benchmark, a key of `BENCHMARKS`.
         files: predictions; shards are joined.
-        annotations: the benchmark's file; without it only what the predictions tell of is scored, which the
-            three-mode JSON of OVO-Bench does in full, and Flash-VStream's results without breakdowns.
+        annotations: the benchmark's file, or several parts of it; without one only what the predictions tell of is
+            scored, which OVO-Bench's and StreamingBench's own results do in full, and Flash-VStream's without
+            breakdowns.
         seed: of the random draws of Flash-VStream's rule.
 
     Raises:
         DataError: for files that break their form, do not fit together, or need annotations.
     """
     found = read_predictions(files)
-    questions = found.questions if annotations is None else BENCHMARKS[name].read(annotations)
-    if annotations is None:
-        _check_told(name, found, files[0])
-    else:
+    questions = [question for path in annotations for question in BENCHMARKS[name].read(path)]
+    if len({question.id for question in questions}) < len(questions):
+        raise DataError(annotations[-1], "", "holds questions of the annotations before it; give each part once")
+    if questions:
         _check_annotated(questions, found)
+    else:
+        questions = found.questions
+        _check_told(name, found, files[0])
     judgements = judge(name, questions, found.predictions, seed)
     return ScoreReport(
         benchmark=name,
         files=tuple(str(path) for path in files),
-        annotations=None if annotations is None else str(annotations),
+        annotations=tuple(str(path) for path in annotations),
         tables=tuple(_tables(name, judgements)),
         measures=tuple(_measures(judgements)),
         missing=tuple(one.question.id for one in judgements if one.missing and one.strict is not None),
         drawn=sum(judgement.drawn for judgement in judgements),
         seed=seed,
         bootstrap_seed=SEED,
-        notes=tuple(_notes(name, judgements, annotations)),
+        notes=tuple(_notes(name, judgements, bool(annotations))),
     )
 
 
 def _check_told(name: str, found: PredictionFile, source: Path) -> None:
     """Refuses files that do not tell enough about their questions to be scored alone."""
-    wanted = {AnswerKind.CHOICE}
-    told_modes = {bool(question.mode) for question in found.questions}
-    if name == "ovo-bench":
-        wanted |= {AnswerKind.COUNT, AnswerKind.YES_NO}
-    fits = told_modes == {name == "ovo-bench"} and name not in ("streamingbench", "navqa")
-    if not fits or any(question.kind not in wanted for question in found.questions):
+    told_modes = {question.mode for question in found.questions}
+    if name in _MODES:
+        fits = told_modes <= set(_MODES[name])
+    else:
+        choices = all(question.kind is AnswerKind.CHOICE for question in found.questions)
+        fits = choices and told_modes == {""} and name != "navqa"
+    if not fits:
         files = ", ".join(BENCHMARKS[name].annotations)
         raise DataError(source, "", f"does not tell enough to be scored as {name}; add --annotations ({files})")
 
@@ -171,6 +178,9 @@ def _tables(name: str, judgements: Sequence[Judgement]) -> Iterable[ScoreTable]:
     if name in _MACRO and tasks:
         rows.append(_mean_row("mean of tasks", [list(tasks.values())]))
     yield ScoreTable("overall", tuple(rows))
+    parts = _grouped(judgements, lambda judgement: (judgement.question.mode,))
+    if len(parts) > 1:
+        yield ScoreTable("part", tuple(_row(part, members) for part, members in parts.items()))
     if tasks:
         yield ScoreTable("task", tuple(_row(task, members) for task, members in sorted(tasks.items())))
     proactive = [judgement for judgement in judgements if judgement.in_time is not None]
@@ -262,11 +272,11 @@ def _measures(judgements: Sequence[Judgement]) -> Iterable[MeasureRow]:
             yield MeasureRow(name, unit, len(members), estimate([_stratum(members, lambda one: one.error)]), median)
 
 
-def _notes(name: str, judgements: Sequence[Judgement], annotations: Path | None) -> Iterable[str]:
+def _notes(name: str, judgements: Sequence[Judgement], annotated: bool) -> Iterable[str]:
     left_out = sum(judgement.published is None for judgement in judgements)
     texts = sum(judgement.strict is None for judgement in judgements)
     drawn = sum(judgement.drawn for judgement in judgements)
-    if annotations is None:
+    if not annotated:
         yield "Without annotations only the questions in the files are scored; one left out there is not missed."
     if left_out - texts:
         yield (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -64,8 +65,7 @@ def estimate(strata: Sequence[Stratum], weights: Sequence[float] | None = None, 
     for stratum, share in zip(strata, shares, strict=True):
         sums, counts = _by_video(stratum)
         value += share * sums.sum() / counts.sum()
-        # How often each video is drawn, [resamples, videos].
-        times = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+        times = _first_draws(len(sums), seed) if len(strata) == 1 else _draws(len(sums), generator)
         drawn += share * (times @ sums) / (times @ counts)
         resampled |= len(sums) > 1
     count = sum(len(stratum.values) for stratum in strata)
@@ -73,6 +73,17 @@ def estimate(strata: Sequence[Stratum], weights: Sequence[float] | None = None, 
         return Estimate(float(value), None, None, count)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(float(value), float(low), float(high), count)
+
+
+def _draws(videos: int, generator: np.random.Generator) -> np.ndarray:
+    """How often each video is drawn, [resamples, videos]."""
+    return generator.multinomial(videos, np.full(videos, 1 / videos), size=RESAMPLES)
+
+
+@lru_cache(maxsize=4)
+def _first_draws(videos: int, seed: int) -> np.ndarray:
+    """Those of a seed; a report asks for the same ones for each of its measures, and thousands take a while to make."""
+    return _draws(videos, np.random.default_rng(seed))
 
 
 def _by_video(stratum: Stratum) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ Shapes: T rows, K clusters, F features of a row.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,12 @@ class Clusters:
     weights: Tensor
     times: Tensor
     labels: Tensor
+
+
+def clip_generator(identity: str, device: torch.device) -> torch.Generator:
+    """Random numbers for the k-means of one clip, the same whenever its `identity` is, whatever ran before."""
+    seed = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:7], "big")
+    return torch.Generator(device).manual_seed(seed)
 
 
 def distances(rows: Tensor, centroids: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,8 @@ from fvs_ros.model.preprocess import frame_grid, normalise, resize_frames
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.vision import encode_frames
 
+# Of each weight; training changes them all, so that a few tell two models apart.
+FINGERPRINT_VALUES = 64
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -71,6 +74,14 @@ class FlashVStream:
         """Of the weights and of the features in memory."""
         return self._network.dtype
 
+    def fingerprint(self) -> str:
+        """A short hash of the weights: of the name, shape and first values of each, so that it takes no time."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self._network.state_dict().items()):
+            sample = weight.flatten()[:FINGERPRINT_VALUES].float().cpu().numpy()
+            digest.update(f"{name} {tuple(weight.shape)} ".encode() + sample.tobytes())
+        return digest.hexdigest()[:16]
+
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         """The patch grid that frames of `height` x `width` pixels are resized to, its area within the bounds."""
         return frame_grid(height, width, min_pixels, max_pixels, self._pixels)
@@ -110,6 +121,7 @@ class FlashVStream:
         max_new_tokens: int,
         on_token: Callable[[str], None] = lambda piece: None,
         should_stop: Callable[[], bool] = lambda: False,
+        answer_prefix: str = "",
     ) -> str:
         """The greedy answer to a question about a memory; shorter if `should_stop` turns true on the way.
 
@@ -119,8 +131,10 @@ class FlashVStream:
             max_new_tokens: the answer's longest length.
             on_token: called with each piece of text as it is decoded; the pieces joined are the answer.
             should_stop: asked before every token and between chunks of the prefill.
+            answer_prefix: what the answer is made to begin with, `Best option: (` in the published evaluation; it is
+                no part of the text that comes back.
         """
-        prompt = self._prompts.build(question)
+        prompt = self._prompts.build(question, answer_prefix)
         prefix = self._answerer.prefix(snapshot, prompt.head, should_stop)
         if prefix is None:
             return ""

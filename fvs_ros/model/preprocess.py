@@ -134,6 +134,17 @@ def normalise(frames: Tensor, pixels: PixelConfig) -> Tensor:
     return (frames / 255 - mean) / std
 
 
+def sampled_indices(count: int, max_frames: int) -> list[int]:
+    """Which of a clip's `count` frames are taken, as published.
+
+    All, or `max_frames` (an even number) at equal distances; of an odd number the last one is repeated, since a grid
+    step is two frames.
+    """
+    if count > max_frames:
+        return [int(index) for index in np.linspace(0, count - 1, max_frames).round()]
+    return [*range(count), *([count - 1] if count % 2 else [])]
+
+
 def patchify(frames: Tensor) -> Tensor:
     """Normalised frames [2n, 3, H, W] as patches [n, P, C].
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,25 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
+from fvs_ros.terminal import ShownMoment, moments_table, printable
 
 WIDEST = 100
 _INDENT = 10
-_MOMENTS_SHOWN = 4
 _BAR_WIDTH = 14
 # In a log, where nothing can be redrawn, a line of progress every so many seconds of stream.
 _LOG_STEP_S = 5.0
-# Letters, numbers, punctuation, symbols: anything else could move the cursor, stack up or reverse a line.
-_PRINTABLE_CATEGORIES = frozenset("LNPS")
-
-
-def printable(text: str) -> str:
-    """`text` with each line break and control character replaced, safe for any terminal."""
-    return "".join(
-        letter
-        if letter == " " or (unicodedata.category(letter)[0] in _PRINTABLE_CATEGORIES and letter != "\ufffd")
-        else "\u00b7"
-        for letter in text
-    )
 
 
 @dataclass(frozen=True)
@@ -184,20 +171,14 @@ class DemoConsole:
 
     @staticmethod
     def _moments(moments: list[Any], start_ns: int) -> Table:
-        """Some moments, evenly spread over all of them, in seconds from the beginning of the stream."""
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("keyframe at", "stands for", "steps"):
-            table.add_column(name, justify="right")
+        """Some moments, in seconds from the beginning of the stream."""
 
         def seconds(stamp: Any) -> float:
             return (stamp_nanoseconds(stamp) - start_ns) / SECOND_NS
 
-        count = min(_MOMENTS_SHOWN, len(moments))
-        for index in range(count):
-            moment = moments[round(index * (len(moments) - 1) / max(count - 1, 1))]
-            table.add_row(
-                f"{seconds(moment.stamp):.2f} s",
-                f"{seconds(moment.start):.2f} to {seconds(moment.end):.2f} s",
-                f"{moment.weight:g}",
-            )
-        return table
+        return moments_table(
+            [
+                ShownMoment(seconds(moment.stamp), seconds(moment.start), seconds(moment.end), moment.weight)
+                for moment in moments
+            ]
+        )

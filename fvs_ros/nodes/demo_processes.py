@@ -87,6 +87,10 @@ class Processes:
             if any(mark in self._text(name) for mark in ("[ERROR]", "[FATAL]")):
                 raise DemoError(f"{name} reports an error; its last lines:\n{self.tail(name)}")
 
+    def finished(self) -> bool:
+        """Whether all processes that may finish have."""
+        return all(self._running[name].poll() is not None for name in self._may_finish)
+
     def tail(self, name: str) -> str:
         """The last lines of a process's output."""
         return "\n".join(self._text(name).splitlines()[-_TAIL_LINES:])

@@ -19,9 +19,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from fvs_ros.nodes.messages import time_message
-from fvs_ros.nodes.playback import PlaybackItem
 from fvs_ros.nodes.replay_parameters import ReplayConfig
 from fvs_ros.stream.bags import Bag, BagTopic, SourceError
+from fvs_ros.stream.playback import PlaybackItem
 from fvs_ros.stream.sources import COMPRESSED_TYPE, IMAGE_TYPE, FrameSource
 from fvs_ros.stream.types import Frame, ImageError
 

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from fvs_ros.stream.answering import AnswerWorker
@@ -149,6 +150,14 @@ class StreamEngine:
     def pause(self, paused: bool) -> None:
         """Begins to skip frames, or ends it."""
         self._frames.pause(paused)
+
+    def hold(self) -> AbstractContextManager[None]:
+        """A block in which frames are only gathered: none is ingested before its end.
+
+        How many frames are encoded together then follows from what is submitted, not from how fast this machine is,
+        and so the features do, bit for bit. From one thread at a time.
+        """
+        return self._frames.hold()
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until each frame submitted so far is in memory, dropped, discarded or rejected.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from fvs_ros.stream.config import StreamConfig
@@ -104,6 +105,7 @@ class FrameQueue:
         self._newest_ns: int | None = None
         self._episode = 0
         self._paused = False
+        self._held = False
         self._closed = False
         self._counters = FrameCounters()
 
@@ -126,6 +128,18 @@ class FrameQueue:
         """While paused, frames are skipped whatever their stamp; those that wait already are still taken."""
         with self._changed:
             self._paused = paused
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Lets frames that are offered inside wait for each other: none is taken before the end of the block."""
+        with self._changed:
+            self._held = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held = False
+                self._changed.notify_all()
 
     def offer(self, frame: Frame) -> bool:
         """Decides by its stamp whether `frame` is kept. Once closed, frames are ignored and not counted."""
@@ -178,7 +192,9 @@ class FrameQueue:
             None once the queue is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting or self._episode != episode)
+            self._changed.wait_for(
+                lambda: self._closed or not (self._held or (self._episode == episode and not self._waiting))
+            )
             if self._closed:
                 return None
             self._in_flight_first = self._kept - len(self._waiting) + 1

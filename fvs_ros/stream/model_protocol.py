@@ -6,10 +6,31 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
-from fvs_ros.memory.streaming import StreamingFlashMemory
+
+
+class StepMemory(Protocol):
+    """A memory of grid steps, as the engine fills it: `StreamingFlashMemory`, or what stands in for one."""
+
+    @property
+    def steps(self) -> int:
+        """Complete grid steps in memory."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the memory holds on its device."""
+
+    def candidate_steps(self) -> Tensor:
+        """See `StreamingFlashMemory.candidate_steps`."""
+
+    def append(self, high: Tensor, low: Tensor, start_ns: Sequence[int], end_ns: Sequence[int]) -> None:
+        """See `StreamingFlashMemory.append`."""
+
+    def snapshot(self, provisional: tuple[Tensor, Tensor, int] | None = None) -> MemorySnapshot:
+        """See `StreamingFlashMemory.snapshot`."""
 
 
 class StreamModel(Protocol):
@@ -31,7 +52,7 @@ class StreamModel(Protocol):
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         """The patch grid that frames of `height` x `width` pixels are resized to, its area within the bounds."""
 
-    def new_memory(self, grid: PatchGrid) -> StreamingFlashMemory:
+    def new_memory(self, grid: PatchGrid) -> StepMemory:
         """An empty memory of frames on `grid`, on the model's device."""
 
     def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
@@ -48,8 +69,10 @@ class StreamModel(Protocol):
         max_new_tokens: int,
         on_token: Callable[[str], None],
         should_stop: Callable[[], bool],
+        answer_prefix: str = "",
     ) -> str:
         """Answers from `snapshot`, passing each piece of text to `on_token` as it comes.
 
-        `should_stop` is asked before each token; once true, the text so far is returned.
+        `should_stop` is asked before each token; once true, the text so far is returned. `answer_prefix` is what the
+        answer is made to begin with; it is no part of the text that comes back.
         """

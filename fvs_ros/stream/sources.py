@@ -304,7 +304,7 @@ class ImageFolderSource:
         for index, file in enumerate(self._files):
             position_s = index / self._fps
             if start_offset_s <= position_s < stop_s:
-                yield Frame(self.start_ns + round(position_s * 1e9), partial(_read_image, file))
+                yield Frame(self.start_ns + round(position_s * 1e9), partial(read_image, file))
 
     def close(self) -> None:
         """See `FrameSource.close`; nothing stays open between reads."""
@@ -320,7 +320,12 @@ def _natural_key(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def _read_image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
+    """An image file as RGB, uint8 [height, width, 3].
+
+    Raises:
+        ImageError: if it cannot be decoded.
+    """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ImageError("undecodable", f"{path} is no image that can be decoded; remove it or write it again")

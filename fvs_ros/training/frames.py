@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from fvs_ros.model.preprocess import sampled_indices
 from fvs_ros.stream.bags import SourceError
 from fvs_ros.stream.sources import ImageFolderSource, VideoSource
 from fvs_ros.stream.types import Frame, ImageError
@@ -73,10 +74,3 @@ def sample(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
             yield previous if earlier and previous is not None else frame
             taken += 1
         previous = frame
-
-
-def sampled_indices(count: int, max_frames: int) -> Sequence[int]:
-    """Which of `count` frames are taken: all, or `max_frames` of them at equal distances; an even number."""
-    if count > max_frames:
-        return [int(index) for index in np.linspace(0, count - 1, max_frames).round()]
-    return [*range(count), *([count - 1] if count % 2 else [])]

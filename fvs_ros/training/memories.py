@@ -5,11 +5,10 @@ Shapes: T grid steps.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
+from fvs_ros.memory.clustering import clip_generator
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.flash_memory import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
@@ -48,7 +47,7 @@ def memories(
     for steps in wanted:
         if episode.stamps_ns is None or steps <= config.csm_slots:
             head = StepFeatures(features.high[:steps], features.low[:steps])
-            random = torch.Generator(features.low.device).manual_seed(_seed(episode))
+            random = clip_generator(episode.identity, features.low.device)
             found.append(
                 build_memory(head, grid, config, start_ns=starts[:steps], end_ns=ends[:steps], generator=random)
             )
@@ -75,7 +74,3 @@ def _stamps(episode: Episode, steps: int, device: torch.device) -> tuple[Tensor,
         raise TrainingError(f"{episode.name} has {len(stamps)} stamps for {2 * steps} frames")
     pairs = torch.tensor(stamps, device=device).view(steps, 2)
     return pairs[:, 0], pairs[:, 1]
-
-
-def _seed(episode: Episode) -> int:
-    return int.from_bytes(hashlib.sha256(episode.identity.encode()).digest()[:7], "big")

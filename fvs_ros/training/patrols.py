@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -20,7 +19,7 @@ from fvs_ros.training.patrol.episode import Episode, simulate
 from fvs_ros.training.patrol.errors import PatrolError, RenderError
 from fvs_ros.training.patrol.labels import GROUPS, cell_labels
 from fvs_ros.training.patrol.questions import FAMILIES, ask, step_ends
-from fvs_ros.training.patrol.render import PatrolRenderer
+from fvs_ros.training.patrol.render import shared_renderer
 from fvs_ros.training.patrol.templates import NOTHING
 from fvs_ros.training.patrol.truth import Past, Record
 from fvs_ros.training.patrol.world import Stream, generator
@@ -91,7 +90,7 @@ class PatrolEpisodes:
     def frames(self, index: int) -> Sequence[np.ndarray]:
         """See `EpisodeSource.frames`."""
         try:
-            return list(_renderer().frames(self._simulate(index)))
+            return list(shared_renderer(FRAME_SIZE).frames(self._simulate(index)))
         except RenderError as error:
             raise TrainingError(f"patrol seed {self._data.first_seed + index} cannot be drawn: {error}") from error
 
@@ -128,12 +127,3 @@ def _ground(episode: Episode, step_ends: Sequence[int]) -> Grounding:
 def _simulate(seed: int, config: PatrolConfig) -> Episode:
     """Kept for the frames that are asked for right after the questions."""
     return simulate(seed, config)
-
-
-@lru_cache(maxsize=1)
-def _renderer() -> PatrolRenderer:
-    """One OpenGL context a process, for as long as it lives."""
-    renderer = PatrolRenderer(FRAME_SIZE)
-    # Left to the interpreter's end, it would be freed after what frees it.
-    atexit.register(renderer.close)
-    return renderer

@@ -23,6 +23,8 @@ class Benchmark:
         read: the questions of one annotation file; raises `DataError`.
         media: what a question's video is under a data folder; raises `DataError`.
         subtitled: whether the prompt begins with the video's subtitles.
+        streaming: whether questions are asked at moments of the video, of the memory of the stream so far; else of
+            the offline memory of the whole clip.
     """
 
     title: str
@@ -30,6 +32,7 @@ class Benchmark:
     read: Callable[[Path], list[BenchmarkQuestion]]
     media: Callable[[Path, BenchmarkQuestion], Media]
     subtitled: bool = False
+    streaming: bool = False
 
 
 def _long_video(name: str, title: str, subtitled: bool = False) -> Benchmark:
@@ -45,12 +48,15 @@ BENCHMARKS = {
     "mvbench": _long_video("mvbench", "MVBench"),
     "videomme": _long_video("videomme", "Video-MME without subtitles"),
     "videomme-subtitles": _long_video("videomme", "Video-MME with subtitles", subtitled=True),
-    "ovo-bench": Benchmark("OVO-Bench", (ovo_bench.ANNOTATIONS,), ovo_bench.read, layouts.ovo_bench_media),
+    "ovo-bench": Benchmark(
+        "OVO-Bench", (ovo_bench.ANNOTATIONS,), ovo_bench.read, layouts.ovo_bench_media, streaming=True
+    ),
     "streamingbench": Benchmark(
         "StreamingBench",
         tuple(f"questions_{part}.json" for part in streaming_bench.PARTS),
         streaming_bench.read,
         layouts.streaming_bench_media,
+        streaming=True,
     ),
-    "navqa": Benchmark("NaVQA", (navqa.ANNOTATIONS,), navqa.read, layouts.navqa_media),
+    "navqa": Benchmark("NaVQA", (navqa.ANNOTATIONS,), navqa.read, layouts.navqa_media, streaming=True),
 }

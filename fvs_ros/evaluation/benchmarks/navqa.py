@@ -49,10 +49,17 @@ _TIME, _TYPE = "Timestamp with answer", "Type (binary, position, time, text)"
 
 @dataclass(frozen=True)
 class Poses:
-    """Where a robot was, by time: seconds in rising order, and x, y, z in metres for each."""
+    """Where a robot was, by time.
+
+    Attributes:
+        times_s: seconds in rising order.
+        positions: x, y, z in metres, one for each.
+        orientations: unit quaternions x, y, z, w, one for each.
+    """
 
     times_s: tuple[float, ...]
     positions: tuple[tuple[float, float, float], ...]
+    orientations: tuple[tuple[float, float, float, float], ...] = ()
 
     def at(self, time_s: float) -> tuple[float, float, float]:
         """The position at a time, linear between poses, the first or last one outside of them."""
@@ -65,6 +72,11 @@ class Poses:
         return x, y, z
 
 
+def poses_file(data: Path, sequence: str) -> Path:
+    """Where CODa's poses of a sequence lie."""
+    return data / "poses" / "dense" / f"{sequence}.txt"
+
+
 def read_poses(path: Path) -> Poses:
     """CODa's poses of one sequence.
 
@@ -73,20 +85,22 @@ def read_poses(path: Path) -> Poses:
     """
     times: list[float] = []
     positions: list[tuple[float, float, float]] = []
+    orientations: list[tuple[float, float, float, float]] = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            time_s, x, y, z, _, _, _, _ = (float(value) for value in line.split())
+            time_s, x, y, z, qw, qx, qy, qz = (float(value) for value in line.split())
         except ValueError:
             raise DataError(path, f"line {number}", "eight numbers expected: seconds x y z qw qx qy qz") from None
         if times and time_s <= times[-1]:
             raise DataError(path, f"line {number}", f"time {time_s} does not follow {times[-1]}")
         times.append(time_s)
         positions.append((x, y, z))
+        orientations.append((qx, qy, qz, qw))
     if not times:
         raise DataError(path, "", "holds no poses")
-    return Poses(tuple(times), tuple(positions))
+    return Poses(tuple(times), tuple(positions), tuple(orientations))
 
 
 def read(path: Path) -> list[BenchmarkQuestion]:
@@ -107,7 +121,7 @@ def _annotated(path: Path) -> Iterator[tuple[Record, BenchmarkQuestion]]:
             raise row.error(f"column 'Seq ID' is {sequence!r}, a number expected")
         if sequence not in windows:
             windows[sequence] = _windows(path.parent / sequence / "qa_unfilled.json")
-            poses[sequence] = read_poses(path.parent / "poses" / "dense" / f"{sequence}.txt")
+            poses[sequence] = read_poses(poses_file(path.parent, sequence))
         identity = row.text("UUID")
         if identity not in windows[sequence]:
             raise row.error(f"UUID {identity!r} is unknown to {sequence}/qa_unfilled.json")

@@ -20,8 +20,15 @@ from fvs_ros.evaluation.records import Record, read_json, read_list
 
 PARTS = ("real", "omni", "sqa", "proactive")
 OPTIONS = 4
+# Of an annotated question. A result file adds one more, which has the model's name.
+FIELDS = frozenset(
+    {"task_type", "question", "time_stamp", "answer", "options", "required_ability", "cause", "effect", "audio_path"}
+    | {"time", "ground_truth_time_stamp", "ground_truth_output"}
+)
 # The main setting shows this much before the question; "all context" everything.
 MAIN_CONTEXT_S = 60.0
+# A proactive question is put once a second, from the second after it was asked to this long after the right moment.
+PROACTIVE_POLL_AFTER_S = 4
 
 _INTRODUCTION = (
     "You are an advanced video question-answering AI assistant. You have been provided with {given} and a "
@@ -44,9 +51,18 @@ _PROACTIVE = (
 )
 
 
+def proactive_poll(question: BenchmarkQuestion) -> str:
+    """What is asked every second of a proactive question, until the answer contains a yes; as published."""
+    ready = f'Is it the right time to output "{question.answer}"? You can only answer yes or no.'
+    return _PROACTIVE.format(question=f"{question.question} {ready}")
+
+
 def part_of(path: Path) -> str:
-    """The part of the benchmark that a file holds, by its name (`questions_real_stream.json`: real); empty if none."""
-    found = re.match(r"questions_(real|omni|sqa|proactive)(?:_|\.|$)", path.name)
+    """The part that a file holds, by its name; empty if none.
+
+    Annotations are called `questions_real.json` or `questions_real_stream.json`, results `real_output_MODEL.json`.
+    """
+    found = re.match(r"(?:questions_)?(real|omni|sqa|proactive)(?:_|\.|$)", path.name)
     return found.group(1) if found else ""
 
 
@@ -63,7 +79,9 @@ def located(path: Path) -> Iterator[tuple[Record, Record, BenchmarkQuestion]]:
     """Each question with its own record and its entry's, annotated or answered: further fields are not looked at."""
     part = part_of(path)
     if not part:
-        raise Record(path, "", {}).error(f"the name must begin with questions_ and one of {', '.join(PARTS)}")
+        raise Record(path, "", {}).error(
+            f"the name must begin with one of {', '.join(PARTS)}, or with questions_ and one of them"
+        )
     for entry, ids in _entries(path, nested=part == "sqa" and "stream" not in path.name):
         context = ""
         for subset, place in zip(entry, ids, strict=True):

@@ -21,9 +21,10 @@ from fvs_ros.training.patrol.world import Placement, Stream, Thing, World, gener
 ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
 
 EPOCH_NS = 1_750_000_000_000_000_000
-"""Stamp of the first frame of seed 0; each seed begins a day later, for 100 years, then from the beginning again."""
+"""Stamp of the first frame of seed 0; each seed begins a day later, for 4000 days, then from the beginning again."""
 _DAY_NS = 86_400_000_000_000
-_DAYS = 36_500
+# The 32-bit seconds of builtin_interfaces/Time end 4600 days after the first seed, in 2038.
+_DAYS = 4_000
 
 
 @dataclass(frozen=True)

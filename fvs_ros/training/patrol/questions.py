@@ -191,27 +191,36 @@ def words() -> tuple[str, ...]:
     return tuple(sorted({token for text in texts for token in tokens(text)}))
 
 
-def guess_accuracy(known: Iterable[Question], asked: Iterable[Question]) -> dict[str, float]:
-    """How often the most frequent answer to the same words is right, without any picture.
+def guesses(known: Iterable[Question], asked: Iterable[Question]) -> list[str]:
+    """The most frequent answer to the same words, for each question asked, without any picture.
 
     Args:
         known: questions whose answers may be counted, of other episodes than `asked`. A wording that occurs fewer
             than 4 times among them is guessed by its template's most frequent answer.
         asked: questions to guess.
-
-    Returns:
-        The share of right guesses by family, and over all as "all".
     """
     by_text: defaultdict[str, Counter[str]] = defaultdict(Counter)
     by_template: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for question in known:
         by_text[question.text][question.answer] += 1
         by_template[question.template][question.answer] += 1
-    right: defaultdict[str, list[bool]] = defaultdict(list)
+    found = []
     for question in asked:
         same = by_text[question.text]
         counts = same if same.total() >= _FEWEST_SAME else by_template[question.template]
-        guess = max(sorted(counts), key=lambda answer: counts[answer], default="")
+        found.append(max(sorted(counts), key=lambda answer: counts[answer], default=""))
+    return found
+
+
+def guess_accuracy(known: Iterable[Question], asked: Iterable[Question]) -> dict[str, float]:
+    """How often `guesses` are right.
+
+    Returns:
+        The share of right guesses by family, and over all as "all".
+    """
+    asked = list(asked)
+    right: defaultdict[str, list[bool]] = defaultdict(list)
+    for question, guess in zip(asked, guesses(known, asked), strict=True):
         right[question.family].append(guess == question.answer)
         right["all"].append(guess == question.answer)
     return {family: sum(hits) / len(hits) for family, hits in right.items()}

@@ -5,6 +5,7 @@ A frame of 112 x 112 pixels takes 3.2 to 4.3 ms of one core (OSMesa, mean of an 
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from types import TracebackType
@@ -83,6 +84,22 @@ class PatrolRenderer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@lru_cache(maxsize=1)
+def shared_renderer(size: int) -> PatrolRenderer:
+    """The renderer of this process, for as long as it lives: a second OpenGL context beside it may crash OSMesa.
+
+    Args:
+        size: pixels along each side of a frame.
+
+    Raises:
+        PatrolError, RenderError: see `PatrolRenderer`.
+    """
+    renderer = PatrolRenderer(size)
+    # Left to the interpreter's end, it would be freed after what frees it.
+    atexit.register(renderer.close)
+    return renderer
 
 
 def _expose(picture: np.ndarray, episode: Episode, index: int) -> np.ndarray:

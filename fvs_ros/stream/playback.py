@@ -1,4 +1,4 @@
-"""The timing of a replay: recorded items at their times, times a rate, against a steady clock. No ROS in here."""
+"""The timing of a replay: recorded items at their times, times a rate, against a steady clock."""
 
 from __future__ import annotations
 

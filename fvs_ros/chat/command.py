@@ -1,0 +1,139 @@
+"""`fvs chat`: questions about a video, a camera or a bag while it plays."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
+
+if TYPE_CHECKING:
+    from fvs_ros.chat.player import Cue
+    from fvs_ros.stream.live import LiveSource
+    from fvs_ros.stream.sources import FrameSource
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="video file, folder of images, bag, camera (0 or /dev/video0), or address (rtsp://host/path)",
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument(
+        "--ask",
+        metavar="SECONDS:QUESTION",
+        action="append",
+        default=[],
+        type=parse_cue,
+        help="ask when the stream's clock is there, print the answer, and end after the last; may be repeated",
+    )
+    parser.add_argument("--topic", default="", help="of a bag with several image topics")
+    parser.add_argument("--image-fps", type=_positive, help="images per second of a folder (default 1)")
+    parser.add_argument("--rate", type=_positive, default=1.0, help="speed of a recording (default 1)")
+    parser.add_argument("--fps", type=_positive, help="frames kept per second of stream (default 1)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest length (default 128)")
+
+
+def parse_cue(text: str) -> Cue:
+    """`12.5:What do you see?` as a question and its time.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is none.
+    """
+    from fvs_ros.chat.player import Cue
+
+    seconds, colon, question = text.partition(":")
+    try:
+        time_s = float(seconds)
+    except ValueError:
+        time_s = math.nan
+    if not colon or not question.strip() or not 0 <= time_s < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no SECONDS:QUESTION, such as '12.5:What do you see?'")
+    return Cue(time_s, question.strip())
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plays and answers; 0, or 1 with a message where the source, the model or a question of `--ask` failed."""
+    # The decoders of OpenCV write to the terminal themselves, across whatever is drawn there.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    from fvs_ros.model.checkpoint import CheckpointError
+    from fvs_ros.stream.bags import SourceError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        source = _open(arguments)
+        try:
+            return _chat(arguments, source)
+        finally:
+            source.close()
+    except (SourceError, CheckpointError, ValueError, OSError) as error:
+        print(f"fvs chat: {error}", file=sys.stderr)
+        return 1
+
+
+def _interrupt(*_: object) -> None:
+    """Ends through Python, so that the terminal gets its mode back."""
+    raise KeyboardInterrupt
+
+
+def _open(arguments: argparse.Namespace) -> FrameSource | LiveSource:
+    from fvs_ros.stream.live import LiveSource, is_live
+    from fvs_ros.stream.sources import open_source
+
+    if is_live(arguments.source):
+        return LiveSource(arguments.source)
+    return open_source(arguments.source, topic=arguments.topic, fps=arguments.image_fps)
+
+
+def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> int:
+    from contextlib import ExitStack, closing
+
+    from rich.console import Console
+
+    from fvs_ros.chat import keyboard
+    from fvs_ros.chat.conversation import Chat
+    from fvs_ros.chat.line_editor import LineEditor
+    from fvs_ros.chat.player import Player
+    from fvs_ros.chat.screen import Screen
+    from fvs_ros.stream.config import StreamConfig
+    from fvs_ros.stream.engine import StreamEngine
+
+    config = StreamConfig() if arguments.fps is None else StreamConfig(fps=arguments.fps)
+    interactive = not arguments.ask
+    console = Console(highlight=False)
+    typed = interactive and sys.stdin.isatty() and console.is_terminal
+    editor = LineEditor() if typed else None
+    model = load_model(arguments)
+    with ExitStack() as stack:
+        engine = stack.enter_context(StreamEngine(model, config))
+        chat = Chat(engine, model.memory_config, arguments.max_new_tokens)
+        player = Player(source, engine, arguments.ask, chat.on_cue, arguments.rate, patient=not interactive)
+        stack.enter_context(closing(player))
+        screen = stack.enter_context(Screen(console, editor))
+        screen.note(f"{source.name}, answered by {model.name}")
+        if typed:
+            screen.note("type a question at any time and press Enter; Ctrl-D or Ctrl-C ends")
+            stack.enter_context(keyboard.keys(chat.tell))
+        elif interactive:
+            keyboard.read_lines(chat.tell)
+        player.start()
+        chat.run(player, screen, editor, interactive)
+        failed = chat.failed and not typed
+        return 1 if failed or (player.error and not typed) else 0

@@ -1,0 +1,206 @@
+"""A chat about a stream that plays meanwhile: who asks, who answers, and what is shown when."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fvs_ros.chat.line_editor import EndOfInput, Line, LineEditor
+from fvs_ros.chat.player import Cue, Player
+from fvs_ros.chat.screen import Screen, StreamState, clock_text
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.questions import PendingAnswer
+from fvs_ros.stream.types import AskError, AskOptions
+
+_REDRAW_S = 0.1
+
+
+@dataclass(eq=False)
+class Asked:
+    """A question on its way.
+
+    Attributes:
+        asked_s: the stream's clock when it was asked, seconds.
+        pieces: of the answer, so far.
+    """
+
+    question: str
+    asked_s: float
+    pieces: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Token:
+    """The next piece of an answer."""
+
+    asked: Asked
+    piece: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a question."""
+
+    asked: Asked
+    pending: PendingAnswer
+
+
+Event = Asked | Token | Outcome | Line | EndOfInput | str
+
+
+class Chat:
+    """Asks an engine, and shows what it answers. `run` is called once, on the main thread.
+
+    Args:
+        engine: running.
+        memory: sizes of its memory, for the status line.
+        max_new_tokens: an answer's longest length, None for the engine's.
+
+    Attributes:
+        failed: questions without an answer.
+    """
+
+    def __init__(self, engine: StreamEngine, memory: FlashMemoryConfig, max_new_tokens: int | None = None) -> None:
+        self._engine = engine
+        self._memory = memory
+        self._max_new_tokens = max_new_tokens
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._open: list[Asked] = []
+        # Typed before there is anything to ask about.
+        self._held: list[str] = []
+        self._input_ended = False
+        self.failed = 0
+
+    @property
+    def tell(self) -> Callable[[Event], None]:
+        """Takes typed keys, lines and the end of the input, from any thread."""
+        return self._events.put
+
+    def on_cue(self, cue: Cue) -> None:
+        """Asks a question whose time has come, of every frame before it; from the player's thread.
+
+        The player waits until the model has read the memory: no later frame can come into it, however busy the
+        machine is, and so the answer is the same each time.
+        """
+        read = threading.Event()
+        self._ask(Asked(cue.question, cue.time_s), fresh=True, on_read=read.set)
+        read.wait()
+
+    def _ask(self, asked: Asked, fresh: bool, on_read: Callable[[], None] = lambda: None) -> None:
+        self._events.put(asked)
+
+        def on_token(piece: str) -> None:
+            on_read()
+            self._events.put(Token(asked, piece))
+
+        def on_done(pending: PendingAnswer) -> None:
+            on_read()
+            self._events.put(Outcome(asked, pending))
+
+        options = AskOptions(max_new_tokens=self._max_new_tokens, fresh=fresh)
+        self._engine.ask(asked.question, options, on_token).add_done_callback(on_done)
+
+    def run(self, player: Player, screen: Screen, editor: LineEditor | None, interactive: bool) -> None:
+        """Until there is nothing more to do: the last answer after the input's end, or after the last cue.
+
+        The end of typed keys ends the chat at once.
+
+        Args:
+            player: started; its cues come to `on_cue`.
+            screen: entered.
+            editor: of a terminal's keys; None for lines.
+            interactive: whether questions come from the input.
+        """
+        told_end = False
+        while True:
+            self._take_events(player, screen, editor)
+            if self._held and (self._engine.status.steps or player.ended):
+                held, self._held = self._held, []
+                for question in held:
+                    self._ask(Asked(question, player.clock_s), fresh=False)
+                continue
+            # Not across the line of an answer that is being printed.
+            if player.ended and not told_end and not (self._open and self._open[0].pieces):
+                told_end = True
+                self._tell_end(player, screen, interactive and not self._input_ended)
+            running = self._open[0] if self._open else None
+            screen.redraw(
+                self._state(player),
+                None if running is None else (running.asked_s, running.question, "".join(running.pieces)),
+                [asked.question for asked in self._open[1:]] + self._held,
+            )
+            if self._input_ended and editor is not None:
+                return
+            over = self._input_ended if interactive else (player.ended or not player.cues_left)
+            if over and not self._open and not self._held and self._events.empty():
+                return
+
+    def _take_events(self, player: Player, screen: Screen, editor: LineEditor | None) -> None:
+        """Waits for an event, at most until the next redraw, and handles all that are there."""
+        try:
+            self._handle(self._events.get(timeout=_REDRAW_S), player, screen, editor)
+            while True:
+                self._handle(self._events.get_nowait(), player, screen, editor)
+        except queue.Empty:
+            return
+
+    def _handle(self, event: Event, player: Player, screen: Screen, editor: LineEditor | None) -> None:
+        if isinstance(event, str):
+            for finished in editor.feed(event) if editor is not None else ():
+                self._handle(finished, player, screen, editor)
+        elif isinstance(event, EndOfInput):
+            self._input_ended = True
+        elif isinstance(event, Line):
+            self._held.append(event.text)
+        elif isinstance(event, Asked):
+            self._open.append(event)
+        elif isinstance(event, Token):
+            if not event.asked.pieces:
+                screen.begin_answer(event.asked.asked_s, event.asked.question)
+            event.asked.pieces.append(event.piece)
+            screen.token(event.piece)
+        else:
+            self._open.remove(event.asked)
+            self._show(event, player, screen)
+
+    def _show(self, outcome: Outcome, player: Player, screen: Screen) -> None:
+        asked = outcome.asked
+        try:
+            answer = outcome.pending.result(timeout=0)
+        except AskError as error:
+            self.failed += 1
+            screen.failure(asked.asked_s, asked.question, f"{error.code.name}: {error}", begun=bool(asked.pieces))
+            return
+        if not asked.pieces:
+            screen.begin_answer(asked.asked_s, asked.question)
+        screen.answer(asked.asked_s, asked.question, answer, player.start_ns or 0)
+
+    def _tell_end(self, player: Player, screen: Screen, more: bool) -> None:
+        if player.error:
+            screen.note(player.error, style="bold red")
+        else:
+            screen.note(
+                f"the recording ended at {clock_text(player.clock_s)}" + "; ask on, or leave with Ctrl-D" * more
+            )
+        for cue in player.unasked:
+            self.failed += 1
+            problem = f"the stream ended at {clock_text(player.clock_s)}, before {clock_text(cue.time_s)}"
+            screen.failure(cue.time_s, cue.question, f"not asked: {problem}", begun=False)
+
+    def _state(self, player: Player) -> StreamState:
+        counted, memory = self._engine.statistics, self._engine.status
+        return StreamState(
+            clock_s=player.clock_s,
+            duration_s=player.duration_s,
+            ended=player.ended,
+            fps=player.arrival_fps(),
+            kept=counted.ingested,
+            lost=counted.dropped + counted.late + sum(counted.rejected.values()),
+            steps=memory.steps,
+            csm=(memory.csm_slots, self._memory.csm_slots),
+            dam=(memory.dam_slots, self._memory.dam_slots),
+            bytes=memory.bytes,
+        )

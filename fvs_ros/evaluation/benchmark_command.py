@@ -1,0 +1,181 @@
+"""`fvs evaluate benchmark`: a model's answers to a public benchmark in its published protocol, and their scores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fvs_ros.evaluation.model_arguments import model_settings
+from fvs_ros.evaluation.score_command import NAMES
+from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
+
+if TYPE_CHECKING:
+    from fvs_ros.evaluation.benchmark_run import WindowAnswerer, Work
+    from fvs_ros.evaluation.clips import ClipProtocol
+    from fvs_ros.evaluation.predictions import AnswerRow
+    from fvs_ros.evaluation.shards import Shard
+    from fvs_ros.evaluation.streams import StreamProtocol
+    from fvs_ros.model.flash_vstream import FlashVStream
+
+REPORT = "report.json"
+# Failed questions that are named in the terminal; all are in answers.jsonl.
+_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("benchmark", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument(
+        "--data", metavar="DIR", required=True, type=Path, help="annotations and frames or videos, as published"
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        required=True,
+        type=Path,
+        help="where answers.jsonl and report.json go; resumed if there",
+    )
+    parser.add_argument("--max-frames", type=int, metavar="N", help="of a clip, even (default: 240, as published)")
+    parser.add_argument("--fps", type=float, help="frames kept per second of a stream (default: 1, as published)")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="of a frame (default: 4 * 224 * 224, as published)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of an answer (default: 128, as published)")
+    parser.add_argument(
+        "--context",
+        type=float,
+        metavar="SECONDS",
+        help="of StreamingBench: what is seen before a question (default: 60, its main setting; 0: everything)",
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="count questions whose frames are missing as wrong, and go on"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the published rule's random draws (default 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Answers what is left and scores; 0, or 1 with a message where something cannot be used or failed.
+
+    Under torchrun each process answers its share; the one that completes the run joins and scores.
+    """
+    from fvs_ros.evaluation.errors import DataError
+    from fvs_ros.evaluation.shards import Shard
+    from fvs_ros.model.checkpoint import CheckpointError
+
+    try:
+        return _run(arguments, Shard.from_environment())
+    except (DataError, CheckpointError, ValueError, OSError) as error:
+        print(f"fvs evaluate benchmark: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: argparse.Namespace, shard: Shard) -> int:
+    from fvs_ros.evaluation.answers import claim_folder
+    from fvs_ros.evaluation.benchmark_run import Work, join
+    from fvs_ros.evaluation.windows import annotation_files, context_of, load_questions, windows
+
+    name, data = arguments.benchmark, arguments.data
+    context_s, protocol = context_of(name, arguments.context), _protocol(arguments)
+    annotations = annotation_files(name, data)
+    questions = load_questions(name, data, annotations)
+    work = Work.plan(name, data, questions, windows(questions, context_s), arguments.allow_missing)
+    arguments.device = _device(arguments.device)
+    model = load_model(arguments)
+    settings = {
+        "benchmark": name,
+        "questions": work.digest(),
+        "context_s": context_s,
+        **asdict(protocol),
+        **model_settings(model),
+    }
+    digest = claim_folder(arguments.out, settings)
+    _answer(work, shard, arguments.out, digest, _answerer(model, protocol))
+    left = join(work, arguments.out, digest)
+    if left:
+        print(f"{left} of {len(questions)} questions are left to other processes; the last one joins and scores")
+        return 0
+    return _report(arguments, annotations)
+
+
+def _device(device: str) -> str:
+    """Torchrun starts one process a GPU, and tells each which is its own."""
+    import torch
+
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    return f"cuda:{local_rank}" if device == "auto" and local_rank and torch.cuda.is_available() else device
+
+
+def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamProtocol:
+    """The benchmark's protocol with the settings that were given.
+
+    Raises:
+        ValueError: for settings that have no meaning, or not for this benchmark.
+    """
+    from fvs_ros.evaluation.benchmarks import BENCHMARKS
+    from fvs_ros.evaluation.clips import ClipProtocol
+    from fvs_ros.evaluation.streams import StreamProtocol
+
+    streaming = BENCHMARKS[arguments.benchmark].streaming
+    foreign = "max_frames" if streaming else "fps"
+    if getattr(arguments, foreign) is not None:
+        kind = "asked while its videos stream" if streaming else "asked about whole clips of one frame a second"
+        raise ValueError(f"--{foreign.replace('_', '-')} has no meaning for {arguments.benchmark}, which is {kind}")
+    names = ("max_frames", "fps", "max_pixels", "max_new_tokens")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return StreamProtocol(**given) if streaming else ClipProtocol(**given)
+
+
+def _answerer(model: FlashVStream, protocol: ClipProtocol | StreamProtocol) -> WindowAnswerer:
+    from fvs_ros.evaluation.clips import ClipAnswerer, ClipProtocol
+    from fvs_ros.evaluation.streams import StreamAnswerer
+
+    return ClipAnswerer(model, protocol) if isinstance(protocol, ClipProtocol) else StreamAnswerer(model, protocol)
+
+
+def _answer(work: Work, shard: Shard, out: Path, digest: str, answerer: WindowAnswerer) -> None:
+    """Answers this process's share under a progress bar, which only the first of several processes shows."""
+    from rich.console import Console
+
+    from fvs_ros.evaluation.benchmark_run import answer_shard
+    from fvs_ros.evaluation.progress import RunProgress
+    from fvs_ros.evaluation.windows import Window
+
+    total = sum(len(window.questions) for window in shard.share(work.windows))
+    with RunProgress("questions", total, Console(quiet=shard.rank > 0)) as progress:
+
+        def on_rows(window: Window, rows: Sequence[AnswerRow], known: bool) -> None:
+            if known:
+                progress.skip(len(rows))
+                return
+            progress.advance(len(rows), window.video)
+            for row in rows:
+                if row.error:
+                    progress.note(f"question {row.id} failed: {row.error}")
+
+        answer_shard(work, shard, out, digest, answerer, on_rows)
+
+
+def _report(arguments: argparse.Namespace, annotations: Sequence[Path]) -> int:
+    from fvs_ros.evaluation.answers import ANSWERS
+    from fvs_ros.evaluation.predictions import AnswerRow
+    from fvs_ros.evaluation.records import read_lines
+    from fvs_ros.evaluation.report import print_report, write_json
+    from fvs_ros.evaluation.scoring import score
+
+    answers = arguments.out / ANSWERS
+    report = score(arguments.benchmark, [answers], annotations, arguments.seed)
+    print_report(report)
+    write_json(report, arguments.out / REPORT)
+    failed = [row for record in read_lines(answers) if (row := AnswerRow.from_record(record)).response is None]
+    if failed:
+        named = "".join(f"\n  {row.id}: {row.error}" for row in failed[:_SHOWN])
+        more = f"\n  and {len(failed) - _SHOWN} more in {answers}" if len(failed) > _SHOWN else ""
+        print(
+            f"{len(failed)} questions failed and count as wrong; the same command tries them again:{named}{more}",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0

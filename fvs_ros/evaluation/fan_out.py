@@ -1,0 +1,131 @@
+"""One model, several views of its stream: each frame is encoded once, and every view is made of the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from fvs_ros.evaluation.views import MEMORY, StepHistory, View, check_views, show
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+from fvs_ros.stream.model_protocol import StepMemory, StreamModel
+
+
+class FanOutModel:
+    """A `StreamModel` that answers from whichever view is asked for.
+
+    The engine around it knows the Flash Memory alone. It must have no frames on their way while it answers, since
+    views of the newest steps are made when they are asked for.
+
+    Args:
+        model: what encodes and answers.
+        views: that will be asked for.
+
+    Attributes:
+        view: what the next answers are given from.
+        answer_prefix: what the next answers are made to begin with.
+
+    Raises:
+        ValueError: a view that the model's memory cannot hold.
+    """
+
+    def __init__(self, model: StreamModel, views: Sequence[View]) -> None:
+        check_views(views, model.memory_config)
+        self.view = MEMORY
+        self.answer_prefix = ""
+        self._model = model
+        self._views = tuple(views)
+        self._history: StepHistory | None = None
+        self._memory: MemorySnapshot | None = None
+        # The same object for all questions at a moment, because the model keeps what it computed of the last one.
+        self._shown: dict[View, MemorySnapshot] = {}
+
+    @property
+    def name(self) -> str:
+        """See `StreamModel.name`."""
+        return self._model.name
+
+    @property
+    def memory_config(self) -> FlashMemoryConfig:
+        """See `StreamModel.memory_config`."""
+        return self._model.memory_config
+
+    @property
+    def shown(self) -> MemorySnapshot | None:
+        """What the newest answer was given from; None before the first."""
+        return self._shown.get(self.view)
+
+    def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
+        """See `StreamModel.frame_grid`."""
+        return self._model.frame_grid(height, width, min_pixels, max_pixels)
+
+    def new_memory(self, grid: PatchGrid) -> StepMemory:
+        """See `StreamModel.new_memory`."""
+        self._history = StepHistory(self._views, grid, self.memory_config)
+        return _FanOutMemory(self._model.new_memory(grid), self._history)
+
+    def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
+        """See `StreamModel.encode_steps`."""
+        return self._model.encode_steps(frames, grid)
+
+    def control_tokens_in(self, text: str) -> list[str]:
+        """See `StreamModel.control_tokens_in`."""
+        return self._model.control_tokens_in(text)
+
+    def answer(
+        self,
+        snapshot: MemorySnapshot,
+        question: str,
+        *,
+        max_new_tokens: int,
+        on_token: Callable[[str], None],
+        should_stop: Callable[[], bool],
+        answer_prefix: str = "",
+    ) -> str:
+        """See `StreamModel.answer`; `snapshot` is the Flash Memory, and `view` decides what is shown instead."""
+        if self._history is None:
+            raise RuntimeError("asked before a memory was made")
+        if self._memory is not snapshot:
+            self._memory = snapshot
+            self._shown = {}
+        if self.view not in self._shown:
+            self._shown[self.view] = show(self.view, snapshot, self._history)
+        return self._model.answer(
+            self._shown[self.view],
+            question,
+            max_new_tokens=max_new_tokens,
+            on_token=on_token,
+            should_stop=should_stop,
+            answer_prefix=answer_prefix or self.answer_prefix,
+        )
+
+
+class _FanOutMemory:
+    """A memory that tells the history of each step that it takes."""
+
+    def __init__(self, memory: StepMemory, history: StepHistory) -> None:
+        self._memory = memory
+        self._history = history
+
+    @property
+    def steps(self) -> int:
+        return self._memory.steps
+
+    @property
+    def bytes(self) -> int:
+        return self._memory.bytes
+
+    def candidate_steps(self) -> Tensor:
+        return self._memory.candidate_steps()
+
+    def append(self, high: Tensor, low: Tensor, start_ns: Sequence[int], end_ns: Sequence[int]) -> None:
+        self._memory.append(high, low, start_ns, end_ns)
+        for step in zip(high, low, start_ns, end_ns, strict=True):
+            self._history.add(*step)
+
+    def snapshot(self, provisional: tuple[Tensor, Tensor, int] | None = None) -> MemorySnapshot:
+        if provisional is not None:
+            self._history.provide(*provisional)
+        return self._memory.snapshot(provisional)

@@ -1,0 +1,235 @@
+"""Held-out patrols: episodes made from their seeds, asked about at moments that are spread over them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fvs_ros.evaluation.answers import AnswerFile
+from fvs_ros.evaluation.predictions import AnswerRow
+from fvs_ros.evaluation.questions import TimedQuestion
+from fvs_ros.evaluation.replay import answer_path, answer_row
+from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.types import Frame
+from fvs_ros.training.patrol.config import PatrolConfig
+from fvs_ros.training.patrol.episode import Episode, simulate
+from fvs_ros.training.patrol.questions import Question, ask, guesses, step_ends
+
+if TYPE_CHECKING:
+    from fvs_ros.training.patrol.render import PatrolRenderer
+
+FRAME_SIZE = 112
+FRAME_PIXELS = FRAME_SIZE**2
+GUESS = "guess"
+# Between the lengths that episodes take by turns, in grid steps.
+STRIDE = 50
+# Below the seeds for tests; what is learnt of them is which answers are frequent.
+_GUESS_SEED, GUESS_EPISODES, _GUESS_QUESTIONS = 800_000, 40, 200
+
+
+@dataclass(frozen=True)
+class PatrolPlan:
+    """What is asked of an episode.
+
+    Attributes:
+        questions: of each episode; as many of each family as there are.
+        moments: at which they are asked, evenly spread, the last one at the end.
+        shortest, longest: bounds on an episode's length in grid steps; it follows from the seed, so that any set of
+            seeds gives the same episodes.
+
+    Raises:
+        ValueError: for a number below 1, or lengths the wrong way round.
+    """
+
+    questions: int = 56
+    moments: int = 10
+    shortest: int = 200
+    longest: int = 600
+
+    def __post_init__(self) -> None:
+        for name in ("questions", "moments", "shortest"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.longest < self.shortest:
+            raise ValueError(f"lengths from {self.shortest} to {self.longest} steps; the longest must not be shorter")
+
+    def steps(self, seed: int) -> int:
+        """The length of a seed's episode in grid steps."""
+        lengths = range(self.shortest, self.longest + 1, STRIDE)
+        return lengths[seed % len(lengths)]
+
+    def episode(self, seed: int) -> Episode:
+        """The episode of a seed.
+
+        Raises:
+            PatrolError: for a seed below 0, or a length that no patrol can have.
+        """
+        return simulate(seed, PatrolConfig(steps=self.steps(seed)))
+
+    def ask(self, episode: Episode) -> list[Question]:
+        """The questions about an episode."""
+        ends = step_ends(episode)
+        count = min(self.moments, len(ends))
+        return ask(episode, self.questions, moments=[ends[len(ends) * (n + 1) // count - 1] for n in range(count)])
+
+
+@dataclass(frozen=True)
+class EpisodeAnswers:
+    """What came of one episode.
+
+    Attributes:
+        rows: of each view, by its name.
+        memory_bytes: that the stream's state took.
+    """
+
+    seed: int
+    steps: int
+    memory_bytes: int
+    rows: Mapping[str, Sequence[AnswerRow]]
+
+
+def timed(question: Question) -> TimedQuestion:
+    """A question as it is scored: by its text, since a choice would be read less strictly."""
+    return TimedQuestion(
+        id=question.id,
+        time_ns=question.stamp_ns,
+        relative=False,
+        question=question.text,
+        answer=question.answer,
+        proof_ns=question.proof_ns,
+        family=question.family,
+    )
+
+
+def answer_episode(
+    model: StreamModel, options: RunOptions, plan: PatrolPlan, seed: int, renderer: PatrolRenderer
+) -> EpisodeAnswers:
+    """Runs one episode through a model.
+
+    Raises:
+        RenderError: it cannot be drawn here.
+    """
+    episode = plan.episode(seed)
+    questions = {question.id: timed(question) for question in plan.ask(episode)}
+    asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in questions.values()]
+    rows: defaultdict[str, list[AnswerRow]] = defaultdict(list)
+    size = 0
+    for reply in StreamRun(model, options).replies(_frames(episode, renderer), asked):
+        rows[reply.view.name].append(answer_row(questions[reply.question.id], reply))
+        size = reply.memory.bytes
+    return EpisodeAnswers(seed, episode.config.steps, size, dict(rows))
+
+
+def _frames(episode: Episode, renderer: PatrolRenderer) -> Iterator[Frame]:
+    """Frames drawn as they are read: on the caller's thread, where the renderer's context lives."""
+    for stamp, image in zip(episode.stamps_ns.tolist(), renderer.frames(episode), strict=True):
+        yield Frame(stamp, lambda image=image: image)  # type: ignore[misc]
+
+
+def answer_episodes(
+    load: Callable[[], StreamModel],
+    options: RunOptions,
+    plan: PatrolPlan,
+    seeds: Sequence[int],
+    workers: int,
+) -> Iterator[EpisodeAnswers]:
+    """Runs episodes, in this process or in several; they come as they are done.
+
+    Args:
+        load: makes the model, once a process; for several workers something that can be pickled.
+        options: views and how the stream is taken in.
+        plan: what is asked.
+        seeds: of the episodes.
+        workers: processes.
+
+    Raises:
+        RenderError: episodes cannot be drawn here.
+        CheckpointError: from `load`.
+    """
+    if not seeds:
+        return
+    if workers <= 1 or len(seeds) <= 1:
+        worker = _Worker(load, options, plan)
+        yield from map(worker, seeds)
+        return
+    # Not forked: neither torch's threads nor an OpenGL context outlive that.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(seeds)), context, _start_worker, (load, options, plan)) as pool:
+        pending = [pool.submit(_work, seed) for seed in seeds]
+        try:
+            for done in as_completed(pending):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Worker:
+    """A model and a renderer, made for the first episode and kept for the next ones."""
+
+    def __init__(self, load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> None:
+        from fvs_ros.training.patrol.render import shared_renderer
+
+        self._renderer = shared_renderer(FRAME_SIZE)
+        self._model = load()
+        self._options = options
+        self._plan = plan
+
+    def __call__(self, seed: int) -> EpisodeAnswers:
+        return answer_episode(self._model, self._options, self._plan, seed, self._renderer)
+
+
+_worker: _Worker | None = None
+_worker_arguments: tuple[Callable[[], StreamModel], RunOptions, PatrolPlan] | None = None
+
+
+def _start_worker(load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    global _worker_arguments
+    _worker_arguments = (load, options, plan)
+
+
+def _work(seed: int) -> EpisodeAnswers:
+    """Makes the worker here and not at the process's start, where an error would only break the pool."""
+    global _worker
+    if _worker is None:
+        assert _worker_arguments is not None
+        _worker = _Worker(*_worker_arguments)
+    return _worker(seed)
+
+
+def answer_files(out: Path, options: RunOptions, digest: str) -> dict[str, AnswerFile]:
+    """The files of each view's answers, by its name.
+
+    Raises:
+        DataError: see `AnswerFile`.
+    """
+    return {view.name: AnswerFile(answer_path(out, view.name), digest) for view in options.views}
+
+
+def unanswered(files: Mapping[str, AnswerFile], questions: Mapping[int, Iterable[Question]]) -> list[int]:
+    """The seeds whose episodes miss an answer of some view."""
+    return [
+        seed
+        for seed, asked in questions.items()
+        if any(question.id not in file.rows for question in asked for file in files.values())
+    ]
+
+
+def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
+    """Answers of a model without eyes: to each question the most frequent answer in other episodes."""
+    known: list[Question] = []
+    for seed in range(_GUESS_SEED, _GUESS_SEED + GUESS_EPISODES):
+        episode = plan.episode(seed)
+        known += ask(episode, _GUESS_QUESTIONS)
+    return [
+        AnswerRow(question.id, question.text, question.answer, guess)
+        for question, guess in zip(asked, guesses(known, asked), strict=True)
+    ]

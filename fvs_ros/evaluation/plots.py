@@ -1,0 +1,258 @@
+"""Plots of an evaluation as SVG that stands inside a page. The same data gives the same bytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fvs_ros.evaluation.answers import ANSWERS
+from fvs_ros.evaluation.groups import Gain, GroupTable
+from fvs_ros.evaluation.predictions import AnswerRow
+from fvs_ros.evaluation.views import MEMORY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from fvs_ros.evaluation.replay import ReplayResult
+
+# The memory stands out; controls keep their colours whichever of them are there (Okabe and Ito, for all eyes).
+COLOURS = {
+    MEMORY.name: "#0072b2",
+    "uniform": "#e69f00",
+    "question-only": "#999999",
+    "csm-only": "#56b4e9",
+    "dam-only": "#cc79a7",
+    "guess": "#c9ced6",
+}
+_LAST_COLOUR = "#d55e00"
+RIGHT, WRONG, UNKNOWN = "#009e73", "#d55e00", "#8a8f98"
+# Any: matplotlib types its settings by the names of all of them.
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8f98",
+    "axes.labelcolor": "#3c4350",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": "#3c4350",
+    "ytick.color": "#3c4350",
+    "grid.color": "#e3e6ea",
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": ANSWERS,
+}
+
+
+def require_plots() -> None:
+    """Refuses to begin what would end without its page.
+
+    Raises:
+        ValueError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("the report's plots need matplotlib; pip install matplotlib, or fvs_ros with its extra 'eval'")
+
+
+def colour(view: str) -> str:
+    """What a view is drawn in."""
+    return COLOURS.get(view, _LAST_COLOUR)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Axes, list[str]]]:
+    """One pair of axes, `width` x `height` inches; what it became is appended to the list at the end."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        # Not through pyplot, which would look for a display and keep figures.
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout="constrained")
+        made: list[str] = []
+        yield figure.add_subplot(), made
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+        svg = text.getvalue()
+        made.append(re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", svg[svg.index("<svg") :], count=1))
+
+
+def _unique(svg: str, prefix: str) -> str:
+    """The plot with ids of its own, since several stand in one page."""
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    return re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", svg)
+
+
+def accuracy_plot(table: GroupTable, views: Sequence[str], title: str, name: str) -> str:
+    """Shares of the rows of a table, view beside view, with their intervals."""
+    rows = table.rows
+    with _figure(8.2, 3.4) as (axes, made):
+        width = 0.8 / len(views)
+        for number, view in enumerate(views):
+            places, shares, spans = [], [], []
+            for place, row in enumerate(rows):
+                value = row.values[view]
+                if value is None:
+                    continue
+                places.append(place + (number - (len(views) - 1) / 2) * width)
+                shares.append(100 * value.value)
+                low, high = (value.value if bound is None else bound for bound in (value.low, value.high))
+                spans.append((100 * max(0.0, value.value - low), 100 * max(0.0, high - value.value)))
+            axes.bar(places, shares, width * 0.92, color=colour(view), label=view)
+            if spans:
+                axes.errorbar(places, shares, np.array(spans).T, fmt="none", ecolor="#3c4350", elinewidth=1)
+        labels = [f"{row.name.split(' (')[0]}\nn = {row.questions}" for row in rows]
+        axes.set_xticks(range(len(rows)), labels)
+        axes.set_ylim(0, 100)
+        axes.set_ylabel("correct, %")
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        axes.set_title(title)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(views))
+    return _unique(made[0], name)
+
+
+def gain_plot(gains: Sequence[Gain], name: str) -> str:
+    """Points that the memory gains over each control, by group; left of zero it loses."""
+    groups = list(dict.fromkeys(gain.group for gain in gains))
+    controls = list(dict.fromkeys(gain.control for gain in gains))
+    with _figure(8.2, 0.9 + 0.16 * len(groups) * (len(controls) + 1)) as (axes, made):
+        axes.axvline(0, color="#3c4350", linewidth=1)
+        for gain in gains:
+            row = groups.index(gain.group) * (len(controls) + 1) + controls.index(gain.control)
+            points = gain.points
+            if points.low is not None and points.high is not None:
+                axes.plot(
+                    [100 * points.low, 100 * points.high],
+                    [row, row],
+                    color=colour(gain.control),
+                    linewidth=2,
+                    alpha=0.7,
+                )
+            axes.plot(100 * points.value, row, "o", color=colour(gain.control), markersize=5)
+        middle = (len(controls) - 1) / 2
+        axes.set_yticks([number * (len(controls) + 1) + middle for number in range(len(groups))], groups)
+        axes.invert_yaxis()
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("points that the memory is better by, with 95 % intervals")
+        for control in controls:
+            axes.plot([], [], "o-", color=colour(control), label=f"over {control}")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(controls))
+    return _unique(made[0], name)
+
+
+def latency_plot(answers: Sequence[tuple[str, Sequence[AnswerRow]]], name: str) -> str:
+    """Share of answers whose first token came within a time, view by view."""
+    with _figure(8.2, 2.8) as (axes, made):
+        for view, rows in answers:
+            for prefilled, style in ((False, "-"), (True, ":")):
+                timed = sorted(
+                    row.first_token_s
+                    for row in rows
+                    if row.first_token_s is not None and bool(row.prefilled) is prefilled
+                )
+                if timed:
+                    shares = 100 * np.arange(1, len(timed) + 1) / len(timed)
+                    axes.step([timed[0], *timed], [0, *shares], style, where="post", color=colour(view))
+        for view, _ in answers:
+            axes.plot([], [], color=colour(view), label=view)
+        for label, style in (("memory read with the question", "-"), ("memory read before it", ":")):
+            axes.plot([], [], style, color="#3c4350", label=label)
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds to the first token")
+        axes.set_ylabel("answers, %")
+        axes.set_ylim(0, 101)
+        axes.grid()
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _unique(made[0], name)
+
+
+def memory_plot(result: ReplayResult, name: str) -> str:
+    """Bytes of the stream's state and of the whole process over the stream's time, and how the slots fill."""
+    with _figure(8.2, 2.8) as (axes, made):
+        times = [point.time_s for point in result.memory]
+        axes.step(times, [point.bytes / 1e6 for point in result.memory], where="post", color=COLOURS["memory"])
+        axes.plot([], [], color=COLOURS["memory"], label="memory of the stream")
+        if result.resident:
+            seconds, sizes = zip(*result.resident, strict=True)
+            axes.plot(seconds, [size / 1e6 for size in sizes], color=UNKNOWN, label="whole process")
+        axes.set_ylabel("MB")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("seconds of stream")
+        axes.grid()
+        slots: Any = axes.twinx()
+        for label, values, line in (
+            ("CSM slots", [point.csm_slots for point in result.memory], "--"),
+            ("DAM slots", [point.dam_slots for point in result.memory], ":"),
+        ):
+            slots.step(times, values, line, where="post", color="#e69f00")
+            axes.plot([], [], line, color="#e69f00", label=label)
+        slots.set_ylabel("slots filled")
+        slots.set_ylim(bottom=0)
+        slots.spines["right"].set_visible(True)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
+    return _unique(made[0], name)
+
+
+def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: str) -> str:
+    """The stream from left to right: keyframes with what they stand for, then questions with their proofs.
+
+    Args:
+        result: of a replay.
+        right: whether each question was answered correctly from the memory, None where that is not known.
+        name: of the plot, unique in its page.
+    """
+    questions = sorted(result.questions, key=lambda one: (one.time_ns, one.id))
+    keyframes = _last_keyframes(result)
+
+    def seconds(stamp_ns: float) -> float:
+        return (stamp_ns - result.start_ns) / 1e9
+
+    # Rows of a tenth of an inch, closer together where there are hundreds.
+    with _figure(8.2, 1.6 + min(0.09 * len(questions), 5.5) + min(0.07 * len(keyframes), 2.1)) as (axes, made):
+        row = 0.0
+        for stamp, start, end, *_ in keyframes:
+            axes.plot([seconds(start), seconds(end)], [row, row], color=COLOURS["csm-only"], linewidth=1.6, alpha=0.6)
+            axes.plot(seconds(stamp), row, "|", color=COLOURS["memory"], markersize=7, markeredgewidth=1.6)
+            row += 0.8
+        first_question = row = row + 1.5
+        axes.axhline(row - 1.2, color="#e3e6ea", linewidth=1)
+        for one in questions:
+            shade = {None: UNKNOWN, 1.0: RIGHT, 0.0: WRONG}[right.get(one.id)]
+            for start, end in one.proof_ns:
+                axes.plot([seconds(start), seconds(min(end, one.time_ns))], [row, row], color=shade, linewidth=2.2)
+            axes.plot(seconds(one.time_ns), row, "o", color=shade, markersize=3.2)
+            row += 1.0
+        axes.set_xlim(0, max(seconds(result.end_ns), 1e-9))
+        axes.set_ylim(row, -1.2)
+        axes.set_yticks(
+            [max(first_question - 2.3, 0) / 2, (first_question + row) / 2],
+            [f"{len(keyframes)} keyframes\nat the last\nquestion", f"{len(questions)}\nquestions"],
+        )
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("seconds of stream")
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.plot([], [], "|", color=COLOURS["memory"], markeredgewidth=1.6, label="keyframe")
+        axes.plot([], [], color=COLOURS["csm-only"], label="its cluster")
+        for label, shade in (("right", RIGHT), ("wrong", WRONG), ("not scored", UNKNOWN)):
+            if label != "not scored" or None in right.values():
+                axes.plot([], [], "o-", color=shade, markersize=4, label=f"question and its proof, {label}")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize=8)
+    return _unique(made[0], name)
+
+
+def _last_keyframes(result: ReplayResult) -> Sequence[Sequence[float]]:
+    """Moments of the newest memory that was asked."""
+    rows = [row for row in result.answers.get(MEMORY.name, {}).values() if row.moments]
+    newest = max(rows, key=lambda row: row.memory_version or 0, default=None)
+    return () if newest is None or newest.moments is None else newest.moments

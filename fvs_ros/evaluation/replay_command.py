@@ -1,0 +1,173 @@
+"""`fvs evaluate replay`: a recording with timed questions, through the engine that the node runs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fvs_ros.evaluation.model_arguments import add_model_arguments, model_settings, run_options
+from fvs_ros.model.arguments import load_model
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fvs_ros.evaluation.questions import TimedQuestion
+    from fvs_ros.evaluation.replay import Replayed
+    from fvs_ros.stream.sources import FrameSource
+
+Form = Callable[[argparse.Namespace, Any, Any, Any, Any], "Replayed"]
+"""Replays a recording: the arguments, the source, the questions on its clock, the settings so far, the console."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments; loads no heavy library."""
+    parser.add_argument(
+        "--bag",
+        type=Path,
+        required=True,
+        help="rosbag2 folder, .mcap, .db3 or ROS 1 .bag file, video, or folder of images",
+    )
+    parser.add_argument("--topic", default="", help="image topic; may be left out where the bag has only one")
+    parser.add_argument(
+        "--questions",
+        metavar="JSONL",
+        type=Path,
+        required=True,
+        help="one JSON object a line: id, stamp or t, question, and choices, answer, proof, family where known",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="gets answers.jsonl, report.json, report.html and timings.json; an interrupted run goes on there",
+    )
+    add_model_arguments(parser, optional=True)
+    parser.add_argument(
+        "--prompt",
+        choices=("plain", "options"),
+        default="plain",
+        help="plain asks as written; options lists the choices as the published evaluation does (%(default)s)",
+    )
+    live = parser.add_argument_group(
+        "live", "drive the running stream node over DDS instead; its model, not --model, answers, and drops count"
+    )
+    live.add_argument("--live", action="store_true", help="play the recording with /clock to the node, and ask it")
+    live.add_argument("--rate", type=float, default=1.0, help="recorded seconds per second (%(default)s)")
+    live.add_argument("--node", default="/stream_node", help="the node's full name (%(default)s)")
+    live.add_argument(
+        "--start-timeout", metavar="S", type=float, default=600.0, help="longest wait for the node (%(default)g s)"
+    )
+
+
+def run(arguments: argparse.Namespace, form: Form | None = None) -> int:
+    """Replays, scores and prints; 0, or 1 with a message where something cannot be used.
+
+    Args:
+        arguments: as `add_arguments` declares them.
+        form: of the replay; the default is the deterministic one, through an engine of this process.
+    """
+    from rich.console import Console
+
+    from fvs_ros.evaluation.errors import DataError
+    from fvs_ros.model.checkpoint import CheckpointError
+    from fvs_ros.stream.bags import SourceError
+
+    try:
+        _replay(arguments, form or _deterministic, Console())
+    except (DataError, SourceError, CheckpointError, OSError, ValueError) as error:
+        print(f"fvs evaluate replay: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _replay(arguments: argparse.Namespace, form: Form, console: Console) -> None:
+    from fvs_ros.evaluation.plots import require_plots
+    from fvs_ros.evaluation.questions import read_questions
+    from fvs_ros.evaluation.replay import check_times, first_frame, on_recording_clock
+    from fvs_ros.stream.sources import open_source
+
+    require_plots()
+    written = read_questions(arguments.questions)
+    source = open_source(arguments.bag, arguments.topic)
+    try:
+        start_ns = first_frame(source).stamp_ns
+        questions = on_recording_clock(written, start_ns)
+        check_times(questions, source, start_ns, arguments.questions)
+        settings = {
+            "recording": f"{arguments.bag.name} {arguments.topic}".strip(),
+            "start_ns": start_ns,
+            "duration_ns": source.duration_ns,
+            "frames": source.frame_count,
+            "questions": hashlib.sha256(arguments.questions.read_bytes()).hexdigest()[:16],
+            "prompt": arguments.prompt,
+        }
+        _report(arguments, form(arguments, source, questions, settings, console), console)
+    finally:
+        source.close()
+
+
+def _deterministic(
+    arguments: argparse.Namespace,
+    source: FrameSource,
+    questions: Sequence[TimedQuestion],
+    settings: Mapping[str, object],
+    console: Console,
+) -> Replayed:
+    from fvs_ros.evaluation.replay import Replayed, frame_settings, replay
+    from fvs_ros.evaluation.replay_page import replay_notes
+
+    if arguments.model is None:
+        raise ValueError("no model is given; name one with --model, or drive a running node with --live")
+    options = run_options(arguments)
+    model = load_model(arguments)
+    settings = {**settings, **frame_settings(options), **model_settings(model)}
+    result = replay(model, options, source, questions, arguments.prompt, settings, arguments.out, console)
+    timings = {
+        "wall_s": result.wall_s,
+        "frames_per_s": result.statistics.received / result.wall_s,
+        "resident_bytes": result.resident,
+        "model": arguments.model,
+    }
+    return Replayed(result, settings, timings, replay_notes(result))
+
+
+def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console) -> None:
+    from dataclasses import asdict
+
+    from fvs_ros.evaluation.evaluation_console import print_evaluation
+    from fvs_ros.evaluation.evaluation_report import evaluation_report, latencies, write_report
+    from fvs_ros.evaluation.groups import outcome
+    from fvs_ros.evaluation.replay_page import page
+
+    result = replayed.result
+    views = list(result.answers)
+    outcomes = [
+        outcome(one, view, result.answers[view].get(one.id), drawn_with=one.time_ns)
+        for view in views
+        for one in result.questions
+    ]
+    counted = ("received", "skipped", "late", "dropped", "discarded", "ingested", "rejected", "episodes")
+    report = evaluation_report(
+        title=f"{arguments.bag.name}: {len(result.questions)} timed questions",
+        settings=replayed.settings,
+        outcomes=outcomes,
+        views=views,
+        drawn_with="moments, since questions asked at one stamp share a memory",
+        streams={
+            "start_ns": result.start_ns,
+            "end_ns": result.end_ns,
+            "frames": {name: getattr(result.statistics, name) for name in counted},
+            "memory": [asdict(point) for point in result.memory],
+        },
+        notes=replayed.notes,
+    )
+    latency = latencies({view: rows.values() for view, rows in result.answers.items()})
+    timings = {**replayed.timings, "latency": [asdict(one) for one in latency]}
+    write_report(report, timings, page(report, result, latency), arguments.out)
+    print_evaluation(report, latency, console)
+    console.print(f"{arguments.out / 'report.html'} shows all of it", markup=False, highlight=False)

@@ -1,0 +1,240 @@
+"""Timed questions to a recorded stream, through the engine that the node runs: deterministic, and never in a hurry.
+
+For instance::
+
+    run = StreamRun(model, RunOptions(views=(MEMORY, View.parse("last4"))))
+    for reply in run.replies(source.frames(), questions):
+        print(reply.question.id, reply.view.name, reply.text)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from fvs_ros.evaluation.fan_out import FanOutModel
+from fvs_ros.evaluation.views import MEMORY, View, ViewKind
+from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.published import PublishedMemory
+from fvs_ros.stream.types import AskError, AskOptions, Frame, MemoryStatus, Moment, StreamStatistics
+
+
+@dataclass(frozen=True)
+class StreamQuestion:
+    """What is asked at a moment of a stream.
+
+    Attributes:
+        id: unique in its run.
+        stamp_ns: when, nanoseconds on the stream's clock. Frames of this very stamp are seen, later ones are not.
+        text: as asked.
+        answer_prefix: what the answer is made to begin with, empty for nothing.
+        max_new_tokens: the answer's longest length, None for the run's.
+    """
+
+    id: str
+    stamp_ns: int
+    text: str
+    answer_prefix: str = ""
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a stream is run.
+
+    Attributes:
+        stream: as for the node; queues and timeouts are the run's own, because nothing may be dropped or given up.
+        views: what the model is shown, each question being asked once for each.
+
+    Raises:
+        ValueError: no view, or one twice.
+    """
+
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    views: tuple[View, ...] = (MEMORY,)
+
+    def __post_init__(self) -> None:
+        if not self.views or len(set(self.views)) < len(self.views):
+            names = ", ".join(view.name for view in self.views) or "none"
+            raise ValueError(f"the views are {names}; name at least one, and each once")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model wrote to a question that was shown one view.
+
+    Attributes:
+        text: None where the engine gave no answer.
+        error: why not, `NO_FRAMES: ...` or the like; empty if there is one.
+        moments: keyframes that the model had in front of it, in time order.
+        memory: the Flash Memory at that moment, whatever the view.
+        tokens: of the view, in front of the question.
+        first_token_s, total_s: seconds from the question to its first token and to its last; None without an answer.
+        prefilled: whether the view had been read for the question before, so that the first token came sooner.
+    """
+
+    question: StreamQuestion
+    view: View
+    text: str | None
+    error: str
+    moments: tuple[Moment, ...]
+    memory: MemoryStatus
+    tokens: int
+    first_token_s: float | None
+    total_s: float | None
+    prefilled: bool
+
+
+class StreamRun:
+    """Runs streams through one model, one after the other, each from an empty memory.
+
+    Frames are handed to the engine in groups whose sizes follow from their stamps and those of the questions alone,
+    so that equal input gives equal answers bit for bit, on a slow machine as on a fast one, and after an interruption
+    as without. No frame is dropped for being slow: the run waits for the engine before its queue is full.
+
+    Args:
+        model: encodes and answers; it stays the caller's. Nothing else may use it meanwhile.
+        options: how.
+        on_frame: called on the caller's thread with each frame once it is submitted.
+        on_memory: called on the engine's thread with each new memory.
+
+    Attributes:
+        statistics: of the newest stream, complete once its replies are.
+
+    Raises:
+        ValueError: a view that the model's memory cannot hold.
+    """
+
+    def __init__(
+        self,
+        model: StreamModel,
+        options: RunOptions,
+        on_frame: Callable[[Frame], None] | None = None,
+        on_memory: Callable[[MemoryStatus], None] | None = None,
+    ) -> None:
+        self.statistics = StreamStatistics()
+        self._model = FanOutModel(model, options.views)
+        self._views = options.views
+        self._on_frame = on_frame
+        self._on_memory = on_memory
+        self._group = 2 * options.stream.batch_steps
+        self._config = replace(options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S)
+
+    def replies(
+        self,
+        frames: Iterable[Frame],
+        questions: Iterable[StreamQuestion],
+        answered: Collection[tuple[str, str]] = (),
+    ) -> Generator[Reply, None, None]:
+        """Runs a stream; closing the generator ends it early.
+
+        A question is asked once all frames up to its stamp are in memory, before the first later one: view by view,
+        and question by question where several have one stamp, so that they share what the model reads first.
+
+        Args:
+            frames: in stamp order; read no further ahead than one group.
+            questions: in any order.
+            answered: pairs of a question's id and a view's name that are left out, because their replies are known.
+
+        Returns:
+            The replies in the order in which they are given.
+
+        Raises:
+            ValueError: two questions have one id.
+        """
+        ordered = sorted(questions, key=lambda question: question.stamp_ns)
+        if len({question.id for question in ordered}) < len(ordered):
+            raise ValueError("two questions have one id; ids must differ")
+        moments = [list(same) for _, same in itertools.groupby(ordered, key=lambda question: question.stamp_ns)]
+        upcoming = _Upcoming(frames)
+        with StreamEngine(self._model, self._config, self._on_memory) as engine:
+            for asked in moments:
+                self._feed(engine, upcoming.until(asked[0].stamp_ns))
+                yield from self._ask(engine, asked, answered)
+            self._feed(engine, upcoming.until(None))
+
+    def _feed(self, engine: StreamEngine, frames: Iterator[Frame]) -> None:
+        """Hands frames over, group by group, and waits until all of them are in memory."""
+        newest_ns = 0
+        frame = next(frames, None)
+        while frame is not None:
+            kept = 0
+            # One place is taken by a frame that waits for its partner.
+            room = self._group - engine.statistics.ingested % 2
+            with engine.hold():
+                # A stamp that jumps back begins a new episode, which discards what still waits of the old one.
+                while frame is not None and kept < room and not (kept and frame.stamp_ns <= newest_ns):
+                    newest_ns = frame.stamp_ns
+                    kept += engine.submit(frame)
+                    if self._on_frame is not None:
+                        self._on_frame(frame)
+                    frame = next(frames, None)
+            if not engine.flush(LONGEST_TIMEOUT_S):
+                raise RuntimeError(
+                    f"the engine was closed, or took more than {LONGEST_TIMEOUT_S:g} s for {kept} frames"
+                )
+        self.statistics = engine.statistics
+
+    def _ask(
+        self, engine: StreamEngine, questions: Sequence[StreamQuestion], answered: Collection[tuple[str, str]]
+    ) -> Iterator[Reply]:
+        for view in self._views:
+            self._model.view = view
+            prefilled = False
+            for question in questions:
+                if (question.id, view.name) in answered:
+                    continue
+                yield self._reply(engine, question, view, prefilled)
+                prefilled = True
+
+    def _reply(self, engine: StreamEngine, question: StreamQuestion, view: View, prefilled: bool) -> Reply:
+        self._model.answer_prefix = question.answer_prefix
+        status = engine.status
+        try:
+            answer = engine.ask(question.text, AskOptions(max_new_tokens=question.max_new_tokens)).result()
+        except AskError as error:
+            return Reply(question, view, None, f"{error.code.name}: {error}", (), status, 0, None, None, prefilled)
+        shown = self._model.shown
+        assert shown is not None, "an answer was given from nothing"
+        return Reply(
+            question=question,
+            view=view,
+            text=answer.text,
+            error="",
+            moments=_moments(view, shown, answer.moments, status),
+            memory=status,
+            tokens=shown.tokens,
+            first_token_s=answer.first_token_s,
+            total_s=answer.total_s,
+            prefilled=prefilled,
+        )
+
+
+def _moments(
+    view: View, shown: MemorySnapshot, of_memory: tuple[Moment, ...], status: MemoryStatus
+) -> tuple[Moment, ...]:
+    """The keyframes that a view shows; a view without detail slots shows none."""
+    if view.kind in (ViewKind.MEMORY, ViewKind.DAM_ONLY):
+        return of_memory
+    if view.kind in (ViewKind.CSM_ONLY, ViewKind.QUESTION_ONLY):
+        return ()
+    return PublishedMemory(shown, {}, status).moments()
+
+
+class _Upcoming:
+    """Frames that are read up to a stamp, and later further."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames = iter(frames)
+        self._next = next(self._frames, None)
+
+    def until(self, stamp_ns: int | None) -> Iterator[Frame]:
+        """The next frames, up to the first one that is stamped later; None for all."""
+        while self._next is not None and (stamp_ns is None or self._next.stamp_ns <= stamp_ns):
+            frame = self._next
+            self._next = next(self._frames, None)
+            yield frame

@@ -1,0 +1,125 @@
+"""Questions asked while a video plays: each at its second, of a memory that holds nothing later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
+from fvs_ros.evaluation.benchmarks.streaming_bench import PROACTIVE_POLL_AFTER_S, proactive_poll
+from fvs_ros.evaluation.predictions import AnswerRow
+from fvs_ros.evaluation.replay import answer_row
+from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.windows import Window
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.sources import VideoSource, read_image
+from fvs_ros.stream.types import Frame
+
+# Prompts with a conversation in them (StreamingBench's sequential part) are longer than what a user may type.
+_QUESTION_CHARACTERS = 1_000_000
+
+
+@dataclass(frozen=True)
+class StreamProtocol:
+    """How a video is streamed; the defaults are the node's, whose rate is also the published one.
+
+    Attributes:
+        fps: frames kept per second.
+        min_pixels, max_pixels: bounds on a processed frame's area.
+        max_new_tokens: an answer's longest length.
+
+    Raises:
+        ValueError: for settings that the engine refuses.
+    """
+
+    fps: float = StreamConfig.fps
+    min_pixels: int = StreamConfig.min_pixels
+    max_pixels: int = StreamConfig.max_pixels
+    max_new_tokens: int = StreamConfig.max_new_tokens
+
+    def __post_init__(self) -> None:
+        self.config()
+
+    def config(self) -> StreamConfig:
+        """The engine's settings."""
+        return StreamConfig(**asdict(self), question_characters=_QUESTION_CHARACTERS)
+
+
+class StreamAnswerer:
+    """Answers questions about streams with the engine that the node runs.
+
+    Args:
+        model: encodes and answers.
+        protocol: how videos are streamed.
+    """
+
+    def __init__(self, model: StreamModel, protocol: StreamProtocol) -> None:
+        self._run = StreamRun(model, RunOptions(stream=protocol.config()))
+
+    def answers(self, window: Window, media: Media, questions: Sequence[BenchmarkQuestion]) -> Iterator[AnswerRow]:
+        """One row a question, in the order in which they are asked.
+
+        Raises:
+            SourceError: if the video cannot be read.
+        """
+        waiting = [question for question in questions if question.kind is AnswerKind.PROACTIVE]
+        asked = {question.id: question for question in questions if question.kind is not AnswerKind.PROACTIVE}
+        if asked:
+            end_s = max(_ask_time(question) for question in asked.values())
+            frames = media_frames(media, window.start_s, end_s)
+            texts = [_at(question.id, _ask_time(question), question) for question in asked.values()]
+            for reply in self._run.replies(frames, texts):
+                yield answer_row(asked[reply.question.id], reply)
+        for question in waiting:
+            yield self._proactive(window, media, question)
+
+    def _proactive(self, window: Window, media: Media, question: BenchmarkQuestion) -> AnswerRow:
+        """Asks every second whether it is time, and once it is, for the output. As published: up to 4 s late."""
+        assert question.answer_time_s is not None, "a proactive question has a right moment"
+        first, last = round(_ask_time(question)) + 1, round(question.answer_time_s) + PROACTIVE_POLL_AFTER_S
+        polls = [_at(str(second), second, question, proactive_poll(question)) for second in range(first, last + 1)]
+        frames = media_frames(media, window.start_s, float(last))
+        reply, ready_s = None, None
+        with closing(self._run.replies(frames, polls)) as replies:
+            for reply in replies:
+                if reply.text is not None and "yes" in reply.text.lower():
+                    ready_s = float(reply.question.id)
+                    break
+        if ready_s is not None:
+            frames = media_frames(media, window.start_s, ready_s)
+            (output,) = self._run.replies(frames, [_at(question.id, ready_s, question)])
+            return replace(answer_row(question, output), answered_s=ready_s)
+        if reply is None:
+            return AnswerRow(
+                question.id, question.question, question.answer, None, error="it has no moment to answer at"
+            )
+        return answer_row(question, reply)
+
+
+def media_frames(media: Media, start_s: float, end_s: float) -> Iterator[Frame]:
+    """The frames of a window in the order of time, both ends included, stamped in nanoseconds of the question's clock.
+
+    Raises:
+        SourceError: if the video cannot be read.
+    """
+    if media.video is None:
+        for path, time_s in zip(media.frames, media.times_s, strict=True):
+            if start_s <= time_s <= end_s:
+                yield Frame(round(time_s * 1e9), partial(read_image, path))
+        return
+    for frame in VideoSource(media.video).frames(start_s):
+        if frame.stamp_ns > end_s * 1e9:
+            return
+        yield frame
+
+
+def _ask_time(question: BenchmarkQuestion) -> float:
+    assert question.ask_time_s is not None, "a question of a streaming benchmark has its moment"
+    return question.ask_time_s
+
+
+def _at(identity: str, time_s: float, question: BenchmarkQuestion, text: str = "") -> StreamQuestion:
+    return StreamQuestion(identity, round(time_s * 1e9), text or question.prompt, question.answer_prefix)

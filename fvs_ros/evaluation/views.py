@@ -1,0 +1,260 @@
+"""What a model is shown of a stream: its Flash Memory, a part of it, or a control in the same layout.
+
+A control that beats the memory shows that the memory does not pay. To be fair it must not fail for another reason:
+its tokens come from the same features, in the layout that the weights were trained with, at their true times.
+
+Shapes: T grid steps seen, n chosen ones, P patches of a frame, D width of a patch feature.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+
+FRAMES_PER_STEP = 2
+# Host memory for the steps that uniform sampling may yet choose. A 112 x 112 step of the embedded model takes 0.1 MB,
+# so that hours fit; of a step of 448 x 448 in bfloat16 (3.3 MB) 650 do, 22 minutes at 1 frame per second.
+UNIFORM_BYTES = 2 * 1024**3
+# However large steps are, this many times the slots are kept, so that the nearest kept step is at most an eighth of
+# the spacing away from the wanted one.
+UNIFORM_PER_SLOT = 4
+
+
+class ViewKind(enum.Enum):
+    """Kinds of views, by what they are called on the command line."""
+
+    MEMORY = "memory"
+    LAST = "last"
+    UNIFORM = "uniform"
+    QUESTION_ONLY = "question-only"
+    CSM_ONLY = "csm-only"
+    DAM_ONLY = "dam-only"
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model is shown of a stream.
+
+    - ``memory``: the Flash Memory, as the node answers from it.
+    - ``lastN``: the newest N frames alone, at most as many as fill the CSM.
+    - ``uniform``: as many steps as the memory has CSM slots, evenly spaced from the first to the newest: the memory's
+      token budget, without its clustering. The DAM holds what the published rule chooses among them; a window of the
+      newest steps stays where the memory has one.
+    - ``csm-only``, ``dam-only``: the tokens of that part of the memory alone.
+    - ``question-only``: nothing. What is right then can be guessed.
+
+    Attributes:
+        frames: N of ``lastN``, 0 for others.
+
+    Raises:
+        ValueError: for an N that is odd or below 2.
+    """
+
+    kind: ViewKind
+    frames: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.kind is ViewKind.LAST) != bool(self.frames) or self.frames < 0 or self.frames % FRAMES_PER_STEP:
+            raise ValueError(
+                f"a view of the last {self.frames} frames; a grid step is {FRAMES_PER_STEP} frames, so choose an even "
+                "number above 0, as in last4"
+            )
+
+    @classmethod
+    def parse(cls, name: str) -> View:
+        """The view of that name.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if found := re.fullmatch(r"last(\d+)", name):
+            return cls(ViewKind.LAST, int(found[1]))
+        try:
+            kind = ViewKind(name)
+        except ValueError:
+            kind = ViewKind.LAST
+        if kind is ViewKind.LAST:
+            names = ", ".join(kind.value for kind in ViewKind if kind is not ViewKind.LAST)
+            raise ValueError(f"{name!r} is no view; choose from {names} and lastN, such as last4")
+        return cls(kind)
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line and in reports."""
+        return f"{self.kind.value}{self.frames or ''}"
+
+
+MEMORY = View(ViewKind.MEMORY)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A grid step with its features.
+
+    Attributes:
+        index: its number from the stream's beginning.
+        high: [P, D].
+        low: [P / 4, D].
+        start_ns, end_ns: stamps of its two frames.
+    """
+
+    index: int
+    high: Tensor
+    low: Tensor
+    start_ns: int
+    end_ns: int
+
+
+class StepHistory:
+    """The steps of a stream that controls are made of: the newest ones, and evenly spaced ones. Bounded.
+
+    Args:
+        views: for which steps are kept; without a control that needs them, none are.
+        grid: patches of a frame.
+        config: the memory's sizes.
+        uniform_bytes: of steps kept for uniform sampling. When they are full every second one is let go, and the
+            nearest kept step stands for a wanted one.
+
+    Raises:
+        ValueError: a view of more frames than the CSM holds.
+    """
+
+    def __init__(
+        self,
+        views: Iterable[View],
+        grid: PatchGrid,
+        config: FlashMemoryConfig,
+        uniform_bytes: int = UNIFORM_BYTES,
+    ) -> None:
+        views = tuple(views)
+        check_views(views, config)
+        self._grid = grid
+        self._config = config
+        self._uniform = any(view.kind is ViewKind.UNIFORM for view in views)
+        window = config.window_slots if self._uniform else 0
+        self._newest: deque[Step] = deque(maxlen=max(window, *(view.frames // FRAMES_PER_STEP for view in views), 0))
+        self._uniform_bytes = uniform_bytes
+        self._spaced: list[Step] = []
+        self._stride = 1
+        self._steps = 0
+        self._provisional: Step | None = None
+        self._device = torch.device("cpu")
+
+    def add(self, high: Tensor, low: Tensor, start_ns: int, end_ns: int) -> None:
+        """Adds the next complete step: `high` [P, D], `low` [P / 4, D]."""
+        self._provisional = None
+        self._device = high.device
+        index, self._steps = self._steps, self._steps + 1
+        if self._newest.maxlen:
+            self._newest.append(Step(index, high, low, start_ns, end_ns))
+        if self._uniform and index % self._stride == 0:
+            # On the host, where there is room; the GPU belongs to the memory that is measured.
+            self._spaced.append(Step(index, high.cpu(), low.cpu(), start_ns, end_ns))
+            self._thin()
+
+    def provide(self, high: Tensor, low: Tensor, stamp_ns: int) -> None:
+        """An unpaired newest frame, doubled into a step; it counts until the next step is added."""
+        self._device = high.device
+        self._provisional = Step(self._steps, high, low, stamp_ns, stamp_ns)
+
+    def _thin(self) -> None:
+        step = self._spaced[0]
+        fitting = self._uniform_bytes // (step.high.nbytes + step.low.nbytes)
+        if len(self._spaced) <= max(UNIFORM_PER_SLOT * self._config.csm_slots, fitting):
+            return
+        self._stride *= 2
+        self._spaced = [step for step in self._spaced if step.index % self._stride == 0]
+
+    def last(self, frames: int) -> MemorySnapshot:
+        """A memory of the newest `frames` frames, or as many as there are."""
+        return self._memory(self._last_steps(frames // FRAMES_PER_STEP))
+
+    def uniform(self) -> MemorySnapshot:
+        """A memory of evenly spaced steps, as many as the CSM has slots; of all steps while they fit."""
+        steps = [*self._spaced, *self._unpaired()]
+        total, slots = self._steps + len(self._unpaired()), self._config.csm_slots
+        if total <= slots:
+            return self._memory(steps)
+        indices = torch.tensor([step.index for step in steps])
+        wanted = torch.linspace(0, total - 1, slots, dtype=torch.float64)
+        nearest = (indices[None, :] - wanted.round()[:, None]).abs().argmin(1)
+        return self._memory([steps[place] for place in nearest.tolist()])
+
+    def _last_steps(self, count: int) -> list[Step]:
+        newest = [*self._newest, *self._unpaired()]
+        return newest[max(0, len(newest) - count) :]
+
+    def _unpaired(self) -> list[Step]:
+        return [] if self._provisional is None else [self._provisional]
+
+    def _memory(self, steps: Sequence[Step]) -> MemorySnapshot:
+        """A memory of chosen steps alone, in the published layout, at their places in the whole stream."""
+        device = self._device
+        index = torch.tensor([step.index for step in steps], device=device)
+        memory = build_memory(
+            StepFeatures(
+                torch.stack([step.high.to(device) for step in steps]),
+                torch.stack([step.low.to(device) for step in steps]),
+            ),
+            self._grid,
+            self._config,
+            start_ns=torch.tensor([step.start_ns for step in steps], device=device),
+            end_ns=torch.tensor([step.end_ns for step in steps], device=device),
+        )
+        total = self._steps + len(self._unpaired())
+        # The window holds the newest steps of the stream, not of the choice; they are the same unless it is spaced.
+        newest = self._last_steps(memory.window.shape[0]) if self._uniform else []
+        window = torch.stack([step.high.to(device) for step in newest]) if newest else memory.window
+        return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps], window=window)
+
+
+def check_views(views: Iterable[View], config: FlashMemoryConfig) -> None:
+    """Refuses views that a memory of these sizes cannot hold.
+
+    Raises:
+        ValueError: a view of more frames than the CSM holds.
+    """
+    most = FRAMES_PER_STEP * config.csm_slots
+    for view in views:
+        if view.frames > most:
+            raise ValueError(
+                f"{view.name} shows {view.frames} frames; the memory's {config.csm_slots} slots hold {most}, so choose "
+                f"last{most} or less"
+            )
+
+
+def show(view: View, memory: MemorySnapshot, history: StepHistory) -> MemorySnapshot:
+    """What a view shows of a stream.
+
+    Args:
+        view: which.
+        memory: the Flash Memory.
+        history: fed with the same steps as `memory`, for views that include theirs.
+    """
+    if view.kind is ViewKind.LAST:
+        return history.last(view.frames)
+    if view.kind is ViewKind.UNIFORM:
+        return history.uniform()
+    if view.kind is not ViewKind.MEMORY:
+        memory = replace(memory, window=memory.window[:0])
+    if view.kind in (ViewKind.QUESTION_ONLY, ViewKind.DAM_ONLY):
+        memory = replace(memory, csm=memory.csm[:0], csm_times=memory.csm_times[:0])
+    if view.kind in (ViewKind.QUESTION_ONLY, ViewKind.CSM_ONLY):
+        memory = replace(
+            memory,
+            dam=memory.dam[:0],
+            dam_steps=memory.dam_steps[:0],
+            dam_slots=memory.dam_slots[:0],
+            dam_stamps_ns=memory.dam_stamps_ns[:0],
+        )
+    return memory

@@ -1,0 +1,214 @@
+"""`fvs chat`: with questions on the command line, from a pipe, and typed into a real terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import cv2
+import numpy as np
+import pytest
+from fakes import PATIENCE_S
+from recordings import write_bag, write_video
+
+from fvs_ros import cli
+from fvs_ros.chat.command import parse_cue
+from fvs_ros.chat.player import Cue
+from fvs_ros.memory.config import FlashMemoryConfig
+
+# A process that loads torch and a checkpoint on a busy machine.
+START_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    from fvs_ros.model.tiny import write_tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=4, dam_slots=2))
+    return folder
+
+
+@pytest.fixture
+def chat(checkpoint, capfd):
+    """Runs the command with questions; returns its status and what it printed."""
+
+    def run(source, *options):
+        status = cli.main(
+            ["chat", str(source), "--model", str(checkpoint), "--device", "cpu", "--max-new-tokens", "8", *options]
+        )
+        printed = capfd.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def answers(output):
+    return re.findall(r"^answer +(.*)$", output, re.MULTILINE)
+
+
+def test_questions_at_their_times_get_the_same_answers_each_time(chat, tmp_path):
+    video = write_video(tmp_path / "clip.avi", frames=100, fps=20.0)
+    options = ["--rate", "20", "--fps", "4", "--ask", "4:And now?", "--ask", "1.5:What do you see?"]
+    status, output, _ = chat(video, *options)
+    assert status == 0
+    assert re.findall(r"^(\d:\d\d\.\d) +(.*)$", output, re.MULTILINE) == [
+        ("0:01.5", "What do you see?"), ("0:04.0", "And now?"),
+    ]  # fmt: skip
+    assert len(answers(output)) == 2
+    assert "keyframe at" in output
+    assert "first token after" in output
+    assert answers(chat(video, *options)[1]) == answers(output)
+
+
+def test_folders_and_bags_are_played(chat, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((48, 64, 3), 60 * index, np.uint8))
+    status, output, _ = chat(folder, "--image-fps", "10", "--ask", "0.25:What?")
+    assert (status, len(answers(output))) == (0, 1)
+    status, output, _ = chat(write_bag(tmp_path / "bag"), "--ask", "0.2:What?", "--ask", "0.3:And?")
+    assert (status, len(answers(output))) == (0, 2)
+
+
+def test_a_time_behind_the_end_is_told(chat, tmp_path):
+    video = write_video(tmp_path / "clip.avi", frames=20, fps=20.0)
+    status, output, _ = chat(video, "--rate", "10", "--ask", "0.5:What?", "--ask", "60:Never?")
+    assert status == 1
+    assert len(answers(output)) == 1
+    assert "not asked: the stream ended at 0:00.9, before 1:00.0" in output.replace("\n          ", " ")
+
+
+def test_lines_of_a_pipe_are_asked(chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n\nAnd where?\n"))
+    status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0))
+    assert status == 0
+    assert [heading for _, heading in re.findall(r"^(\d:\S+) +(.*)$", output, re.MULTILINE)] == ["What?", "And where?"]
+    assert len(answers(output)) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("missing.mp4", [], "missing.mp4 does not exist; give a bag, a video file or a folder of images"),
+        ("98", [], "there is no camera /dev/video98"),
+        ("clip.avi", ["--topic", "/camera"], "is no bag, so it has no topic /camera"),
+        ("clip.avi", ["--fps", "5000"], "fps is 5000.0; it must be at most 1000"),
+    ],
+)
+def test_what_cannot_be_played_is_one_clear_line(chat, tmp_path, monkeypatch, source, options, message):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.avi", frames=2)
+    status, _, error = chat(source, *options)
+    assert status == 1
+    assert error.startswith("fvs chat: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path, capsys):
+    video = write_video(tmp_path / "clip.avi", frames=2)
+    assert cli.main(["chat", str(video), "--model", str(tmp_path / "nothing")]) == 1
+    assert "nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["What?", "1.5", "1.5:", "-1:What?", "nan:What?", "soon:What?"])
+def test_what_is_no_question_at_a_time(text, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["chat", "0", "--model", "m", f"--ask={text}"])
+    assert "is no SECONDS:QUESTION" in capsys.readouterr().err
+
+
+def test_a_question_may_hold_colons():
+    assert parse_cue("12.5: At 3:00, what?") == Cue(12.5, "At 3:00, what?")
+
+
+def take_terminal():
+    """Makes standard input the controlling terminal, whose Ctrl-C goes to this process."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Terminal:
+    """A chat in a terminal of 80 by 24, without ROS."""
+
+    def __init__(self, source, checkpoint):
+        self._main, self._terminal = pty.openpty()
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(self._terminal)
+        program = "import sys; sys.modules['rclpy'] = None; from fvs_ros.cli import main; sys.exit(main())"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, "chat", str(source), "--model", str(checkpoint), "--device", "cpu"],
+            stdin=self._terminal,
+            stdout=self._terminal,
+            stderr=self._terminal,
+            env=os.environ | {"TERM": "xterm", "OMP_NUM_THREADS": "1"},
+            preexec_fn=take_terminal,
+        )
+        self._seen = ""
+
+    def wait_for(self, text, timeout_s=START_S):
+        """Reads until `text` was printed; what came before it is not looked at again."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self._seen:
+            assert time.monotonic() < deadline, f"{text!r} did not come; there was: {self._seen[-2000:]!r}"
+            if select.select([self._main], [], [], 0.1)[0]:
+                self._seen += os.read(self._main, 65_536).decode(errors="replace")
+        self._seen = self._seen.partition(text)[2]
+
+    def type(self, keys):
+        os.write(self._main, keys.encode())
+
+    def end(self):
+        """The exit status, and whether the terminal has its mode back."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, "the chat did not end"
+            if select.select([self._main], [], [], 0.1)[0]:
+                self._seen += os.read(self._main, 65_536).decode(errors="replace")
+        return self.process.returncode, termios.tcgetattr(self._terminal) == self.before
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._main)
+        os.close(self._terminal)
+
+
+@pytest.fixture
+def terminal(checkpoint, tmp_path):
+    opened = Terminal(write_video(tmp_path / "clip.avi", frames=400, fps=20.0), checkpoint)
+    yield opened
+    opened.close()
+
+
+def test_typing_while_the_stream_plays(terminal):
+    terminal.wait_for("1 kept")
+    terminal.type("Waht\x7f\x7f\x7fhat is it?")
+    # The cursor behind it.
+    terminal.wait_for("What is it?\x1b[7m")
+    terminal.type("\r")
+    terminal.wait_for("What is it?")
+    terminal.wait_for("first token after")
+    terminal.wait_for("play \x1b")
+    terminal.type("\x04")
+    assert terminal.end() == (0, True)
+    assert "Traceback" not in terminal._seen
+
+
+def test_ctrl_c_ends_the_chat_and_leaves_the_terminal_as_it_was(terminal):
+    terminal.wait_for("1 kept")
+    terminal.type("half a quest\x03")
+    assert terminal.end() == (cli.INTERRUPTED, True)
+    assert "Traceback" not in terminal._seen

@@ -1,0 +1,114 @@
+"""What a chat prints, in a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from fvs_ros.chat.line_editor import LineEditor
+from fvs_ros.chat.screen import Screen, StreamState, clock_text
+from fvs_ros.stream.types import Answer, Moment
+
+STATE = StreamState(
+    clock_s=12.34, duration_s=60.0, ended=False, fps=25.0, kept=12, lost=0, steps=6, csm=(6, 60), dam=(6, 30),
+    bytes=9_010_000,
+)  # fmt: skip
+LARGEST = StreamState(
+    clock_s=35_999.9, duration_s=36_000.0, ended=True, fps=120.0, kept=99_999, lost=99, steps=49_999, csm=(60, 60),
+    dam=(30, 30), bytes=3_500_000_000,
+)  # fmt: skip
+
+
+def answer(text):
+    moments = tuple(Moment(second * 10**9, second * 10**9, (second + 1) * 10**9, 1.0) for second in range(1, 4))
+    return Answer(text, moments, 3, 0, 5 * 10**9, 3, 0.25, 0.5, "model")
+
+
+def log():
+    output = io.StringIO()
+    return output, Screen(Console(file=output, width=80), None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00.0"), (12.34, "0:12.3"), (59.99, "0:59.9"), (75.5, "1:15.5"), (3600, "1:00:00")]
+)
+def test_clocks(seconds, text):
+    assert clock_text(seconds) == text
+
+
+def test_the_state_is_a_line_of_eighty_columns():
+    assert STATE.line().plain == "play 0:12.3/1:00.0  25 fps  12 kept  CSM 6/60 DAM 6/30 9.0 MB  drops 0"
+    assert LARGEST.line().cell_len <= 80
+    assert LARGEST.line().plain.startswith("end 9:59:59/10:00:00")
+
+
+def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream():
+    output, screen = log()
+    with screen:
+        screen.begin_answer(12.5, "What?")
+        screen.token("a \x1b[31mcat")
+        assert output.getvalue().endswith("answer    a ·[31mcat"), "control characters are not obeyed"
+        screen.answer(12.5, "What?", answer("a cat"), start_ns=10**9)
+    lines = output.getvalue().splitlines()
+    assert lines[0] == "0:12.5    What?"
+    assert "3 keyframes" in lines[2]
+    assert lines[4].split()[:5] == ["0.00", "s", "0.00", "to", "1.00"]
+    assert "first token after 0.250 s, complete after 0.500 s" in lines[7]
+
+
+def test_what_happens_during_an_answer_gets_a_line_of_its_own():
+    output, screen = log()
+    with screen:
+        screen.begin_answer(1.0, "What?")
+        screen.token("a")
+        screen.note("the recording ended")
+        screen.token(" cat")
+        screen.answer(1.0, "What?", answer("a cat"), 0)
+    assert output.getvalue().splitlines()[1:4] == ["answer    a", "the recording ended", "           cat"]
+
+
+def test_a_failure_is_told_with_its_question():
+    output, screen = log()
+    with screen:
+        screen.failure(3.0, "What?", "NO_FRAMES: no frame", begun=False)
+    assert output.getvalue().splitlines()[:2] == ["0:03.0    What?", "failed    NO_FRAMES: no frame"]
+
+
+def terminal(height=24):
+    output = io.StringIO()
+    console = Console(file=output, width=80, height=height, force_terminal=True, color_system=None)
+    return output, console
+
+
+def test_the_bottom_shows_a_running_answer_the_state_and_the_typed_line():
+    output, console = terminal()
+    editor = LineEditor()
+    list(editor.feed("And the" + "\x1b[D" * 3))
+    with Screen(console, editor) as screen:
+        screen.redraw(STATE, (12.5, "What?", "a cat"), ["Where?", "When?"])
+        shown = output.getvalue()
+    for part in ("What?", "a cat\u2588", "2 waiting: Where?", "play 0:12.3/1:00.0", "> And the"):
+        assert part in shown
+
+
+def test_a_long_answer_leaves_room_for_the_line_below():
+    output, console = terminal(height=12)
+    with Screen(console, LineEditor()) as screen:
+        screen.redraw(STATE, (0.0, "What?", "word " * 500 + "last"), [])
+        shown = output.getvalue()
+    assert "last\u2588" in shown
+    assert "> " in shown
+    assert shown.count("\n") < 12
+
+
+def test_a_long_line_is_scrolled_to_its_cursor():
+    output, console = terminal()
+    editor = LineEditor()
+    list(editor.feed("x" * 200 + "end"))
+    with Screen(console, editor) as screen:
+        screen.redraw(STATE, None, [])
+        shown = output.getvalue()
+    assert "xend" in shown
+    assert "> " + "x" * 78 not in shown

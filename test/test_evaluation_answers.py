@@ -1,0 +1,144 @@
+"""Files of answers: resumed, locked, merged, and never mixed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, claim_folder, config_hash, merge, read_answers
+from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.predictions import AnswerRow, read_predictions
+from fvs_ros.evaluation.shards import Shard, answer_files
+
+SETTINGS = {"model": "abc", "max_frames": 240}
+
+
+def row(identity, response="A", **fields):
+    return AnswerRow(str(identity), "What?\n(A) one\n(B) two", 0, response, **fields)
+
+
+def test_the_hash_goes_by_the_settings_alone():
+    assert config_hash(SETTINGS) == config_hash(dict(reversed(SETTINGS.items())))
+    assert config_hash(SETTINGS) != config_hash(SETTINGS | {"max_frames": 120})
+
+
+def test_answers_are_on_disk_at_once_and_carry_the_hash(tmp_path):
+    digest = claim_folder(tmp_path / "out", SETTINGS)
+    path = tmp_path / "out" / ANSWERS
+    with AnswerFile(path, digest) as answers:
+        answers.append(row(1, total_s=0.5))
+        assert [json.loads(line)["config"] for line in path.read_text().splitlines()] == [digest]
+    with AnswerFile(path, digest) as answers:
+        assert answers.rows == {"1": row(1, total_s=0.5, config=digest)}
+        answers.append(row(2))
+    assert [*read_answers([path], digest)] == ["1", "2"]
+    assert read_predictions([path]).predictions["2"].response == "A"
+
+
+def test_failures_and_a_line_cut_off_are_tried_again(tmp_path):
+    digest = claim_folder(tmp_path, SETTINGS)
+    path = tmp_path / ANSWERS
+    with AnswerFile(path, digest) as answers:
+        answers.append(row(1))
+        answers.append(row(2, None, error="the video is broken"))
+        answers.append(row(3, "B"))
+    path.write_bytes(path.read_bytes()[:-5])
+    with AnswerFile(path, digest) as answers:
+        assert [*answers.rows] == ["1"]
+        answers.append(row(2))
+    assert [*read_answers([path], digest)] == ["1", "2"]
+
+
+def test_another_configuration_is_refused_with_the_setting_that_differs(tmp_path):
+    claim_folder(tmp_path, SETTINGS)
+    assert claim_folder(tmp_path, SETTINGS) == config_hash(SETTINGS)
+    with pytest.raises(DataError, match="a run with max_frames 240, this one has 120; choose another folder"):
+        claim_folder(tmp_path, SETTINGS | {"max_frames": 120})
+    (tmp_path / ANSWERS).write_text(row(1, config="abc").to_json() + "\n")
+    with pytest.raises(DataError, match="line 1: was made with config abc, not def"):
+        AnswerFile(tmp_path / ANSWERS, "def")
+
+
+def test_answers_whose_configuration_is_not_known_are_not_continued(tmp_path):
+    (tmp_path / ANSWERS).write_text(row(1, config="abc").to_json() + "\n")
+    with pytest.raises(DataError, match=r"no config\.json beside it"):
+        claim_folder(tmp_path, SETTINGS)
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    digest = claim_folder(tmp_path, SETTINGS)
+    with AnswerFile(tmp_path / ANSWERS, digest), pytest.raises(DataError, match="being written by another process"):
+        AnswerFile(tmp_path / ANSWERS, digest)
+    AnswerFile(tmp_path / ANSWERS, digest).close()
+
+
+def test_shards_merge_in_the_order_of_the_questions_once_nothing_is_missing(tmp_path):
+    digest = claim_folder(tmp_path, SETTINGS)
+    order = [str(index) for index in range(5)]
+    shards = [Shard(rank, 2) for rank in range(2)]
+    assert sorted(shards[0].share(order) + shards[1].share(order)) == order
+    with AnswerFile(tmp_path / shards[1].file, digest) as answers:
+        answers.append(row(3, "B"))
+        answers.append(row(1, None, error="broken"))
+    assert merge(tmp_path, answer_files(tmp_path), order, digest) == 3
+    assert not (tmp_path / ANSWERS).exists()
+    with AnswerFile(tmp_path / shards[0].file, digest) as answers:
+        for identity in shards[0].share(order):
+            answers.append(row(identity))
+    assert merge(tmp_path, answer_files(tmp_path), order, digest) == 0
+    merged = read_answers([tmp_path / ANSWERS], digest)
+    assert [*merged] == order
+    assert (merged["1"].response, merged["1"].error, merged["3"].response) == (None, "broken", "B")
+    # One more try of the failed question, by a single process.
+    with AnswerFile(tmp_path / ANSWERS, digest) as answers:
+        assert "1" not in answers.rows
+        answers.append(row(1, "A"))
+    assert merge(tmp_path, answer_files(tmp_path), order, digest) == 0
+    assert read_answers([tmp_path / ANSWERS], digest)["1"].response == "A"
+
+
+def test_two_runs_of_one_shard_are_told_apart(tmp_path):
+    digest = claim_folder(tmp_path, SETTINGS)
+    for name, response in (("answers-00000-of-00002.jsonl", "A"), ("answers-00001-of-00002.jsonl", "B")):
+        with AnswerFile(tmp_path / name, digest) as answers:
+            answers.append(row(1, response))
+    with pytest.raises(
+        DataError,
+        match=r"00001-of-00002\.jsonl: id 1: has another answer in answers-00000-of-00002\.jsonl; these are two runs",
+    ):
+        merge(tmp_path, answer_files(tmp_path), ["1"], digest)
+
+
+def test_predictions_of_two_configurations_are_not_scored_together(tmp_path):
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for path, identity, config in zip(paths, "12", ("abc", "def"), strict=True):
+        path.write_text(row(identity, config=config).to_json() + "\n")
+    with pytest.raises(DataError, match="config 'def' here and 'abc' in"):
+        read_predictions(paths)
+
+
+@pytest.mark.parametrize(
+    ("environment", "shard"),
+    [
+        ({}, Shard(0, 1)),
+        ({"RANK": "", "WORLD_SIZE": ""}, Shard(0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, Shard(1, 4)),
+    ],
+)
+def test_the_shard_of_the_environment(environment, shard):
+    assert Shard.from_environment(environment) == shard
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "1"}, "RANK='1', WORLD_SIZE=''; set both"),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x'"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE='0'"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "rank 2 of 2 processes"),
+    ],
+)
+def test_a_wrong_environment_is_refused(environment, message):
+    with pytest.raises(ValueError, match=message):
+        Shard.from_environment(environment)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+
+from fvs_ros.evaluation.groups import AGE, ALL, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, gains, groupings, outcome, tables
+from fvs_ros.evaluation.predictions import AnswerRow
+from fvs_ros.evaluation.questions import TimedQuestion
+
+SECOND_NS = 1_000_000_000
+
+
+def outcomes(right: dict[str, list[bool]], ages_s: list[float], families: list[str] | None = None):
+    """One outcome for each view and question; question i is right in a view as `right` tells."""
+    found = []
+    for index, age_s in enumerate(ages_s):
+        proof_ns = ((0, round((10_000 - age_s) * SECOND_NS)),)
+        family = families[index] if families else ""
+        asked = TimedQuestion(f"q{index}", 10_000 * SECOND_NS, False, "What?", (), "yes", proof_ns, family)
+        for view, hits in right.items():
+            answer = AnswerRow(
+                asked.id, "What?", "yes", "yes" if hits[index] else "no", moments=((0, 0, 0, 1.0, -1.0),)
+            )
+            found.append(outcome(asked, view, answer, drawn_with=index // 2))
+    return found
+
+
+def table(found, measure, grouping):
+    return next(one for one in found if (one.measure, one.grouping) == (measure, grouping))
+
+
+def test_every_figure_has_its_interval_and_its_number_of_questions():
+    found = tables(outcomes({"memory": [True, True, True, False]}, [1, 20, 400, 400]), ["memory"])
+    (row,) = table(found, "correct", ALL).rows
+    assert row.questions == 4
+    value = row.values["memory"]
+    assert (value.value, value.count) == (0.75, 4)
+    assert 0 <= value.low < 0.75 < value.high <= 1
+
+
+def test_ages_fall_into_bands():
+    found = tables(outcomes({"memory": [True, False, True, True]}, [0, 20, 400, 100_000]), ["memory"])
+    rows = table(found, "correct", AGE).rows
+    assert [(row.name, row.values["memory"].value) for row in rows] == [
+        ("0 s to 10 s", 1.0),
+        ("10 s to 1 min", 0.0),
+        ("5 min to 30 min", 1.0),
+        ("2 h and more", 1.0),
+    ]
+
+
+def test_families_are_broken_down_and_also_by_thirds_of_their_own_ages():
+    ages = [float(age) for age in range(18)]
+    families = ["recall"] * 9 + ["order"] * 9
+    groups = groupings(outcomes({"memory": [True] * 18}, ages, families))
+    assert {name: len(members) for name, members in groups[FAMILY].items()} == {"order": 9, "recall": 9}
+    assert {name: len(members) for name, members in groups[FAMILY_THIRD].items()} == {
+        "order, youngest third (9-11 s)": 3,
+        "order, middle third (12-14 s)": 3,
+        "order, oldest third (15-17 s)": 3,
+        "recall, youngest third (0-2 s)": 3,
+        "recall, middle third (3-5 s)": 3,
+        "recall, oldest third (6-8 s)": 3,
+    }
+
+
+def test_thirds_of_equal_ages_are_not_made_up():
+    groups = groupings(outcomes({"memory": [True] * 12}, [0.0] * 12, ["now"] * 12))
+    assert FAMILY_THIRD not in groups
+
+
+def test_a_gain_is_told_only_where_its_interval_is_clear():
+    right = {
+        "memory": [True] * 20,
+        "last4": [False] * 20,
+        "uniform": [True] * 19 + [False],
+        "better": [True] * 20,
+    }
+    found = {gain.control: gain for gain in gains(outcomes(right, [1.0] * 20), "memory", ["last4", "uniform"])}
+    assert found["last4"].verdict == "memory better"
+    assert found["last4"].points.value == 1.0
+    assert found["uniform"].verdict == NO_DIFFERENCE
+    worse = gains(outcomes({"memory": [False] * 20, "last4": [True] * 20}, [1.0] * 20), "memory", ["last4"])
+    assert worse[0].verdict == "control better"
+
+
+def test_gains_are_of_the_same_questions():
+    right = {"memory": [True, False] * 10, "last4": [False, True] * 10}
+    (gain, *_) = gains(outcomes(right, [1.0] * 20), "memory", ["last4"])
+    assert gain.points.value == 0.0
+    # Pairs of questions are drawn together here, and each pair's differences cancel.
+    assert (gain.points.low, gain.points.high) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("measure", ["exact match", "unparsed", "no answer", "proof hit by the first moment"])
+def test_every_measure_is_broken_down_as_correctness_is(measure):
+    found = tables(outcomes({"memory": [True] * 4}, [1, 2, 3, 400], ["a", "b", "a", "b"]), ["memory"])
+    assert [one.grouping for one in found if one.measure == measure] == [
+        one.grouping for one in found if one.measure == "correct"
+    ]
+
+
+def test_measures_that_no_question_has_are_left_out():
+    found = tables(outcomes({"memory": [True]}, [1]), ["memory"])
+    assert not {"choice accuracy", "position error", "time error"} & {one.measure for one in found}
+
+
+def test_a_question_without_a_row_counts_as_wrong():
+    asked = TimedQuestion("q", SECOND_NS, False, "What?", (), "yes")
+    found = tables([outcome(asked, "memory", None, drawn_with=0)], ["memory"])
+    assert table(found, "correct", ALL).rows[0].values["memory"].value == 0.0
+    assert table(found, "no answer", ALL).rows[0].values["memory"].value == 1.0

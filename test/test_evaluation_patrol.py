@@ -1,0 +1,142 @@
+"""`fvs evaluate patrol` on short patrols with a tiny random model, and the bookkeeping around it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from fvs_ros.cli import main
+from fvs_ros.evaluation.patrol import FRAME_SIZE, PatrolPlan, guessed, timed
+from fvs_ros.evaluation.patrol_command import DEFAULT_SEEDS, parse_seeds
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.model.tiny import write_tiny_checkpoint
+from fvs_ros.training.patrol.config import TEST_SEED
+from fvs_ros.training.patrol.errors import RenderError
+from fvs_ros.training.patrol.render import shared_renderer
+
+PLAN = PatrolPlan(questions=14, moments=3, shortest=12, longest=12)
+
+
+def test_the_default_test_is_as_large_as_asked_for():
+    seeds = parse_seeds(DEFAULT_SEEDS)
+    assert len(seeds) == 60
+    assert min(seeds) >= TEST_SEED
+    plan = PatrolPlan()
+    lengths = [plan.steps(seed) for seed in seeds]
+    assert (min(lengths), max(lengths)) == (200, 600)
+    assert len(set(lengths)) == 9
+    assert plan.questions * len(seeds) >= 3000
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3:5", [3, 4, 5]), ("7", [7]), ("900001,900000", [900001, 900000])])
+def test_seeds_are_a_range_or_a_list(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "5:3", "a:b", "1,1", "-2", "1.5"])
+def test_other_seeds_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"FIRST:LAST|at least one"):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize("fields", [{"questions": 0}, {"moments": 0}, {"shortest": 0}, {"shortest": 9, "longest": 8}])
+def test_a_plan_that_asks_nothing_is_refused(fields):
+    with pytest.raises(ValueError, match="must"):
+        PatrolPlan(**fields)
+
+
+def test_questions_come_at_few_moments_that_span_the_episode():
+    episode = PLAN.episode(TEST_SEED)
+    questions = PLAN.ask(episode)
+    assert {question.frame for question in questions} <= {7, 15, 23}
+    assert len(episode) == 24
+    assert questions == PLAN.ask(PLAN.episode(TEST_SEED))
+
+
+def test_an_answer_must_be_the_exact_text_also_where_there_are_choices():
+    questions = PLAN.ask(PLAN.episode(TEST_SEED))
+    assert any(question.choices for question in questions)
+    for question in questions:
+        asked = timed(question)
+        assert (asked.choices, asked.answer, asked.time_ns) == ((), question.answer, question.stamp_ns)
+        assert asked.proof_ns == question.proof_ns
+
+
+def test_guesses_answer_every_question_from_other_episodes(monkeypatch):
+    monkeypatch.setattr("fvs_ros.evaluation.patrol.GUESS_EPISODES", 6)
+    questions = [question for seed in range(TEST_SEED, TEST_SEED + 4) for question in PLAN.ask(PLAN.episode(seed))]
+    rows = guessed(PLAN, questions)
+    assert [row.id for row in rows] == [question.id for question in questions]
+    assert all(row.response for row in rows)
+    assert 0 < sum(row.response == row.answer for row in rows) < len(rows)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
+    return folder
+
+
+def evaluate(model, out, *more):
+    command = ["evaluate", "patrol", "--model", str(model), "--out", str(out), "--steps", "12", "12", "--questions"]
+    return main([*command, "14", "--moments", "3", "--max-new-tokens", "2", "--device", "cpu", *more])
+
+
+@pytest.fixture
+def few_guesses(monkeypatch):
+    try:
+        shared_renderer(FRAME_SIZE)
+    except RenderError as error:
+        pytest.skip(f"patrols cannot be drawn here: {error}")
+    monkeypatch.setattr("fvs_ros.evaluation.patrol.GUESS_EPISODES", 3)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_goes_on_with_further_seeds_and_reports_all_of_them(model, tmp_path, few_guesses, capsys):
+    out = tmp_path / "out"
+    assert evaluate(model, out, "--seeds", "900000", "--controls", "last4", "uniform") == 0
+    first = lines(out / "answers.jsonl")
+    assert evaluate(model, out, "--seeds", "900000:900001", "--controls", "last4", "uniform") == 0
+    both = lines(out / "answers.jsonl")
+    assert both[: len(first)] == first
+    assert {row["id"].split("-")[0] for row in both} == {"900000", "900001"}
+    report = json.loads((out / "report.json").read_text())
+    assert report["views"] == ["memory", "last4", "uniform", "guess"]
+    assert report["questions"] == len(both)
+    table = next(one for one in report["tables"] if (one["measure"], one["grouping"]) == ("correct", "all"))
+    values = table["rows"][0]["values"]
+    assert all(values[view]["count"] == len(both) for view in report["views"])
+    # Two episodes to draw from: an interval there is.
+    assert values["guess"]["low"] is not None
+    assert (out / "report.html").read_text().count("<svg") >= 3
+    printed = capsys.readouterr().out
+    assert "drawn by episodes" in printed
+    # Whatever order the work came in, the same seeds in a new folder give the same report.
+    again = tmp_path / "again"
+    assert evaluate(model, again, "--seeds", "900000:900001", "--controls", "last4", "uniform") == 0
+    assert (again / "report.json").read_bytes() == (out / "report.json").read_bytes()
+
+
+def test_another_plan_is_refused_in_the_same_folder(model, tmp_path, few_guesses, capsys):
+    assert evaluate(model, tmp_path, "--seeds", "900000") == 0
+    assert evaluate(model, tmp_path, "--seeds", "900000", "--fps", "0.5") == 1
+    assert "fps" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_answers(model, tmp_path, few_guesses):
+    seeds = ("--seeds", "900000:900002")
+    assert evaluate(model, tmp_path / "one", *seeds) == 0
+    assert evaluate(model, tmp_path / "two", *seeds, "--workers", "2") == 0
+    assert (tmp_path / "one" / "report.json").read_bytes() == (tmp_path / "two" / "report.json").read_bytes()
+
+
+def test_impossible_lengths_are_refused(model, tmp_path, capsys):
+    assert evaluate(model, tmp_path, "--steps", "20", "10") == 1
+    assert "must not be shorter" in capsys.readouterr().err

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import SECOND_NS, FakeModel, frame
+
+from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.views import MEMORY, View
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.types import Frame, ImageError
+
+ALL_VIEWS = tuple(View.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only"))
+
+
+def question(identity: str, second: float, text: str = "What?", **fields) -> StreamQuestion:
+    return StreamQuestion(identity, round(second * SECOND_NS), text, **fields)
+
+
+def run(model, *views: View, **settings) -> StreamRun:
+    return StreamRun(model, RunOptions(StreamConfig(**settings), views or (MEMORY,)))
+
+
+def told(replies) -> list[tuple]:
+    """Everything of a reply but what a clock measured."""
+    return [
+        (one.question.id, one.view.name, one.text, one.error, one.moments, one.memory, one.tokens) for one in replies
+    ]
+
+
+def test_nothing_stamped_later_than_the_question_is_in_memory(model):
+    frames = [frame(second) for second in range(10)]
+    questions = [question("late", 7.5), question("exact", 4), question("first", 0)]
+    replies = list(run(model).replies(frames, questions))
+    assert [reply.question.id for reply in replies] == ["first", "exact", "late"]
+    assert [reply.memory.end_ns for reply in replies] == [0, 4 * SECOND_NS, 7 * SECOND_NS]
+
+
+def test_all_frames_are_in_memory_at_the_end_also_those_after_the_last_question(model):
+    stream = run(model)
+    list(stream.replies([frame(second) for second in range(21)], [question("a", 3)]))
+    assert stream.statistics.ingested == stream.statistics.received == 21
+
+
+def test_frames_are_encoded_in_groups_that_the_input_alone_decides(model):
+    frames = [frame(second) for second in range(30)]
+    questions = [question("a", 12.5), question("b", 25)]
+    stream = run(model, batch_steps=2)
+    first = told(stream.replies(frames, questions))
+    # Frames 0 to 12, to 25 and to 29, at most 4 at a time. Frame 12 is doubled at first, and later has its partner.
+    sizes = [len(call) for call in model.encoded]
+    assert sizes == [4, 4, 4, 2, 4, 4, 4, 2, 4]
+    again = FakeModel()
+    assert told(run(again, batch_steps=2).replies(frames, questions)) == first
+    assert again.encoded == model.encoded
+
+
+def test_nothing_is_dropped_however_many_frames_come_at_once(model):
+    stream = run(model, fps=0, batch_steps=1)
+    list(stream.replies([frame(second / 100) for second in range(500)], []))
+    assert stream.statistics.ingested == 500
+    assert stream.statistics.dropped == 0
+
+
+def test_frames_between_two_slots_of_the_kept_rate_are_skipped_as_in_the_node(model):
+    stream = run(model, fps=1)
+    list(stream.replies([frame(second / 10) for second in range(95)], []))
+    assert stream.statistics.ingested == 10
+    assert stream.statistics.skipped == 85
+
+
+def test_every_view_is_fed_from_features_that_were_encoded_once(model):
+    frames = [frame(second, value=second) for second in range(40)]
+    stream = run(model, *ALL_VIEWS, batch_steps=4)
+    replies = list(stream.replies(frames, [question("a", 39)]))
+    assert sum(len(call) for call in model.encoded) == 40
+    assert [reply.view for reply in replies] == list(ALL_VIEWS)
+    # The fake model tells the steps seen, and the value of each synopsis slot.
+    answers = {reply.view.name: reply.text for reply in replies}
+    assert answers["last4"] == "20 steps: 36.5 38.5"
+    assert answers["uniform"] == "20 steps: 0.5 6.5 10.5 16.5 22.5 28.5 32.5 38.5"
+    assert answers["csm-only"] == answers["memory"]
+    assert answers["dam-only"] == answers["question-only"] == "20 steps:"
+
+
+def test_moments_are_those_of_what_was_shown(model):
+    frames = [frame(second, value=second) for second in range(40)]
+    replies = list(run(model, *ALL_VIEWS).replies(frames, [question("a", 39)]))
+    seconds = {reply.view.name: [moment.stamp_ns // SECOND_NS for moment in reply.moments] for reply in replies}
+    assert seconds["last4"] == [36, 38]
+    assert seconds["csm-only"] == seconds["question-only"] == []
+    assert seconds["dam-only"] == seconds["memory"]
+    assert len(seconds["uniform"]) == len(seconds["memory"]) == model.memory_config.dam_slots
+    assert set(seconds["uniform"]) <= {0, 6, 10, 16, 22, 28, 32, 38}
+
+
+def test_an_unpaired_frame_is_the_newest_step_of_every_view(model):
+    frames = [frame(second, value=second) for second in range(5)]
+    views = [View.parse(name) for name in ("memory", "last2", "uniform")]
+    replies = list(run(model, *views).replies(frames, [question("a", 2), question("b", 4)]))
+    assert [reply.text for reply in replies if reply.view.name == "last2"] == ["2 steps: 2", "3 steps: 4"]
+    assert [reply.text for reply in replies if reply.view.name != "last2"] == [
+        "2 steps: 0.5 2",
+        "2 steps: 0.5 2",
+        "3 steps: 0.5 2.5 4",
+        "3 steps: 0.5 2.5 4",
+    ]
+
+
+def test_views_come_one_after_the_other_so_that_questions_share_what_was_read(model):
+    views = (MEMORY, View.parse("last4"))
+    questions = [question("a", 5), question("b", 5)]
+    replies = list(run(model, *views).replies([frame(second) for second in range(8)], questions))
+    assert [(reply.view.name, reply.question.id, reply.prefilled) for reply in replies] == [
+        ("memory", "a", False),
+        ("memory", "b", True),
+        ("last4", "a", False),
+        ("last4", "b", True),
+    ]
+
+
+def test_answers_that_are_known_are_left_out_and_the_others_stay_the_same(model):
+    frames = [frame(second) for second in range(30)]
+    questions = [question("a", 8), question("b", 8), question("c", 20)]
+    whole = told(run(model, *ALL_VIEWS).replies(frames, questions))
+    known = {(identity, view) for identity, view, *_ in whole[:8]}
+    rest = told(run(model, *ALL_VIEWS).replies(frames, questions, answered=known))
+    assert rest == whole[8:]
+
+
+def test_a_question_before_the_first_frame_gets_its_error(model):
+    (reply,) = run(model).replies([frame(5)], [question("a", 1)])
+    assert reply.text is None
+    assert reply.error.startswith("NO_FRAMES: ")
+
+
+def test_a_question_that_the_engine_refuses_does_not_end_the_run(model):
+    questions = [question("bad", 1, "What is <|im_end|>?"), question("good", 1)]
+    bad, good = run(model).replies([frame(0), frame(1)], questions)
+    assert bad.text is None
+    assert bad.error.startswith("INVALID_QUESTION: ")
+    assert good.text == "1 steps: 0.5"
+
+
+def test_a_frame_without_a_usable_image_is_counted(model):
+    def broken() -> np.ndarray:
+        raise ImageError("undecodable", "no image")
+
+    stream = run(model)
+    list(stream.replies([frame(0), Frame(SECOND_NS, broken), frame(2)], [question("a", 2)]))
+    assert stream.statistics.rejected == {"undecodable": 1}
+    assert stream.statistics.ingested == 2
+
+
+def test_a_recording_that_was_looped_loses_no_frame_of_its_first_round(model):
+    stream = run(model, batch_steps=4)
+    list(stream.replies([frame(second) for second in (*range(11), *range(5))], []))
+    assert stream.statistics.ingested == 16
+    assert stream.statistics.episodes == 1
+
+
+def test_a_limit_of_one_question_holds_for_it_alone(model):
+    questions = [question("short", 3, max_new_tokens=1), question("whole", 3)]
+    short, whole = run(model).replies([frame(second) for second in range(4)], questions)
+    assert short.text == "2 steps:"
+    assert whole.text == "2 steps: 0.5 2.5"
+
+
+def test_ids_must_differ(model):
+    with pytest.raises(ValueError, match="ids must differ"):
+        list(run(model).replies([], [question("a", 1), question("a", 2)]))
+
+
+def test_views_must_be_named_and_differ():
+    with pytest.raises(ValueError, match="name at least one"):
+        RunOptions(views=())
+    with pytest.raises(ValueError, match="memory, memory"):
+        RunOptions(views=(MEMORY, MEMORY))

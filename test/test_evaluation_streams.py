@@ -1,0 +1,111 @@
+"""Questions at their seconds: what a window holds, and how a proactive question is put."""
+
+from __future__ import annotations
+
+import benchmark_data
+import pytest
+from fakes import FakeModel
+
+from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
+from fvs_ros.evaluation.streams import StreamAnswerer, StreamProtocol, media_frames
+from fvs_ros.evaluation.windows import context_of, windows
+
+
+class Told(FakeModel):
+    """Answers by rule, and notes for each question the grid steps in memory and the prefix."""
+
+    def __init__(self, say=lambda question, steps: "A"):
+        super().__init__()
+        self.asked = []
+        self._say = say
+
+    def answer(self, snapshot, question, *, max_new_tokens, on_token, should_stop, answer_prefix=""):
+        self.asked.append((question, snapshot.steps, int(snapshot.csm_end_ns.max()) / 1e9))
+        text = self._say(question, snapshot.steps)
+        on_token(text)
+        return text
+
+
+def choice(identity, ask_time_s, **fields):
+    return BenchmarkQuestion(
+        id=identity, video="v.mp4", question=f"Q{identity}?", prompt=f"Q{identity}?", kind=AnswerKind.CHOICE,
+        answer=0, options=("one", "two"), ask_time_s=ask_time_s, **fields,
+    )  # fmt: skip
+
+
+def proactive(ask_time_s, answer_time_s):
+    return BenchmarkQuestion(
+        id="p", video="v.mp4", question="When it is 3, output three.", prompt="The prompt.", kind=AnswerKind.PROACTIVE,
+        answer="three", ask_time_s=ask_time_s, answer_time_s=answer_time_s,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return Media(video=benchmark_data.mp4(tmp_path_factory.mktemp("video") / "v.mp4", frames=40))
+
+
+def ask(model, media, questions, context_s=0.0):
+    answerer = StreamAnswerer(model, StreamProtocol())
+    return [
+        row for window in windows(questions, context_s) for row in answerer.answers(window, media, window.questions)
+    ]
+
+
+def test_nothing_later_than_a_question_is_in_its_memory(video):
+    model = Told()
+    rows = ask(model, video, [choice("b", 7.0), choice("a", 2.45), choice("c", 99.0)])
+    assert [row.id for row in rows] == ["a", "b", "c"]
+    # One frame a second of four: the newest at 2 s, at 7 s, and at 9 s, where the video ends.
+    assert [newest for _, _, newest in model.asked] == [2.0, 7.0, 9.0]
+    assert [steps for _, steps, _ in model.asked] == [2, 4, 5]
+    assert all(row.response == "A" and row.total_s >= row.first_token_s > 0 for row in rows)
+
+
+def test_the_main_setting_of_streaming_bench_sees_its_context_alone(video):
+    model = Told()
+    ask(model, video, [choice("a", 2.0), choice("b", 8.0)], context_s=3.0)
+    assert [(steps, newest) for _, steps, newest in model.asked] == [(2, 2.0), (2, 8.0)], "0 to 2 s, and 5 to 8 s"
+
+
+def test_the_published_context_and_others():
+    assert context_of("streamingbench", None) == 60
+    assert context_of("ovo-bench", None) == 0
+    with pytest.raises(ValueError, match="only StreamingBench has a context"):
+        context_of("ovo-bench", 60.0)
+    with pytest.raises(ValueError, match=r"the context is -1\.0 s"):
+        context_of("streamingbench", -1.0)
+
+
+def test_a_proactive_question_is_put_every_second_until_its_time(video):
+    model = Told(lambda question, steps: ("Yes." if steps > 1 else "no") if "right time" in question else "three!")
+    (row,) = ask(model, video, [proactive(2.0, 5.0)])
+    assert (row.response, row.answered_s) == ("three!", 4.0)
+    # From the second after it was asked, of frames from then on.
+    assert [newest for _, _, newest in model.asked] == [3.0, 4.0, 4.0]
+    assert 'Is it the right time to output "three"?' in model.asked[0][0]
+    assert model.asked[-1][0] == "The prompt."
+
+
+def test_a_model_that_never_says_yes_stays_without_a_moment(video):
+    model = Told(lambda question, steps: "no")
+    (row,) = ask(model, video, [proactive(2.0, 4.0)])
+    assert (row.response, row.answered_s) == ("no", None)
+    assert [newest for _, _, newest in model.asked][-1] == 8.0, "asked until 4 s after the right moment"
+
+
+def test_single_images_go_by_their_times(tmp_path):
+    folder = benchmark_data.write_frames(tmp_path / "frames", 4)
+    media = Media(frames=tuple(sorted(folder.iterdir())), times_s=(10.0, 11.5, 12.0, 13.0))
+    frames = list(media_frames(media, 11.5, 12.0))
+    assert [frame.stamp_ns for frame in frames] == [11_500_000_000, 12_000_000_000]
+    assert round(float(frames[0].image().mean())) == 50
+
+
+def test_a_model_that_fails_tells_why(video):
+    def fail(question, steps):
+        raise RuntimeError("out of memory")
+
+    (row,) = ask(Told(fail), video, [choice("a", 2.0)])
+    assert row.response is None
+    assert "out of memory" in row.error

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.tiny import write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("tiny")
+    write_tiny_checkpoint(made, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return FlashVStream.load(str(folder), device="cpu")
+
+
+@pytest.fixture
+def snapshot(model):
+    frames = list(np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), dtype=np.uint8))
+    grid = model.frame_grid(112, 112, 112 * 112, 112 * 112)
+    memory = model.new_memory(grid)
+    features = model.encode_steps(frames, grid)
+    memory.append(features.high, features.low, [0, 2], [1, 3])
+    return memory.snapshot()
+
+
+def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(model, snapshot):
+    def answer(**options):
+        return model.answer(snapshot, "Which?", max_new_tokens=6, **options)
+
+    plain, prefixed = answer(), answer(answer_prefix="Best option: (")
+    assert prefixed != plain
+    assert not prefixed.startswith("Best option")
+    assert answer(answer_prefix="") == plain
+
+
+def test_a_fingerprint_follows_the_weights_and_not_their_place(model, folder, tmp_path):
+    write_tiny_checkpoint(tmp_path / "same", memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
+    assert FlashVStream.load(str(tmp_path / "same"), device="cpu").fingerprint() == model.fingerprint()
+    weights = load_file(tmp_path / "same" / "model.safetensors")
+    name = next(name for name, weight in weights.items() if weight.dtype == torch.float32 and weight.dim() == 1)
+    weights[name] = weights[name] + 1e-3
+    save_file(weights, tmp_path / "same" / "model.safetensors", metadata={"format": "pt"})
+    assert FlashVStream.load(str(tmp_path / "same"), device="cpu").fingerprint() != model.fingerprint()
