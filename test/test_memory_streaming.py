@@ -335,16 +335,15 @@ def test_an_empty_memory_has_no_snapshot_but_a_provisional_one():
     assert memory.candidate_steps().tolist() == []
 
 
-def test_neither_update_nor_snapshot_reads_a_value_on_the_host():
-    """A fake tensor has no values: whatever would wait for the device, or branch on what is there, raises."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        memory = empty_memory(5, 3, 3)
-        features = StepFeatures(torch.zeros(40, 16, 3), torch.zeros(40, 4, 3))
-        append_all(memory, features)
-        assert memory.snapshot().csm.shape == (5, 4, 3)
-        assert memory.snapshot(provisional=(features.high[0], features.low[0], 1)).dam.shape == (3, 16, 3)
+def test_off_the_cpu_neither_update_nor_snapshot_reads_a_value_on_the_host():
+    """A meta tensor has no values: whatever would wait for the device, or branch on what is there, raises."""
+    device = torch.device("meta")
+    config = FlashMemoryConfig(csm_slots=5, dam_slots=3)
+    memory = StreamingFlashMemory(config, GRID, 3, device=device, dtype=torch.float32)
+    features = StepFeatures(torch.zeros(40, 16, 3, device=device), torch.zeros(40, 4, 3, device=device))
+    append_all(memory, features)
+    assert memory.snapshot().csm.shape == (5, 4, 3)
+    assert memory.snapshot(provisional=(features.high[0], features.low[0], 1)).dam.shape == (3, 16, 3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
