@@ -84,6 +84,7 @@ class MemorySnapshot:
         dam_steps: [R] int64, step that each keyframe was taken from.
         dam_slots: [R] int64, CSM slot that each keyframe stands for.
         dam_stamps_ns: [R] int64, stamp of each keyframe.
+        ready: on CUDA, recorded once all of it is computed; see `wait_ready`.
     """
 
     grid: PatchGrid
@@ -97,6 +98,15 @@ class MemorySnapshot:
     dam_steps: Tensor
     dam_slots: Tensor
     dam_stamps_ns: Tensor
+    ready: torch.cuda.Event | None = None
+
+    def wait_ready(self) -> None:
+        """Lets the current stream wait until the tensors are computed, where that is on a stream of its own.
+
+        Whoever reads them on another stream than the one that made them also keeps the snapshot until it has done so.
+        """
+        if self.ready is not None:
+            self.ready.wait()
 
     @property
     def tokens(self) -> int:

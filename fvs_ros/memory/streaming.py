@@ -7,6 +7,7 @@ D width of a patch feature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -226,7 +227,7 @@ class StreamingFlashMemory:
                 places = nearest_steps(candidates.low[:steps], chosen)
             else:
                 places = candidates.nearest(chosen - self._micro.means[-1])
-        return MemorySnapshot(
+        snapshot = MemorySnapshot(
             grid=self._grid,
             steps=steps,
             csm=synopsis.means.to(candidates.high.dtype).view(-1, self._grid.low_patches, self._width),
@@ -239,3 +240,6 @@ class StreamingFlashMemory:
             dam_slots=slots,
             dam_stamps_ns=candidates.stamps_ns[places],
         )
+        if self._step.device.type != "cuda":
+            return snapshot
+        return replace(snapshot, ready=torch.cuda.current_stream(self._step.device).record_event())

@@ -126,6 +126,8 @@ class StreamDiagnostics:
             **{f"failed: {code}": count for code, count in sorted(counts.failed.items())},
             "last first token (s)": f"{counts.last_first_token_s:.3f}",
             "last answer (s)": f"{counts.last_answer_s:.3f}",
+            "memories read": counts.refreshes,
+            "last memory read in (s)": f"{counts.refresh_s:.3f}",
         }
         level, message = DiagnosticStatus.OK, f"{counts.answers} of {counts.questions} questions answered"
         if _grown(before.statistics.failed, counts.failed).get("MODEL_ERROR"):

@@ -111,6 +111,13 @@ TABLE = (
         0,
         LONGEST_TIMEOUT_S,
     ),
+    _stream(
+        "refresh_share",
+        "Part of the answering thread's time for reading the newest memory ahead of questions; 0 reads it on demand",
+        0,
+        1,
+    ),
+    _stream("parallel_questions", "Questions answered at once, from what the model has read of the memory", 1, 64),
     _stream("question_queue", "Questions that may wait; the next is refused as busy", 1, 1_024),
     _stream("question_characters", "Longest question, in characters", 1, 100_000),
     _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", 1, 32_768, live=True),

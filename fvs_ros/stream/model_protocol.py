@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +12,51 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 
 
+class OpenAnswer(Protocol):
+    """An answer that is being given."""
+
+    @property
+    def text(self) -> str:
+        """The answer so far; it only grows."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete."""
+
+    def close(self) -> None:
+        """Gives its place to other questions: when it is complete, or before, to give it up. Again is no error."""
+
+
+class MemoryReading(Protocol):
+    """One memory in the model: first read in pieces, then asked about."""
+
+    def advance(self) -> bool:
+        """Reads a piece more, which takes a bounded time; True once the memory is read whole."""
+
+    def ask(self, question: str, max_new_tokens: int) -> OpenAnswer:
+        """Takes a question in, once the memory is read whole, and gives its answer's first token."""
+
+    def step(self) -> None:
+        """Gives each answer that is neither complete nor closed its next token."""
+
+    def close(self) -> None:
+        """Frees its place for another memory. Its answers are complete or closed."""
+
+
+class MemoryReader(Protocol):
+    """Where memories are read, two at a time: one is asked about while the next is read."""
+
+    def read(self, snapshot: MemorySnapshot) -> MemoryReading:
+        """Begins to read a memory."""
+
+    def close(self) -> None:
+        """Frees everything, all readings being closed."""
+
+
 class StreamModel(Protocol):
     """A vision-language model with a Flash Memory.
 
-    One thread calls `frame_grid`, `new_memory` and `encode_steps` while another calls `answer`, and any thread calls
+    One thread calls `frame_grid`, `new_memory` and `encode_steps` while another uses a reader, and any thread calls
     `control_tokens_in`: the model must allow for that. Whatever a method raises is counted, logged and reported,
     and ends neither thread.
     """
@@ -40,16 +81,5 @@ class StreamModel(Protocol):
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as ``<|im_end|>``, that are spelled out in `text`."""
 
-    def answer(
-        self,
-        snapshot: MemorySnapshot,
-        question: str,
-        *,
-        max_new_tokens: int,
-        on_token: Callable[[str], None],
-        should_stop: Callable[[], bool],
-    ) -> str:
-        """Answers from `snapshot`, passing each piece of text to `on_token` as it comes.
-
-        `should_stop` is asked before each token; once true, the text so far is returned.
-        """
+    def new_reader(self) -> MemoryReader:
+        """Where an engine's questions are answered; made, used and closed by one thread."""
