@@ -113,18 +113,39 @@ def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels
 def resize_frames(frames: Sequence[np.ndarray], grid: PatchGrid, device: torch.device) -> Tensor:
     """RGB uint8 frames [H, W, 3] of any sizes, resized to the grid: float32 [2n, 3, 14 gh, 14 gw] in 0 to 255.
 
-    Bicubic with antialiasing, rounded to whole values, as an image library gives them.
+    Bicubic with antialiasing as Pillow gives it, which the published preprocessing uses: first the columns, then the
+    rows, each in whole values of 0 to 255. Another order of rounding differs by one at most.
     """
     size = (grid.height * PATCH, grid.width * PATCH)
-    resized = []
-    for frame in frames:
-        # A frame may be a view of a received message, and so read-only, which torch refuses to wrap.
-        writable = np.require(frame, requirements=["C", "W"])
-        pixels = torch.from_numpy(writable).to(device).permute(2, 0, 1)[None].float()
-        if pixels.shape[-2:] != size:
-            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255).round()
-        resized.append(pixels)
-    return torch.cat(resized)
+    return torch.cat([_resize(_upload(frame, device).permute(2, 0, 1)[None], size) for frame in frames])
+
+
+def _upload(frame: np.ndarray, device: torch.device) -> Tensor:
+    """A frame [H, W, 3] on the device, as uint8; on CUDA through pinned memory, without waiting."""
+    # A frame may be a view of a received message, and so read-only, which torch refuses to wrap.
+    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"]))
+    if device.type != "cuda":
+        return pixels
+    # torch keeps the pinned copy until the transfer has read it, and then for the next frame.
+    return pixels.pin_memory().to(device, non_blocking=True)
+
+
+def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [1, 3, H, W] to float32 [1, 3, *size]."""
+    if pixels.shape[-2:] == size:
+        return pixels.float()
+    if pixels.device.type == "cpu":
+        # In whole numbers: 1080p to 448 x 448 takes 3 ms on one core instead of 41, and 2 instead of 56 to 112 x 112.
+        return functional.interpolate(pixels, size, mode="bicubic", antialias=True).float()
+    return resize_in_floats(pixels, size)
+
+
+def resize_in_floats(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """What `_resize` computes in whole numbers on a CPU, for devices where torch does not."""
+    resized = pixels.float()
+    for passed in ((pixels.shape[-2], size[1]), size):
+        resized = functional.interpolate(resized, passed, mode="bicubic", antialias=True).clamp(0, 255).round()
+    return resized
 
 
 def normalise(frames: Tensor, pixels: PixelConfig) -> Tensor:
