@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,10 +121,17 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
         network = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=attention)
+    tokenizer = byte_tokenizer()
+    with torch.no_grad():
+        # Answers of plain letters: of other tokens, the text comes later or never.
+        letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))
+        speaks = torch.zeros(network.lm_head.weight.shape[0], 1, device=device, dtype=dtype)
+        speaks[letters] = 1
+        network.lm_head.weight.mul_(speaks)
     return Checkpoint(
         config=ModelConfig(config, MEMORY_SHAPES[name].config),
         network=network.to(device).eval(),
-        tokenizer=byte_tokenizer(),
+        tokenizer=tokenizer,
         pixels=PixelConfig(max_pixels=shape.frame**2),
         end_tokens=(),
     )

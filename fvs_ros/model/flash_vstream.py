@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
@@ -71,6 +72,11 @@ class FlashVStream:
     def dtype(self) -> torch.dtype:
         """Of the weights and of the features in memory."""
         return self._network.dtype
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of questions and answers."""
+        return self._tokenizer
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         """The patch grid that frames of `height` x `width` pixels are resized to, its area within the bounds."""
