@@ -134,6 +134,7 @@ def test_the_tiny_shape_is_that_of_the_embedded_model():
             expected.pop(key, None)
             found.pop(key, None)
         assert found == expected
+    assert ours.tie_word_embeddings == embedded.network.tie_word_embeddings
     assert MEMORY_SHAPES["tiny"].config == embedded.memory
     assert MEMORY_SHAPES["tiny"].feature_dim == ScratchConfig().vision_width
     assert MEMORY_SHAPES["tiny"].grid.height * 14 == MODEL_SHAPES["tiny"].frame

@@ -1,6 +1,7 @@
 import pytest
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import PatchGrid
 
 
 def test_published_lengths_are_frames_and_halve_to_grid_steps():
@@ -16,14 +17,21 @@ def test_missing_settings_take_the_published_defaults(published):
 
 
 def test_writing_and_reading_back_is_identity():
-    config = FlashMemoryConfig(csm_slots=8, dam_slots=5)
+    config = FlashMemoryConfig(csm_slots=8, dam_slots=5, window_slots=2)
     assert FlashMemoryConfig.from_published(config.to_published()) == config
+
+
+def test_the_published_settings_know_no_window():
+    assert not any("window" in key for key in FlashMemoryConfig().to_published())
+    assert FlashMemoryConfig.from_published({}).window_slots == 0
 
 
 @pytest.mark.parametrize(
     ("published", "message"),
     [
         ({"flash_memory_temporal_length": 13}, "13.*even"),
+        ({"flash_memory_window_length": 1}, "window_length is 1.*even, at least 0"),
+        ({"flash_memory_window_length": -2}, "window_length is -2"),
         ({"flash_memory_spatial_length": "60"}, "'60'.*even"),
         ({"flash_memory_temporal_method": "dbscan"}, "'dbscan'.*'kmeans_ordered'"),
         ({"flash_memory_spatial_method": "sample"}, "'sample'.*'klarge_retrieve'"),
@@ -45,3 +53,13 @@ def test_unknown_settings_are_named_and_ignored(caplog):
 def test_sizes_below_the_least_are_refused(values):
     with pytest.raises(ValueError, match="must be at least"):
         FlashMemoryConfig(**values)
+
+
+def test_a_window_of_fewer_than_no_steps_is_refused():
+    with pytest.raises(ValueError, match="window_slots is -1; it must be 0 or above"):
+        FlashMemoryConfig(window_slots=-1)
+
+
+def test_a_full_memory_has_the_tokens_of_all_its_slots():
+    config = FlashMemoryConfig(csm_slots=5, dam_slots=3, window_slots=2)
+    assert config.tokens(PatchGrid(8, 4)) == (3 + 2) * 8 + 5 * 2

@@ -27,6 +27,23 @@ def test_details_stand_at_their_step_and_synopses_behind_them():
     assert column[dam_tokens:].tolist() == [26, 27, 26, 27]
 
 
+def test_the_window_continues_the_time_of_the_synopses():
+    grid = PatchGrid(4, 8)
+    plain = FlashMemoryConfig(csm_slots=8, dam_slots=2)
+    windowed = FlashMemoryConfig(csm_slots=8, dam_slots=2, window_slots=2)
+    snapshot = memory(5, grid, windowed)
+    positions = memory_positions(snapshot, 10, 120)
+    window_tokens = 2 * grid.dam_tokens
+    assert positions.shape[1] == snapshot.tokens
+    assert torch.equal(positions[:, :-window_tokens], memory_positions(memory(5, grid, plain), 10, 120))
+    time, row, column = positions[:, -window_tokens:]
+    first = 10 + 2 * grid.dam_tokens
+    assert time.tolist() == [first + 3] * 8 + [first + 4] * 8
+    assert (row[:8] - first).tolist() == [0] * 4 + [1] * 4
+    assert (column[:8] - first).tolist() == [0, 1, 2, 3] * 2
+    assert text_position(snapshot, 10, windowed) == text_position(memory(5, grid, plain), 10, plain)
+
+
 def test_the_text_starts_after_the_slots_not_after_the_steps():
     grid, config = PatchGrid(4, 4), FlashMemoryConfig(csm_slots=8, dam_slots=4)
     snapshot = memory(40, grid, config)

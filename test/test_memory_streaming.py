@@ -26,8 +26,8 @@ PICKS_LIMIT = 0.95
 NEAR = 1.05
 
 
-def empty_memory(csm_slots, dam_slots, width, grid=GRID, dtype=torch.float32):
-    config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots)
+def empty_memory(csm_slots, dam_slots, width, grid=GRID, dtype=torch.float32, window_slots=0):
+    config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots, window_slots=window_slots)
     return StreamingFlashMemory(config, grid, width, device=torch.device("cpu"), dtype=dtype)
 
 
@@ -262,13 +262,35 @@ def test_a_saved_memory_of_other_sizes_is_refused():
     state = append_all(empty_memory(5, 3, 3), random_steps(9)).state_dict()
     memory = append_all(empty_memory(5, 2, 3), random_steps(4))
     before = memory.snapshot()
-    with pytest.raises(ValueError, match=r"sizes \[5, 3, 4, 4, 3\].*\[5, 2, 4, 4, 3\]"):
+    with pytest.raises(ValueError, match=r"sizes \[5, 3, 0, 4, 4, 3\].*\[5, 2, 0, 4, 4, 3\]"):
         memory.load_state_dict(state)
     with pytest.raises(ValueError, match="bfloat16"):
         empty_memory(5, 3, 3, dtype=torch.bfloat16).load_state_dict(state)
     with pytest.raises(ValueError, match="holds"):
         memory.load_state_dict({})
     assert_same(before, memory.snapshot())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 23])
+def test_the_window_holds_the_newest_steps_and_changes_nothing_else(steps):
+    features = random_steps(steps + 1)
+    memory = append_all(empty_memory(5, 3, 3, window_slots=3), take(features, 0, steps))
+    snapshot = memory.snapshot()
+    assert torch.equal(snapshot.window, features.high[max(0, steps - 3) : steps])
+    assert snapshot.window_steps.tolist() == list(range(max(0, steps - 3), steps))
+    without = append_all(empty_memory(5, 3, 3), take(features, 0, steps)).snapshot()
+    assert without.window.shape == (0, GRID.patches, 3)
+    assert_same(dataclasses.replace(snapshot, window=without.window), without)
+    # A provisional step is the newest one, and leaves no trace.
+    provisional = memory.snapshot((features.high[steps], features.low[steps], 10 * steps))
+    assert torch.equal(provisional.window, features.high[max(0, steps - 2) : steps + 1])
+    assert_same(memory.snapshot(), snapshot)
+    restored = empty_memory(5, 3, 3, window_slots=3)
+    restored.load_state_dict(load(save(memory.state_dict())))
+    assert_same(
+        append_all(restored, take(features, steps, steps + 1), steps).snapshot(),
+        append_all(memory, take(features, steps, steps + 1), steps).snapshot(),
+    )
 
 
 def test_a_still_scene_becomes_stretches_of_equal_length():

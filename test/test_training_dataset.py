@@ -1,14 +1,20 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.training.cache import TensorCache
-from fvs_ros.training.config import CacheConfig
+from fvs_ros.training.config import CacheConfig, ScratchConfig
 from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler, store_features
+from fvs_ros.training.encoding import FrozenEncoder
+from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.scratch import new_checkpoint
 
 
 class Drawn:
@@ -48,6 +54,26 @@ def test_frames_come_resized_to_the_grid(tmp_path):
     assert sample.frames.dtype == torch.uint8
     assert sample.frames.unique().tolist() == [31]
     assert sample.key is None
+
+
+def test_data_processes_make_the_memories_that_the_model_would_make(tmp_path):
+    checkpoint = new_checkpoint(ScratchConfig(**TINY, rope_section=(6, 5, 5)), seed=0)
+    encoder = FrozenEncoder(checkpoint.network.model.visual, checkpoint.pixels, checkpoint.config.memory)
+    source = Drawn()
+    left, cache = dataset(source, tmp_path / "left", tower="t")
+    made = EpisodeDataset(source, PixelConfig(), TensorCache(CacheConfig(str(tmp_path / "made"))), "t", encoder)
+    model = EpisodeModel(checkpoint, tower_trained=False, max_tokens=100, cache=cache)
+    (expected,) = model.memories(left[2])
+    for _ in range(2):
+        (memory,) = made[2].memories
+        # Once by each data set; the second time the features are found.
+        assert source.asked == 2
+        for field in dataclasses.fields(memory):
+            one, other = getattr(memory, field.name), getattr(expected, field.name)
+            assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+        assert made[2].frames is None
+    (taken,) = model.memories(made[2])
+    assert torch.equal(taken.csm, expected.csm)
 
 
 def test_drawn_frames_are_drawn_once_and_read_ones_always(tmp_path):

@@ -245,7 +245,7 @@ def _under_load(
         finally:
             camera.close()
         statistics = engine.statistics
-    tokens = full_tokens(shape)
+    tokens = shape.config.tokens(shape.grid)
     read = costs.read(tokens)
     question = costs.extend(tokens, len(PromptBuilder(model.tokenizer).build(QUESTION).tail))
     return [
@@ -268,8 +268,3 @@ def _under_load(
         summarise("frames not read yet", "", ages),
         single("frames dropped", "", float(statistics.dropped), 0.0),
     ]
-
-
-def full_tokens(shape: MemoryShape) -> int:
-    """Tokens of a full memory."""
-    return shape.config.dam_slots * shape.grid.dam_tokens + shape.config.csm_slots * shape.grid.csm_tokens

@@ -57,7 +57,8 @@ class ModelShape:
 
     def network_config(self) -> Qwen2VLConfig:
         """As transformers takes it."""
-        return Qwen2VLConfig(text_config=self.text, vision_config=self.vision, tie_word_embeddings=self.tied)
+        text = {**self.text, "tie_word_embeddings": self.tied}
+        return Qwen2VLConfig(text_config=text, vision_config=self.vision, tie_word_embeddings=self.tied)
 
 
 def _rope(theta: float, section: tuple[int, int, int]) -> dict[str, Any]:
@@ -82,6 +83,7 @@ MODEL_SHAPES = {
         },
         vision={"depth": 4, "embed_dim": 192, "hidden_size": 256, "num_heads": 6, "mlp_ratio": 2},
         frame=112,
+        tied=True,
     ),
     "qwen2-vl-2b": ModelShape(
         text={

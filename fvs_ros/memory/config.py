@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fvs_ros.memory.snapshot import PatchGrid
 
 logger = logging.getLogger(__name__)
 
 # What the published code writes into `vision_config.flash_memory_config`; each key carries this prefix.
 PUBLISHED_PREFIX = "flash_memory_"
 PUBLISHED_METHODS = {"temporal_method": "kmeans_ordered", "spatial_method": "klarge_retrieve"}
+WINDOW_KEY = "window_length"
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,16 @@ class FlashMemoryConfig:
         dam_slots: M, keyframes in the Detail Augmentation Memory; at most K, since each stands for a cluster.
         horizon: longest stream, in grid steps, whose temporal positions are taken as they are; the published
             model was trained and evaluated on at most 240 frames. Longer streams are rescaled onto it.
+        window_slots: W, newest steps that are also kept as they are, in high resolution. The published memory has
+            none: a step that joins a large cluster, or none of the M largest ones, is seen no more as it was. What is
+            in view now is asked for most, so models trained for a robot can have it; weights that were trained
+            without must not.
     """
 
     csm_slots: int = 60
     dam_slots: int = 30
     horizon: int = 120
+    window_slots: int = 0
 
     def __post_init__(self) -> None:
         if self.csm_slots < 1 or self.dam_slots < 1:
@@ -38,6 +48,12 @@ class FlashMemoryConfig:
             )
         if self.horizon < 2:
             raise ValueError(f"horizon is {self.horizon}; it must be at least 2 grid steps")
+        if self.window_slots < 0:
+            raise ValueError(f"window_slots is {self.window_slots}; it must be 0 or above")
+
+    def tokens(self, grid: PatchGrid) -> int:
+        """Language-model tokens of a memory whose slots are all filled."""
+        return (self.dam_slots + self.window_slots) * grid.dam_tokens + self.csm_slots * grid.csm_tokens
 
     @classmethod
     def from_published(cls, published: Mapping[str, object] | None) -> FlashMemoryConfig:
@@ -60,12 +76,14 @@ class FlashMemoryConfig:
         values.pop("temporal_pca_dim", None)
         csm_frames = _even_frames(values.pop("temporal_length", 2 * cls.csm_slots), "temporal_length")
         dam_frames = _even_frames(values.pop("spatial_length", 2 * cls.dam_slots), "spatial_length")
+        window_frames = _even_frames(values.pop(WINDOW_KEY, 0), WINDOW_KEY, least=0)
         for key in values:
             logger.warning("flash_memory_config holds the unknown key %r; it is ignored", key)
-        return cls(csm_slots=csm_frames // 2, dam_slots=dam_frames // 2)
+        return cls(csm_slots=csm_frames // 2, dam_slots=dam_frames // 2, window_slots=window_frames // 2)
 
     def to_published(self) -> dict[str, object]:
-        """The dict that `from_published` reads, as the published code writes it."""
+        """The dict that `from_published` reads, as the published code writes it; a window is our own addition."""
+        window = {PUBLISHED_PREFIX + WINDOW_KEY: 2 * self.window_slots} if self.window_slots else {}
         return {
             "flash_memory_temporal_length": 2 * self.csm_slots,
             "flash_memory_temporal_method": PUBLISHED_METHODS["temporal_method"],
@@ -73,10 +91,11 @@ class FlashMemoryConfig:
             "flash_memory_temporal_pca_dim": 32,
             "flash_memory_spatial_length": 2 * self.dam_slots,
             "flash_memory_spatial_method": PUBLISHED_METHODS["spatial_method"],
+            **window,
         }
 
 
-def _even_frames(value: object, key: str) -> int:
-    if not isinstance(value, int) or value < 2 or value % 2:
-        raise ValueError(f"{PUBLISHED_PREFIX}{key} is {value!r}; it counts frames and must be even, at least 2")
+def _even_frames(value: object, key: str, least: int = 2) -> int:
+    if not isinstance(value, int) or value < least or value % 2:
+        raise ValueError(f"{PUBLISHED_PREFIX}{key} is {value!r}; it counts frames and must be even, at least {least}")
     return value

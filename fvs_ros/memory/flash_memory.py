@@ -27,7 +27,8 @@ def build_memory(
     initial_rows: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> MemorySnapshot:
-    """Flash Memory of a whole clip, exactly as published (ICCV 2025; the released Qwen2-VL code).
+    """Flash Memory of a whole clip, exactly as published (ICCV 2025; the released Qwen2-VL code), plus a
+    window where the configuration has one.
 
     Up to `csm_slots` steps, the CSM holds every step as it is; beyond, ordered k-means. Up to `dam_slots`
     steps, the DAM holds every step in order of time; beyond, the step nearest to each of the largest clusters, in
@@ -73,6 +74,7 @@ def build_memory(
         dam_steps=keyframes,
         dam_slots=slots,
         dam_stamps_ns=start_ns[keyframes],
+        window=high[max(0, steps - config.window_slots) :],
     )
 
 

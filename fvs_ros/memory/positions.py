@@ -42,7 +42,10 @@ def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tens
     clusters = rescale_times(snapshot.csm_times, snapshot.steps, horizon)
     dam = _grid_positions(keyframes, grid.height // MERGE, grid.width // MERGE)
     csm = _grid_positions(clusters, *_low_extent(grid))
-    return torch.cat([dam + first, csm + first + dam.shape[1]], dim=1)
+    # The window continues the CSM's time.
+    newest = rescale_times(snapshot.window_steps, snapshot.steps, horizon)
+    window = _grid_positions(newest, grid.height // MERGE, grid.width // MERGE)
+    return torch.cat([dam + first, csm + first + dam.shape[1], window + first + dam.shape[1]], dim=1)
 
 
 def text_position(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> int:

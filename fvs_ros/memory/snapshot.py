@@ -1,11 +1,13 @@
 """An immutable picture of the memory: what an answer is computed from.
 
-Shapes: T grid steps, S filled CSM slots, R filled DAM slots, P patches of a frame, D width of a patch feature.
+Shapes: T grid steps, S filled CSM slots, R filled DAM slots, V filled window slots, P patches of a frame, D width of a
+patch feature.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +86,7 @@ class MemorySnapshot:
         dam_steps: [R] int64, step that each keyframe was taken from.
         dam_slots: [R] int64, CSM slot that each keyframe stands for.
         dam_stamps_ns: [R] int64, stamp of each keyframe.
+        window: [V, P, D], the newest steps in order of time; V is 0 where the memory has no window.
         ready: on CUDA, recorded once all of it is computed; see `wait_ready`.
     """
 
@@ -98,6 +101,7 @@ class MemorySnapshot:
     dam_steps: Tensor
     dam_slots: Tensor
     dam_stamps_ns: Tensor
+    window: Tensor
     ready: torch.cuda.Event | None = None
 
     def wait_ready(self) -> None:
@@ -109,11 +113,25 @@ class MemorySnapshot:
             self.ready.wait()
 
     @property
+    def window_steps(self) -> Tensor:
+        """[V] int64, the steps in the window."""
+        return torch.arange(self.steps - self.window.shape[0], self.steps, device=self.window.device)
+
+    @property
     def tokens(self) -> int:
         """N, language-model tokens of the memory."""
-        return self.dam.shape[0] * self.grid.dam_tokens + self.csm.shape[0] * self.grid.csm_tokens
+        in_detail = self.dam.shape[0] + self.window.shape[0]
+        return in_detail * self.grid.dam_tokens + self.csm.shape[0] * self.grid.csm_tokens
+
+    def to(self, device: torch.device) -> MemorySnapshot:
+        """This memory with its tensors on a device."""
+        self.wait_ready()
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, ready=None, **tensors)
 
     def features(self) -> Tensor:
-        """[4N, D]: all DAM patches, then all CSM patches, as the merger takes them."""
+        """[4N, D]: all DAM patches, then all CSM patches, then those of the window, as the merger takes them."""
         width = self.csm.shape[-1]
-        return torch.cat([self.dam.reshape(-1, width), self.csm.reshape(-1, width)])
+        return torch.cat([part.reshape(-1, width) for part in (self.dam, self.csm, self.window)])

@@ -46,7 +46,7 @@ class StreamingFlashMemory:
     960 patches of 1280 features.
 
     Args:
-        config: K and M.
+        config: K, M and the window's length.
         grid: patches of a frame.
         feature_dim: D.
         device: where the memory lives.
@@ -70,6 +70,9 @@ class StreamingFlashMemory:
         self._micro = MicroClusters(
             MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA, grid.low_patches * feature_dim, device
         )
+        # A ring of the newest steps, and a place for a provisional one.
+        ring = config.window_slots + 1 if config.window_slots else 0
+        self._window = torch.zeros(ring, grid.patches, feature_dim, device=device, dtype=dtype)
         places = self._micro.capacity + 1
         self._candidates = Candidates(places, CANDIDATES, grid.patches, feature_dim, device, dtype)
         # Inputs of an update that are not features, on the device so that an update reads nothing from the host.
@@ -163,7 +166,8 @@ class StreamingFlashMemory:
         if not torch.equal(state["sizes"].cpu(), self._sizes()):
             raise ValueError(
                 f"the saved memory has sizes {state['sizes'].tolist()}, this one {self._sizes().tolist()} (CSM slots, "
-                "DAM slots, grid height, grid width, feature width); create the memory with the saved sizes"
+                "DAM slots, window slots, grid height, grid width, feature width); create the memory with the saved "
+                "sizes"
             )
         for name, tensor in expected.items():
             if state[name].shape != tensor.shape or state[name].dtype != tensor.dtype:
@@ -177,11 +181,14 @@ class StreamingFlashMemory:
 
     def _tensors(self) -> dict[str, Tensor]:
         parts = {"micro": self._micro.tensors(), "candidates": self._candidates.tensors()}
+        if self._config.window_slots:
+            parts["window"] = {"high": self._window}
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
     def _sizes(self) -> Tensor:
         config, grid = self._config, self._grid
-        return torch.tensor([config.csm_slots, config.dam_slots, grid.height, grid.width, self._width])
+        slots = [config.csm_slots, config.dam_slots, config.window_slots]
+        return torch.tensor([*slots, grid.height, grid.width, self._width])
 
     def _check(self, high: Tensor, low: Tensor, start_ns: Sequence[int], end_ns: Sequence[int]) -> None:
         grid, width = self._grid, self._width
@@ -210,6 +217,8 @@ class StreamingFlashMemory:
         spare = self._micro.spare
         self._micro.insert(features, self._step, self._stamps_ns)
         self._candidates.insert(spare, high, low, self._step, self._stamps_ns[:1], self._micro.norms[spare])
+        if self._config.window_slots:
+            self._window[self._steps % len(self._window)] = high
 
     def _snapshot(self, steps: int, micro_clusters: int) -> MemorySnapshot:
         """Of `steps` steps, in as many micro-clusters as said."""
@@ -239,7 +248,15 @@ class StreamingFlashMemory:
             dam_steps=candidates.steps[places],
             dam_slots=slots,
             dam_stamps_ns=candidates.stamps_ns[places],
+            window=self._newest(steps),
         )
         if self._step.device.type != "cuda":
             return snapshot
         return replace(snapshot, ready=torch.cuda.current_stream(self._step.device).record_event())
+
+    def _newest(self, steps: int) -> Tensor:
+        """The window [V, P, D] after `steps` steps."""
+        count = min(steps, self._config.window_slots)
+        if count == 0:
+            return self._window[:0]
+        return torch.stack([self._window[step % len(self._window)] for step in range(steps - count, steps)])

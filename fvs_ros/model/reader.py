@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
+from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.model.decode_graph import DecodeGraph
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix
 from fvs_ros.model.prompt import PromptBuilder
@@ -152,7 +152,7 @@ class MemoryReader:
         Raises:
             RuntimeError: two readings are open.
         """
-        tokens = self._capacity(snapshot.grid)
+        tokens = len(self.prompts.head) + self.config.tokens(snapshot.grid)
         buffer = next((one for one in self._buffers if not one.taken), None)
         if buffer is None and len(self._buffers) == BUFFERS:
             raise RuntimeError(f"{BUFFERS} readings are open, as many as there are buffers; close one first")
@@ -170,11 +170,6 @@ class MemoryReader:
         """Frees all buffers."""
         self._buffers.clear()
         del self.tails
-
-    def _capacity(self, grid: PatchGrid) -> int:
-        """Tokens of the prompt's head and a full memory."""
-        config = self.config
-        return len(self.prompts.head) + config.dam_slots * grid.dam_tokens + config.csm_slots * grid.csm_tokens
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

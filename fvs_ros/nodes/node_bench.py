@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
@@ -229,7 +231,7 @@ def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds
             begin, cpu = time.monotonic(), time.process_time()
             for index in range(count):
                 image = scenes[index % len(scenes)]
-                engine.submit(Frame(time.time_ns(), lambda image=image: image))
+                engine.submit(Frame(time.time_ns(), partial(np.asarray, image)))
                 time.sleep(max(0.0, begin + (index + 1) / KEPT_FPS - time.monotonic()))
             engine.flush(START_TIMEOUT_S)
             return 1e3 * (time.process_time() - cpu) / count

@@ -10,6 +10,8 @@ from fvs_ros.training.typed_yaml import read_yaml
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
+ANSWERS, GROUNDING = "answers", "grounding"
+OBJECTIVES = (ANSWERS, GROUNDING)
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 
 
@@ -27,6 +29,9 @@ class ScratchConfig:
             time turns once in 112 steps; with Qwen2-VL's own 1e6 no frequency reached that far.
         frame_pixels: area of a processed frame.
         csm_slots, dam_slots: of the Flash Memory, in grid steps.
+        window_slots: newest grid steps that the memory also keeps as they are, in high resolution.
+        tied_words: whether the output shares its weights with the words' embeddings, as in Qwen2-VL-2B. Grounding
+            needs it.
         vocabulary: where the words come from: `patrol`, or `bytes` for one token a byte.
     """
 
@@ -44,6 +49,8 @@ class ScratchConfig:
     frame_pixels: int = 112 * 112
     csm_slots: int = 60
     dam_slots: int = 30
+    window_slots: int = 0
+    tied_words: bool = True
     vocabulary: str = "patrol"
 
     def __post_init__(self) -> None:
@@ -206,12 +213,14 @@ class StageConfig:
     Attributes:
         name: of its folder.
         videos, patrol: exactly one of the two.
+        objective: `answers` to questions, or `grounding`: each visual token names what it shows, see
+            `fvs_ros.training.grounding`; that needs a patrol and a trained tower.
         tower: `frozen` or `trained`; the merger is trained in both.
         epochs: passes over the data.
         steps: optimiser steps, in place of `epochs`.
         batch: episodes on one device at a time.
         accumulation: batches of one optimiser step.
-        learning_rate: in place of the run's.
+        learning_rate, schedule: in place of the run's.
         until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
             token, given the ones before); on data seen for the first time this is what it would be on held-out data.
     """
@@ -219,12 +228,14 @@ class StageConfig:
     name: str
     videos: VideoData | None = None
     patrol: PatrolData | None = None
+    objective: str = ANSWERS
     tower: str = "frozen"
     epochs: float = 1.0
     steps: int | None = None
     batch: int = 1
     accumulation: int = 1
     learning_rate: float | None = None
+    schedule: str | None = None
     until_accuracy: float | None = None
 
     def __post_init__(self) -> None:
@@ -232,7 +243,14 @@ class StageConfig:
             raise ValueError(f"name is {self.name!r}; it must be the name of a folder")
         if (self.videos is None) == (self.patrol is None):
             raise ValueError("give one of videos and patrol, not both and not neither")
+        _one_of("objective", self.objective, OBJECTIVES)
         _one_of("tower", self.tower, ("frozen", "trained"))
+        if self.objective == GROUNDING and (self.patrol is None or self.tower == "frozen"):
+            raise ValueError(
+                "objective is grounding, which trains the tower on patrols; give patrol and tower: trained"
+            )
+        if self.schedule is not None:
+            _one_of("schedule", self.schedule, SCHEDULES)
         _positive(self, "epochs", "batch", "accumulation")
         for name in ("steps", "learning_rate", "until_accuracy"):
             if getattr(self, name) is not None:
@@ -275,6 +293,8 @@ class TrainConfig:
         gradient_checkpointing: computes the layers once more in the backward pass in place of keeping their results.
         deepspeed: a JSON file of DeepSpeed, for runs under torchrun.
         workers: processes that read and render data, beside the one that trains.
+        encode_in_workers: whether those processes also run the frozen tower and the memory, on the CPU: for training
+            without a GPU, where the tower would hold up the language model.
         log_steps: optimiser steps between two lines of progress.
         save_steps: between two checkpoints to resume from.
         keep: how many of these are kept.
@@ -293,6 +313,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     deepspeed: str | None = None
     workers: int = 1
+    encode_in_workers: bool = False
     log_steps: int = 10
     save_steps: int = 100
     keep: int = 2

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import PixelConfig, frame_grid, resize_frames
 from fvs_ros.training.cache import TensorCache, key_of
+from fvs_ros.training.encoding import FrozenEncoder
 from fvs_ros.training.episodes import Episode, EpisodeSource
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.memories import memories
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Sample:
         key: of its features in the cache, None if they are not to be kept.
         frames: uint8 [2T, 3, H, W], None if there are features.
         features: on the CPU.
+        memories: of each moment, on the CPU, where the data processes make them; then there is neither of the above.
     """
 
     episode: Episode
@@ -35,6 +38,7 @@ class Sample:
     key: str | None
     frames: Tensor | None = None
     features: StepFeatures | None = None
+    memories: tuple[MemorySnapshot, ...] | None = None
 
 
 class EpisodeDataset(Dataset[Sample]):
@@ -45,13 +49,22 @@ class EpisodeDataset(Dataset[Sample]):
         pixels: how the checkpoint takes frames.
         cache: of features and drawn frames.
         tower: fingerprint of the frozen vision tower; None keeps no features, as they change while it is trained.
+        encoder: makes features and memories here, in the data process, instead of leaving that to the model.
     """
 
-    def __init__(self, source: EpisodeSource, pixels: PixelConfig, cache: TensorCache, tower: str | None) -> None:
+    def __init__(
+        self,
+        source: EpisodeSource,
+        pixels: PixelConfig,
+        cache: TensorCache,
+        tower: str | None,
+        encoder: FrozenEncoder | None = None,
+    ) -> None:
         self._source = source
         self._pixels = pixels
         self._cache = cache
         self._tower = tower
+        self._encoder = encoder
 
     def __len__(self) -> int:
         return len(self._source)
@@ -61,6 +74,18 @@ class EpisodeDataset(Dataset[Sample]):
         return self._source.length(index)
 
     def __getitem__(self, index: int) -> Sample:
+        sample = self._sample(index)
+        if self._encoder is None:
+            return sample
+        features = sample.features
+        if features is None:
+            assert sample.frames is not None
+            features = self._encoder.encode(sample.frames)
+            store_features(self._cache, sample, features)
+        snapshots = memories(features, sample.episode, sample.grid, self._encoder.memory)
+        return Sample(sample.episode, sample.grid, sample.key, memories=tuple(snapshots))
+
+    def _sample(self, index: int) -> Sample:
         episode = self._source.episode(index)
         bounds = (self._source.min_pixels, self._source.max_pixels)
         key = None if self._tower is None else key_of(self._tower, episode.identity, bounds, self._pixels)

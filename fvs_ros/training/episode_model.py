@@ -1,7 +1,6 @@
 """From episodes to a loss: frames to features, features to memories, memories and conversations to predictions.
 
-Shapes: B rows, one a memory; L tokens of the longest row; H width of the language model; A learnt tokens;
-C conversations.
+Shapes: L tokens of a row, one a memory; H width of the language model; A learnt tokens; C conversations of all rows.
 """
 
 from __future__ import annotations
@@ -19,19 +18,20 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from fvs_ros.memory.snapshot import MemorySnapshot, StepFeatures
 from fvs_ros.model.checkpoint import Checkpoint
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, normalise
+from fvs_ros.model.preprocess import normalise
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.sequence import memory_segment, text_segment
+from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.model.vision import encode_frames
 from fvs_ros.training.cache import TensorCache
+from fvs_ros.training.config import ANSWERS, GROUNDING
 from fvs_ros.training.dataset import Sample, store_features
+from fvs_ros.training.encoding import FrozenEncoder
 from fvs_ros.training.episodes import Conversation
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.grounding import Grounding, grounding_loss
+from fvs_ros.training.losses import EpisodeLoss
 from fvs_ros.training.memories import memories
-
-# Grid steps that a frozen tower encodes at once: what a 7B model keeps meanwhile stays below 1 GB.
-FROZEN_STEPS = 8
-PREFIX, PADDING = 0, -1
+from fvs_ros.training.shared_prefix import IMPLEMENTATION, Block, sequence_mask
 
 
 @dataclass(frozen=True)
@@ -41,33 +41,16 @@ class Row:
     Attributes:
         embeddings: [L, H].
         positions: [3, L].
-        groups: [L] int64, `PREFIX` for what all conversations see, then the number of the conversation from 1 on.
         targets: [L] int64, the token to be predicted at each place from those before it, -1 where none is.
+        block: how many of the tokens are the memory's, and the conversations after it, padded to one length.
         families: of each conversation.
     """
 
     embeddings: Tensor
     positions: Tensor
-    groups: Tensor
     targets: Tensor
+    block: Block
     families: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class EpisodeLoss:
-    """The loss of a batch, and which of its answers were right.
-
-    Attributes:
-        loss: mean over the learnt tokens.
-        right: [C] bool, whether all learnt tokens of a conversation were the likeliest, each given the ones before.
-        families: of each conversation.
-        tokens: of all rows, without padding.
-    """
-
-    loss: Tensor
-    right: Tensor
-    families: tuple[str, ...]
-    tokens: int
 
 
 class EpisodeModel(nn.Module):
@@ -78,9 +61,18 @@ class EpisodeModel(nn.Module):
         tower_trained: whether gradients flow into the vision tower.
         max_tokens: longer sequences lose their end.
         cache: gets the features that a frozen tower makes.
+        objective: one of `config.OBJECTIVES`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, tower_trained: bool, max_tokens: int, cache: TensorCache) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        tower_trained: bool,
+        max_tokens: int,
+        cache: TensorCache,
+        objective: str = ANSWERS,
+    ) -> None:
         super().__init__()
         self.network: Qwen2VLForConditionalGeneration = checkpoint.network
         self._memory_config = checkpoint.config.memory
@@ -89,6 +81,8 @@ class EpisodeModel(nn.Module):
         self._tower_trained = tower_trained
         self._max_tokens = max_tokens
         self._cache = cache
+        self._tokenizer = checkpoint.tokenizer
+        self._objective = objective
         if is_deepspeed_zero3_enabled():
             # `encode_frames` reads this weight outside of its module's forward, where ZeRO-3 gathers it by itself.
             import_module("deepspeed").zero.register_external_parameter(
@@ -97,14 +91,16 @@ class EpisodeModel(nn.Module):
 
     def forward(self, samples: Sequence[Sample]) -> EpisodeLoss:
         """The loss of a batch of episodes."""
+        if self._objective == GROUNDING:
+            features = encode_frames(self.network.model.visual, self._normalised(samples))
+            return grounding_loss(self.network, self._tokenizer, features, [_grounding(sample) for sample in samples])
         rows = [row for sample in samples for row in self.rows(sample)]
         targets, logits = self.predict(rows)
-        batch = pad_sequence([row.targets for row in rows], batch_first=True, padding_value=-1)
         return EpisodeLoss(
             loss=functional.cross_entropy(logits, targets),
-            right=_all_right(logits.argmax(-1) == targets, rows, batch >= 0),
+            right=_all_right(logits.argmax(-1) == targets, rows),
             families=tuple(family for row in rows for family in row.families),
-            tokens=sum(row.targets.shape[0] for row in rows),
+            tokens=sum(row.block.tokens for row in rows),
         )
 
     def rows(self, sample: Sample) -> list[Row]:
@@ -113,20 +109,34 @@ class EpisodeModel(nn.Module):
         Raises:
             TrainingError: the memory alone is longer than a sequence may be, or an episode without questions.
         """
-        features = self.features(sample)
-        snapshots = memories(features, sample.episode, sample.grid, self._memory_config)
         return [
             self._row(snapshot, moment.conversations, sample.episode.name)
-            for snapshot, moment in zip(snapshots, sample.episode.moments, strict=True)
+            for snapshot, moment in zip(self.memories(sample), sample.episode.moments, strict=True)
         ]
+
+    def memories(self, sample: Sample) -> Sequence[MemorySnapshot]:
+        """The memory at each moment of a sample, on the model's device."""
+        if sample.memories is not None:
+            return [snapshot.to(self.network.device) for snapshot in sample.memories]
+        return memories(self.features(sample), sample.episode, sample.grid, self._memory_config)
 
     def predict(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """The learnt tokens [A] of all rows and their logits [A, V] float32."""
-        embeddings = pad_sequence([row.embeddings for row in rows], batch_first=True)
-        positions = pad_sequence([row.positions.T for row in rows], batch_first=True).permute(2, 0, 1)
-        targets = pad_sequence([row.targets for row in rows], batch_first=True, padding_value=-1)
+        # Where each memory has one conversation, this is plain causal attention over a batch of rows, for which any
+        # implementation serves; padding stands behind and is never seen.
+        if all(row.block.conversations == 1 for row in rows):
+            embeddings = pad_sequence([row.embeddings for row in rows], batch_first=True)
+            positions = pad_sequence([row.positions.T for row in rows], batch_first=True).permute(2, 0, 1)
+            targets = pad_sequence([row.targets for row in rows], batch_first=True, padding_value=-1)
+            mask = None
+        else:
+            embeddings = torch.cat([row.embeddings for row in rows])[None]
+            positions = torch.cat([row.positions for row in rows], dim=1)[:, None]
+            targets = torch.cat([row.targets for row in rows])[None]
+            mask = sequence_mask([row.block for row in rows])
+            self.network.model.language_model.config._attn_implementation = IMPLEMENTATION
         hidden = self.network.model.language_model(
-            inputs_embeds=embeddings, position_ids=positions, attention_mask=_attention_mask(rows), use_cache=False
+            inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False
         ).last_hidden_state
         learnt = targets >= 0
         # A token is predicted at the place before it.
@@ -138,68 +148,63 @@ class EpisodeModel(nn.Module):
         device = self.network.device
         if sample.features is not None:
             return StepFeatures(sample.features.high.to(device), sample.features.low.to(device))
+        if self._tower_trained:
+            return encode_frames(self.network.model.visual, self._normalised([sample]))
         assert sample.frames is not None
         frames = sample.frames.to(device)
-        if self._tower_trained:
-            return encode_frames(self.network.model.visual, normalise(frames.float(), self._pixels))
-        # As at inference: no gradient, and the precision of the weights.
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            parts = [
-                encode_frames(self.network.model.visual, normalise(part.float(), self._pixels))
-                for part in frames.split(FROZEN_STEPS * FRAMES_PER_STEP)
-            ]
-        features = StepFeatures(torch.cat([part.high for part in parts]), torch.cat([part.low for part in parts]))
+        features = FrozenEncoder(self.network.model.visual, self._pixels, self._memory_config).encode(frames)
         store_features(self._cache, sample, features)
         return features
 
+    def _normalised(self, samples: Sequence[Sample]) -> Tensor:
+        """All frames of samples of one size, [2n, 3, H, W]."""
+        frames = [sample.frames for sample in samples if sample.frames is not None]
+        return normalise(torch.cat(frames).to(self.network.device).float(), self._pixels)
+
     def _row(self, snapshot: MemorySnapshot, conversations: Sequence[Conversation], name: str) -> Row:
+        if not conversations:
+            raise TrainingError(f"{name} has no question")
         prefix = memory_segment(self.network, snapshot, self._prompts.head, self._memory_config)
-        room = self._max_tokens - prefix.embeddings.shape[0]
-        embeddings, positions = [prefix.embeddings], [prefix.positions]
-        groups, targets = [PREFIX] * prefix.embeddings.shape[0], [-1] * prefix.embeddings.shape[0]
-        for number, conversation in enumerate(conversations, start=1):
+        memory = prefix.embeddings.shape[0]
+        room = max(self._max_tokens - memory, 0)
+        texts, targets = [], []
+        for conversation in conversations:
             built = self._prompts.build_conversation(conversation.turns)
-            tokens, learnt = built.tokens[: max(room, 0)], built.learnt[: max(room, 0)]
+            tokens, learnt = built.tokens[:room], built.learnt[:room]
             if not any(learnt):
                 raise TrainingError(
                     f"{name}: memory and question take more than max_tokens, {self._max_tokens}, so that no answer is "
                     "left to learn; raise max_tokens, or lower max_pixels"
                 )
-            text = text_segment(self.network, tokens, prefix.next_position)
-            embeddings.append(text.embeddings)
-            positions.append(text.positions)
-            groups += [number] * len(tokens)
-            targets += [token if counts else -1 for token, counts in zip(tokens, learnt, strict=True)]
-        if not conversations:
-            raise TrainingError(f"{name} has no question")
-        device = self.network.device
+            texts.append(torch.tensor(tokens))
+            targets.append(
+                torch.tensor([token if wanted else -1 for token, wanted in zip(tokens, learnt, strict=True)])
+            )
+        # Any token does for padding: it stands behind the answer and nothing is predicted from it.
+        ids = pad_sequence(texts, batch_first=True).to(self.network.device)
+        count, length = ids.shape
+        text = text_positions(prefix.next_position, length, ids.device)
+        wanted = pad_sequence(targets, batch_first=True, padding_value=-1).flatten()
         return Row(
-            embeddings=torch.cat(embeddings),
-            positions=torch.cat(positions, dim=1),
-            groups=torch.tensor(groups, device=device),
-            targets=torch.tensor(targets, device=device),
+            embeddings=torch.cat([prefix.embeddings, self.network.get_input_embeddings()(ids).flatten(0, 1)]),
+            positions=torch.cat([prefix.positions, text.repeat(1, count)], dim=1),
+            targets=functional.pad(wanted, (memory, 0), value=-1).to(ids.device),
+            block=Block(memory, count, length),
             families=tuple(conversation.family for conversation in conversations),
         )
 
 
-def _attention_mask(rows: Sequence[Row]) -> dict[str, Tensor] | None:
-    """Who sees whom, bool [B, 1, L, L]: what came before, but no other conversation.
-
-    None, for plain causal attention, where each row has one conversation; padding stands behind and is never seen.
-    """
-    if all(len(row.families) == 1 for row in rows):
-        return None
-    groups = pad_sequence([row.groups for row in rows], batch_first=True, padding_value=PADDING)
-    same = (groups[:, None, :] == PREFIX) | (groups[:, None, :] == groups[:, :, None])
-    causal = torch.ones(groups.shape[1], groups.shape[1], dtype=torch.bool, device=groups.device).tril()
-    return {"full_attention": (same & causal)[:, None]}
+def _grounding(sample: Sample) -> Grounding:
+    if sample.episode.grounding is None:
+        raise TrainingError(f"{sample.episode.name} does not tell what its frames show; only patrols do")
+    return sample.episode.grounding
 
 
-def _all_right(right: Tensor, rows: Sequence[Row], learnt: Tensor) -> Tensor:
+def _all_right(right: Tensor, rows: Sequence[Row]) -> Tensor:
     """Whether all learnt tokens of each conversation are right, [C] bool, from those of the tokens, [A] bool."""
-    groups = pad_sequence([row.groups for row in rows], batch_first=True, padding_value=PADDING)
-    counts = torch.tensor([len(row.families) for row in rows], device=groups.device)
-    # Conversation 1 of a row follows on the last one of the row before.
-    numbers = groups - 1 + (counts.cumsum(0) - counts)[:, None]
-    wrong = torch.zeros(sum(len(row.families) for row in rows), dtype=torch.long, device=groups.device)
-    return wrong.index_add_(0, numbers[learnt], (~right).long()) == 0
+    counts = [
+        (row.targets[row.block.prefix :].view(row.block.conversations, row.block.length) >= 0).sum(1) for row in rows
+    ]
+    learnt = torch.cat(counts)
+    numbers = torch.repeat_interleave(torch.arange(len(learnt), device=learnt.device), learnt)
+    return torch.zeros_like(learnt).index_add_(0, numbers, (~right).long()) == 0

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from fvs_ros.training.grounding import Grounding
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -44,12 +46,14 @@ class Episode:
         stamps_ns: of every frame. None for a video, whose memory is the published offline one; an episode with
             stamps goes through the streaming memory, as on the robot.
         moments: in order of their steps.
+        grounding: what its frames show, None where nobody knows.
     """
 
     name: str
     identity: str
     stamps_ns: tuple[int, ...] | None
     moments: tuple[Moment, ...]
+    grounding: Grounding | None = None
 
 
 class EpisodeSource(Protocol):

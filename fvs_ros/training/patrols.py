@@ -8,13 +8,17 @@ from functools import lru_cache
 
 import numpy as np
 
+from fvs_ros.memory.snapshot import MERGE, POOL
+from fvs_ros.model.preprocess import PATCH
 from fvs_ros.training.config import PatrolData
 from fvs_ros.training.episodes import Conversation, Moment
 from fvs_ros.training.episodes import Episode as TrainingEpisode
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.grounding import Grounding
 from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
 from fvs_ros.training.patrol.episode import Episode, simulate
 from fvs_ros.training.patrol.errors import PatrolError, RenderError
+from fvs_ros.training.patrol.labels import GROUPS, cell_labels
 from fvs_ros.training.patrol.questions import FAMILIES, Question, ask, step_ends
 from fvs_ros.training.patrol.render import PatrolRenderer
 
@@ -30,7 +34,8 @@ class PatrolEpisodes:
 
     drawn = True
 
-    def __init__(self, data: PatrolData) -> None:
+    def __init__(self, data: PatrolData, *, grounding: bool = False) -> None:
+        """With `grounding`, episodes tell what their frames show, and no questions are asked."""
         last = data.first_seed + data.episodes - 1
         if last >= TEST_SEED:
             raise TrainingError(
@@ -41,6 +46,7 @@ class PatrolEpisodes:
             raise TrainingError(f"patrol families {', '.join(unknown)} are unknown; known are {', '.join(FAMILIES)}")
         self.min_pixels = self.max_pixels = FRAME_SIZE**2
         self._data = data
+        self._grounding = grounding
         try:
             self._configs = [_config(data, steps) for steps in data.lengths]
         except PatrolError as error:
@@ -58,6 +64,10 @@ class PatrolEpisodes:
         simulated = self._simulate(index)
         seed = self._data.first_seed + index
         ends = step_ends(simulated)
+        name, identity = f"patrol seed {seed}", f"patrol {seed} {FRAME_SIZE} {self._config(index)}"
+        stamps_ns = tuple(simulated.stamps_ns.tolist())
+        if self._grounding:
+            return TrainingEpisode(name, identity, stamps_ns, moments=(), grounding=_ground(simulated, ends))
         # A fraction of the episode between two moments; the first ones of a long stream are no shorter memories than
         # curricula begin with.
         count = min(self._data.moments, len(ends))
@@ -66,12 +76,7 @@ class PatrolEpisodes:
         for number, end in enumerate(chosen):
             families = self._data.families or FAMILIES
             questions += ask(simulated, self._data.questions, families, moments=[end], draw=number)
-        return TrainingEpisode(
-            name=f"patrol seed {seed}",
-            identity=f"patrol {seed} {FRAME_SIZE} {self._config(index)}",
-            stamps_ns=tuple(simulated.stamps_ns.tolist()),
-            moments=_moments(questions),
-        )
+        return TrainingEpisode(name, identity, stamps_ns, _moments(questions))
 
     def frames(self, index: int) -> Sequence[np.ndarray]:
         """See `EpisodeSource.frames`."""
@@ -90,6 +95,12 @@ class PatrolEpisodes:
 def _config(data: PatrolData, steps: int) -> PatrolConfig:
     shortest, longest = data.dwell_s
     return PatrolConfig(steps=steps, rooms=data.rooms, views=data.views, drive=data.drive, dwell_s=(shortest, longest))
+
+
+def _ground(episode: Episode, step_ends: Sequence[int]) -> Grounding:
+    """Of a step's two frames the second one tells: it is what the robot sees now."""
+    cells = FRAME_SIZE // (PATCH * MERGE)
+    return Grounding(GROUPS, cell_labels(episode, step_ends, cells), cell_labels(episode, step_ends, cells // POOL))
 
 
 def _moments(questions: Sequence[Question]) -> tuple[Moment, ...]:

@@ -31,7 +31,10 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
         torch.manual_seed(seed)
         network = Qwen2VLForConditionalGeneration(network_config)
     return Checkpoint(
-        config=ModelConfig(network_config, FlashMemoryConfig(csm_slots=config.csm_slots, dam_slots=config.dam_slots)),
+        config=ModelConfig(
+            network_config,
+            FlashMemoryConfig(csm_slots=config.csm_slots, dam_slots=config.dam_slots, window_slots=config.window_slots),
+        ),
         network=network,
         tokenizer=tokenizer,
         pixels=PixelConfig(max_pixels=config.frame_pixels),
@@ -67,6 +70,7 @@ def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VL
     return Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
+            "tie_word_embeddings": config.tied_words,
             "hidden_size": config.text_width,
             "intermediate_size": config.text_mlp,
             "num_hidden_layers": config.text_depth,
@@ -87,6 +91,7 @@ def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VL
             "num_heads": config.vision_heads,
             "mlp_ratio": config.vision_mlp,
         },
+        tie_word_embeddings=config.tied_words,
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),

@@ -19,9 +19,10 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled, unse
 
 from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fvs_ros.training.cache import TensorCache
-from fvs_ros.training.config import StageConfig, TrainConfig
+from fvs_ros.training.config import GROUNDING, StageConfig, TrainConfig
 from fvs_ros.training.conversations import VideoEpisodes
 from fvs_ros.training.dataset import EpisodeDataset, collate
+from fvs_ros.training.encoding import FrozenEncoder
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import EpisodeSource
 from fvs_ros.training.errors import TrainingError
@@ -45,7 +46,17 @@ TRAINED = "trained"
 TENSORBOARD = "tensorboard"
 RECIPE_FILE = "recipe.json"
 # What may change between two parts of one run without changing what is learnt.
-FREE = ("output", "cache", "workers", "log_steps", "save_steps", "keep", "deepspeed", "gradient_checkpointing")
+FREE = (
+    "output",
+    "cache",
+    "workers",
+    "log_steps",
+    "save_steps",
+    "keep",
+    "encode_in_workers",
+    "deepspeed",
+    "gradient_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -157,8 +168,13 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     # ZeRO-3 leaves no process the whole tower to take a fingerprint of.
     keeps_features = not trained and not is_deepspeed_zero3_enabled()
     tower = tower_fingerprint(network) if keeps_features else None
-    dataset = EpisodeDataset(episodes, checkpoint.pixels, cache, tower)
-    model = EpisodeModel(checkpoint, tower_trained=trained, max_tokens=config.max_tokens, cache=cache)
+    encoder = None
+    if config.encode_in_workers and not trained:
+        encoder = FrozenEncoder(network.model.visual, checkpoint.pixels, checkpoint.config.memory)
+    dataset = EpisodeDataset(episodes, checkpoint.pixels, cache, tower, encoder)
+    model = EpisodeModel(
+        checkpoint, tower_trained=trained, max_tokens=config.max_tokens, cache=cache, objective=stage.objective
+    )
     return Prepared(checkpoint, adapters, dataset, model, total_steps(stage, len(dataset)))
 
 
@@ -204,7 +220,7 @@ def training_arguments(config: TrainConfig, stage: StageConfig, folder: Path, st
         per_device_train_batch_size=stage.batch,
         gradient_accumulation_steps=stage.accumulation,
         learning_rate=optimiser.learning_rate if stage.learning_rate is None else stage.learning_rate,
-        lr_scheduler_type=optimiser.schedule,
+        lr_scheduler_type=stage.schedule or optimiser.schedule,
         warmup_steps=math.ceil(optimiser.warmup * steps),
         weight_decay=optimiser.weight_decay,
         adam_beta1=optimiser.adam_beta1,
@@ -355,4 +371,4 @@ def _episodes(stage: StageConfig) -> EpisodeSource:
     if stage.videos is not None:
         return VideoEpisodes(stage.videos)
     assert stage.patrol is not None
-    return PatrolEpisodes(stage.patrol)
+    return PatrolEpisodes(stage.patrol, grounding=stage.objective == GROUNDING)

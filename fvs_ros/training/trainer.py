@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler
-from fvs_ros.training.episode_model import EpisodeLoss, EpisodeModel
+from fvs_ros.training.episode_model import EpisodeModel
+from fvs_ros.training.losses import EpisodeLoss
 from fvs_ros.training.tuning import load_trained_weights, trained_weights
 
 WEIGHTS_FILE = "model.safetensors"

@@ -14,7 +14,7 @@ import numpy as np
 from fvs_ros.training.patrol.config import PatrolConfig
 from fvs_ros.training.patrol.errors import PatrolError
 from fvs_ros.training.patrol.motion import NOWHERE, plan_route, sample
-from fvs_ros.training.patrol.visibility import CameraPose, camera_pose, visible_pixels
+from fvs_ros.training.patrol.visibility import GRID, CameraPose, Standing, camera_pose, owners, visible_pixels
 from fvs_ros.training.patrol.vocabulary import CORRIDOR
 from fvs_ros.training.patrol.world import Placement, Stream, Thing, World, generator, make_world
 
@@ -107,6 +107,14 @@ class Episode:
             raise PatrolError(f"object {thing} is not there in frame {frame}")
         return _stand(self.world, placement, self.things[thing])
 
+    def owners(self, frame: int) -> np.ndarray:
+        """The index of the object that each pixel of a frame shows, -1 for none, int64 [56, 56]."""
+        standing = self.standing(frame)
+        if not standing:
+            return np.full((GRID, GRID), -1)
+        # The last entry is what -1 points to.
+        return np.array([*standing, -1])[owners(self.camera(frame), _stands(self, frame, standing))]
+
 
 def _stand(world: World, placement: Placement, thing: Thing) -> tuple[tuple[float, float], float]:
     room = world.rooms[placement.room]
@@ -149,13 +157,13 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
     for frame in range(len(poses)):
         standing = episode.standing(frame)
         if standing:
-            episode.pixels[frame, standing] = _visible(episode, frame, standing)
+            stands = _stands(episode, frame, standing)
+            episode.pixels[frame, standing] = visible_pixels(episode.camera(frame), stands)
     return episode
 
 
-def _visible(episode: Episode, frame: int, standing: Sequence[int]) -> np.ndarray:
-    stands = [(episode.things[thing], *episode.stand(frame, thing)) for thing in standing]
-    return visible_pixels(episode.camera(frame), stands)
+def _stands(episode: Episode, frame: int, standing: Sequence[int]) -> Standing:
+    return [(episode.things[thing], *episode.stand(frame, thing)) for thing in standing]
 
 
 def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> Lighting:

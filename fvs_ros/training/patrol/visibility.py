@@ -1,4 +1,4 @@
-"""How many pixels of each object a camera sees: outlines, nearest first, on the 56 x 56 grid of the low resolution.
+"""Which pixels show which object to a camera: outlines, nearest first, on the 56 x 56 grid of the low resolution.
 
 Geometry alone, so that questions do not depend on a renderer. A test holds it to MuJoCo's own segmentation.
 """
@@ -62,18 +62,26 @@ def camera_pose(x: float, y: float, yaw: float) -> CameraPose:
     return CameraPose(np.array([x, y, 0.0]) + turn @ mounted.position, turn @ mounted.rotation)
 
 
-def visible_pixels(
-    camera: CameraPose, standing: Sequence[tuple[Thing, tuple[float, float], float]], grid: int = GRID
-) -> np.ndarray:
-    """Counts the pixels whose centre shows each object.
+Standing = Sequence[tuple[Thing, tuple[float, float], float]]
+"""Objects with the x and y at which they stand and their yaw in the world."""
+
+
+def visible_pixels(camera: CameraPose, standing: Standing, grid: int = GRID) -> np.ndarray:
+    """Counts the pixels whose centre shows each object, int64 [len(standing)]; the arguments are those of `owners`."""
+    owner = owners(camera, standing, grid)
+    return np.bincount(owner[owner >= 0], minlength=len(standing))
+
+
+def owners(camera: CameraPose, standing: Standing, grid: int = GRID) -> np.ndarray:
+    """The object that each pixel's centre shows.
 
     Args:
         camera: the camera's optical frame.
-        standing: objects with the x and y at which they stand and their yaw in the world.
+        standing: what there is to see.
         grid: pixels along each side.
 
     Returns:
-        int64 [len(standing)].
+        Indices into `standing`, -1 for none of it, int64 [grid, grid].
     """
     owner = np.full((grid, grid), -1, np.int64)
     depth = np.array([np.hypot(at[0] - camera.position[0], at[1] - camera.position[1]) for _, at, _ in standing])
@@ -88,7 +96,7 @@ def visible_pixels(
         for points in outline_points(thing.kind):
             seen = (points @ turn.T + offset) @ camera.rotation
             _fill(owner, seen, int(index))
-    return np.bincount(owner[owner >= 0], minlength=len(standing))
+    return owner
 
 
 def _fill(owner: np.ndarray, points: np.ndarray, value: int) -> None:

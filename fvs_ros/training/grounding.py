@@ -1,0 +1,92 @@
+"""Grounding: visual tokens learn to name what they show, before there are questions about them.
+
+A vision tower that learns from answers alone gets a word or two of supervision for each scene. The simulator knows what
+every part of a frame shows, and says so to every token: a visual token's embedding must point towards the embeddings
+of the words for it. The language model, whose output shares its weights with those embeddings, then finds in its memory
+what it is asked for by the words of the question.
+
+Shapes: T grid steps, P patches of a frame, N visual tokens of one resolution (P / 4), G groups of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
+
+from fvs_ros.memory.snapshot import StepFeatures
+from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.losses import EpisodeLoss
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What the visual tokens of an episode show.
+
+    Attributes:
+        groups: words that exclude each other, such as colours; the last one of the first group is for no object.
+        high, low: index into each group for each token of the high and the low resolution, int64 [T, N, G].
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    high: np.ndarray
+    low: np.ndarray
+
+
+def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> Tensor:
+    """Token ids [2, len(words)] of words as they stand within a text, after a space, and at its beginning.
+
+    Raises:
+        TrainingError: a word is more than one token.
+    """
+    forms = [[tokenizer.encode(space + word, add_special_tokens=False) for word in words] for space in (" ", "")]
+    for form in forms:
+        for word, tokens in zip(words, form, strict=True):
+            if len(tokens) != 1:
+                raise TrainingError(
+                    f"{word!r} is {len(tokens)} tokens, but a visual token can name whole words only; train on this "
+                    "vocabulary (model.scratch.vocabulary), or without a stage whose objective is grounding"
+                )
+    return torch.tensor(forms)[..., 0]
+
+
+def grounding_loss(
+    network: Qwen2VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    features: StepFeatures,
+    groundings: Sequence[Grounding],
+) -> EpisodeLoss:
+    """How far the visual tokens of a batch of episodes are from naming what they show.
+
+    An answer is one token with the words of all groups. Those that show an object are reported apart.
+
+    Args:
+        network: its merger and its words take part; the language model's layers do not.
+        tokenizer: of the words.
+        features: of all episodes' steps, one after the other.
+        groundings: of each episode.
+    """
+    device = network.device
+    visual = network.model.visual.merger(torch.cat([features.high.flatten(0, 1), features.low.flatten(0, 1)]))
+    parts = [(name, getattr(grounding, name)) for name in ("high", "low") for grounding in groundings]
+    labels = np.concatenate([part.reshape(-1, part.shape[-1]) for _, part in parts])
+    targets = torch.from_numpy(labels).to(device)
+    losses, right = [], torch.ones(len(labels), dtype=torch.bool, device=device)
+    for group, words in enumerate(groundings[0].groups):
+        for form in word_tokens(tokenizer, words).to(device):
+            logits = functional.linear(visual, network.lm_head.weight[form]).float()
+            losses.append(functional.cross_entropy(logits, targets[:, group]))
+            right &= logits.argmax(-1) == targets[:, group]
+    empty = labels[:, 0] == len(groundings[0].groups[0]) - 1
+    names = [name for name, part in parts for _ in range(part.shape[0] * part.shape[1])]
+    return EpisodeLoss(
+        loss=torch.stack(losses).mean(),
+        right=right,
+        families=tuple(name if nothing else f"{name}_object" for name, nothing in zip(names, empty, strict=True)),
+        tokens=len(labels),
+    )

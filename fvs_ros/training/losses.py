@@ -1,0 +1,24 @@
+"""What a batch gave: the loss to descend, and how much was right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EpisodeLoss:
+    """The loss of a batch, and which of its answers were right. C answers.
+
+    Attributes:
+        loss: mean over what is learnt.
+        right: [C] bool, whether all of an answer was the likeliest, each token given the ones before.
+        families: the group in which each answer's accuracy is reported, empty for none.
+        tokens: read by the network, without padding.
+    """
+
+    loss: Tensor
+    right: Tensor
+    families: tuple[str, ...]
+    tokens: int

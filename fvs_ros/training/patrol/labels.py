@@ -1,0 +1,51 @@
+"""What each part of a patrol's frames shows, in words: the ground truth that a vision tower is trained on.
+
+Shapes: n frames, C x C cells of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fvs_ros.training.patrol.episode import Episode
+from fvs_ros.training.patrol.templates import NOTHING
+from fvs_ros.training.patrol.visibility import GRID
+from fvs_ros.training.patrol.vocabulary import COLOURS, CORRIDOR, KINDS, ROOMS
+
+GROUPS: tuple[tuple[str, ...], ...] = ((*KINDS, NOTHING), (*COLOURS, NOTHING), (*ROOMS, CORRIDOR))
+"""The words that are told apart: the kind and the colour of what a cell shows, and the room."""
+
+_SMALLEST_SHARE = 0.03
+"""Of a cell's pixels that an object must cover to be what the cell shows."""
+
+
+def cell_labels(episode: Episode, frames: Sequence[int], cells: int) -> np.ndarray:
+    """Indices into each of `GROUPS` for each cell of some frames, row by row, int64 [n, C * C, 3].
+
+    Args:
+        episode: what the frames are of.
+        frames: their indices.
+        cells: C, which divides 56.
+    """
+    size = GRID // cells
+    words = [{word: index for index, word in enumerate(group)} for group in GROUPS]
+    named = [(words[0][thing.kind], words[1][thing.colour]) for thing in episode.things]
+    table = np.array([*named, (words[0][NOTHING], words[1][NOTHING])])
+    labels = np.empty((len(frames), cells * cells, len(GROUPS)), np.int64)
+    for number, frame in enumerate(frames):
+        blocks = episode.owners(frame).reshape(cells, size, cells, size).swapaxes(1, 2).reshape(cells * cells, -1)
+        labels[number, :, :2] = table[[_most_seen(block) for block in blocks]]
+        labels[number, :, 2] = words[2][episode.room_name(frame)]
+    return labels
+
+
+def _most_seen(block: np.ndarray) -> int:
+    """The object with the most pixels, -1 if none has enough of them."""
+    shown = block[block >= 0]
+    if not len(shown):
+        return -1
+    counts = np.bincount(shown)
+    best = int(counts.argmax())
+    return best if counts[best] >= _SMALLEST_SHARE * len(block) else -1

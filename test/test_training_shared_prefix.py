@@ -1,0 +1,56 @@
+"""Conversations that share a memory: what the blocks give must be what a mask over the whole sequence gives."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from fvs_ros.training.shared_prefix import Block, SharedPrefix, shared_prefix_attention
+
+HEADS, KEY_HEADS, WIDTH = 4, 2, 8
+
+
+def states(tokens, heads):
+    return torch.randn(1, heads, tokens, WIDTH, dtype=torch.float64, requires_grad=True)
+
+
+def visible(blocks):
+    """Who sees whom, bool [L, L], written out pair by pair."""
+    owner: list[tuple[int, int]] = []
+    for number, block in enumerate(blocks):
+        owner += [(number, 0)] * block.prefix
+        owner += [(number, 1 + asked) for asked in range(block.conversations) for _ in range(block.length)]
+    size = len(owner)
+    return torch.tensor(
+        [
+            [owner[i][0] == owner[j][0] and owner[j][1] in (0, owner[i][1]) and j <= i for j in range(size)]
+            for i in range(size)
+        ]
+    )
+
+
+@pytest.mark.parametrize("blocks", [(Block(5, 3, 4),), (Block(3, 1, 2), Block(7, 4, 3), Block(1, 2, 1))])
+def test_blocks_are_a_mask_in_values_and_gradients(blocks):
+    torch.manual_seed(0)
+    tokens = sum(block.tokens for block in blocks)
+    query, key, value = states(tokens, HEADS), states(tokens, KEY_HEADS), states(tokens, KEY_HEADS)
+    output, _ = shared_prefix_attention(SimpleNamespace(), query, key, value, SharedPrefix(blocks))
+    wide_key, wide_value = (state.repeat_interleave(HEADS // KEY_HEADS, 1) for state in (key, value))
+    expected = functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=visible(blocks))
+    torch.testing.assert_close(output, expected.transpose(1, 2))
+    weights = torch.randn_like(output)
+    found = torch.autograd.grad((output * weights).sum(), (query, key, value))
+    wanted = torch.autograd.grad((expected.transpose(1, 2) * weights).sum(), (query, key, value))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_without_blocks_it_is_plain_causal_attention():
+    torch.manual_seed(0)
+    module = SimpleNamespace(num_key_value_groups=HEADS // KEY_HEADS, is_causal=True)
+    query, key, value = states(6, HEADS), states(6, KEY_HEADS), states(6, KEY_HEADS)
+    output, _ = shared_prefix_attention(module, query, key, value, None)
+    wide_key, wide_value = (state.repeat_interleave(HEADS // KEY_HEADS, 1) for state in (key, value))
+    expected = functional.scaled_dot_product_attention(query, wide_key, wide_value, is_causal=True)
+    torch.testing.assert_close(output, expected.transpose(1, 2))
