@@ -19,24 +19,25 @@ WARM_UP_CALLS = 2
 class CapturedCall(Generic[Result]):
     """A function without arguments that reads and writes the same tensors each time, as a CUDA graph.
 
-    Capturing runs the function three times, once without effect, so that what it changes must bear that. It waits for
-    the device; a call does not.
+    Capturing waits for the device; a call does not.
 
     Args:
         function: launches kernels on the current stream; reads no values on the host, allocates freely, and returns
             tensors that each call writes anew.
+        warm_up: whether to run it first, for real. False for one that must not run more often than it is called;
+            it has been run before, then.
     """
 
-    def __init__(self, function: Callable[[], Result]) -> None:
+    def __init__(self, function: Callable[[], Result], *, warm_up: bool = True) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        current = torch.cuda.current_stream()
-        side = torch.cuda.Stream()
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
         with _capturing:
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP_CALLS):
-                    function()
-            current.wait_stream(side)
+            if warm_up:
+                side.wait_stream(current)
+                with torch.cuda.stream(side):
+                    for _ in range(WARM_UP_CALLS):
+                        function()
+                current.wait_stream(side)
             # thread_local: other threads go on allocating and launching on streams of their own meanwhile.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._result = function()
