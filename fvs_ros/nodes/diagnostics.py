@@ -86,6 +86,7 @@ class StreamDiagnostics:
             "age of last stamp (s)": _seconds(now.stamp_age_s),
             "received": counts.received + now.unstamped,
             "ingested": counts.ingested,
+            "repeated (not encoded)": counts.repeated,
             "waiting": counts.waiting,
             "skipped (not due or paused)": counts.skipped,
             "late": counts.late,

@@ -106,6 +106,12 @@ TABLE = (
     _stream("frame_queue", "Kept frames that may wait for the model; then the oldest is dropped", 2, 4_096),
     _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when behind", 1, 256),
     _stream(
+        "repeat_tolerance",
+        "Frames that differ from the last step by no more than this (0 to 255) add weight to it unseen; 0 sees all",
+        0,
+        255,
+    ),
+    _stream(
         "late_tolerance_s",
         "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, a new episode begins",
         0,

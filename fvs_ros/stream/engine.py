@@ -173,6 +173,7 @@ class StreamEngine:
             **vars(questions),
             ingest_s=self._ingest.last_batch_s,
             ingest_error=self._ingest.last_error,
+            repeated=self._ingest.repeated,
             refreshes=self._answers.refreshes,
             refresh_s=self._answers.last_refresh_s,
         )

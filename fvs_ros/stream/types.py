@@ -171,6 +171,7 @@ class StreamStatistics:
         discarded: frames thrown away, before they were in memory, by a reset, a new episode or the engine's end.
         waiting: frames in the queue or being encoded.
         episodes: memories started anew because a stamp jumped back.
+        repeated: of the ingested frames, those that were not encoded, since they repeat the last step.
         ingest_s: seconds that the last batch took from dequeuing to its published memory.
         ingest_error: the last failure of the model while ingesting, empty if none.
         questions, answers, failed: asked; answered; ended with an `AskError`, by code name.
@@ -195,5 +196,6 @@ class StreamStatistics:
     failed: dict[str, int] = field(default_factory=dict)
     last_first_token_s: float = 0.0
     last_answer_s: float = 0.0
+    repeated: int = 0
     refreshes: int = 0
     refresh_s: float = 0.0
