@@ -16,7 +16,8 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from fvs_ros.model.preprocess import frame_grid, normalise, resize_frames
+from fvs_ros.model.frame_encoder import FrameEncoder
+from fvs_ros.model.preprocess import frame_grid
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reader import MemoryReader
 from fvs_ros.model.text_stream import TextStream
@@ -42,6 +43,7 @@ class FlashVStream:
         self._network = checkpoint.network
         self._tokenizer = checkpoint.tokenizer
         self._tower = checkpoint.network.model.visual
+        self._encoder = FrameEncoder(self._tower, self._pixels, checkpoint.network.device)
         self._prompts = PromptBuilder(checkpoint.tokenizer)
         self._end_tokens = checkpoint.end_tokens
         self._answerer = Answerer(checkpoint.network, self.memory_config, checkpoint.end_tokens)
@@ -97,8 +99,7 @@ class FlashVStream:
         """
         if len(frames) % 2 or not frames:
             raise ValueError(f"got {len(frames)} frames; a grid step is two frames, so give an even number of them")
-        pixels = normalise(resize_frames(frames, grid, self.device), self._pixels)
-        return self.encode_pixels(pixels)
+        return self._encoder.encode(frames, grid)
 
     @torch.no_grad()
     def encode_pixels(self, frames: Tensor) -> StepFeatures:

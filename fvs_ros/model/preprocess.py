@@ -5,6 +5,7 @@ Shapes: n grid steps of two frames, H x W pixels, P patches of a frame, C = 3 * 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,24 +111,20 @@ def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels
     return PatchGrid(height // PATCH, width // PATCH)
 
 
-def resize_frames(frames: Sequence[np.ndarray], grid: PatchGrid, device: torch.device) -> Tensor:
+def resize_frames(frames: Sequence[np.ndarray | Tensor], grid: PatchGrid, device: torch.device) -> Tensor:
     """RGB uint8 frames [H, W, 3] of any sizes, resized to the grid: float32 [2n, 3, 14 gh, 14 gw] in 0 to 255.
 
     Bicubic with antialiasing as Pillow gives it, which the published preprocessing uses: first the columns, then the
     rows, each in whole values of 0 to 255. Another order of rounding differs by one at most.
     """
     size = (grid.height * PATCH, grid.width * PATCH)
-    return torch.cat([_resize(_upload(frame, device).permute(2, 0, 1)[None], size) for frame in frames])
-
-
-def _upload(frame: np.ndarray, device: torch.device) -> Tensor:
-    """A frame [H, W, 3] on the device, as uint8; on CUDA through pinned memory, without waiting."""
-    # A frame may be a view of a received message, and so read-only, which torch refuses to wrap.
-    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"]))
-    if device.type != "cuda":
-        return pixels
-    # torch keeps the pinned copy until the transfer has read it, and then for the next frame.
-    return pixels.pin_memory().to(device, non_blocking=True)
+    resized = []
+    for frame in frames:
+        if isinstance(frame, np.ndarray):
+            # It may be a view of a received message, and so read-only, which torch refuses to wrap.
+            frame = torch.from_numpy(np.require(frame, requirements=["C", "W"]))
+        resized.append(_resize(frame.to(device).permute(2, 0, 1)[None], size))
+    return torch.cat(resized)
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -150,9 +147,15 @@ def resize_in_floats(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 def normalise(frames: Tensor, pixels: PixelConfig) -> Tensor:
     """Frames [2n, 3, H, W] in 0 to 255, scaled to the channel statistics that the ViT was trained with."""
-    mean = torch.tensor(pixels.mean, device=frames.device)[:, None, None]
-    std = torch.tensor(pixels.std, device=frames.device)[:, None, None]
+    mean, std = _statistics(pixels, frames.device)
     return (frames / 255 - mean) / std
+
+
+# Kept on the device: a copy from the host would wait for it.
+@functools.lru_cache(maxsize=16)
+def _statistics(pixels: PixelConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (pixels.mean, pixels.std))
+    return mean, std
 
 
 def patchify(frames: Tensor) -> Tensor:
