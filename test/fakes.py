@@ -60,6 +60,7 @@ class FakeModel:
     """
 
     name = "fake"
+    device = torch.device("cpu")
 
     def __init__(self, csm_slots: int = 8, dam_slots: int = 4) -> None:
         self.memory_config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots)

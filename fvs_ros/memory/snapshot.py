@@ -110,7 +110,7 @@ class MemorySnapshot:
         Whoever reads them on another stream than the one that made them also keeps the snapshot until it has done so.
         """
         if self.ready is not None:
-            self.ready.wait()
+            torch.cuda.current_stream(self.csm.device).wait_event(self.ready)
 
     @property
     def window_steps(self) -> Tensor:

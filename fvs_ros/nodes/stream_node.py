@@ -301,7 +301,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             return now
         now = replace(
             now,
-            device=str(getattr(model, "device", "")),
+            device=str(model.device),
             paused=engine.paused,
             statistics=engine.statistics,
             memory=engine.status,

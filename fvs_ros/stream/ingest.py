@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,14 +195,15 @@ class IngestWorker:
 
     def run(self) -> None:
         """Works until the queue is closed."""
-        while (batch := self._frames.take(self._room(), self._episode)) is not None:
-            if batch.episode != self._episode:
-                self._episode = batch.episode
-                self._memory = None
-            if batch.frames:
-                self._ingest(batch)
-            self._announce()
-        self._memory = None
+        with _own_stream(self._model.device):
+            while (batch := self._frames.take(self._room(), self._episode)) is not None:
+                if batch.episode != self._episode:
+                    self._episode = batch.episode
+                    self._memory = None
+                if batch.frames:
+                    self._ingest(batch)
+                self._announce()
+            self._memory = None
 
     def _room(self) -> int:
         """Frames that make at most `batch_steps` steps with the one that may be waiting for its partner."""
@@ -280,3 +282,8 @@ class IngestWorker:
             self._on_memory(status)
         except Exception:
             self._log.log(logging.ERROR, "on_memory", "the callback on_memory failed", exc_info=True)
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """On CUDA a stream of this thread's own: whoever waits on the default one waits for no frames."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
@@ -64,6 +65,10 @@ class StreamModel(Protocol):
     @property
     def name(self) -> str:
         """What the model is called in answers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, and where its memories are."""
 
     @property
     def memory_config(self) -> FlashMemoryConfig:
