@@ -141,7 +141,7 @@ class FakeReading:
         model.work.append(("read", self.snapshot.steps))
         return self.pieces_left == 0
 
-    def ask(self, question: str, max_new_tokens: int) -> FakeAnswer:
+    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> FakeAnswer:
         assert self in self.reader.open
         assert self.pieces_left == 0, "not read whole"
         answer = FakeAnswer(self.snapshot, max_new_tokens)

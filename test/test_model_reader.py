@@ -83,6 +83,17 @@ def test_answers_equal_the_plain_paths_token_for_token(model, seed, steps, chunk
     assert all(len(answer.stream._tokens) <= limit for answer, (_, limit) in zip(answers, asked, strict=True))
 
 
+def test_an_answer_can_be_made_to_begin_with_something(model, reader):
+    memory = snapshot(model)
+    reading = read(reader, memory)
+    prompt = model._prompts.build("What?", answer_prefix="Best option: (")
+    prefix = model._answerer.prefix(memory, prompt.head)
+    expected = list(itertools.islice(model._answerer.generate(prefix, prompt.tail), 8))
+    answer = reading.ask("What?", 8, "Best option: (")
+    finish(reading, answer)
+    assert answer.stream._tokens == expected
+
+
 def test_an_end_token_ends_an_answer_and_no_other(model, reader):
     memory = snapshot(model)
     reading = read(reader, memory)

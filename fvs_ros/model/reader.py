@@ -220,12 +220,13 @@ class MemoryReading:
             self._segment = None
         return self._segment is None
 
-    def ask(self, question: str, max_new_tokens: int) -> OpenAnswer:
+    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
         """Takes a question in and gives the first token of its answer.
 
         Args:
             question: user text; control tokens that it spells out are read letter by letter.
             max_new_tokens: the answer's longest length.
+            answer_prefix: what the answer is made to begin with; no part of its text.
 
         Raises:
             RuntimeError: the memory is not read whole yet.
@@ -233,7 +234,7 @@ class MemoryReading:
         if self._snapshot is not None or self._segment is not None:
             raise RuntimeError(f"{self._prefix.length} tokens of the memory are read; advance until it is read whole")
         reader = self._reader
-        tail = reader.prompts.build(question).tail
+        tail = reader.prompts.build(question, answer_prefix).tail
         with reader.running():
             slot = reader.tails.take(len(tail) + max_new_tokens)
             answer = OpenAnswer(

@@ -34,8 +34,11 @@ class MemoryReading(Protocol):
     def advance(self) -> bool:
         """Reads a piece more, which takes a bounded time; True once the memory is read whole."""
 
-    def ask(self, question: str, max_new_tokens: int) -> OpenAnswer:
-        """Takes a question in, once the memory is read whole, and gives its answer's first token."""
+    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
+        """Takes a question in, once the memory is read whole, and gives its answer's first token.
+
+        The answer is made to begin with `answer_prefix`, which is no part of its text.
+        """
 
     def step(self) -> None:
         """Gives each answer that is neither complete nor closed its next token."""
