@@ -98,22 +98,24 @@ def divide(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
 def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Tensor:
     """Labels [V] after up to K moves of one micro-cluster to another slot, each the best one (Hartigan 1975).
 
-    A move counts the shift of both means, so that it finds improvements where Lloyd's iterations stand still.
+    A move counts the shift of both means, so that it finds improvements where Lloyd's iterations stand still. It
+    changes two slots, and of all pairs of a slot and a micro-cluster only theirs are computed anew.
     """
+    labels = labels.clone()
     members = membership(labels, slots)
     totals = members @ weights
     # spreads[k, i]: sum over the members j of slot k of w_j d_ij; inner[k]: half the sum of w_i w_j d_ij within it.
     spreads = (members * weights) @ distances
     inner = (spreads * members * weights).sum(1) / 2
-    labels = labels.clone()
+    # squares[k, i]: squared distance of micro-cluster i to the mean of slot k; costs[k, i]: of joining it.
+    squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
+    own = squares.gather(0, labels[None])[0]
+    costs = (join_factors(totals, weights) * squares).scatter_(0, labels[None], INFINITY)
     for _ in range(slots):
-        squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
-        own = labels[None]
         left = totals[labels] - weights
-        gains = weights * totals[labels] / left * squares.gather(0, own)[0]
-        costs = (join_factors(totals, weights) * squares).scatter_(0, own, INFINITY)
+        gains = weights * totals[labels] / left * own
         # A slot's only member stays.
-        changes = torch.where(left > 0, costs - gains * (1 - LEAST_GAIN), INFINITY)
+        changes = costs - torch.where(left > 0, gains * (1 - LEAST_GAIN), -INFINITY)
         flat = changes.argmin().view(1)
         target, mover = flat // weights.shape[0], flat % weights.shape[0]
         source = labels[mover]
@@ -126,4 +128,8 @@ def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Te
         spreads.index_add_(0, both, change[:, None] * distances[mover])
         totals.index_add_(0, both, change)
         labels.index_copy_(0, mover, torch.where(moved > 0, target, source))
+        squares = spreads[both] / totals[both, None] - (inner[both] / totals[both].square())[:, None]
+        owned = labels[None] == both[:, None]
+        own = torch.where(owned[0], squares[0], torch.where(owned[1], squares[1], own))
+        costs.index_copy_(0, both, torch.where(owned, INFINITY, join_factors(totals[both], weights) * squares))
     return labels
