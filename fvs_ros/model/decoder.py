@@ -253,7 +253,7 @@ class QuestionAttention:
         of_prefix = shares[..., :prefix].transpose(0, 1).reshape(-1, count * length * groups, prefix)
         mixed = (of_prefix @ self._prefix_values[layer].transpose(0, 1)).view(-1, count, length * groups, width)
         mixed = mixed.transpose(0, 1) + shares[..., prefix:] @ values.transpose(1, 2)
-        return mixed.view(count, -1, length, groups, width).transpose(1, 2)
+        return mixed.reshape(count, -1, length, groups, width).transpose(1, 2)
 
 
 def _rms_norm(norm: Qwen2VLRMSNorm, hidden: Tensor) -> Tensor:
