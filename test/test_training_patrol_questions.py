@@ -17,6 +17,7 @@ from fvs_ros.training.patrol.questions import (
     TEMPLATES,
     ask,
     guess_accuracy,
+    steady_ends,
     step_ends,
     tokens,
     words,
@@ -203,6 +204,24 @@ def test_families_and_moments_can_be_chosen(episodes):
     questions = ask(episodes[0], 30, families=("recall", "count"), moments=moments)
     assert {question.family for question in questions} == {"recall", "count"}
     assert {question.frame for question in questions} <= set(moments)
+
+
+@pytest.mark.parametrize("config", [CONFIG, FASTER])
+def test_what_is_asked_at_a_steady_moment_stays_true(config):
+    """Asked 3 s later, the same questions about the past of a moment have the same answers."""
+    episode = simulate(4, config)
+    ahead = 3 * config.frame_rate
+    moments = steady_ends(episode, 3)
+    assert moments
+    assert set(moments) < set(step_ends(episode))
+    for moment in moments:
+        assert episode.views[moment] >= 0
+        assert len(set(episode.views[moment : moment + ahead + 1])) == 1
+    steady = [question for question in ask(episode, 60, moments=moments) if question.family not in ("time", "change")]
+    assert len(steady) > 20
+    for question in steady:
+        later = patrol_oracle.Oracle(episode, question.frame + ahead)
+        assert patrol_oracle.answer(later, question) == question.answer
 
 
 def test_the_shortest_episode_has_questions_about_now():

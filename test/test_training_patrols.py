@@ -3,7 +3,10 @@ import pytest
 
 from fvs_ros.training.config import PatrolData
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.patrol.config import PatrolConfig
+from fvs_ros.training.patrol.episode import simulate
 from fvs_ros.training.patrol.errors import RenderError
+from fvs_ros.training.patrol.truth import Record
 from fvs_ros.training.patrols import PatrolEpisodes, _renderer
 
 
@@ -40,6 +43,37 @@ def test_seeds_tell_episodes_apart_and_repeat_them():
 def test_families_can_be_chosen():
     episode = patrols(families=("now",)).episode(0)
     assert {conversation.family for moment in episode.moments for conversation in moment.conversations} == {"now"}
+
+
+def test_captions_name_every_object_seen_in_another_order_each_time():
+    source = patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False)
+    episode = source.episode(2)
+    record = Record(simulate(2, PatrolConfig(steps=12, rooms=6, drive=False, dwell_s=(2, 4))))
+    assert [moment.steps for moment in episode.moments] == [6, 12]
+    for moment in episode.moments:
+        past = record.until(2 * moment.steps - 1)
+        things = {frozenset((*past.name(thing).split(), past.room(seen[-1].room))) for thing, seen in past.seen.items()}
+        texts = [conversation.turns[0][1] for conversation in moment.conversations]
+        assert texts[0] != texts[1]
+        for text in texts:
+            named = [frozenset(part.split()) for part in text.split(", ")]
+            assert len(named) == len(things) > 1
+            assert set(named) == things
+    assert episode == patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False).episode(2)
+
+
+def test_grounded_episodes_tell_what_each_step_shows_and_ask_nothing():
+    data = PatrolData(episodes=2, lengths=(5,), drive=False, dwell_s=(2, 2))
+    episode = PatrolEpisodes(data, grounding=True).episode(1)
+    assert episode.moments == ()
+    assert episode.grounding.high.shape == (5, 16, 3)
+    assert episode.grounding.low.shape == (5, 4, 3)
+    kinds, _, rooms = episode.grounding.groups
+    drawn = simulate(1, PatrolConfig(steps=5, rooms=6, drive=False, dwell_s=(2, 2)))
+    for step in range(5):
+        assert {rooms[index] for index in episode.grounding.low[step, :, 2]} == {drawn.room_name(2 * step + 1)}
+        in_view = {drawn.things[thing].kind for thing in np.flatnonzero(drawn.pixels[2 * step + 1] > 100)}
+        assert in_view <= {kinds[index] for index in episode.grounding.high[step, :, 0]}
 
 
 @pytest.mark.parametrize(

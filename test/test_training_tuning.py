@@ -68,6 +68,14 @@ def test_an_lm_head_that_shares_its_weights_is_not_trained_alone():
     apply_lora(network(tie_word_embeddings=True), LoraSettings(fully_trained=()))
 
 
+def test_frozen_words_leave_the_layers_alone_to_be_trained():
+    found = network()
+    train_everything(found, tower=False, words=False)
+    trained = trained_weights(found)
+    assert trained
+    assert all(name.startswith(("model.language_model.layers.", "model.language_model.norm.")) for name in trained)
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path):
     found = network()
     train_everything(found, tower=False)

@@ -24,6 +24,8 @@ class ScratchConfig:
     Attributes:
         vision_depth, vision_width, vision_heads, vision_mlp: layers, width, heads, and width of the MLP over width.
         text_depth, text_width, text_mlp, text_heads, text_kv_heads: of the language model.
+        text_spread: standard deviation of the random weights in the language model's layers. transformers' own 0.02
+            suits widths of thousands; at a width of 256, 1 / 16 learnt twice as fast.
         rope_theta, rope_section: base of the rotary positions, and how many of their frequencies turn with time,
             row and column; time comes first and gets the fastest ones. With 10000 and 6 of 16, the slowest one of
             time turns once in 112 steps; with Qwen2-VL's own 1e6 no frequency reached that far.
@@ -44,6 +46,7 @@ class ScratchConfig:
     text_mlp: int = 512
     text_heads: int = 8
     text_kv_heads: int = 4
+    text_spread: float = 0.0625
     rope_theta: float = 10_000.0
     rope_section: tuple[int, ...] = (6, 5, 5)
     frame_pixels: int = 112 * 112
@@ -62,6 +65,7 @@ class ScratchConfig:
                     f"{width} is {getattr(self, width)}, {heads} {getattr(self, heads)}; it must be a multiple of "
                     f"4 * {heads}"
                 )
+        _positive(self, "text_spread")
         _positive(self, "vision_depth", "text_depth", "vision_mlp", "text_mlp", "text_kv_heads", "csm_slots")
         if self.text_heads % self.text_kv_heads:
             raise ValueError(f"text_heads is {self.text_heads}; it must be a multiple of {self.text_kv_heads} kv heads")
@@ -183,6 +187,9 @@ class PatrolData:
         moments: times in an episode at which questions are asked; the last is its end.
         questions: how many are asked at each of them.
         families: those asked; empty for all.
+        captions: enumerations of all objects seen that are learnt at each moment, in random order: of the words for an
+            object's colour, kind and room, all but the first follow from the ones before and the memory, so that
+            every word teaches to look something up.
     """
 
     episodes: int
@@ -195,9 +202,14 @@ class PatrolData:
     moments: int = 4
     questions: int = 16
     families: tuple[str, ...] = ()
+    captions: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "episodes", "moments", "questions", "rooms", "views")
+        _positive(self, "episodes", "moments", "rooms", "views")
+        if min(self.questions, self.captions) < 0 or self.questions + self.captions == 0:
+            raise ValueError(
+                f"questions is {self.questions}, captions {self.captions}; both must be 0 or above, and one above 0"
+            )
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"lengths is {list(self.lengths)}; give lengths of at least 1 grid step")
         if self.first_seed < 0:
@@ -216,6 +228,9 @@ class StageConfig:
         objective: `answers` to questions, or `grounding`: each visual token names what it shows, see
             `fvs_ros.training.grounding`; that needs a patrol and a trained tower.
         tower: `frozen` or `trained`; the merger is trained in both.
+        words: `frozen` keeps the merger and the words' embeddings, and so what grounding has taught, as they are.
+            Trained at a full learning rate, a language model that cannot read yet undoes it: 95 percent of the visual
+            tokens of objects named the right kind before, 45 percent after 1,000 steps.
         epochs: passes over the data.
         steps: optimiser steps, in place of `epochs`.
         batch: episodes on one device at a time.
@@ -230,6 +245,7 @@ class StageConfig:
     patrol: PatrolData | None = None
     objective: str = ANSWERS
     tower: str = "frozen"
+    words: str = "trained"
     epochs: float = 1.0
     steps: int | None = None
     batch: int = 1
@@ -245,6 +261,7 @@ class StageConfig:
             raise ValueError("give one of videos and patrol, not both and not neither")
         _one_of("objective", self.objective, OBJECTIVES)
         _one_of("tower", self.tower, ("frozen", "trained"))
+        _one_of("words", self.words, ("frozen", "trained"))
         if self.objective == GROUNDING and (self.patrol is None or self.tower == "frozen"):
             raise ValueError(
                 "objective is grounding, which trains the tower on patrols; give patrol and tower: trained"

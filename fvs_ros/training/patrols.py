@@ -19,10 +19,15 @@ from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
 from fvs_ros.training.patrol.episode import Episode, simulate
 from fvs_ros.training.patrol.errors import PatrolError, RenderError
 from fvs_ros.training.patrol.labels import GROUPS, cell_labels
-from fvs_ros.training.patrol.questions import FAMILIES, Question, ask, step_ends
+from fvs_ros.training.patrol.questions import FAMILIES, ask, step_ends
 from fvs_ros.training.patrol.render import PatrolRenderer
+from fvs_ros.training.patrol.templates import NOTHING
+from fvs_ros.training.patrol.truth import Past, Record
+from fvs_ros.training.patrol.world import Stream, generator
 
 FRAME_SIZE = 112
+CAPTION = "Describe what you saw so far."
+"""Asks for a caption; in words that questions hold as well."""
 
 
 class PatrolEpisodes:
@@ -72,11 +77,16 @@ class PatrolEpisodes:
         # curricula begin with.
         count = min(self._data.moments, len(ends))
         chosen = [ends[-1 - len(ends) * number // count] for number in reversed(range(count))]
-        questions: list[Question] = []
+        record, moments = Record(simulated), []
         for number, end in enumerate(chosen):
-            families = self._data.families or FAMILIES
-            questions += ask(simulated, self._data.questions, families, moments=[end], draw=number)
-        return TrainingEpisode(name, identity, stamps_ns, _moments(questions))
+            conversations = [_caption(record.until(end), index) for index in range(self._data.captions)]
+            if self._data.questions:
+                families = self._data.families or FAMILIES
+                questions = ask(simulated, self._data.questions, families, moments=[end], draw=number)
+                conversations += [Conversation(((asked.text, asked.answer),), asked.family) for asked in questions]
+            if conversations:
+                moments.append(Moment((end + 1) // 2, tuple(conversations)))
+        return TrainingEpisode(name, identity, stamps_ns, tuple(moments))
 
     def frames(self, index: int) -> Sequence[np.ndarray]:
         """See `EpisodeSource.frames`."""
@@ -97,18 +107,21 @@ def _config(data: PatrolData, steps: int) -> PatrolConfig:
     return PatrolConfig(steps=steps, rooms=data.rooms, views=data.views, drive=data.drive, dwell_s=(shortest, longest))
 
 
+def _caption(past: Past, index: int) -> Conversation:
+    """Every object seen so far, in random order: its colour, its kind and its last room, in random order."""
+    random = generator(past.episode.world.seed, Stream.QUESTIONS, past.frame, index)
+    named = []
+    for thing in random.permutation(list(past.seen)):
+        found = past.episode.things[thing]
+        words = (found.colour, found.kind, past.room(past.seen[thing][-1].room))
+        named.append(" ".join(words[place] for place in random.permutation(len(words))))
+    return Conversation(((CAPTION, ", ".join(named) or NOTHING),), "caption")
+
+
 def _ground(episode: Episode, step_ends: Sequence[int]) -> Grounding:
     """Of a step's two frames the second one tells: it is what the robot sees now."""
     cells = FRAME_SIZE // (PATCH * MERGE)
     return Grounding(GROUPS, cell_labels(episode, step_ends, cells), cell_labels(episode, step_ends, cells // POOL))
-
-
-def _moments(questions: Sequence[Question]) -> tuple[Moment, ...]:
-    by_frame: dict[int, list[Conversation]] = {}
-    for question in questions:
-        conversation = Conversation(((question.text, question.answer),), question.family)
-        by_frame.setdefault(question.frame, []).append(conversation)
-    return tuple(Moment((frame + 1) // 2, tuple(found)) for frame, found in sorted(by_frame.items()))
 
 
 @lru_cache(maxsize=1)

@@ -30,6 +30,10 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Qwen2VLForConditionalGeneration(network_config)
+    with torch.no_grad():
+        for parameter in network.model.language_model.layers.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(config.text_spread / network_config.text_config.initializer_range)
     return Checkpoint(
         config=ModelConfig(
             network_config,

@@ -158,7 +158,7 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     if config.lora is not None:
         adapters = apply_lora(network, config.lora)
     else:
-        train_everything(network, tower=stage.tower == "trained")
+        train_everything(network, tower=stage.tower == "trained", words=stage.words == "trained")
     if not _uses_deepspeed(config):  # which keeps float32 copies of its own
         trained_in_float32(network)
     if config.gradient_checkpointing:
@@ -226,7 +226,7 @@ def training_arguments(config: TrainConfig, stage: StageConfig, folder: Path, st
         adam_beta1=optimiser.adam_beta1,
         adam_beta2=optimiser.adam_beta2,
         max_grad_norm=optimiser.gradient_clip,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         seed=config.seed,
         bf16=use_bfloat16(config),
         use_cpu=not torch.cuda.is_available(),
@@ -347,7 +347,7 @@ def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if config.lora is None:
-        train_everything(checkpoint.network, tower=stage.tower == "trained")
+        train_everything(checkpoint.network, tower=stage.tower == "trained", words=stage.words == "trained")
         load_trained_weights(_Wrapped(checkpoint.network), weights)
     else:
         adapters = apply_lora(checkpoint.network, config.lora)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LANGUAGE, MERGER = "model.language_model.", "model.visual.merger."
 VISUAL = "model.visual."
+EMBEDDINGS, OUTPUT = "model.language_model.embed_tokens.", "lm_head."
 ADAPTER_FOLDER = "lora_model"
 
 
@@ -73,11 +74,19 @@ def lora_targets(network: Qwen2VLForConditionalGeneration, settings: LoraSetting
     return [*found, *merger]
 
 
-def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool) -> None:
-    """Makes all weights require gradients; those of the ViT before its merger only where `tower` says so."""
+def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool, words: bool = True) -> None:
+    """Makes all weights require gradients, but for two parts.
+
+    Args:
+        network: whose weights.
+        tower: whether those of the ViT before its merger are trained too.
+        words: whether the merger and the words' embeddings are trained too, with the output that they are tied to.
+    """
     for name, parameter in network.named_parameters():
-        in_tower = name.startswith(VISUAL) and not name.startswith(MERGER)
-        parameter.requires_grad_(tower or not in_tower)
+        if name.startswith((MERGER, EMBEDDINGS, OUTPUT)):
+            parameter.requires_grad_(words)
+        else:
+            parameter.requires_grad_(tower or not name.startswith(VISUAL))
 
 
 def trained_in_float32(network: nn.Module) -> None:

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=int, default=_DEFAULTS.frame_rate, help="frames per second (%(default)s)")
     parser.add_argument("--size", type=int, default=112, help="pixels along each side of a frame (%(default)s)")
     parser.add_argument("--questions", type=int, default=100, help="how many questions to ask (%(default)s)")
+    parser.add_argument(
+        "--steady",
+        type=int,
+        metavar="S",
+        help="ask only where the robot keeps its view for S more seconds, for streams that go on while they are asked",
+    )
     parser.add_argument("--preview", type=Path, metavar="PNG", help="also write a contact sheet with labels")
 
 
@@ -53,13 +59,14 @@ def _make(arguments: argparse.Namespace) -> None:
     from fvs_ros.training.patrol.bag import QUESTIONS_FILE, write_bag
     from fvs_ros.training.patrol.episode import simulate
     from fvs_ros.training.patrol.preview import chosen_frames, write_preview
-    from fvs_ros.training.patrol.questions import ask
+    from fvs_ros.training.patrol.questions import ask, steady_ends
     from fvs_ros.training.patrol.render import PatrolRenderer
 
     config = PatrolConfig(steps=arguments.steps, rooms=arguments.rooms, views=arguments.views, frame_rate=arguments.fps)
     console = Console(soft_wrap=True)
     episode = simulate(arguments.seed, config)
-    questions = ask(episode, arguments.questions)
+    moments = None if arguments.steady is None else steady_ends(episode, arguments.steady)
+    questions = ask(episode, arguments.questions, moments=moments)
     shown = chosen_frames(episode) if arguments.preview else []
     kept: list[np.ndarray] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

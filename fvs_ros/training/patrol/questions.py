@@ -18,6 +18,7 @@ from fvs_ros.training.patrol import templates_seen, templates_story, templates_t
 from fvs_ros.training.patrol.config import STEP_S
 from fvs_ros.training.patrol.episode import Episode
 from fvs_ros.training.patrol.errors import PatrolError
+from fvs_ros.training.patrol.motion import NOWHERE
 from fvs_ros.training.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
 from fvs_ros.training.patrol.truth import Record
 from fvs_ros.training.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
@@ -65,6 +66,23 @@ def step_ends(episode: Episode) -> list[int]:
     """The frames that end a grid step of an episode at 1 frame per second: the moments when questions are asked."""
     rate = episode.config.frame_rate
     return list(range((STEP_S - 1) * rate, len(episode), STEP_S * rate))
+
+
+def steady_ends(episode: Episode, seconds: int) -> list[int]:
+    """Those of `step_ends` after which the robot keeps its view for so long: what is true then stays true meanwhile.
+
+    A live stream goes on while it is asked about.
+    """
+    ahead = seconds * episode.config.frame_rate
+    views, visits = episode.views, episode.visits
+    return [
+        end
+        for end in step_ends(episode)
+        if end + ahead < len(episode)
+        and views[end] != NOWHERE
+        and (views[end : end + ahead + 1] == views[end]).all()
+        and (visits[end : end + ahead + 1] == visits[end]).all()
+    ]
 
 
 def ask(
