@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fvs_ros import __version__
 
@@ -144,7 +145,13 @@ def _declare_bench(parser: argparse.ArgumentParser) -> None:
 def _bench(arguments: argparse.Namespace) -> int:
     from fvs_ros.bench import command
 
-    return command.run(arguments)
+    return command.run(arguments, _measure_node)
+
+
+def _measure_node(*arguments: Any) -> Any:
+    from fvs_ros.nodes import node_bench
+
+    return node_bench.bench_node(*arguments)
 
 
 def _declare_train(parser: argparse.ArgumentParser) -> None:

@@ -19,11 +19,15 @@ MakeEngine = Callable[..., StreamEngine]
 
 @contextmanager
 def engine_maker(model: FakeModel) -> Iterator[MakeEngine]:
-    """Makes running engines that keep every frame; closes them at the end and checks that their counters add up."""
+    """Makes running engines that keep every frame; closes them at the end and checks that their counters add up.
+
+    Unless they are told to, they read no memory ahead, so that every answer is from the newest.
+    """
     engines: list[StreamEngine] = []
 
     def make(on_memory: Callable[[MemoryStatus], None] | None = None, **settings: Any) -> StreamEngine:
-        engines.append(StreamEngine(model, StreamConfig(**{"fps": 0, "timeout_s": PATIENCE_S} | settings), on_memory))
+        defaults: dict[str, Any] = {"fps": 0, "timeout_s": PATIENCE_S, "refresh_share": 0.0}
+        engines.append(StreamEngine(model, StreamConfig(**defaults | settings), on_memory))
         engines[-1].start()
         return engines[-1]
 
@@ -31,11 +35,13 @@ def engine_maker(model: FakeModel) -> Iterator[MakeEngine]:
         yield make
     finally:
         model.encoding.open()
+        model.reading.open()
         model.answering.open()
         for engine in engines:
             engine.close()
     for engine in engines:
         assert_adds_up(engine.statistics)
+    assert all(reader.closed for reader in model.readers)
 
 
 def assert_adds_up(statistics: StreamStatistics) -> None:

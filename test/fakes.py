@@ -45,20 +45,36 @@ class Gate:
 
 
 class FakeModel:
-    """A `StreamModel`. `encoding` holds `encode_steps`, `answering` holds `answer` before each token.
+    """A `StreamModel`.
+
+    `encoding` holds `encode_steps`, `reading` holds a reading before each piece of a memory, `answering` before each
+    token.
 
     Attributes:
         encoded: for each call of `encode_steps`, the mean value of each frame.
+        work: of readers, in order: "read" with the steps of the memory of which a piece was read, and "answer" with how
+            many answers got a token at once.
+        asked: of each question the memory, the text, and what the answer is made to begin with.
+        say: makes an answer of a question and the memory's steps, in place of the usual one.
         pieces: of text, of all answers.
-        encode_error, answer_error: raised by the next calls while set.
+        pieces_of_a_memory: into how many pieces it is cut.
+        encode_error, read_error, answer_error: raised by the next calls while set.
     """
 
     name = "fake"
+    device = torch.device("cpu")
 
     def __init__(self, csm_slots: int = 8, dam_slots: int = 4) -> None:
         self.memory_config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots)
         self.encoding = Gate()
+        self.reading = Gate()
         self.answering = Gate()
+        self.readers: list[FakeReader] = []
+        self.work: list[tuple[str, int]] = []
+        self.asked: list[tuple[MemorySnapshot, str, str]] = []
+        self.say: Callable[[str, int], str] | None = None
+        self.pieces_of_a_memory = 1
+        self.read_error: Exception | None = None
         self.encoded: list[list[int]] = []
         self.pieces: list[str] = []
         self.encode_error: Exception | None = None
@@ -84,28 +100,104 @@ class FakeModel:
     def control_tokens_in(self, text: str) -> list[str]:
         return [token for token in ("<|im_end|>", "<|video_pad|>") if token in text]
 
-    def answer(
-        self,
-        snapshot: MemorySnapshot,
-        question: str,
-        *,
-        max_new_tokens: int,
-        on_token: Callable[[str], None],
-        should_stop: Callable[[], bool],
-        answer_prefix: str = "",
-    ) -> str:
-        """Tells the number of steps, then each CSM slot's colour as it is when its turn comes."""
-        pieces = []
-        for token in range(min(max_new_tokens, 1 + snapshot.csm.shape[0])):
-            self.answering.go_through()
-            if self.answer_error is not None:
-                raise self.answer_error
-            if should_stop():
-                break
-            pieces.append(f"{snapshot.steps} steps:" if token == 0 else f" {snapshot.csm[token - 1].mean():g}")
-            self.pieces.append(pieces[-1])
-            on_token(pieces[-1])
-        return "".join(pieces)
+    def new_reader(self) -> FakeReader:
+        self.readers.append(FakeReader(self))
+        return self.readers[-1]
+
+
+class FakeReader:
+    """Holds its engine to two readings at a time.
+
+    Attributes:
+        open: readings that are not closed.
+    """
+
+    def __init__(self, model: FakeModel) -> None:
+        self.model = model
+        self.open: list[FakeReading] = []
+        self.closed = False
+
+    def read(self, snapshot: MemorySnapshot) -> FakeReading:
+        assert not self.closed
+        assert len(self.open) < 2, "there are two buffers"
+        assert all(reading.pieces_left == 0 for reading in self.open), "never more than one refresh in flight"
+        self.open.append(FakeReading(self, snapshot))
+        return self.open[-1]
+
+    def close(self) -> None:
+        assert not self.open, "a reading was left open"
+        self.closed = True
+
+
+class FakeReading:
+    def __init__(self, reader: FakeReader, snapshot: MemorySnapshot) -> None:
+        self.reader = reader
+        self.snapshot = snapshot
+        self.pieces_left = reader.model.pieces_of_a_memory
+        self.answers: list[FakeAnswer] = []
+
+    def advance(self) -> bool:
+        model = self.reader.model
+        model.reading.go_through()
+        if model.read_error is not None:
+            raise model.read_error
+        self.pieces_left -= 1
+        model.work.append(("read", self.snapshot.steps))
+        return self.pieces_left == 0
+
+    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> FakeAnswer:
+        assert self in self.reader.open
+        assert self.pieces_left == 0, "not read whole"
+        model = self.reader.model
+        model.asked.append((self.snapshot, question, answer_prefix))
+        answer = FakeAnswer(self.snapshot, max_new_tokens, model.say and model.say(question, self.snapshot.steps))
+        self._next([answer])
+        self.answers.append(answer)
+        return answer
+
+    def step(self) -> None:
+        assert self in self.reader.open
+        self._next([answer for answer in self.answers if not (answer.done or answer.closed)])
+
+    def _next(self, answers: Sequence[FakeAnswer]) -> None:
+        model = self.reader.model
+        model.answering.go_through()
+        if model.answer_error is not None:
+            raise model.answer_error
+        model.work.append(("answer", len(answers)))
+        for answer in answers:
+            model.pieces.append(answer.grow())
+
+    def close(self) -> None:
+        assert all(answer.closed for answer in self.answers), "an answer is still being given"
+        self.reader.open.remove(self)
+
+
+class FakeAnswer:
+    """Tells the number of steps, then each CSM slot's colour as it is when its turn comes; or what it is made to."""
+
+    def __init__(self, snapshot: MemorySnapshot, max_new_tokens: int, said: str | None) -> None:
+        self.snapshot = snapshot
+        self.said = said
+        self.text = ""
+        self.tokens = 0
+        self.most = 1 if said is not None else min(max_new_tokens, 1 + snapshot.csm.shape[0])
+        self.closed = False
+
+    @property
+    def done(self) -> bool:
+        return self.tokens == self.most
+
+    def grow(self) -> str:
+        snapshot, token = self.snapshot, self.tokens
+        piece = f"{snapshot.steps} steps:" if token == 0 else f" {snapshot.csm[token - 1].mean():g}"
+        piece = piece if self.said is None else self.said
+        self.tokens += 1
+        self.text += piece
+        return piece
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def frame(second: float, value: int | None = None, size: tuple[int, int] = (8, 8), **fields: object) -> Frame:

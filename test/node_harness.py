@@ -270,10 +270,14 @@ def image(second: float, value: int = 100, size: int = 32, **fields: Any) -> Ima
 
 @contextmanager
 def running_node(folder: Path, *arguments: str, client: dict[str, str] | None = None, **parameters: object) -> Any:
-    """The node on a talkative checkpoint, and a client in its domain."""
+    """The node on a talkative checkpoint, and a client in its domain.
+
+    Unless told to, it reads no memory ahead, so that every answer is from the newest.
+    """
     write_talkative_checkpoint(folder)
+    parameters = {"fps": 0.0, "refresh_share": 0.0} | parameters
     with ros_domain() as domain:
-        process = StreamProcess(domain, *arguments, model=folder, fps=0.0, **parameters)
+        process = StreamProcess(domain, *arguments, model=folder, **parameters)
         ros_client = Client(domain, **(client or {}))
         try:
             yield process, ros_client

@@ -4,13 +4,20 @@ import pytest
 import torch
 
 from fvs_ros import cli
-from fvs_ros.bench import memory, shapes
+from fvs_ros.bench import answer, ingest, memory, shapes
+from fvs_ros.bench.answer import bench_answer
+from fvs_ros.bench.costs import Cost, ModelCosts
+from fvs_ros.bench.ingest import bench_ingest
 from fvs_ros.bench.measure import Measure, Stopwatch, describe_machine, summarise
 from fvs_ros.bench.memory import MixedScenes, bench_memory
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
-from fvs_ros.bench.shapes import MemoryShape
+from fvs_ros.bench.shapes import MEMORY_SHAPES, MODEL_SHAPES, MemoryShape, ModelShape, random_checkpoint, random_model
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.tiny import tiny_network_config
+from fvs_ros.training.config import ScratchConfig
+from fvs_ros.training.scratch import new_checkpoint
 
 CPU = torch.device("cpu")
 SMALL = MemoryShape(PatchGrid(4, 4), 4, FlashMemoryConfig(csm_slots=3, dam_slots=2))
@@ -25,6 +32,13 @@ def test_a_summary_orders_its_samples():
     measure = summarise("x", "ms", [5.0, 1.0, 3.0, 2.0, 100.0], floor=1.5)
     assert (measure.samples, measure.median, measure.p95, measure.maximum) == (5, 3.0, 100.0, 100.0)
     assert measure.ratio == 2.0
+
+
+def test_a_target_can_be_asked_of_the_tail():
+    samples = [1.0] * 9 + [9.0]
+    assert summarise("x", "ms", samples, target=2.0).met
+    assert summarise("x", "ms", samples, target=2.0, of="p95").met is False
+    assert summarise("x", "ms", samples, target=9.0, of="maximum").met
 
 
 @pytest.mark.parametrize(("least", "met"), [(False, True), (True, False)])
@@ -98,3 +112,103 @@ def test_the_command_prints_writes_and_fails_where_a_target_is_missed(tmp_path, 
     assert by_name["update / floor"]["met"] is False
     fields = {key: value for key, value in by_name["snapshot"].items() if key not in ("ratio", "met")}
     assert Measure(**fields).samples == 7
+
+
+@pytest.fixture
+def small_model(monkeypatch):
+    """The name `tiny` for a model that is smaller still."""
+    config = tiny_network_config()
+    text = {**config.text_config.to_dict(), "vocab_size": 300}
+    shape = ModelShape(text=text, vision=config.vision_config.to_dict(), frame=56)
+    monkeypatch.setitem(shapes.MODEL_SHAPES, "tiny", shape)
+    monkeypatch.setitem(shapes.MEMORY_SHAPES, "tiny", MemoryShape(PatchGrid(4, 4), 64, SMALL.config))
+
+
+def test_the_tiny_shape_is_that_of_the_embedded_model():
+    embedded = new_checkpoint(ScratchConfig(), seed=0).config
+    ours = MODEL_SHAPES["tiny"].network_config()
+    for part in ("text_config", "vision_config"):
+        expected = getattr(embedded.network, part).to_dict()
+        found = getattr(ours, part).to_dict()
+        for key in ("bos_token_id", "eos_token_id", "dtype", "pad_token_id", "vocab_size"):
+            expected.pop(key, None)
+            found.pop(key, None)
+        assert found == expected
+    assert ours.tie_word_embeddings == embedded.network.tie_word_embeddings
+    assert MEMORY_SHAPES["tiny"].config == embedded.memory
+    assert MEMORY_SHAPES["tiny"].feature_dim == ScratchConfig().vision_width
+    assert MEMORY_SHAPES["tiny"].grid.height * 14 == MODEL_SHAPES["tiny"].frame
+    assert MODEL_SHAPES["tiny"].frame ** 2 == ScratchConfig().frame_pixels
+
+
+@pytest.mark.parametrize(("name", "billions"), [("qwen2-vl-2b", 2.21), ("qwen2-vl-7b", 8.29)])
+def test_the_published_shapes_have_their_parameters(name, billions):
+    """Without the storage of any of them."""
+    network = random_checkpoint(name, torch.device("meta"), torch.bfloat16, seed=0).network
+    assert sum(parameter.numel() for parameter in network.parameters()) / 1e9 == pytest.approx(billions, rel=0.01)
+
+
+def test_random_models_are_the_same_for_a_seed_and_answer_in_letters(small_model):
+    models = [random_model("tiny", CPU, torch.float32, seed) for seed in (1, 1, 2)]
+    scenes = MixedScenes(shapes.MEMORY_SHAPES["tiny"], CPU, torch.float32, seed=0)
+    memory = models[0].new_memory(PatchGrid(4, 4))
+    memory.append(*scenes.step(), 0, 1)
+    answers = [model.answer(memory.snapshot(), "What?", max_new_tokens=20) for model in models]
+    assert answers[0] == answers[1] != answers[2]
+    assert len(answers[0]) == 20
+    assert answers[0].isalpha()
+
+
+def test_a_floor_is_the_longer_of_arithmetic_and_memory(machine):
+    assert Cost(machine.flops_per_s, 0).floor_ms(machine) == pytest.approx(1e3)
+    assert Cost(1, 2 * machine.read_bytes_per_s).floor_ms(machine) == pytest.approx(2e3)
+    assert Cost(1, 2) + Cost(3, 4) == Cost(4, 6)
+
+
+def test_costs_of_the_7b_model_are_those_of_its_sizes():
+    network = random_checkpoint("qwen2-vl-7b", torch.device("meta"), torch.bfloat16, seed=0).network
+    costs = ModelCosts(network)
+    # A grid step of 448 x 448: 1280 patches through 0.65 G parameters; the attention adds a tenth.
+    assert costs.encode(PatchGrid(32, 32)).flop / 1e12 == pytest.approx(1.8, abs=0.1)
+    # 6.5 G parameters in bfloat16, and half a gigabyte of logits' weights.
+    token = costs.extend(10_000, 1)
+    assert token.bytes / 1e9 == pytest.approx(14.7, abs=0.5)
+    assert token.flop / 1e9 == pytest.approx(18, abs=2)
+    assert costs.extend(10_000, 1, 4).bytes == token.bytes, "four answers read the weights and the prefix once"
+
+
+def test_answers_are_measured_young_and_old_and_under_load(machine, small_model, monkeypatch):
+    for name, value in (("YOUNG", 5), ("REPEATS", 4), ("TOKENS", 6), ("WARM_QUESTIONS", 6), ("FRESH_QUESTIONS", 3)):
+        monkeypatch.setattr(answer, name, value)
+    monkeypatch.setattr(answer, "MOST_GAP_S", 0.12)
+    shape = shapes.MEMORY_SHAPES["tiny"]
+    measures = {m.name: m for m in bench_answer("tiny", shape, machine, CPU, torch.float32, steps=20, seed=0)}
+    assert {"read, step 5", "read, step 20", "first token then", "first token, plain", "a token"} <= measures.keys()
+    warm = measures["first token, 4 fps in"]
+    assert (warm.samples, warm.of, warm.target) == (6, "p95", 100.0)
+    assert 0 < warm.median < measures["fresh, 4 fps in"].maximum
+    assert measures["frames not read yet"].samples == 6
+    assert measures["read, step 20"].floor > 0
+    assert len(PromptBuilder(random_model("tiny", CPU, torch.float32, 0).tokenizer).build(answer.QUESTION).tail) > 5
+    with pytest.raises(ValueError, match="asked for 4 steps"):
+        bench_answer("tiny", shape, machine, CPU, torch.float32, steps=4, seed=0)
+
+
+def test_ingest_is_measured_from_message_to_memory(machine, small_model, monkeypatch):
+    monkeypatch.setattr(ingest, "REPEATS", 3)
+    measures = {m.name: m for m in bench_ingest("tiny", machine, CPU, torch.float32, steps=200, seed=0)}
+    assert measures["decode 1080p, JPEG"].median > measures["resize it"].median > 0
+    assert measures["a step to memory"].median > measures["encode a step (ViT)"].median > 0
+    assert measures["growth since step 100"].median < 0.05
+    with pytest.raises(ValueError, match="at least 200"):
+        bench_ingest("tiny", machine, CPU, torch.float32, steps=199, seed=0)
+
+
+@pytest.mark.parametrize(("what", "steps"), [("ingest", 10), ("answer", 10), ("node", 1)])
+def test_every_benchmark_is_reached_and_has_its_own_defaults(what, steps, small_model):
+    match = f"asked for {steps} s"
+    if what == "node":
+        pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
+        pytest.importorskip("fvs_ros.srv", reason="needs the built interfaces: make setup")
+    with pytest.raises(ValueError, match=match):
+        cli.main(["bench", what, "--device", "cpu", "--steps", str(steps)])

@@ -12,18 +12,16 @@ from fvs_ros.evaluation.windows import context_of, windows
 
 
 class Told(FakeModel):
-    """Answers by rule, and notes for each question the grid steps in memory and the prefix."""
+    """Answers by rule."""
 
     def __init__(self, say=lambda question, steps: "A"):
         super().__init__()
-        self.asked = []
-        self._say = say
+        self.say = say
 
-    def answer(self, snapshot, question, *, max_new_tokens, on_token, should_stop, answer_prefix=""):
-        self.asked.append((question, snapshot.steps, int(snapshot.csm_end_ns.max()) / 1e9))
-        text = self._say(question, snapshot.steps)
-        on_token(text)
-        return text
+    @property
+    def told(self):
+        """Each question with the grid steps in memory and the second of the newest frame."""
+        return [(text, memory.steps, int(memory.csm_end_ns.max()) / 1e9) for memory, text, _ in self.asked]
 
 
 def choice(identity, ask_time_s, **fields):
@@ -57,15 +55,15 @@ def test_nothing_later_than_a_question_is_in_its_memory(video):
     rows = ask(model, video, [choice("b", 7.0), choice("a", 2.45), choice("c", 99.0)])
     assert [row.id for row in rows] == ["a", "b", "c"]
     # One frame a second of four: the newest at 2 s, at 7 s, and at 9 s, where the video ends.
-    assert [newest for _, _, newest in model.asked] == [2.0, 7.0, 9.0]
-    assert [steps for _, steps, _ in model.asked] == [2, 4, 5]
+    assert [newest for _, _, newest in model.told] == [2.0, 7.0, 9.0]
+    assert [steps for _, steps, _ in model.told] == [2, 4, 5]
     assert all(row.response == "A" and row.total_s >= row.first_token_s > 0 for row in rows)
 
 
 def test_the_main_setting_of_streaming_bench_sees_its_context_alone(video):
     model = Told()
     ask(model, video, [choice("a", 2.0), choice("b", 8.0)], context_s=3.0)
-    assert [(steps, newest) for _, steps, newest in model.asked] == [(2, 2.0), (2, 8.0)], "0 to 2 s, and 5 to 8 s"
+    assert [(steps, newest) for _, steps, newest in model.told] == [(2, 2.0), (2, 8.0)], "0 to 2 s, and 5 to 8 s"
 
 
 def test_the_published_context_and_others():
@@ -82,16 +80,16 @@ def test_a_proactive_question_is_put_every_second_until_its_time(video):
     (row,) = ask(model, video, [proactive(2.0, 5.0)])
     assert (row.response, row.answered_s) == ("three!", 4.0)
     # From the second after it was asked, of frames from then on.
-    assert [newest for _, _, newest in model.asked] == [3.0, 4.0, 4.0]
-    assert 'Is it the right time to output "three"?' in model.asked[0][0]
-    assert model.asked[-1][0] == "The prompt."
+    assert [newest for _, _, newest in model.told] == [3.0, 4.0, 4.0]
+    assert 'Is it the right time to output "three"?' in model.told[0][0]
+    assert model.told[-1][0] == "The prompt."
 
 
 def test_a_model_that_never_says_yes_stays_without_a_moment(video):
     model = Told(lambda question, steps: "no")
     (row,) = ask(model, video, [proactive(2.0, 4.0)])
     assert (row.response, row.answered_s) == ("no", None)
-    assert [newest for _, _, newest in model.asked][-1] == 8.0, "asked until 4 s after the right moment"
+    assert [newest for _, _, newest in model.told][-1] == 8.0, "asked until 4 s after the right moment"
 
 
 def test_single_images_go_by_their_times(tmp_path):

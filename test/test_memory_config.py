@@ -1,6 +1,7 @@
 import pytest
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import PatchGrid
 
 
 def test_published_lengths_are_frames_and_halve_to_grid_steps():
@@ -57,3 +58,8 @@ def test_sizes_below_the_least_are_refused(values):
 def test_a_window_of_fewer_than_no_steps_is_refused():
     with pytest.raises(ValueError, match="window_slots is -1; it must be 0 or above"):
         FlashMemoryConfig(window_slots=-1)
+
+
+def test_a_full_memory_has_the_tokens_of_all_its_slots():
+    config = FlashMemoryConfig(csm_slots=5, dam_slots=3, window_slots=2)
+    assert config.tokens(PatchGrid(8, 4)) == (3 + 2) * 8 + 5 * 2

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fvs_ros.memory.reduction import agglomerate, divide, reduce_clusters, refine, sum_of_squares
+from fvs_ros.memory.ward import cheapest_pair, join_distances
 
 
 def micro_clusters(count, seed, features=3):
@@ -69,6 +70,32 @@ def test_every_slot_gets_a_micro_cluster(slots):
     distances, weights, times, _ = micro_clusters(7, seed=5)
     labels = reduce_clusters(distances, weights, times, slots)
     assert sorted(labels.unique().tolist()) == list(range(slots))
+
+
+def plain_agglomerate(distances, weights, times, slots):
+    """`agglomerate` with the costs of all pairs computed anew for each join."""
+    distances, weights, times = distances.clone(), weights.clone(), times.clone()
+    heads = torch.arange(len(weights))
+    for _ in range(len(weights) - slots):
+        first, second = cheapest_pair(distances, weights, times)
+        total = weights[first] + weights[second]
+        join_distances(distances, weights, first, second)
+        times[first] = torch.lerp(times[first], times[second], weights[second] / total)
+        weights[first], weights[second] = total, 0
+        heads[heads == second] = first
+    return ((weights > 0).cumsum(0) - 1)[heads]
+
+
+@pytest.mark.parametrize("repeated", [1, 3, 20])
+@pytest.mark.parametrize("seed", range(4))
+def test_costs_that_are_kept_agree_with_those_computed_anew(seed, repeated):
+    """Also where many micro-clusters are identical, so that joins tie."""
+    distances, weights, times, _ = micro_clusters(20, seed)
+    copies = torch.arange(20) // repeated
+    distances = distances[copies][:, copies]
+    for slots in (1, 7, 19):
+        labels = agglomerate(distances, weights, times, slots)
+        assert torch.equal(labels, plain_agglomerate(distances, weights, times, slots))
 
 
 def test_identical_micro_clusters_become_stretches_of_equal_length():

@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.preprocess import (
     PixelConfig,
     frame_grid,
     normalise,
     patchify,
     resize_frames,
+    resize_in_floats,
     resized_size,
     sampled_indices,
 )
@@ -56,6 +59,21 @@ def test_resizing_keeps_the_range_and_takes_mixed_sizes():
     assert resized.min() >= 0
     assert resized.max() <= 255
     assert torch.equal(resized, resized.round())
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 30), (2, 3), (5, 40)])
+def test_resizing_is_that_of_pillow_on_every_device(rows, columns):
+    """Sharp edges, at which bicubic overshoots, show whether it is clipped where Pillow clips."""
+    generator = np.random.default_rng(2)
+    frame = np.kron(generator.integers(0, 2, (9, 12, 3), dtype=np.uint8) * 255, np.ones((rows, columns, 1), np.uint8))
+    grid = PatchGrid(8, 16)
+    pillow = Image.fromarray(frame).resize((16 * 14, 8 * 14), Image.Resampling.BICUBIC)
+    expected = torch.from_numpy(np.array(pillow)).permute(2, 0, 1)[None].float()
+    resized = resize_frames([frame], grid, torch.device("cpu"))
+    floats = resize_in_floats(torch.from_numpy(frame).permute(2, 0, 1)[None], (8 * 14, 16 * 14))
+    for found in (resized, floats):
+        assert (found - expected).abs().max() <= 1
+        assert (found != expected).float().mean() < 0.05
 
 
 def test_the_two_frames_of_a_step_keep_their_order_within_a_patch():

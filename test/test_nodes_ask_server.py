@@ -10,6 +10,7 @@ import pytest
 from node_harness import SLOTS, Client, StreamProcess, running_node
 
 from action_msgs.msg import GoalStatus  # isort: skip
+from rclpy.action.client import ClientGoalHandle  # isort: skip
 from fvs_ros.nodes.messages import time_message  # isort: skip
 from fvs_ros.srv import Ask  # isort: skip
 from std_srvs.srv import Trigger  # isort: skip
@@ -22,10 +23,8 @@ Response = Ask.Response
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StreamProcess, Client]]:
     folder = tmp_path_factory.mktemp("model")
-    with running_node(folder, question_characters=100, question_queue=2, max_new_tokens_limit=LONG) as (
-        process,
-        client,
-    ):
+    limits = {"question_characters": 100, "max_new_tokens_limit": LONG, "parallel_questions": 2, "question_queue": 2}
+    with running_node(folder, **limits) as (process, client):
         client.wait_active()
         yield process, client
 
@@ -129,6 +128,16 @@ def test_the_action_streams_the_answer_piece_by_piece(client: Client) -> None:
     assert client.ask("What happened?", max_new_tokens=40).answer == result.result.answer
 
 
+def test_two_answers_are_given_at_the_same_time(client: Client) -> None:
+    (first, tokens), (second, others) = (client.send_goal(max_new_tokens=LONG) for _ in range(2))
+    client.wait_for(lambda: len(tokens) > 2 and len(others) > 2, "both to begin")
+    for goal, given in ((first, tokens), (second, others)):
+        before = len(given)
+        client.wait_for(lambda given=given, before=before: len(given) > before, "both to go on")
+        goal.cancel_goal_async()
+        assert client.result(goal).status == GoalStatus.STATUS_CANCELED
+
+
 def test_several_goals_at_once_each_get_their_own_tokens(client: Client) -> None:
     goals = [client.send_goal(f"Question {index}?", max_new_tokens=30) for index in range(3)]
     for goal, tokens in goals:
@@ -157,15 +166,25 @@ def test_a_cancel_is_honoured_within_a_fifth_of_a_second(client: Client) -> None
     assert min(took) < 0.2, took
 
 
+def occupy(client: Client) -> list[ClientGoalHandle]:
+    """Goals that keep all places for answers busy until they are cancelled."""
+    goals = []
+    for _ in range(2):
+        goal, tokens = client.send_goal(max_new_tokens=LONG)
+        client.wait_for(lambda tokens=tokens: tokens, "the answer to begin")
+        goals.append(goal)
+    return goals
+
+
 def test_a_goal_that_waits_its_turn_can_be_cancelled_too(client: Client) -> None:
-    running, tokens = client.send_goal(max_new_tokens=LONG)
-    client.wait_for(lambda: tokens, "the first answer to begin")
+    running = occupy(client)
     waiting, silent = client.send_goal(max_new_tokens=LONG)
     waiting.cancel_goal_async()
     assert client.result(waiting).status == GoalStatus.STATUS_CANCELED
     assert silent == []
-    running.cancel_goal_async()
-    assert client.result(running).status == GoalStatus.STATUS_CANCELED
+    for goal in running:
+        goal.cancel_goal_async()
+        assert client.result(goal).status == GoalStatus.STATUS_CANCELED
 
 
 def test_a_goal_that_fails_is_aborted_with_its_reason(client: Client) -> None:
@@ -177,12 +196,11 @@ def test_a_goal_that_fails_is_aborted_with_its_reason(client: Client) -> None:
 
 
 def test_when_the_queue_is_full_the_next_question_is_refused_as_busy(client: Client) -> None:
-    first, tokens = client.send_goal(max_new_tokens=LONG)
-    client.wait_for(lambda: tokens, "the first answer to begin")
+    running = occupy(client)
     waiting = [client.send_goal(max_new_tokens=LONG)[0] for _ in range(2)]
     response = client.ask()
     assert (response.success, response.error_code) == (False, Response.BUSY)
-    for goal in (first, *waiting):
+    for goal in (*running, *waiting):
         goal.cancel_goal_async()
         assert client.result(goal).status == GoalStatus.STATUS_CANCELED
     assert client.ask().success

@@ -82,7 +82,7 @@ def test_a_life_from_unconfigured_to_active_and_back(client: Client) -> None:
     assert client.change_state("activate")
     assert client.ask().error_code == Response.NO_FRAMES
     client.feed(100, 101, 102, 103)
-    assert client.ask().steps == 2
+    assert client.ask(fresh=True).steps == 2
 
     assert client.change_state("deactivate")
     assert client.state == "inactive"
@@ -140,7 +140,7 @@ def test_while_paused_images_are_skipped_and_questions_answered(active: Client) 
     count = int(active.diagnostic("stream")[skipped])
     active.publish(502)
     active.wait_diagnostic("stream", skipped, str(count + 1))
-    assert active.ask().memory_version == before.version
+    assert active.ask(fresh=True).memory_version == before.version
     assert active.call(SetBool, "/stream_node/pause", SetBool.Request(data=False)).success
     assert active.feed(503).version > before.version
 

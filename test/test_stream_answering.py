@@ -151,7 +151,7 @@ def test_without_frames_there_is_no_answer(engine: StreamEngine) -> None:
 
 
 def test_questions_beyond_the_queue_are_refused_as_busy(make_engine: MakeEngine, model: FakeModel) -> None:
-    engine = make_engine(question_queue=2)
+    engine = make_engine(question_queue=2, parallel_questions=1)
     feed(engine, frame(1))
     model.answering.shut()
     running = engine.ask("What?")
@@ -207,8 +207,6 @@ def test_a_cancelled_answer_stops_at_the_next_token(engine: StreamEngine, model:
 
 
 def test_tokens_that_come_after_a_cancel_are_not_passed_on(engine: StreamEngine, model: FakeModel) -> None:
-    answer = model.answer
-    model.answer = lambda *arguments, **named: answer(*arguments, **named | {"should_stop": lambda: False})
     feed(engine, frame(1))
     model.answering.shut()
     pieces: list[str] = []

@@ -4,49 +4,111 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # At run time only where something is measured, so that `fvs --help` loads neither torch nor rich.
+    import torch
+
     from fvs_ros.bench.measure import Machine, Measure
+
+
+# Of a model's name, device and dtype, seconds and seed.
+MeasureNode = Callable[[str, "torch.device", str, int, int], "list[Measure]"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Of the arguments that differ from benchmark to benchmark."""
+
+    model: str
+    dtype: str
+    steps: int
+
+
+DEFAULTS = {
+    "memory": Defaults("qwen2-vl-7b", "float32", 20_000),
+    "ingest": Defaults("tiny", "auto", 1_000),
+    "answer": Defaults("tiny", "auto", 43_200),
+    "node": Defaults("tiny", "auto", 60),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what to measure, on what, and where to write it."""
-    parser.add_argument("what", choices=["memory"], help="what to measure")
+
+    def by_benchmark(name: str) -> str:
+        return ", ".join(f"{getattr(defaults, name)} for {what}" for what, defaults in DEFAULTS.items())
+
+    parser.add_argument("what", choices=list(DEFAULTS), help="what to measure")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
         "--model",
-        default="qwen2-vl-7b",
         choices=["tiny", "qwen2-vl-2b", "qwen2-vl-7b"],
-        help="shape of the model (default: qwen2-vl-7b)",
+        help=f"shape of the model, with random weights (default: {by_benchmark('model')})",
     )
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
-    parser.add_argument("--steps", type=int, default=20_000, help="grid steps (default: 20000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the features (default: 0)")
+    parser.add_argument("--dtype", help=f"auto, float32, bfloat16 or float16 (default: {by_benchmark('dtype')})")
+    parser.add_argument(
+        "--steps", type=int, help=f"grid steps; of node, seconds in each phase (default: {by_benchmark('steps')})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights, features and frames (default: 0)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write machine, settings and figures to this file")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measures, prints and writes; returns 0, or 1 if a target is missed."""
+def run(arguments: argparse.Namespace, measure_node: MeasureNode) -> int:
+    """Measures, prints and writes; returns 0, or 1 if a target is missed.
+
+    Args:
+        arguments: as declared.
+        measure_node: of the node's room, which alone knows ROS.
+    """
     from fvs_ros.bench.measure import describe_machine
-    from fvs_ros.bench.memory import bench_memory
-    from fvs_ros.bench.shapes import MEMORY_SHAPES
+    from fvs_ros.model.cpu_threads import share_cores
     from fvs_ros.model.flash_vstream import pick_device, pick_dtype
 
+    for name, default in asdict(DEFAULTS[arguments.what]).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
     device = pick_device(arguments.device)
     dtype = pick_dtype(arguments.dtype, device)
+    if arguments.what != "memory" and device.type == "cpu":
+        # As the node does. The memory's update is measured with all cores, like its floor.
+        share_cores()
     machine = describe_machine(device, dtype)
-    shape = MEMORY_SHAPES[arguments.model]
-    measures = bench_memory(shape, machine, device, dtype, arguments.steps, arguments.seed)
-    _print(machine, measures, f"fvs bench memory --model {arguments.model} --dtype {arguments.dtype}")
+    measures = _measure(arguments, machine, device, dtype, measure_node)
+    _print(machine, measures, f"fvs bench {arguments.what} --model {arguments.model} --dtype {arguments.dtype}")
     if arguments.json is not None:
         settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "run")}
         _write(arguments.json, machine, settings, measures)
     return int(any(measure.met is False for measure in measures))
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    machine: Machine,
+    device: torch.device,
+    dtype: torch.dtype,
+    measure_node: MeasureNode,
+) -> list[Measure]:
+    from fvs_ros.bench.shapes import MEMORY_SHAPES
+
+    name, steps, seed = arguments.model, arguments.steps, arguments.seed
+    if arguments.what == "memory":
+        from fvs_ros.bench.memory import bench_memory
+
+        return bench_memory(MEMORY_SHAPES[name], machine, device, dtype, steps, seed)
+    if arguments.what == "ingest":
+        from fvs_ros.bench.ingest import bench_ingest
+
+        return bench_ingest(name, machine, device, dtype, steps, seed)
+    if arguments.what == "answer":
+        from fvs_ros.bench.answer import bench_answer
+
+        return bench_answer(name, MEMORY_SHAPES[name], machine, device, dtype, steps, seed)
+    return measure_node(name, device, arguments.dtype, steps, seed)
 
 
 def _print(machine: Machine, measures: Sequence[Measure], title: str) -> None:
@@ -66,11 +128,13 @@ def _print(machine: Machine, measures: Sequence[Measure], title: str) -> None:
     for column in ("median", "p95", "max", "floor", "ratio", "target"):
         table.add_column(column, justify="right", no_wrap=True)
     for measure in measures:
-        bound = "" if measure.target is None else f"{'>=' if measure.least else '<='}{measure.target:g}"
+        spread = (measure.p95, measure.maximum) if measure.samples > 1 else (None, None)
+        of = "" if measure.of == "median" else measure.of
+        bound = "" if measure.target is None else f"{of}{'>=' if measure.least else '<='}{measure.target:g}"
         verdict = {None: "", True: " [green]met[/]", False: " [red]MISSED[/]"}[measure.met]
         table.add_row(
-            measure.name if measure.unit == "x" else f"{measure.name} ({measure.unit})",
-            *map(_short, (measure.median, measure.p95, measure.maximum, measure.floor, measure.ratio)),
+            measure.name if measure.unit in ("x", "") else f"{measure.name} ({measure.unit})",
+            *map(_short, (measure.median, *spread, measure.floor, measure.ratio)),
             bound + verdict,
         )
     console.print(table)
@@ -80,6 +144,8 @@ def _short(value: float | None) -> str:
     """Three digits, without exponents as long as that stays narrow."""
     if value is None:
         return ""
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.0e}"
     return f"{value:.3g}" if abs(value) < 1_000 else f"{value:.0f}"
 
 

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from torch import Tensor
 BANDWIDTH_BYTES = 400_000_000
 MATRIX_ROWS = {"cpu": 1_024, "cuda": 8_192}
 REPEATS = 5
+
+Statistic = Literal["median", "p95", "maximum"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Measure:
         floor: the least that this machine could do it in, None where none is known.
         target: what is asked for, None where nothing is.
         least: the target is a least value, not a most one.
+        of: which of the three the target is asked of.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Measure:
     floor: float | None = None
     target: float | None = None
     least: bool = False
+    of: Statistic = "median"
 
     @property
     def ratio(self) -> float | None:
@@ -70,10 +75,11 @@ class Measure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median meets the target, None without one."""
+        """Whether the target is met, None without one."""
         if self.target is None:
             return None
-        return self.median >= self.target if self.least else self.median <= self.target
+        value: float = getattr(self, self.of)
+        return value >= self.target if self.least else value <= self.target
 
 
 def summarise(
@@ -84,11 +90,17 @@ def summarise(
     floor: float | None = None,
     target: float | None = None,
     least: bool = False,
+    of: Statistic = "median",
 ) -> Measure:
     """The measure of at least one sample."""
     ordered = sorted(samples)
     p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
-    return Measure(name, unit, len(ordered), statistics.median(ordered), p95, ordered[-1], floor, target, least)
+    return Measure(name, unit, len(ordered), statistics.median(ordered), p95, ordered[-1], floor, target, least, of)
+
+
+def single(name: str, unit: str, value: float, target: float | None = None, *, least: bool = False) -> Measure:
+    """The measure of a quantity that a run has only one value of."""
+    return summarise(name, unit, [value], target=target, least=least)
 
 
 class Stopwatch:
@@ -110,6 +122,11 @@ class Stopwatch:
         end_event.record()
         end_event.synchronize()
         return begin_event.elapsed_time(end_event)
+
+
+def held_bytes(device: torch.device) -> int:
+    """Memory that the process holds on the host and, on CUDA, on the device."""
+    return resident_bytes() + (torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
 
 
 def resident_bytes() -> int:

@@ -9,7 +9,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from fvs_ros.bench.measure import Machine, Measure, Stopwatch, resident_bytes, summarise
+from fvs_ros.bench.measure import Machine, Measure, Stopwatch, held_bytes, single, summarise
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
 from fvs_ros.bench.shapes import MemoryShape
 from fvs_ros.memory.streaming import CANDIDATES, MICRO_EXTRA, MICRO_PER_SLOT, StreamingFlashMemory
@@ -91,18 +91,14 @@ def bench_memory(
     speedup = baseline.median / early.median
     return [
         update,
-        _single("update / floor", "x", update.median / floor_ms, targets.floor_ratio),
+        single("update / floor", "x", update.median / floor_ms, targets.floor_ratio),
         early,
-        _single(f"step {steps} / step {EARLY}", "x", ratio, targets.late_ratio),
+        single(f"step {steps} / step {EARLY}", "x", ratio, targets.late_ratio),
         summarise("snapshot", "ms", snapshots),
-        _single(f"growth since step {SETTLED}", "x", growth, targets.growth),
+        single(f"growth since step {SETTLED}", "x", growth, targets.growth),
         baseline,
         summarise("published / ours", "x", [speedup], target=targets.baseline_ratio, least=True),
     ]
-
-
-def _single(name: str, unit: str, value: float, target: float) -> Measure:
-    return summarise(name, unit, [value], target=target)
 
 
 def _update_bytes(shape: MemoryShape, dtype: torch.dtype) -> int:
@@ -132,9 +128,7 @@ def _run_streaming(
             if index % WINDOW == WINDOW - 1:
                 snapshots.append(watch.milliseconds(memory.snapshot))
                 if index + 1 >= SETTLED:
-                    memory_bytes.append(
-                        resident_bytes() + (torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
-                    )
+                    memory_bytes.append(held_bytes(device))
     return updates, snapshots, memory_bytes
 
 

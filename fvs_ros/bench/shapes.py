@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
+from fvs_ros.model.flash_vstream import FlashVStream, pick_attention
+from fvs_ros.model.preprocess import PixelConfig
+from fvs_ros.model.tiny import byte_tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,111 @@ class MemoryShape:
 
 # Qwen2-VL has the same vision tower at all sizes; 24 x 40 patches are a 16:9 camera in the published protocol.
 MEMORY_SHAPES = {
-    "tiny": MemoryShape(PatchGrid(8, 8), 64),
+    "tiny": MemoryShape(PatchGrid(8, 8), 192),
     "qwen2-vl-2b": MemoryShape(PatchGrid(24, 40), 1280),
     "qwen2-vl-7b": MemoryShape(PatchGrid(24, 40), 1280),
 }
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a whole model.
+
+    Attributes:
+        text, vision: what differs from Qwen2VLConfig's own defaults.
+        frame: height and width of a processed frame, in pixels.
+        tied: the language model's head is its embedding.
+    """
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    frame: int
+    tied: bool = False
+
+    def network_config(self) -> Qwen2VLConfig:
+        """As transformers takes it."""
+        text = {**self.text, "tie_word_embeddings": self.tied}
+        return Qwen2VLConfig(text_config=text, vision_config=self.vision, tie_word_embeddings=self.tied)
+
+
+def _rope(theta: float, section: tuple[int, int, int]) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": theta, "mrope_section": list(section)}
+
+
+_TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
+
+# `tiny` is the embedded model, `ScratchConfig` of training: 5.6 M parameters. The others are as published.
+MODEL_SHAPES = {
+    "tiny": ModelShape(
+        text={
+            "vocab_size": 1_024,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "hidden_size": 256,
+            "intermediate_size": 512,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "rope_parameters": _rope(10_000.0, (6, 5, 5)),
+        },
+        vision={"depth": 4, "embed_dim": 192, "hidden_size": 256, "num_heads": 6, "mlp_ratio": 2},
+        frame=112,
+        tied=True,
+    ),
+    "qwen2-vl-2b": ModelShape(
+        text={
+            "vocab_size": 151_936,
+            "hidden_size": 1_536,
+            "intermediate_size": 8_960,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+            "rope_parameters": _rope(1_000_000.0, (16, 24, 24)),
+        },
+        vision={**_TOWER, "hidden_size": 1_536},
+        frame=448,
+        tied=True,
+    ),
+    "qwen2-vl-7b": ModelShape(
+        text={
+            "vocab_size": 152_064,
+            "hidden_size": 3_584,
+            "intermediate_size": 18_944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "rope_parameters": _rope(1_000_000.0, (16, 24, 24)),
+        },
+        vision={**_TOWER, "hidden_size": 3_584},
+        frame=448,
+    ),
+}
+
+
+def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed: int) -> Checkpoint:
+    """A checkpoint of that shape with random weights, made on its device; answers end at their length limit only."""
+    shape = MODEL_SHAPES[name]
+    config = shape.network_config()
+    attention = pick_attention(device, dtype)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(seed)
+        network = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=attention)
+    tokenizer = byte_tokenizer()
+    with torch.no_grad():
+        # Answers of plain letters: of other tokens, the text comes later or never.
+        letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))
+        speaks = torch.zeros(network.lm_head.weight.shape[0], 1, device=device, dtype=dtype)
+        speaks[letters] = 1
+        network.lm_head.weight.mul_(speaks)
+    return Checkpoint(
+        config=ModelConfig(config, MEMORY_SHAPES[name].config),
+        network=network.to(device).eval(),
+        tokenizer=tokenizer,
+        pixels=PixelConfig(max_pixels=shape.frame**2),
+        end_tokens=(),
+    )
+
+
+def random_model(name: str, device: torch.device, dtype: torch.dtype, seed: int) -> FlashVStream:
+    """`random_checkpoint`, ready to encode and to answer."""
+    return FlashVStream(random_checkpoint(name, device, dtype, seed), name)

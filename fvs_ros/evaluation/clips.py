@@ -44,7 +44,7 @@ class ClipModel(Protocol):
         on_token: Callable[[str], None],
         answer_prefix: str,
     ) -> str:
-        """See `StreamModel.answer`."""
+        """See `FlashVStream.answer`."""
 
 
 @dataclass(frozen=True)

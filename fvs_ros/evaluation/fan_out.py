@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fvs_ros.evaluation.views import MEMORY, StepHistory, View, check_views, show
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
-from fvs_ros.stream.model_protocol import StepMemory, StreamModel
+from fvs_ros.stream.model_protocol import MemoryReader, MemoryReading, OpenAnswer, StepMemory, StreamModel
 
 
 class FanOutModel:
@@ -53,6 +54,11 @@ class FanOutModel:
         return self._model.memory_config
 
     @property
+    def device(self) -> torch.device:
+        """See `StreamModel.device`."""
+        return self._model.device
+
+    @property
     def shown(self) -> MemorySnapshot | None:
         """What the newest answer was given from; None before the first."""
         return self._shown.get(self.view)
@@ -74,17 +80,12 @@ class FanOutModel:
         """See `StreamModel.control_tokens_in`."""
         return self._model.control_tokens_in(text)
 
-    def answer(
-        self,
-        snapshot: MemorySnapshot,
-        question: str,
-        *,
-        max_new_tokens: int,
-        on_token: Callable[[str], None],
-        should_stop: Callable[[], bool],
-        answer_prefix: str = "",
-    ) -> str:
-        """See `StreamModel.answer`; `snapshot` is the Flash Memory, and `view` decides what is shown instead."""
+    def new_reader(self) -> MemoryReader:
+        """See `StreamModel.new_reader`."""
+        return _FanOutReader(self, self._model.new_reader())
+
+    def show(self, snapshot: MemorySnapshot) -> MemorySnapshot:
+        """What `view` shows in place of a Flash Memory."""
         if self._history is None:
             raise RuntimeError("asked before a memory was made")
         if self._memory is not snapshot:
@@ -92,14 +93,54 @@ class FanOutModel:
             self._shown = {}
         if self.view not in self._shown:
             self._shown[self.view] = show(self.view, snapshot, self._history)
-        return self._model.answer(
-            self._shown[self.view],
-            question,
-            max_new_tokens=max_new_tokens,
-            on_token=on_token,
-            should_stop=should_stop,
-            answer_prefix=answer_prefix or self.answer_prefix,
-        )
+        return self._shown[self.view]
+
+
+class _FanOutReader:
+    """Reads whichever view is asked for."""
+
+    def __init__(self, model: FanOutModel, reader: MemoryReader) -> None:
+        self._model = model
+        self._reader = reader
+
+    def read(self, snapshot: MemorySnapshot) -> MemoryReading:
+        return _FanOutReading(self._model, self._reader, snapshot)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _FanOutReading:
+    """One Flash Memory, of which one view at a time is read: the one that the newest question was about."""
+
+    def __init__(self, model: FanOutModel, reader: MemoryReader, snapshot: MemorySnapshot) -> None:
+        self._model = model
+        self._reader = reader
+        self._snapshot = snapshot
+        self._view: View | None = None
+        self._reading: MemoryReading | None = None
+
+    def advance(self) -> bool:
+        # Which view will be asked about is not known yet.
+        return True
+
+    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
+        shown = self._model.show(self._snapshot)
+        if self._reading is None or self._view != self._model.view:
+            self.close()
+            self._view, self._reading = self._model.view, self._reader.read(shown)
+            while not self._reading.advance():
+                pass
+        return self._reading.ask(question, max_new_tokens, answer_prefix or self._model.answer_prefix)
+
+    def step(self) -> None:
+        if self._reading is not None:
+            self._reading.step()
+
+    def close(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
 
 
 class _FanOutMemory:

@@ -122,7 +122,10 @@ class StreamRun:
         self._on_frame = on_frame
         self._on_memory = on_memory
         self._group = 2 * options.stream.batch_steps
-        self._config = replace(options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S)
+        # Nothing is read ahead: which view is asked about is known with the question.
+        self._config = replace(
+            options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S, refresh_share=0.0
+        )
 
     def replies(
         self,

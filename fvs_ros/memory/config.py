@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fvs_ros.memory.snapshot import PatchGrid
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,10 @@ class FlashMemoryConfig:
             raise ValueError(f"horizon is {self.horizon}; it must be at least 2 grid steps")
         if self.window_slots < 0:
             raise ValueError(f"window_slots is {self.window_slots}; it must be 0 or above")
+
+    def tokens(self, grid: PatchGrid) -> int:
+        """Language-model tokens of a memory whose slots are all filled."""
+        return (self.dam_slots + self.window_slots) * grid.dam_tokens + self.csm_slots * grid.csm_tokens
 
     @classmethod
     def from_published(cls, published: Mapping[str, object] | None) -> FlashMemoryConfig:

@@ -2,7 +2,7 @@
 
 A snapshot asks for K clusters of V micro-clusters. Two starts are refined, and the better one is taken: Ward's
 agglomeration, which finds scenes and their returns, and the best division of the stream into K stretches of time,
-which is what a slow drift asks for. Nothing waits for the device or branches on values.
+which is what a slow drift asks for. On a GPU nothing waits for the device or branches on values.
 
 Shapes: V micro-clusters in order of time, K slots.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.ward import INFINITY, cheapest_pair, join_distances, join_factors
+from fvs_ros.memory.ward import INFINITY, cheapest_of, join_costs, join_distances, join_factors, set_row
 
 # A move must gain more than rounding could.
 LEAST_GAIN = 1e-9
@@ -50,14 +50,19 @@ def agglomerate(distances: Tensor, weights: Tensor, times: Tensor, slots: int) -
     """Labels [V] by Ward's method: V - K times, the cheapest pair is joined."""
     count = weights.shape[0]
     distances, weights, times = distances.clone(), weights.clone(), times.clone()
+    costs = join_costs(distances, weights)
     heads = torch.arange(count, device=weights.device)
     for _ in range(count - slots):
-        first, second = cheapest_pair(distances, weights, times)
+        first, second = cheapest_of(costs, weights, times)
         total = weights[first] + weights[second]
         join_distances(distances, weights, first, second)
         times.index_copy_(0, first, torch.lerp(times[first], times[second], weights[second] / total))
         weights.index_copy_(0, first, total)
         weights.index_fill_(0, second, 0)
+        # Of the costs, only those of the two change.
+        row = torch.where(weights > 0, join_factors(total, weights) * distances[first], INFINITY).view(-1)
+        set_row(costs, first, row.index_fill(0, first, INFINITY))
+        set_row(costs, second, torch.full_like(row, INFINITY))
         heads = torch.where(heads == second, first, heads)
     return ((weights > 0).cumsum(0) - 1)[heads]
 
@@ -72,12 +77,15 @@ def divide(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
     corners = sums.diagonal()
     blocks = corners[None] - sums - sums.T + corners[:, None]
     index = torch.arange(count + 1, device=weights.device)
-    # costs[a, b]: of one slot of the micro-clusters a to b - 1.
-    costs = torch.where(index[:, None] < index[None], blocks / (totals[None] - totals[:, None]) / 2, INFINITY)
-    best = costs[0]
+    # costs[b, a]: of one slot of the micro-clusters a to b - 1.
+    spans = totals[:, None] - totals[None]
+    costs = torch.where(index[:, None] > index[None], blocks.T / spans / 2, INFINITY).contiguous()
+    best = costs[:, 0]
     previous = []
+    # Written over and over: so large a tensor would be mapped and unmapped each time, which costs more than the sum.
+    sums = torch.empty_like(costs)
     for _ in range(slots - 1):
-        best, start = (best[:, None] + costs).min(0)
+        best, start = torch.add(best, costs, out=sums).min(1)
         previous.append(start)
     start = index[-1:]
     starts = []
@@ -90,29 +98,38 @@ def divide(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
 def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Tensor:
     """Labels [V] after up to K moves of one micro-cluster to another slot, each the best one (Hartigan 1975).
 
-    A move counts the shift of both means, so that it finds improvements where Lloyd's iterations stand still.
+    A move counts the shift of both means, so that it finds improvements where Lloyd's iterations stand still. It
+    changes two slots, and of all pairs of a slot and a micro-cluster only theirs are computed anew.
     """
+    labels = labels.clone()
     members = membership(labels, slots)
     totals = members @ weights
     # spreads[k, i]: sum over the members j of slot k of w_j d_ij; inner[k]: half the sum of w_i w_j d_ij within it.
     spreads = (members * weights) @ distances
     inner = (spreads * members * weights).sum(1) / 2
-    labels = labels.clone()
+    # squares[k, i]: squared distance of micro-cluster i to the mean of slot k; costs[k, i]: of joining it.
+    squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
+    own = squares.gather(0, labels[None])[0]
+    costs = (join_factors(totals, weights) * squares).scatter_(0, labels[None], INFINITY)
     for _ in range(slots):
-        squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
-        own = labels[None]
         left = totals[labels] - weights
-        gains = weights * totals[labels] / left * squares.gather(0, own)[0]
-        costs = (join_factors(totals, weights) * squares).scatter_(0, own, INFINITY)
+        gains = weights * totals[labels] / left * own
         # A slot's only member stays.
-        changes = torch.where(left > 0, costs - gains * (1 - LEAST_GAIN), INFINITY)
+        changes = costs - torch.where(left > 0, gains * (1 - LEAST_GAIN), -INFINITY)
         flat = changes.argmin().view(1)
         target, mover = flat // weights.shape[0], flat % weights.shape[0]
         source = labels[mover]
-        moved = torch.where(changes.view(-1)[flat] < 0, weights[mover], 0.0)
-        for slot, change in ((source, -moved), (target, moved)):
-            inner.index_copy_(0, slot, inner[slot] + change * spreads[slot, mover])
-            spreads.index_copy_(0, slot, spreads[slot] + change[:, None] * distances[mover])
-            totals.index_copy_(0, slot, totals[slot] + change)
+        gain = changes.view(-1)[flat]
+        if gain.device.type == "cpu" and not gain < 0:
+            break
+        moved = torch.where(gain < 0, weights[mover], 0.0)
+        both, change = torch.cat([source, target]), torch.cat([-moved, moved])
+        inner.index_add_(0, both, change * spreads[both, mover])
+        spreads.index_add_(0, both, change[:, None] * distances[mover])
+        totals.index_add_(0, both, change)
         labels.index_copy_(0, mover, torch.where(moved > 0, target, source))
+        squares = spreads[both] / totals[both, None] - (inner[both] / totals[both].square())[:, None]
+        owned = labels[None] == both[:, None]
+        own = torch.where(owned[0], squares[0], torch.where(owned[1], squares[1], own))
+        costs.index_copy_(0, both, torch.where(owned, INFINITY, join_factors(totals[both], weights) * squares))
     return labels

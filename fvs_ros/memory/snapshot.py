@@ -87,6 +87,7 @@ class MemorySnapshot:
         dam_slots: [R] int64, CSM slot that each keyframe stands for.
         dam_stamps_ns: [R] int64, stamp of each keyframe.
         window: [V, P, D], the newest steps in order of time; V is 0 where the memory has no window.
+        ready: on CUDA, recorded once all of it is computed; see `wait_ready`.
     """
 
     grid: PatchGrid
@@ -101,6 +102,15 @@ class MemorySnapshot:
     dam_slots: Tensor
     dam_stamps_ns: Tensor
     window: Tensor
+    ready: torch.cuda.Event | None = None
+
+    def wait_ready(self) -> None:
+        """Lets the current stream wait until the tensors are computed, where that is on a stream of its own.
+
+        Whoever reads them on another stream than the one that made them also keeps the snapshot until it has done so.
+        """
+        if self.ready is not None:
+            torch.cuda.current_stream(self.csm.device).wait_event(self.ready)
 
     @property
     def window_steps(self) -> Tensor:
@@ -115,10 +125,11 @@ class MemorySnapshot:
 
     def to(self, device: torch.device) -> MemorySnapshot:
         """This memory with its tensors on a device."""
+        self.wait_ready()
         tensors: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **tensors)
+        return replace(self, ready=None, **tensors)
 
     def features(self) -> Tensor:
         """[4N, D]: all DAM patches, then all CSM patches, then those of the window, as the merger takes them."""

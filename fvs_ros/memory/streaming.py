@@ -7,16 +7,19 @@ D width of a patch feature.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fvs_ros.memory.candidates import NO_STEP, Candidates
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.cuda_graph import CapturedCall
 from fvs_ros.memory.micro_clusters import MicroClusters
 from fvs_ros.memory.retrieval import largest_clusters, nearest_steps
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
-from fvs_ros.memory.synopsis import reduce_to_slots, take_steps
+from fvs_ros.memory.synopsis import Synopsis, reduce_to_slots, take_steps
 
 # Micro-clusters: MICRO_PER_SLOT K + MICRO_EXTRA. With 8 slots and 20 K steps of a curved drift, the variance came out
 # up to 9 percent above that of offline k-means with 2 K, 4 percent with 4 K; with 60 slots, 2 K sufficed.
@@ -27,6 +30,32 @@ MICRO_EXTRA = 16
 # scenes than slots, at least 98 percent on other kinds, but 65, 72 and 77 percent on a drift whose slots are far longer
 # than its steps are noisy.
 CANDIDATES = 4
+# Updates beyond the capacity that run as they are before one is recorded: what allocates or chooses at its first call
+# has done so then.
+EAGER_UPDATES = 2
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    """What a snapshot is made of.
+
+    Attributes:
+        slots: [R] int64, that the keyframes stand for.
+        high: [R, P, D], the keyframes.
+        steps, stamps_ns: [R] int64, of the keyframes.
+    """
+
+    synopsis: Synopsis
+    slots: Tensor
+    high: Tensor
+    steps: Tensor
+    stamps_ns: Tensor
+
+    def clone(self) -> _Reduction:
+        """A copy in storage of its own."""
+        synopsis = Synopsis(**{name: tensor.clone() for name, tensor in vars(self.synopsis).items()})
+        rest = (self.slots, self.high, self.steps, self.stamps_ns)
+        return _Reduction(synopsis, *(tensor.clone() for tensor in rest))
 
 
 class StreamingFlashMemory:
@@ -77,6 +106,13 @@ class StreamingFlashMemory:
         # Inputs of an update that are not features, on the device so that an update reads nothing from the host.
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         self._stamps_ns = torch.zeros(2, dtype=torch.int64, device=device)
+        # Once all micro-clusters are there, every update does the same; on CUDA it is recorded then, and so is what a
+        # snapshot computes, without and with a provisional step.
+        self._captures = device.type == "cuda"
+        self._update_graph: CapturedCall[None] | None = None
+        self._reduction_graphs: dict[int, CapturedCall[_Reduction]] = {}
+        self._new_high = torch.zeros(grid.patches if self._captures else 0, feature_dim, device=device, dtype=dtype)
+        self._new_low = torch.zeros(grid.low_patches if self._captures else 0, feature_dim, device=device, dtype=dtype)
 
     @property
     def steps(self) -> int:
@@ -112,13 +148,21 @@ class StreamingFlashMemory:
             high, low = high[None], low[None]
         self._check(high, low, starts, ends)
         for step_high, step_low, start, end in zip(high, low, starts, ends, strict=True):
-            self._insert(step_high, step_low, start, end)
-            self._steps += 1
-            if self._steps <= self._micro.capacity:
+            self._set_times(start, end)
+            if self._steps < self._micro.capacity:
+                self._insert(step_high, step_low)
                 self._micro.occupy()
+            elif not self._captures or self._steps < self._micro.capacity + EAGER_UPDATES:
+                self._update(step_high, step_low)
             else:
-                first, second = self._micro.merge()
-                self._candidates.merge(first, second, self._micro.means[first], self._micro.prospect(first))
+                self._new_high.copy_(step_high)
+                self._new_low.copy_(step_low)
+                if self._update_graph is None:
+                    self._update_graph = CapturedCall(
+                        lambda: self._update(self._new_high, self._new_low), warm_up=False
+                    )
+                self._update_graph()
+            self._steps += 1
 
     @torch.no_grad()
     def snapshot(self, provisional: tuple[Tensor, Tensor, int] | None = None) -> MemorySnapshot:
@@ -137,7 +181,8 @@ class StreamingFlashMemory:
             return self._snapshot(self._steps, min(self._steps, self._micro.capacity))
         high, low, stamp_ns = provisional
         self._check(high[None], low[None], [stamp_ns], [stamp_ns])
-        self._insert(high, low, stamp_ns, stamp_ns)
+        self._set_times(stamp_ns, stamp_ns)
+        self._insert(high, low)
         snapshot = self._snapshot(self._steps + 1, min(self._steps, self._micro.capacity) + 1)
         self._candidates.discard(self._micro.spare)
         self._micro.discard()
@@ -203,11 +248,14 @@ class StreamingFlashMemory:
             if end < start:
                 raise ValueError(f"a step ends at {end} ns, before its start at {start} ns")
 
-    def _insert(self, high: Tensor, low: Tensor, start_ns: int, end_ns: int) -> None:
+    def _set_times(self, start_ns: int, end_ns: int) -> None:
+        """Of the step that comes next."""
         # fill_ passes the number with the kernel's launch; a copy from the host would wait.
         self._step.fill_(self._steps)
         self._stamps_ns[0].fill_(start_ns)
         self._stamps_ns[1].fill_(end_ns)
+
+    def _insert(self, high: Tensor, low: Tensor) -> None:
         kept = self._candidates.high
         high, low = high.to(kept), low.to(kept).reshape(-1)
         features = low.float()
@@ -217,10 +265,44 @@ class StreamingFlashMemory:
         self._micro.insert(features, self._step, self._stamps_ns)
         self._candidates.insert(spare, high, low, self._step, self._stamps_ns[:1], self._micro.norms[spare])
         if self._config.window_slots:
-            self._window[self._steps % len(self._window)] = high
+            self._window.index_copy_(0, self._step % len(self._window), high[None])
+
+    def _update(self, high: Tensor, low: Tensor) -> None:
+        """Takes a step in where all micro-clusters are there already: two of them are joined."""
+        self._insert(high, low)
+        first, second = self._micro.merge()
+        self._candidates.merge(first, second, self._micro.means[first], self._micro.prospect(first))
 
     def _snapshot(self, steps: int, micro_clusters: int) -> MemorySnapshot:
         """Of `steps` steps, in as many micro-clusters as said."""
+        if self._captures and steps > self._micro.capacity:
+            if micro_clusters not in self._reduction_graphs:
+                self._reduction_graphs[micro_clusters] = CapturedCall(partial(self._reduce, steps, micro_clusters))
+            # The graph's own tensors are written by the next snapshot.
+            reduction = self._reduction_graphs[micro_clusters]().clone()
+        else:
+            reduction = self._reduce(steps, micro_clusters)
+        synopsis, dtype = reduction.synopsis, self._candidates.high.dtype
+        snapshot = MemorySnapshot(
+            grid=self._grid,
+            steps=steps,
+            csm=synopsis.means.to(dtype).view(-1, self._grid.low_patches, self._width),
+            csm_weights=synopsis.weights,
+            csm_times=synopsis.times,
+            csm_start_ns=synopsis.start_ns,
+            csm_end_ns=synopsis.end_ns,
+            dam=reduction.high,
+            dam_steps=reduction.steps,
+            dam_slots=reduction.slots,
+            dam_stamps_ns=reduction.stamps_ns,
+            window=self._newest(steps),
+        )
+        if self._step.device.type != "cuda":
+            return snapshot
+        return replace(snapshot, ready=torch.cuda.current_stream(self._step.device).record_event())
+
+    def _reduce(self, steps: int, micro_clusters: int) -> _Reduction:
+        """What a snapshot computes; beyond the capacity nothing in it depends on `steps`."""
         config, candidates = self._config, self._candidates
         if steps <= config.csm_slots:
             synopsis = take_steps(self._micro, steps)
@@ -235,19 +317,8 @@ class StreamingFlashMemory:
                 places = nearest_steps(candidates.low[:steps], chosen)
             else:
                 places = candidates.nearest(chosen - self._micro.means[-1])
-        return MemorySnapshot(
-            grid=self._grid,
-            steps=steps,
-            csm=synopsis.means.to(candidates.high.dtype).view(-1, self._grid.low_patches, self._width),
-            csm_weights=synopsis.weights,
-            csm_times=synopsis.times,
-            csm_start_ns=synopsis.start_ns,
-            csm_end_ns=synopsis.end_ns,
-            dam=candidates.high[places],
-            dam_steps=candidates.steps[places],
-            dam_slots=slots,
-            dam_stamps_ns=candidates.stamps_ns[places],
-            window=self._newest(steps),
+        return _Reduction(
+            synopsis, slots, candidates.high[places], candidates.steps[places], candidates.stamps_ns[places]
         )
 
     def _newest(self, steps: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Ward's method on squared distances alone: which two clusters to join, and how far the joined one is from the others.
 
-No function here looks at features, waits for the device, or branches on values: all can be captured in a CUDA graph.
+No function here looks at features. On a GPU none waits for the device or branches on values: all can be captured in a
+CUDA graph.
 
 Shapes: N clusters.
 """
@@ -28,15 +29,30 @@ def cheapest_pair(distances: Tensor, weights: Tensor, times: Tensor) -> tuple[Te
     Returns:
         Two indices [1] int64, the smaller first.
     """
-    count = weights.shape[0]
-    # The factor of two absent clusters is 0 / 0.
-    factors = join_factors(weights, weights)
+    return cheapest_of(join_costs(distances, weights), weights, times)
+
+
+def join_costs(distances: Tensor, weights: Tensor) -> Tensor:
+    """What joining each two clusters adds to the sum of squares, [N, N]; infinite where there is nothing to join."""
     present = weights > 0
     joinable = present[:, None] & present[None]
     joinable.fill_diagonal_(False)
-    costs = torch.where(joinable, factors * distances, INFINITY)
-    ties = torch.where(costs <= costs.amin(), factors * (times[:, None] - times[None]).square(), INFINITY)
-    flat = torch.where(joinable, ties, INFINITY).argmin().view(1)
+    # The factor of two absent clusters is 0 / 0.
+    return torch.where(joinable, join_factors(weights, weights) * distances, INFINITY)
+
+
+def cheapest_of(costs: Tensor, weights: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """`cheapest_pair` by the `join_costs` of all pairs."""
+    if costs.device.type == "cpu":
+        # Reading values costs nothing here, and ties are rare: if only two rows hold the least cost, it is one pair's.
+        # Of 136 clusters this takes 10 us instead of 60.
+        least = costs.amin(1)
+        rows = (least == least.amin()).nonzero()
+        if rows.shape[0] == 2:
+            return rows[0], rows[1]
+    ties = join_factors(weights, weights) * (times[:, None] - times[None]).square()
+    flat = torch.where(costs <= costs.amin(), ties, INFINITY).argmin().view(1)
+    count = weights.shape[0]
     return flat // count, flat % count
 
 
@@ -58,6 +74,10 @@ def join_distances(distances: Tensor, weights: Tensor, first: Tensor, second: Te
 
 def set_distances(distances: Tensor, index: Tensor, row: Tensor) -> None:
     """Writes the squared distances `row` [N] of cluster `index` [1] to all others, in place and symmetrically."""
-    row = row.index_fill(0, index, 0)
-    distances.index_copy_(0, index, row[None])
-    distances.index_copy_(1, index, row[:, None])
+    set_row(distances, index, row.index_fill(0, index, 0))
+
+
+def set_row(matrix: Tensor, index: Tensor, row: Tensor) -> None:
+    """Writes `row` [N] over the row and the column `index` [1] of a symmetric matrix [N, N]."""
+    matrix.index_copy_(0, index, row[None])
+    matrix.index_copy_(1, index, row[:, None])

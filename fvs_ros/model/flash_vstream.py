@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -18,8 +17,11 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from fvs_ros.model.preprocess import frame_grid, normalise, resize_frames
+from fvs_ros.model.frame_encoder import FrameEncoder
+from fvs_ros.model.preprocess import frame_grid
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.reader import MemoryReader
+from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.vision import encode_frames
 
 # Of each weight; training changes them all, so that a few tell two models apart.
@@ -30,7 +32,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class FlashVStream:
     """A Flash-VStream model, as the streaming engine uses it.
 
-    `encode_steps` may run on one thread while `answer` runs on another; neither may run twice at a time.
+    `encode_steps` may run on one thread while a reader, or `answer`, runs on another; neither may run twice at a time.
 
     Attributes:
         name: what it was loaded from.
@@ -44,7 +46,9 @@ class FlashVStream:
         self._network = checkpoint.network
         self._tokenizer = checkpoint.tokenizer
         self._tower = checkpoint.network.model.visual
+        self._encoder = FrameEncoder(self._tower, self._pixels, checkpoint.network.device)
         self._prompts = PromptBuilder(checkpoint.tokenizer)
+        self._end_tokens = checkpoint.end_tokens
         self._answerer = Answerer(checkpoint.network, self.memory_config, checkpoint.end_tokens)
 
     @classmethod
@@ -74,6 +78,11 @@ class FlashVStream:
         """Of the weights and of the features in memory."""
         return self._network.dtype
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of questions and answers."""
+        return self._tokenizer
+
     def fingerprint(self) -> str:
         """A short hash of the weights: of the name, shape and first values of each, so that it takes no time."""
         digest = hashlib.sha256()
@@ -101,13 +110,16 @@ class FlashVStream:
         """
         if len(frames) % 2 or not frames:
             raise ValueError(f"got {len(frames)} frames; a grid step is two frames, so give an even number of them")
-        pixels = normalise(resize_frames(frames, grid, self.device), self._pixels)
-        return self.encode_pixels(pixels)
+        return self._encoder.encode(frames, grid)
 
     @torch.no_grad()
     def encode_pixels(self, frames: Tensor) -> StepFeatures:
         """Features of n grid steps from normalised frames [2n, 3, 14 gh, 14 gw] on the model's device."""
         return encode_frames(self._tower, frames)
+
+    def new_reader(self) -> MemoryReader:
+        """Reads memories ahead of questions, and answers several at once; with buffers of its own."""
+        return MemoryReader(self._network, self._tokenizer, self._prompts, self.memory_config, self._end_tokens)
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as `<|im_end|>`, that a text spells out."""
@@ -125,6 +137,8 @@ class FlashVStream:
     ) -> str:
         """The greedy answer to a question about a memory; shorter if `should_stop` turns true on the way.
 
+        The plain way, through transformers and one question at a time: what a reader's answers must equal.
+
         Args:
             snapshot: the memory.
             question: user text; control tokens that it spells out are read letter by letter.
@@ -138,38 +152,11 @@ class FlashVStream:
         prefix = self._answerer.prefix(snapshot, prompt.head, should_stop)
         if prefix is None:
             return ""
-        text = _TextStream(self._tokenizer, on_token)
+        text = TextStream(self._tokenizer, on_token)
         with contextlib.closing(self._answerer.generate(prefix, prompt.tail, should_stop)) as tokens:
             for _, token in zip(range(max_new_tokens), tokens, strict=False):
                 text.add(token)
         return text.finish()
-
-
-class _TextStream:
-    """Token ids to text, piece by piece; a character whose bytes span tokens waits until it is whole."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._on_text = on_text
-        self._tokens: list[int] = []
-        self._emitted = ""
-
-    def add(self, token: int) -> None:
-        self._tokens.append(token)
-        self._emit(self._stream.step(self._tokenizer.backend_tokenizer, token))
-
-    def finish(self) -> str:
-        """The whole text; emits what still waited, with bytes that never became a character replaced."""
-        text = self._tokenizer.backend_tokenizer.decode(self._tokens, skip_special_tokens=True)
-        if text.startswith(self._emitted):
-            self._emit(text[len(self._emitted) :])
-        return self._emitted
-
-    def _emit(self, piece: str | None) -> None:
-        if piece:
-            self._emitted += piece
-            self._on_text(piece)
 
 
 def pick_device(device: str) -> torch.device:

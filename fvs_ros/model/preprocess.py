@@ -5,6 +5,7 @@ Shapes: n grid steps of two frames, H x W pixels, P patches of a frame, C = 3 * 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,28 +111,51 @@ def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels
     return PatchGrid(height // PATCH, width // PATCH)
 
 
-def resize_frames(frames: Sequence[np.ndarray], grid: PatchGrid, device: torch.device) -> Tensor:
+def resize_frames(frames: Sequence[np.ndarray | Tensor], grid: PatchGrid, device: torch.device) -> Tensor:
     """RGB uint8 frames [H, W, 3] of any sizes, resized to the grid: float32 [2n, 3, 14 gh, 14 gw] in 0 to 255.
 
-    Bicubic with antialiasing, rounded to whole values, as an image library gives them.
+    Bicubic with antialiasing as Pillow gives it, which the published preprocessing uses: first the columns, then the
+    rows, each in whole values of 0 to 255. Another order of rounding differs by one at most.
     """
     size = (grid.height * PATCH, grid.width * PATCH)
     resized = []
     for frame in frames:
-        # A frame may be a view of a received message, and so read-only, which torch refuses to wrap.
-        writable = np.require(frame, requirements=["C", "W"])
-        pixels = torch.from_numpy(writable).to(device).permute(2, 0, 1)[None].float()
-        if pixels.shape[-2:] != size:
-            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255).round()
-        resized.append(pixels)
+        if isinstance(frame, np.ndarray):
+            # It may be a view of a received message, and so read-only, which torch refuses to wrap.
+            frame = torch.from_numpy(np.require(frame, requirements=["C", "W"]))
+        resized.append(_resize(frame.to(device).permute(2, 0, 1)[None], size))
     return torch.cat(resized)
+
+
+def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [1, 3, H, W] to float32 [1, 3, *size]."""
+    if pixels.shape[-2:] == size:
+        return pixels.float()
+    if pixels.device.type == "cpu":
+        # In whole numbers: 1080p to 448 x 448 takes 3 ms on one core instead of 41, and 2 instead of 56 to 112 x 112.
+        return functional.interpolate(pixels, size, mode="bicubic", antialias=True).float()
+    return resize_in_floats(pixels, size)
+
+
+def resize_in_floats(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """What `_resize` computes in whole numbers on a CPU, for devices where torch does not."""
+    resized = pixels.float()
+    for passed in ((pixels.shape[-2], size[1]), size):
+        resized = functional.interpolate(resized, passed, mode="bicubic", antialias=True).clamp(0, 255).round()
+    return resized
 
 
 def normalise(frames: Tensor, pixels: PixelConfig) -> Tensor:
     """Frames [2n, 3, H, W] in 0 to 255, scaled to the channel statistics that the ViT was trained with."""
-    mean = torch.tensor(pixels.mean, device=frames.device)[:, None, None]
-    std = torch.tensor(pixels.std, device=frames.device)[:, None, None]
+    mean, std = _statistics(pixels, frames.device)
     return (frames / 255 - mean) / std
+
+
+# Kept on the device: a copy from the host would wait for it.
+@functools.lru_cache(maxsize=16)
+def _statistics(pixels: PixelConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (pixels.mean, pixels.std))
+    return mean, std
 
 
 def sampled_indices(count: int, max_frames: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The demo's child processes: started together, watched, and always ended."""
+"""Child processes of the demo and of the node's benchmark: started together, watched, and always ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _READING_PERIOD_S = 0.5
 
 
 class DemoError(Exception):
-    """The demo cannot go on. The message says why."""
+    """The demo, or the benchmark, cannot go on. The message says why."""
 
 
 @contextmanager
@@ -73,6 +73,10 @@ class Processes:
                 # A group of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
                 start_new_session=True,
             )
+
+    def pid(self, name: str) -> int:
+        """The process's number."""
+        return self._running[name].pid
 
     def check(self) -> None:
         """Raise DemoError if a process has ended or has logged that it cannot do its work."""

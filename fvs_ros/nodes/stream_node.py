@@ -206,9 +206,12 @@ class StreamNode(LifecycleNodeMixin, Node):
         self.get_logger().info(f"Loading {settings.model}")
         begin = time.perf_counter()
         # Here, because it takes seconds: the node is there for questions and diagnostics meanwhile.
+        from fvs_ros.model.cpu_threads import share_cores
         from fvs_ros.model.flash_vstream import FlashVStream
 
         model = FlashVStream.load(settings.model, device=settings.device, dtype=settings.dtype)
+        if model.device.type == "cpu":
+            share_cores()
         # Also found out once, and better now than when the first frame is waiting.
         image_converter()
         self.get_logger().info(
@@ -298,7 +301,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             return now
         now = replace(
             now,
-            device=str(getattr(model, "device", "")),
+            device=str(model.device),
             paused=engine.paused,
             statistics=engine.statistics,
             memory=engine.status,

@@ -33,9 +33,10 @@ DEFAULT_OPTIONS = AskOptions()
 class StreamEngine:
     """Keeps the Flash Memory of a frame stream and answers questions about it.
 
-    One thread turns frames into memory, another answers. They share nothing but the reference to the newest
-    published memory, which is never written again, so that neither waits for the other. Every public method may be
-    called from any thread, and none waits for the model except `close`, `flush` and `PendingAnswer.result`.
+    One thread turns frames into memory, another reads the newest memory ahead and answers. They share nothing but the
+    reference to the newest published memory, which is never written again, so that neither waits for the other. Every
+    public method may be called from any thread, and none waits for the model except `close`, `flush` and
+    `PendingAnswer.result`.
 
     Args:
         model: encodes frames and answers; it stays the caller's and outlives the engine.
@@ -55,10 +56,10 @@ class StreamEngine:
         self._frames = FrameQueue(config, self._changed, self._board.clear)
         self._questions = QuestionQueue(config, self._changed, self._frames.settled)
         self._ingest = IngestWorker(model, config, self._frames, self._board, on_memory)
-        answers = AnswerWorker(model, self._questions, self._board)
+        self._answers = AnswerWorker(model, config, self._questions, self._board)
         self._threads = (
             threading.Thread(target=self._ingest.run, name="fvs-ingest", daemon=True),
-            threading.Thread(target=answers.run, name="fvs-answer", daemon=True),
+            threading.Thread(target=self._answers.run, name="fvs-answer", daemon=True),
         )
         self._started = False
         self._closed = False
@@ -130,7 +131,7 @@ class StreamEngine:
             self._questions.require_active()
             limits = check_question(question, options, self._config, self._model.control_tokens_in)
             after_frame = self._frames.mark() if options.fresh else 0
-            self._questions.put(Question(question, limits, on_token, pending, asked, after_frame))
+            self._questions.put(Question(question, limits, on_token, pending, asked, options.fresh, after_frame))
         except AskError as error:
             pending.settle(error)
         except Exception as error:
@@ -177,5 +178,11 @@ class StreamEngine:
         """All counters, those of frames and those of questions each taken at one moment."""
         frames, questions = self._frames.counters, self._questions.counters
         return StreamStatistics(
-            **vars(frames), **vars(questions), ingest_s=self._ingest.last_batch_s, ingest_error=self._ingest.last_error
+            **vars(frames),
+            **vars(questions),
+            ingest_s=self._ingest.last_batch_s,
+            ingest_error=self._ingest.last_error,
+            repeated=self._ingest.repeated,
+            refreshes=self._answers.refreshes,
+            refresh_s=self._answers.last_refresh_s,
         )

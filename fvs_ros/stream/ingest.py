@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
 from fvs_ros.stream.ledger import StepLedger, StepOrigin
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.published import MemoryBoard, PublishedMemory
+from fvs_ros.stream.repeats import RepeatFilter
 from fvs_ros.stream.types import Frame, ImageError, MemoryStatus, Pose
 
 logger = logging.getLogger(__name__)
@@ -41,16 +44,25 @@ class EpisodeMemory:
         model: encodes the frames and makes the memory.
         grid: patches that all frames of the episode are resized to.
         episode: its number.
+        repeat_tolerance: see `RepeatFilter`.
+
+    Attributes:
+        repeated: frames whose step was not encoded, since it repeats the one before.
     """
 
-    def __init__(self, model: StreamModel, grid: PatchGrid, episode: int) -> None:
+    def __init__(self, model: StreamModel, grid: PatchGrid, episode: int, repeat_tolerance: float = 0.0) -> None:
         self._model = model
         self._grid = grid
         self._episode = episode
         self._memory = memory = model.new_memory(grid)
         # Not through self: in a cycle, the gigabytes of an episode that is over would outlive it until collected.
         self._ledger = StepLedger(lambda: memory.candidate_steps().tolist())
+        self._repeats = RepeatFilter(repeat_tolerance)
+        # Features of the last step that was encoded, to be its repetitions' too.
+        self._last: StepFeatures | None = None
         self._unpaired: DecodedFrame | None = None
+        self.repeated = 0
+        self._ready: torch.cuda.Event | None = None
         self._start_ns: int | None = None
 
     @property
@@ -65,6 +77,10 @@ class EpisodeMemory:
         step that leaves no trace once its partner comes. If the model fails, that frame is lost with the others:
         kept, it could make every later batch fail as well.
         """
+        if self._ready is not None:
+            # On CUDA this thread only launches. Decoding this batch went on beside the work on the last one; more than
+            # one must not wait for the device, since each holds a snapshot of hundreds of megabytes.
+            self._ready.synchronize()
         if self._unpaired is not None:
             frames = [self._unpaired, *frames]
             self._unpaired = None
@@ -73,7 +89,11 @@ class EpisodeMemory:
         images = [frame.image for frame in frames]
         if unpaired is not None:
             images.append(unpaired.image)
-        features = self._model.encode_steps(images, self._grid)
+        try:
+            features = self._encode(images, steps)
+        except Exception:
+            self._repeats.forget()
+            raise
         starts, ends = frames[0 : 2 * steps : 2], frames[1 : 2 * steps : 2]
         if steps:
             first_step = self._memory.steps
@@ -90,6 +110,7 @@ class EpisodeMemory:
         else:
             snapshot = self._memory.snapshot(provisional=(features.high[steps], features.low[steps], unpaired.stamp_ns))
             origins[self._memory.steps] = unpaired.origin
+        self._ready = snapshot.ready
         self._unpaired = unpaired
         if self._start_ns is None:
             self._start_ns = frames[0].stamp_ns
@@ -105,13 +126,46 @@ class EpisodeMemory:
         )
         return PublishedMemory(snapshot, origins, status)
 
+    def _encode(self, images: Sequence[np.ndarray], steps: int) -> StepFeatures:
+        """Features of all steps, of which those beyond `steps` are provisional. Of a repetition, those it repeats.
+
+        Adding a step that is equal to the one before adds weight to it: the memory joins the two at no cost.
+        """
+        pairs = [images[first : first + 2] for first in range(0, len(images), 2)]
+        # Where each step's features come from: a position among those that are encoded, or -1 for the last batch's.
+        sources: list[int] = []
+        encoded: list[np.ndarray] = []
+        last = -1
+        for index, pair in enumerate(pairs):
+            if self._repeats.repeats(pair, provisional=index >= steps):
+                sources.append(last)
+                self.repeated += 2 if index < steps else 0
+                continue
+            sources.append(len(encoded) // 2)
+            encoded += pair
+            if index < steps:
+                last = sources[-1]
+        new = self._model.encode_steps(encoded, self._grid) if encoded else None
+        kept = self._last
+        if new is not None and last >= 0 and self._repeats.active:
+            self._last = StepFeatures(new.high[last : last + 1].clone(), new.low[last : last + 1].clone())
+        if new is not None and sources == list(range(len(pairs))):
+            return new
+        parts = [_step_of(new if source >= 0 else kept, max(source, 0)) for source in sources]
+        return StepFeatures(torch.cat([part.high for part in parts]), torch.cat([part.low for part in parts]))
+
+
+def _step_of(features: StepFeatures | None, index: int) -> StepFeatures:
+    assert features is not None  # nothing repeats before something was encoded
+    return StepFeatures(features.high[index : index + 1], features.low[index : index + 1])
+
 
 class IngestWorker:
     """Takes waiting frames into memory, one batch after the other, and publishes a snapshot of each.
 
     Args:
         model: encodes the frames.
-        config: `batch_steps`, `min_pixels` and `max_pixels`.
+        config: `batch_steps`, `min_pixels`, `max_pixels` and `repeat_tolerance`.
         frames: where the frames wait.
         board: where the memory is published.
         on_memory: called on this worker's thread after each change of the memory, resets included; changes that
@@ -135,19 +189,21 @@ class IngestWorker:
         self._log = ThrottledLog(logger)
         self._episode = 0
         self._memory: EpisodeMemory | None = None
+        self.repeated = 0
         self.last_batch_s = 0.0
         self.last_error = ""
 
     def run(self) -> None:
         """Works until the queue is closed."""
-        while (batch := self._frames.take(self._room(), self._episode)) is not None:
-            if batch.episode != self._episode:
-                self._episode = batch.episode
-                self._memory = None
-            if batch.frames:
-                self._ingest(batch)
-            self._announce()
-        self._memory = None
+        with _own_stream(self._model.device):
+            while (batch := self._frames.take(self._room(), self._episode)) is not None:
+                if batch.episode != self._episode:
+                    self._episode = batch.episode
+                    self._memory = None
+                if batch.frames:
+                    self._ingest(batch)
+                self._announce()
+            self._memory = None
 
     def _room(self) -> int:
         """Frames that make at most `batch_steps` steps with the one that may be waiting for its partner."""
@@ -163,7 +219,8 @@ class IngestWorker:
             if self._memory is None:
                 height, width = frames[0].image.shape[:2]
                 grid = self._model.frame_grid(height, width, self._config.min_pixels, self._config.max_pixels)
-                self._memory = EpisodeMemory(self._model, grid, batch.episode)
+                self._memory = EpisodeMemory(self._model, grid, batch.episode, self._config.repeat_tolerance)
+            before = self._memory.repeated
             published = self._memory.add(frames)
         except Exception as error:
             self.last_error = f"{type(error).__name__}: {error}"
@@ -175,6 +232,8 @@ class IngestWorker:
             )
             self._frames.reject(MODEL_ERROR, len(frames))
             return
+
+        self.repeated += self._memory.repeated - before
 
         def publish() -> None:
             self._board.publish(published)
@@ -223,3 +282,8 @@ class IngestWorker:
             self._on_memory(status)
         except Exception:
             self._log.log(logging.ERROR, "on_memory", "the callback on_memory failed", exc_info=True)
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """On CUDA a stream of this thread's own: whoever waits on the default one waits for no frames."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()

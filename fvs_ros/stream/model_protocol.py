@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
@@ -33,10 +34,54 @@ class StepMemory(Protocol):
         """See `StreamingFlashMemory.snapshot`."""
 
 
+class OpenAnswer(Protocol):
+    """An answer that is being given."""
+
+    @property
+    def text(self) -> str:
+        """The answer so far; it only grows."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete."""
+
+    def close(self) -> None:
+        """Gives its place to other questions: when it is complete, or before, to give it up. Again is no error."""
+
+
+class MemoryReading(Protocol):
+    """One memory in the model: first read in pieces, then asked about."""
+
+    def advance(self) -> bool:
+        """Reads a piece more, which takes a bounded time; True once the memory is read whole."""
+
+    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
+        """Takes a question in, once the memory is read whole, and gives its answer's first token.
+
+        The answer is made to begin with `answer_prefix`, which is no part of its text.
+        """
+
+    def step(self) -> None:
+        """Gives each answer that is neither complete nor closed its next token."""
+
+    def close(self) -> None:
+        """Frees its place for another memory. Its answers are complete or closed."""
+
+
+class MemoryReader(Protocol):
+    """Where memories are read, two at a time: one is asked about while the next is read."""
+
+    def read(self, snapshot: MemorySnapshot) -> MemoryReading:
+        """Begins to read a memory."""
+
+    def close(self) -> None:
+        """Frees everything, all readings being closed."""
+
+
 class StreamModel(Protocol):
     """A vision-language model with a Flash Memory.
 
-    One thread calls `frame_grid`, `new_memory` and `encode_steps` while another calls `answer`, and any thread calls
+    One thread calls `frame_grid`, `new_memory` and `encode_steps` while another uses a reader, and any thread calls
     `control_tokens_in`: the model must allow for that. Whatever a method raises is counted, logged and reported,
     and ends neither thread.
     """
@@ -44,6 +89,10 @@ class StreamModel(Protocol):
     @property
     def name(self) -> str:
         """What the model is called in answers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, and where its memories are."""
 
     @property
     def memory_config(self) -> FlashMemoryConfig:
@@ -61,18 +110,5 @@ class StreamModel(Protocol):
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as ``<|im_end|>``, that are spelled out in `text`."""
 
-    def answer(
-        self,
-        snapshot: MemorySnapshot,
-        question: str,
-        *,
-        max_new_tokens: int,
-        on_token: Callable[[str], None],
-        should_stop: Callable[[], bool],
-        answer_prefix: str = "",
-    ) -> str:
-        """Answers from `snapshot`, passing each piece of text to `on_token` as it comes.
-
-        `should_stop` is asked before each token; once true, the text so far is returned. `answer_prefix` is what the
-        answer is made to begin with; it is no part of the text that comes back.
-        """
+    def new_reader(self) -> MemoryReader:
+        """Where an engine's questions are answered; made, used and closed by one thread."""

@@ -27,6 +27,7 @@ class PublishedMemory:
     def moments(self) -> tuple[Moment, ...]:
         """One moment per DAM slot, in time order. Waits for the device."""
         snapshot = self.snapshot
+        snapshot.wait_ready()
         slots = snapshot.dam_slots
         columns = torch.stack(
             [

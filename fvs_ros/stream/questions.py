@@ -118,6 +118,7 @@ class Question:
 
     Attributes:
         asked: `time.perf_counter()` when it arrived.
+        fresh: to be answered from the newest memory there is once its frames are settled.
         after_frame: number of the frame that must be settled first, 0 for none.
         begun: whether the model has it.
         pieces: pieces of text that came so far.
@@ -129,6 +130,7 @@ class Question:
     on_token: Callable[[str], None] | None
     pending: PendingAnswer
     asked: float
+    fresh: bool = False
     after_frame: int = 0
     begun: bool = False
     pieces: int = 0
@@ -142,8 +144,8 @@ class Question:
     def _expire(self) -> None:
         if self.begun:
             state = f"the model had begun and given {self.pieces} pieces of text; ask for fewer max_new_tokens"
-        elif self.after_frame:
-            state = "it waited for its turn or, being fresh, for the frames before it; ask without fresh"
+        elif self.fresh:
+            state = "it waited for its turn or, being fresh, for the memory of what came before; ask without fresh"
         else:
             state = "it waited for its turn; ask less often"
         self.pending.settle(
@@ -243,19 +245,30 @@ class QuestionQueue:
         # If the question is settled already, the timer was cancelled and ends at once.
         question.deadline.start()
 
-    def take(self) -> Question | None:
-        """Waits for a question whose frames are settled and takes the oldest; None once closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._active or self._first_ready() is not None)
-            question = self._first_ready()
-            if not self._active or question is None:
-                return None
-            self._waiting.remove(question)
-            question.begun = True
-            return question
+    def take(
+        self, limit: int, otherwise: Callable[[], bool] = lambda: False, timeout_s: float | None = None
+    ) -> list[Question] | None:
+        """Takes the oldest questions whose frames are settled, up to `limit`; waits for one if there is none.
 
-    def _first_ready(self) -> Question | None:
-        return next((question for question in self._waiting if self._frame_settled(question.after_frame)), None)
+        Args:
+            limit: how many at most.
+            otherwise: ends the wait too, with no question; called with the lock held.
+            timeout_s: longest wait; None waits on.
+
+        Returns:
+            None once closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._active or (limit > 0 and self._ready()) or otherwise(), timeout_s)
+            if not self._active:
+                return None
+            taken = self._ready()[: max(0, limit)]
+            for question in taken:
+                self._waiting.remove(question)
+            return taken
+
+    def _ready(self) -> list[Question]:
+        return [question for question in self._waiting if self._frame_settled(question.after_frame)]
 
     def close(self) -> None:
         """Cancels all questions and ends `take`."""

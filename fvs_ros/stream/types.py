@@ -103,7 +103,8 @@ class AskOptions:
     Attributes:
         max_new_tokens: the answer's longest length.
         timeout_s: seconds from the question to its complete answer.
-        fresh: answer only once every frame that was submitted before the question is in memory.
+        fresh: answer from a memory that holds every frame that was submitted before the question, as soon as there is
+            one and the model has read it; otherwise from the newest that it has read already.
     """
 
     max_new_tokens: int | None = None
@@ -170,10 +171,13 @@ class StreamStatistics:
         discarded: frames thrown away, before they were in memory, by a reset, a new episode or the engine's end.
         waiting: frames in the queue or being encoded.
         episodes: memories started anew because a stamp jumped back.
+        repeated: of the ingested frames, those that were not encoded, since they repeat the last step.
         ingest_s: seconds that the last batch took from dequeuing to its published memory.
         ingest_error: the last failure of the model while ingesting, empty if none.
         questions, answers, failed: asked; answered; ended with an `AskError`, by code name.
         last_first_token_s, last_answer_s: of the last answer, 0 before one.
+        refreshes: memories that the model has read, to answer from.
+        refresh_s: seconds of the model's time that reading the last one took.
     """
 
     received: int = 0
@@ -192,3 +196,6 @@ class StreamStatistics:
     failed: dict[str, int] = field(default_factory=dict)
     last_first_token_s: float = 0.0
     last_answer_s: float = 0.0
+    repeated: int = 0
+    refreshes: int = 0
+    refresh_s: float = 0.0

@@ -1,0 +1,79 @@
+"""What a model's work takes at least, in operations and bytes: the numerators of the floors.
+
+A multiply-add counts as two operations. Normalisation, rotation and softmax are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import Qwen2VLForConditionalGeneration
+
+from fvs_ros.bench.measure import Machine
+from fvs_ros.memory.snapshot import PatchGrid
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one piece of work.
+
+    Attributes:
+        flop: operations.
+        bytes: that are read at least once.
+    """
+
+    flop: float
+    bytes: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.flop + other.flop, self.bytes + other.bytes)
+
+    def floor_ms(self, machine: Machine) -> float:
+        """The least time on a machine: that of its arithmetic or of its memory, whichever is longer."""
+        return 1e3 * max(self.flop / machine.flops_per_s, self.bytes / machine.read_bytes_per_s)
+
+
+class ModelCosts:
+    """Costs of a Qwen2-VL network."""
+
+    def __init__(self, network: Qwen2VLForConditionalGeneration) -> None:
+        self._language = network.model.language_model
+        self._tower = network.model.visual
+        self._text = network.config.text_config
+        self._vision = network.config.vision_config
+        self._head = network.lm_head
+        self._size = network.dtype.itemsize
+
+    def encode(self, grid: PatchGrid, steps: int = 1) -> Cost:
+        """The ViT on both pathways of `steps` grid steps."""
+        weights = _count(block.parameters() for block in self._tower.blocks)
+        weights += _count([self._tower.patch_embed.parameters()])
+        tokens = grid.patches + grid.low_patches
+        pairs = grid.patches**2 + grid.low_patches**2
+        attention = 4 * pairs * self._vision.embed_dim * self._vision.depth
+        return Cost(steps * (2 * weights * tokens + attention), weights * self._size)
+
+    def read(self, tokens: int) -> Cost:
+        """A memory of that many tokens through the merger and the language model."""
+        layers, merger = self._layers(), _count([self._tower.merger.parameters()])
+        attention = 2 * tokens**2 * self._text.hidden_size * self._text.num_hidden_layers
+        return Cost(2 * (layers + merger) * tokens + attention, (layers + merger) * self._size)
+
+    def extend(self, prefix: int, tokens: int, questions: int = 1) -> Cost:
+        """As many more tokens of each question after a prefix, with the logits of the last."""
+        text, head = self._text, _count([self._head.parameters()])
+        pairs = questions * tokens * prefix
+        attention = 4 * pairs * text.hidden_size * text.num_hidden_layers
+        flop = 2 * questions * (self._layers() * tokens + head) + attention
+        width = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+        cache = 2 * prefix * width * text.num_hidden_layers
+        return Cost(flop, (self._layers() + head + cache) * self._size)
+
+    def _layers(self) -> int:
+        return _count(layer.parameters() for layer in self._language.layers)
+
+
+def _count(groups: Iterable[Iterable[nn.Parameter]]) -> int:
+    return sum(parameter.numel() for group in groups for parameter in group)

@@ -1,0 +1,266 @@
+"""The language model on keys and values that were allocated beforehand: prefixes, and questions that share one.
+
+A prefix (prompt head and memory) is computed once, in chunks. Any number of questions then continue from it, each with
+keys and values of its own for its own tokens only, in one batch.
+
+Shapes: S questions, L tokens of each in one run, N tokens of the prefix, T tokens of a question, H width of the model,
+q query heads, h key heads, d values of a head, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
+from transformers import Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRMSNorm
+
+# What a chunk of a prefix may cost. A question waits for one chunk at most: about 10 ms on a CPU core (100 GFLOP/s) and
+# on an H100-class GPU (700 TFLOP/s), where smaller chunks would no longer fill the matrix units.
+CHUNK_FLOP = {"cpu": 1e9, "cuda": 8e12}
+LEAST_CHUNK, MOST_CHUNK = 16, 2_048
+
+Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """Room for the keys and values of S sequences of up to T tokens.
+
+    Attributes:
+        keys, values: [layers, S, T, h, d] in the model's dtype.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return self.keys.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A prefix that is computed as far as `length` says.
+
+    Attributes:
+        cache: of one sequence.
+        length: N, tokens of it that are computed.
+    """
+
+    cache: KeyValues
+    length: int
+
+
+class Decoder:
+    """Runs the layers of a Qwen2-VL language model on `KeyValues`. Not thread-safe.
+
+    The layers' weights are transformers' modules. Their attention is replaced, since it can neither share a prefix
+    among the sequences of a batch nor write into storage of ours; the rest is called here directly, because the way
+    through transformers costs a small model more than its arithmetic. Results differ from transformers' by rounding.
+
+    Raises:
+        ValueError: the model attends within a sliding window.
+    """
+
+    def __init__(self, network: Qwen2VLForConditionalGeneration) -> None:
+        model = network.model.language_model
+        if model.has_sliding_layers:
+            raise ValueError("the model has use_sliding_window set; only full attention is supported, so switch it off")
+        self._layers = list(model.layers)
+        self._norm = model.norm
+        self._rotary = model.rotary_emb
+        self._embed = network.get_input_embeddings()
+        self._head = network.lm_head
+        attention = self._layers[0].self_attn
+        self._head_dim = attention.head_dim
+        self._key_heads = attention.num_key_value_heads
+        self.device = network.device
+        self.dtype = network.dtype
+        parameters = sum(parameter.numel() for layer in self._layers for parameter in layer.parameters())
+        self.chunk = chunk_tokens(parameters, self.device.type)
+
+    def allocate(self, sequences: int, tokens: int) -> KeyValues:
+        """Room for `sequences` of up to `tokens`; zeroed: what is masked is multiplied by 0, so must be finite."""
+        shape = (len(self._layers), sequences, tokens, self._key_heads, self._head_dim)
+        keys, values = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        return KeyValues(keys, values)
+
+    def prefill(self, prefix: Prefix, embeddings: Tensor, positions: Tensor) -> Prefix:
+        """Computes the next L tokens of a prefix into its cache, in place; returns the longer prefix.
+
+        Args:
+            prefix: as far as it is.
+            embeddings: [L, H].
+            positions: [3, L] int64.
+        """
+        start, end = prefix.length, prefix.length + embeddings.shape[0]
+        self._run(embeddings[None], positions[:, None], _PrefixAttention(prefix.cache, start, end))
+        return Prefix(prefix.cache, end)
+
+    def extend(
+        self,
+        prefix: Prefix,
+        tails: KeyValues,
+        slots: Sequence[int],
+        lengths: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        positions: Sequence[int],
+    ) -> Tensor:
+        """Logits [S, V] float32 at the last of L more tokens of each of S questions; their keys and values are kept.
+
+        Args:
+            prefix: what all of them continue.
+            tails: keys and values of the questions' own tokens.
+            slots: where in `tails` each question lies; no two alike.
+            lengths: tokens of each that are there already.
+            tokens: L ids of each.
+            positions: position id of the first of them.
+        """
+        ids = torch.tensor(tokens, device=self.device)
+        offsets = torch.arange(ids.shape[1], device=self.device)
+        columns = torch.tensor(lengths, device=self.device)[:, None] + offsets
+        width = max(lengths) + ids.shape[1]
+        attention = QuestionAttention(
+            prefix.cache.keys[:, 0, : prefix.length],
+            prefix.cache.values[:, 0, : prefix.length],
+            tails,
+            torch.tensor(slots, device=self.device),
+            columns,
+            width,
+            hidden=None if ids.shape == (1, 1) else hidden_columns(columns, width),
+        )
+        return self.logits(ids, torch.tensor(positions, device=self.device)[:, None] + offsets, attention)
+
+    def logits(self, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Logits [S, V] float32 at the last of the text tokens `ids` [S, L] at `positions` [S, L]."""
+        hidden = self._run(self._embed(ids), positions.expand(3, -1, -1), attention)
+        return self._head(hidden[:, -1]).float()
+
+    def _run(self, hidden: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Hidden states [S, L, H] after all layers, of embeddings [S, L, H] at positions [3, S, L]."""
+        cosines, sines = (values[:, :, None] for values in self._rotary(hidden, positions))
+        for index, layer in enumerate(self._layers):
+            projections = layer.self_attn
+            normed = _rms_norm(layer.input_layernorm, hidden)
+            shape = (*hidden.shape[:2], -1, self._head_dim)
+            query = _rotate(projections.q_proj(normed).view(shape), cosines, sines)
+            key = _rotate(projections.k_proj(normed).view(shape), cosines, sines)
+            value = projections.v_proj(normed).view(shape)
+            mixed = attention(index, query, key, value)
+            hidden = hidden + projections.o_proj(mixed.reshape(*hidden.shape[:2], -1))
+            hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
+        return _rms_norm(self._norm, hidden)
+
+
+def chunk_tokens(parameters: int, device: str) -> int:
+    """Tokens of a prefix that a model of so many parameters computes at once; the same on every machine of a kind."""
+    tokens = int(CHUNK_FLOP[device] / (2 * parameters))
+    return min(MOST_CHUNK, max(LEAST_CHUNK, 1 << tokens.bit_length() - 1 if tokens else 0))
+
+
+def hidden_columns(columns: Tensor, width: int) -> Tensor:
+    """Which of the first `width` tokens of a question come after the one in column [S, L]: bool [S, L, width]."""
+    return torch.arange(width, device=columns.device) > columns[..., None]
+
+
+class _PrefixAttention:
+    """Of the tokens `start` to `end` of a prefix to those before them and themselves."""
+
+    def __init__(self, cache: KeyValues, start: int, end: int) -> None:
+        self._cache, self._start, self._end = cache, start, end
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        keys, values = self._cache.keys[layer, :, : self._end], self._cache.values[layer, :, : self._end]
+        keys[:, self._start :] = key
+        values[:, self._start :] = value
+        return functional.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=causal_lower_right(self._end - self._start, self._end),
+            enable_gqa=query.shape[2] != key.shape[2],
+        ).transpose(1, 2)
+
+
+class QuestionAttention:
+    """Of questions' tokens to the prefix that they share and to their own tokens.
+
+    The prefix is read once for all questions, as one matrix product per key head.
+
+    Args:
+        prefix_keys, prefix_values: [layers, N, h, d].
+        tails: of all questions.
+        slots: [S] int64, the questions that run.
+        columns: [S, L] int64, where in their tails their tokens go.
+        width: T, columns of the tails that are read.
+        every_slot: `slots` are all places of the tails, in their order.
+        hidden: bool [S, L, T], tokens of the tails that are not seen; None if all are.
+        prefix_hidden: bool [N], tokens of the prefix that are not seen; None if all are.
+    """
+
+    def __init__(
+        self,
+        prefix_keys: Tensor,
+        prefix_values: Tensor,
+        tails: KeyValues,
+        slots: Tensor,
+        columns: Tensor,
+        width: int,
+        *,
+        every_slot: bool = False,
+        hidden: Tensor | None = None,
+        prefix_hidden: Tensor | None = None,
+    ) -> None:
+        self._prefix_keys, self._prefix_values, self._tails = prefix_keys, prefix_values, tails
+        self._slots, self._columns, self._width, self._every_slot = slots, columns, width, every_slot
+        self._hidden, self._prefix_hidden = hidden, prefix_hidden
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Mixed values [S, L, q, d] of queries [S, L, q, d]; keeps keys and values [S, L, h, d] of the tokens."""
+        keys, values = self._tails.keys[layer], self._tails.values[layer]
+        keys[self._slots[:, None], self._columns] = key
+        values[self._slots[:, None], self._columns] = value
+        keys, values = keys[:, : self._width], values[:, : self._width]
+        if not self._every_slot:
+            keys, values = keys[self._slots], values[self._slots]
+        count, length, heads, width = query.shape
+        groups = heads // key.shape[2]
+        grouped = query.view(count, length, -1, groups, width)
+        # One batch per key head for the prefix, one per question and key head for the tails.
+        shared = grouped.permute(2, 0, 1, 3, 4).reshape(-1, count * length * groups, width)
+        own = grouped.permute(0, 2, 1, 3, 4).reshape(count, -1, length * groups, width)
+        ahead = shared @ self._prefix_keys[layer].permute(1, 2, 0)
+        if self._prefix_hidden is not None:
+            ahead = ahead.masked_fill(self._prefix_hidden, -torch.inf)
+        behind = own @ keys.permute(0, 2, 3, 1)
+        if self._hidden is not None:
+            behind = behind.masked_fill(self._hidden.repeat_interleave(groups, dim=1)[:, None], -torch.inf)
+        ahead = ahead.view(-1, count, length * groups, ahead.shape[2]).transpose(0, 1)
+        scores = torch.cat([ahead, behind], dim=-1).float() * width**-0.5
+        shares = scores.softmax(-1).to(query.dtype)
+        prefix = shares.shape[-1] - keys.shape[1]
+        of_prefix = shares[..., :prefix].transpose(0, 1).reshape(-1, count * length * groups, prefix)
+        mixed = (of_prefix @ self._prefix_values[layer].transpose(0, 1)).view(-1, count, length * groups, width)
+        mixed = mixed.transpose(0, 1) + shares[..., prefix:] @ values.transpose(1, 2)
+        return mixed.reshape(count, -1, length, groups, width).transpose(1, 2)
+
+
+def _rms_norm(norm: Qwen2VLRMSNorm, hidden: Tensor) -> Tensor:
+    return functional.rms_norm(hidden, (hidden.shape[-1],), norm.weight, norm.variance_epsilon)
+
+
+def _rotate(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotary embedding of [S, L, heads, d] by [S, L, 1, d]."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cosines + torch.cat([-second, first], dim=-1) * sines

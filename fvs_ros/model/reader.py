@@ -1,0 +1,299 @@
+"""Memories read ahead of any question, and questions answered several at a time from what was read.
+
+Two buffers take turns: questions are answered from one while a newer memory is read into the other. Both are allocated
+once and keep their size, as does the room for the questions' own tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.model.decode_graph import DecodeGraph
+from fvs_ros.model.decoder import Decoder, KeyValues, Prefix
+from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.sequence import Segment, memory_segment
+from fvs_ros.model.text_stream import TextStream
+
+BUFFERS = 2
+# Room for questions at the start; it grows, by doubling, to the most and the longest that are asked at once.
+FIRST_QUESTIONS, FIRST_TOKENS = 4, 256
+# A long question is taken in such pieces, which bounds the memory of its attention: 0.1 GB on a 7B model.
+QUESTION_CHUNK = 128
+
+
+@dataclass(eq=False)
+class _Buffer:
+    """Room for one memory's keys and values.
+
+    Attributes:
+        graph: decodes from it, on CUDA; None before the first question.
+        taken: whether a reading has it.
+    """
+
+    cache: KeyValues
+    graph: DecodeGraph | None = None
+    taken: bool = False
+
+
+@dataclass(eq=False)
+class OpenAnswer:
+    """An answer that is being given.
+
+    Attributes:
+        slot: of the question's own keys and values.
+        left: tokens that it may still grow by.
+        length: tokens of the question and the answer that have keys and values.
+        token: the newest, which has none yet.
+        done: whether it is complete.
+    """
+
+    slot: int
+    left: int
+    stream: TextStream
+    end_tokens: frozenset[int]
+    free: set[int]
+    length: int = 0
+    token: int = -1
+    done: bool = False
+    closed: bool = False
+
+    @property
+    def text(self) -> str:
+        """The answer so far; it only grows."""
+        return self.stream.text
+
+    def close(self) -> None:
+        """Gives its place to other questions; at any time, and again without effect."""
+        if not self.closed:
+            self.closed = True
+            self.free.add(self.slot)
+
+    def add(self, token: int) -> None:
+        """Takes the next token."""
+        self.token = token
+        if token in self.end_tokens:
+            self.left = 0
+        else:
+            self.stream.add(token)
+            self.left -= 1
+        if self.left == 0:
+            self.stream.finish()
+            self.done = True
+
+
+@dataclass(eq=False)
+class _Tails:
+    """Keys and values of the questions' own tokens, and which places are free. The last column is for discarding."""
+
+    decoder: Decoder
+    cache: KeyValues
+    free: set[int] = field(default_factory=set)
+
+    def take(self, tokens: int) -> int:
+        """A place for a question and its answer."""
+        slots, width = self.cache.keys.shape[1], self.cache.tokens - 1
+        if not self.free or tokens > width:
+            grown = self.decoder.allocate(
+                slots if self.free else 2 * slots, 1 + (width if tokens <= width else 1 << (tokens - 1).bit_length())
+            )
+            for old, new in ((self.cache.keys, grown.keys), (self.cache.values, grown.values)):
+                new[:, :slots, :width] = old[:, :, :width]
+            self.free.update(range(slots, grown.keys.shape[1]))
+            self.cache = grown
+        slot = min(self.free)
+        self.free.remove(slot)
+        return slot
+
+
+class MemoryReader:
+    """Reads memories into the language model and answers questions about them. Not thread-safe.
+
+    On CUDA it works on a stream of its own, ahead of the streams that encode frames, and a token of all questions is
+    one captured graph. Answers equal those of `FlashVStream.answer`, up to the rounding of another order of sums.
+    """
+
+    def __init__(
+        self,
+        network: Qwen2VLForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptBuilder,
+        config: FlashMemoryConfig,
+        end_tokens: Sequence[int],
+    ) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self.prompts = prompts
+        self.config = config
+        self.end_tokens = frozenset(end_tokens)
+        self.decoder = Decoder(network)
+        self._cuda = network.device.type == "cuda"
+        self._stream = torch.cuda.Stream(network.device, priority=-1) if self._cuda else None
+        self._buffers: list[_Buffer] = []
+        with self.running():
+            self.tails = _Tails(self.decoder, self.decoder.allocate(FIRST_QUESTIONS, FIRST_TOKENS + 1))
+        self.tails.free.update(range(FIRST_QUESTIONS))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all buffers on the device; constant once two memories were read."""
+        return self.tails.cache.nbytes + sum(buffer.cache.nbytes for buffer in self._buffers)
+
+    def read(self, snapshot: MemorySnapshot) -> MemoryReading:
+        """Begins to read a memory.
+
+        Raises:
+            RuntimeError: two readings are open.
+        """
+        tokens = len(self.prompts.head) + self.config.tokens(snapshot.grid)
+        buffer = next((one for one in self._buffers if not one.taken), None)
+        if buffer is None and len(self._buffers) == BUFFERS:
+            raise RuntimeError(f"{BUFFERS} readings are open, as many as there are buffers; close one first")
+        if buffer is None or buffer.cache.tokens != tokens:
+            # Frames of another size: the old buffer goes before the new one comes, 0.6 GB each for a 7B model.
+            self._buffers = [one for one in self._buffers if one is not buffer]
+            buffer = None
+            with self.running():
+                buffer = _Buffer(self.decoder.allocate(1, tokens))
+            self._buffers.append(buffer)
+        buffer.taken = True
+        return MemoryReading(self, snapshot, buffer)
+
+    def close(self) -> None:
+        """Frees all buffers."""
+        self._buffers.clear()
+        del self.tails
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Where all work on the device is launched: without gradients, on CUDA on the reader's stream.
+
+        The host waits for that work at the end, so that no more than one piece of it is ever queued ahead of a
+        question, and that no tensor of another stream is let go while it is still read.
+        """
+        with torch.no_grad():
+            if self._stream is None:
+                yield
+                return
+            try:
+                with torch.cuda.stream(self._stream):
+                    yield
+            finally:
+                self._stream.synchronize()
+
+
+class MemoryReading:
+    """One memory: first read piece by piece, then asked about."""
+
+    def __init__(self, reader: MemoryReader, snapshot: MemorySnapshot, buffer: _Buffer) -> None:
+        self._reader = reader
+        self._snapshot: MemorySnapshot | None = snapshot
+        self._segment: Segment | None = None
+        self._buffer = buffer
+        self._prefix = Prefix(buffer.cache, 0)
+        self._position = 0
+        self._answers: list[OpenAnswer] = []
+
+    def advance(self) -> bool:
+        """Reads a bounded piece more; True once the memory is read whole."""
+        reader = self._reader
+        with reader.running():
+            if self._snapshot is not None:
+                self._snapshot.wait_ready()
+                self._segment = memory_segment(reader.network, self._snapshot, reader.prompts.head, reader.config)
+                self._position = self._segment.next_position
+            elif self._segment is not None:
+                chunk = slice(self._prefix.length, self._prefix.length + reader.decoder.chunk)
+                self._prefix = reader.decoder.prefill(
+                    self._prefix, self._segment.embeddings[chunk], self._segment.positions[:, chunk]
+                )
+        # Let go only now that the device has done with it.
+        self._snapshot = None
+        if self._segment is not None and self._prefix.length == self._segment.embeddings.shape[0]:
+            self._segment = None
+        return self._segment is None
+
+    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
+        """Takes a question in and gives the first token of its answer.
+
+        Args:
+            question: user text; control tokens that it spells out are read letter by letter.
+            max_new_tokens: the answer's longest length.
+            answer_prefix: what the answer is made to begin with; no part of its text.
+
+        Raises:
+            RuntimeError: the memory is not read whole yet.
+        """
+        if self._snapshot is not None or self._segment is not None:
+            raise RuntimeError(f"{self._prefix.length} tokens of the memory are read; advance until it is read whole")
+        reader = self._reader
+        tail = reader.prompts.build(question, answer_prefix).tail
+        with reader.running():
+            slot = reader.tails.take(len(tail) + max_new_tokens)
+            answer = OpenAnswer(
+                slot, max_new_tokens, TextStream(reader.tokenizer), reader.end_tokens, reader.tails.free
+            )
+            try:
+                for start in range(0, len(tail), QUESTION_CHUNK):
+                    tokens = tail[start : start + QUESTION_CHUNK]
+                    logits = self._extend([answer], [tokens])
+                token = int(logits.argmax())
+            except BaseException:
+                answer.close()
+                raise
+        answer.add(token)
+        self._answers.append(answer)
+        return answer
+
+    def step(self) -> None:
+        """Gives every open answer its next token."""
+        self._answers = [answer for answer in self._answers if not (answer.done or answer.closed)]
+        if not self._answers:
+            return
+        with self._reader.running():
+            tokens = self._next_tokens()
+        for answer, token in zip(self._answers, tokens, strict=True):
+            answer.add(token)
+
+    def close(self) -> None:
+        """Gives the buffer to the next memory; its answers must be complete or given up."""
+        self._snapshot = self._segment = None
+        self._buffer.taken = False
+
+    def _extend(self, answers: Sequence[OpenAnswer], tokens: Sequence[Sequence[int]]) -> Tensor:
+        logits = self._reader.decoder.extend(
+            self._prefix,
+            self._reader.tails.cache,
+            [answer.slot for answer in answers],
+            [answer.length for answer in answers],
+            tokens,
+            [self._position + answer.length for answer in answers],
+        )
+        for answer in answers:
+            answer.length += len(tokens[0])
+        return logits
+
+    def _next_tokens(self) -> list[int]:
+        answers, tails = self._answers, self._reader.tails.cache
+        if self._reader.network.device.type != "cuda":
+            return self._extend(answers, [[answer.token] for answer in answers]).argmax(-1).tolist()
+        graph = self._buffer.graph
+        if graph is None or graph.tails is not tails:
+            self._buffer.graph = graph = DecodeGraph(self._reader.decoder, self._buffer.cache, tails)
+        tokens = graph.run(
+            self._prefix.length,
+            slots=[answer.slot for answer in answers],
+            tokens=[answer.token for answer in answers],
+            columns=[answer.length for answer in answers],
+            positions=[self._position + answer.length for answer in answers],
+        )
+        for answer in answers:
+            answer.length += 1
+        return tokens

@@ -1,0 +1,309 @@
+"""`fvs bench node`: the real node over DDS with a synthetic 1080p camera, in processes of their own.
+
+The time that a process computes is read from the kernel, between two of the node's own counts.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rich.console import Console
+from std_srvs.srv import SetBool
+
+from fvs_ros.bench.measure import Measure, Stopwatch, single, summarise
+from fvs_ros.bench.shapes import MODEL_SHAPES, random_checkpoint
+from fvs_ros.model.checkpoint import save_checkpoint
+from fvs_ros.model.flash_vstream import DTYPES, FlashVStream
+from fvs_ros.msg import MemoryState
+from fvs_ros.nodes.bench_camera import draw_scenes, message_of
+from fvs_ros.nodes.demo_processes import DemoError, Processes
+from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.srv import Ask
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.images import decode_compressed_image
+from fvs_ros.stream.types import Frame
+
+CAMERA_FPS = 30.0
+# Two grid steps a second.
+KEPT_FPS = 4.0
+TRANSPORTS = ("raw", "compressed")
+QUESTION = "What lay on the table?"
+# What the newest frame in memory may be older than the interval between two kept ones.
+AGE_ALLOWANCE_MS = 100.0
+START_TIMEOUT_S = 300.0
+TICK_S = 0.01
+LAST_DOMAIN = 101
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The node at one moment.
+
+    Attributes:
+        now_s: steady clock.
+        cpu_s: that the node has computed.
+        received, ingested: frames, as it counts them.
+    """
+
+    now_s: float
+    cpu_s: float
+    received: int
+    ingested: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Between two readings, per second.
+
+    Attributes:
+        cpu: seconds of computing.
+        received, ingested: frames.
+    """
+
+    cpu: float
+    received: float
+    ingested: float
+
+    @classmethod
+    def between(cls, first: Reading, last: Reading) -> Usage:
+        """Rates from `first` to `last`."""
+        seconds = last.now_s - first.now_s
+        return cls(
+            (last.cpu_s - first.cpu_s) / seconds,
+            (last.received - first.received) / seconds,
+            (last.ingested - first.ingested) / seconds,
+        )
+
+
+class NodeClient:
+    """What the benchmark sees of the node, and what it asks of it."""
+
+    def __init__(self, processes: Processes, domain: int) -> None:
+        self._processes = processes
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context, domain_id=domain)
+        self._node = rclpy.create_node("fvs_bench", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._node.create_subscription(MemoryState, "stream_node/memory", self._on_memory, latched)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._ask = self._node.create_client(Ask, "ask")
+        self._pause = self._node.create_client(SetBool, "stream_node/pause")
+        self._readings: list[Reading] = []
+        self._end_ns = 0
+
+    def close(self) -> None:
+        """Leaves DDS."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def spin_until(self, condition: Callable[[], Any], timeout_s: float, problem: str) -> None:
+        """Spins until `condition` holds.
+
+        Raises:
+            DemoError: it does not in time, or a process has ended.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            self._processes.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"{problem} within {timeout_s:.0f} s")
+            self._executor.spin_once(timeout_sec=TICK_S)
+
+    def start_camera(self, transport: str, seed: int) -> None:
+        """Starts the camera, and waits until its frames are in memory."""
+        arguments = ["--transport", transport, "--rate", str(CAMERA_FPS), "--seed", str(seed)]
+        self._processes.start("fvs_ros.nodes.bench_camera", arguments)
+        self.spin_until(lambda: self._end_ns, START_TIMEOUT_S, "no frame came into memory")
+
+    def reading(self) -> Reading:
+        """The next one; the node tells its counts once a second."""
+        known = len(self._readings)
+        self.spin_until(lambda: len(self._readings) > known, START_TIMEOUT_S, "the node told nothing of itself")
+        return self._readings[-1]
+
+    def usage(self, seconds: float, watch: Callable[[], None] = lambda: None) -> Usage:
+        """Over at least so many seconds; `watch` is called every few milliseconds."""
+        first = self.reading()
+
+        def over() -> bool:
+            watch()
+            return time.monotonic() - first.now_s >= seconds
+
+        self.spin_until(over, seconds + START_TIMEOUT_S, "time stood still")
+        return Usage.between(first, self.reading())
+
+    def age_ms(self) -> float:
+        """How long ago the newest frame in memory was taken."""
+        return (time.time_ns() - self._end_ns) / 1e6
+
+    def pause(self, paused: bool) -> bool:
+        """Lets the node skip all frames, or take them again; False while it has no model yet."""
+        return bool(self._call(self._pause, SetBool.Request(data=paused)).success)
+
+    def ask(self) -> Any:
+        """The response to a question."""
+        return self._call(self._ask, Ask.Request(question=QUESTION, max_new_tokens=8))
+
+    def _call(self, client: Any, request: Any) -> Any:
+        self.spin_until(client.service_is_ready, START_TIMEOUT_S, f"{client.srv_name} was not offered")
+        future = client.call_async(request)
+        self.spin_until(future.done, START_TIMEOUT_S, f"no response of {client.srv_name} came")
+        return future.result()
+
+    def _on_memory(self, message: MemoryState) -> None:
+        self._end_ns = stamp_nanoseconds(message.end)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.endswith(": stream"):
+                values = {value.key: value.value for value in status.values}
+                cpu_s = process_seconds(self._processes.pid("stream_node"))
+                counts = int(values.get("received", 0)), int(values.get("ingested", 0))
+                self._readings.append(Reading(time.monotonic(), cpu_s, *counts))
+
+
+def process_seconds(pid: int) -> float:
+    """What a process has computed so far, all its threads together, in seconds."""
+    # The name, which may hold anything, ends with the last parenthesis.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = (int(field) for field in fields[11:13])
+    return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
+def bench_node(name: str, device: torch.device, dtype: str, seconds: int, seed: int) -> list[Measure]:
+    """Measures the node with a model of random weights, once with raw and once with compressed images.
+
+    Args:
+        name: of the model's shape.
+        device: of the node's model.
+        dtype: as the node's parameter.
+        seconds: of each phase, at least 5.
+        seed: of weights and scenes.
+
+    Raises:
+        ValueError: too few seconds.
+        DemoError: the node or the camera failed.
+    """
+    if seconds < 5:
+        raise ValueError(f"asked for {seconds} seconds; the node tells its counts once a second, so ask for at least 5")
+    with tempfile.TemporaryDirectory(prefix="fvs_bench_") as folder:
+        model = Path(folder) / "model"
+        weights = random_checkpoint(name, torch.device("cpu"), DTYPES.get(dtype, torch.float32), seed)
+        save_checkpoint(weights, model)
+        del weights
+        engine_ms = _engine_ms(model, name, device, dtype, seconds, seed)
+        measures = [single("engine alone, a kept frame", "ms", engine_ms)]
+        for transport in TRANSPORTS:
+            with _running(Path(folder), model, name, device, dtype, transport) as client:
+                measures += _measure(client, transport, seconds, engine_ms, seed)
+    return measures
+
+
+def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds: float, seed: int) -> float:
+    """What the engine computes per kept frame without ROS, on frames that are decoded already, in milliseconds."""
+    scenes = [cv2.cvtColor(scene, cv2.COLOR_BGR2RGB) for scene in draw_scenes(seed)]
+    loaded = FlashVStream.load(str(model), device=str(device), dtype=dtype)
+    side = MODEL_SHAPES[name].frame
+    config = StreamConfig(fps=0, min_pixels=side**2, max_pixels=side**2)
+    with StreamEngine(loaded, config) as engine:
+
+        def run(count: int) -> float:
+            begin, cpu = time.monotonic(), time.process_time()
+            for index in range(count):
+                image = scenes[index % len(scenes)]
+                engine.submit(Frame(time.time_ns(), partial(np.asarray, image)))
+                time.sleep(max(0.0, begin + (index + 1) / KEPT_FPS - time.monotonic()))
+            engine.flush(START_TIMEOUT_S)
+            return 1e3 * (time.process_time() - cpu) / count
+
+        run(round(KEPT_FPS * 2))
+        return run(round(KEPT_FPS * seconds))
+
+
+@contextmanager
+def _running(
+    folder: Path, model: Path, name: str, device: torch.device, dtype: str, transport: str
+) -> Iterator[NodeClient]:
+    """The node and a client in its domain, without a camera."""
+    domain = random.randint(1, LAST_DOMAIN)
+    side = MODEL_SHAPES[name].frame
+    parameters = {
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "fps": KEPT_FPS,
+        "image_transport": transport,
+        "min_pixels": side**2,
+        "max_pixels": side**2,
+    }
+    environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ, "ROS_DOMAIN_ID": str(domain)}
+    processes = Processes(folder, environment)
+    client = NodeClient(processes, domain)
+    try:
+        arguments = [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
+        processes.start("fvs_ros.nodes.stream_node", ["--ros-args", *arguments])
+        Console(stderr=True).print(f"node with {transport} images, domain {domain}", highlight=False)
+        yield client
+    finally:
+        processes.stop()
+        client.close()
+
+
+def _measure(client: NodeClient, transport: str, seconds: float, engine_ms: float, seed: int) -> list[Measure]:
+    """One transport: nothing, frames that are all dropped, frames of which some are kept, then questions too."""
+    client.spin_until(lambda: client.pause(False), START_TIMEOUT_S, "the node did not load its model")
+    idle = client.usage(seconds / 2)
+    client.start_camera(transport, seed)
+    client.pause(True)
+    dropped = client.usage(seconds)
+    client.pause(False)
+    ages: list[float] = []
+    kept = client.usage(seconds, lambda: ages.append(client.age_ms()))
+    dropped_ms = 1e3 * (dropped.cpu - idle.cpu) / dropped.received
+    kept_cpu = kept.cpu - idle.cpu - dropped_ms / 1e3 * (kept.received - kept.ingested)
+    kept_ms = 1e3 * kept_cpu / kept.ingested
+    begin, first_tokens = time.monotonic(), []
+    while time.monotonic() - begin < seconds / 2:
+        response = client.ask()
+        if response.success:
+            first_tokens.append(1e3 * response.first_token_s)
+    rate = len(first_tokens) / (time.monotonic() - begin)
+    interval_ms = 1e3 / KEPT_FPS
+    # A dropped frame must cost less than decoding it would; of a raw one, receiving its 6 MB alone costs more.
+    jpeg_ms = _jpeg_ms(seed) if transport == "compressed" else None
+    return [
+        single(f"{transport}: frames/s arriving", "", kept.received),
+        single(f"{transport}: a dropped frame", "ms", dropped_ms, jpeg_ms),
+        single(f"{transport}: a kept frame", "ms", kept_ms),
+        single(f"{transport}: of that ROS's", "ms", kept_ms - engine_ms),
+        summarise(f"{transport}: age of newest", "ms", ages, target=interval_ms + AGE_ALLOWANCE_MS, of="p95"),
+        single(f"{transport}: CPU cores", "x", kept.cpu),
+        single(f"{transport}: questions/s", "", rate),
+        summarise(f"{transport}: first token", "ms", first_tokens),
+    ]
+
+
+def _jpeg_ms(seed: int) -> float:
+    """What decoding one of the camera's compressed images takes, the least of a few."""
+    message = message_of(draw_scenes(seed)[0], "compressed")
+    return min(Stopwatch(torch.device("cpu")).milliseconds(lambda: decode_compressed_image(message)) for _ in range(5))

@@ -1,0 +1,67 @@
+"""The benchmark of the node: its parts alone, and once all of it with a model that costs little."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import NEEDS_ROS
+
+pytest.importorskip("rclpy", reason=NEEDS_ROS)
+pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+
+from fvs_ros.bench import shapes
+from fvs_ros.bench.shapes import MemoryShape, ModelShape
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.model.tiny import tiny_network_config
+from fvs_ros.nodes import node_bench
+from fvs_ros.nodes.bench_camera import draw_scenes, message_of
+from fvs_ros.nodes.node_bench import Reading, Usage, process_seconds
+from fvs_ros.stream.images import decode_compressed_image, decode_image
+
+
+def test_a_process_computes_as_long_as_it_is_busy() -> None:
+    begin = process_seconds(os.getpid()), time.process_time()
+    while time.process_time() - begin[1] < 0.3:
+        pass
+    assert process_seconds(os.getpid()) - begin[0] == pytest.approx(time.process_time() - begin[1], abs=0.05)
+
+
+def test_usage_is_per_second() -> None:
+    usage = Usage.between(Reading(10.0, 3.0, 100, 10), Reading(14.0, 5.0, 220, 26))
+    assert usage == Usage(cpu=0.5, received=30.0, ingested=4.0)
+
+
+def test_the_cameras_scenes_survive_their_messages() -> None:
+    scene = draw_scenes(seed=0)[0]
+    expected = cv2.cvtColor(scene, cv2.COLOR_BGR2RGB)
+    assert np.array_equal(decode_image(message_of(scene, "raw")), expected)
+    compressed = message_of(scene, "compressed")
+    assert 100_000 < len(compressed.data) < 2_000_000, "the size of a usual JPEG"
+    assert np.abs(decode_compressed_image(compressed).astype(int) - expected).mean() < 4
+
+
+@pytest.mark.slow
+def test_the_node_is_measured_with_and_without_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_network_config()
+    shape = ModelShape(config.text_config.to_dict(), config.vision_config.to_dict(), frame=56)
+    monkeypatch.setitem(shapes.MODEL_SHAPES, "tiny", shape)
+    small = FlashMemoryConfig(csm_slots=4, dam_slots=2)
+    monkeypatch.setitem(shapes.MEMORY_SHAPES, "tiny", MemoryShape(PatchGrid(4, 4), 64, small))
+    monkeypatch.setattr(node_bench, "TRANSPORTS", ("compressed",))
+    measures = node_bench.bench_node("tiny", torch.device("cpu"), "float32", seconds=5, seed=0)
+    by_name = {measure.name: measure for measure in measures}
+    assert by_name["engine alone, a kept frame"].median > 0
+    assert by_name["compressed: frames/s arriving"].median > 1
+    assert by_name["compressed: questions/s"].median > 0
+    assert by_name["compressed: first token"].median > 0
+    age = by_name["compressed: age of newest"]
+    assert (age.of, age.target) == ("p95", 350.0)
+    assert 0 < age.median < 5_000
+    with pytest.raises(ValueError, match="at least 5"):
+        node_bench.bench_node("tiny", torch.device("cpu"), "float32", seconds=4, seed=0)

@@ -1,0 +1,253 @@
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from engines import MakeEngine, failure, feed, result
+from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
+
+from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.stream import read_ahead
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.published import MemoryBoard, PublishedMemory
+from fvs_ros.stream.read_ahead import ReadAhead
+from fvs_ros.stream.types import AskOptions, ErrorCode, MemoryStatus
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def ahead(make_engine: MakeEngine) -> StreamEngine:
+    """An engine that reads ahead all the time, with two frames in memory and read."""
+    engine = make_engine(refresh_share=1.0)
+    feed(engine, frame(1), frame(2))
+    wait_read(engine)
+    return engine
+
+
+def wait_read(engine: StreamEngine) -> None:
+    """Until questions are answered from the newest memory without asking for it."""
+    wait_for(lambda: result(engine.ask("What?")).memory_version == engine.status.version)
+
+
+def hold_while_reading(engine: StreamEngine, model: FakeModel, second: float = 3) -> None:
+    """Leaves the answer thread within a piece of a newer memory."""
+    model.reading.shut()
+    feed(engine, frame(second))
+    model.reading.wait_reached()
+
+
+def test_a_question_pays_only_for_its_own_tokens(ahead: StreamEngine, model: FakeModel) -> None:
+    feed(ahead, frame(3), frame(4))
+    wait_read(ahead)
+    model.work.clear()
+    answer = result(ahead.ask("What?"))
+    assert (answer.text, answer.memory_version) == ("2 steps: 1.5 3.5", ahead.status.version)
+    assert [kind for kind, _ in model.work] == ["answer"] * 3
+    assert ahead.statistics.refresh_s > 0
+
+
+def test_a_question_waits_for_one_piece_of_a_newer_memory_and_is_answered_from_the_last(
+    ahead: StreamEngine, model: FakeModel
+) -> None:
+    model.pieces_of_a_memory = 5
+    hold_while_reading(ahead, model)
+    model.work.clear()
+    pending = ahead.ask("What?")
+    model.reading.open()
+    answer = result(pending)
+    assert (answer.text, answer.steps) == ("1 steps: 1.5", 1)
+    assert model.work[:2] == [("read", 2), ("answer", 1)]
+    wait_read(ahead)
+    assert model.work.count(("read", 2)) == 5, "the newer one was read to its end, once"
+
+
+def test_a_fresh_question_has_the_newest_memory_read_at_once(ahead: StreamEngine, model: FakeModel) -> None:
+    model.pieces_of_a_memory = 3
+    hold_while_reading(ahead, model)
+    feed(ahead, *[frame(second) for second in range(4, 10)])
+    model.work.clear()
+    pending = ahead.ask("What?", AskOptions(fresh=True))
+    model.reading.open()
+    answer = result(pending)
+    assert (answer.steps, answer.end_ns) == (5, 9 * SECOND_NS)
+    assert answer.memory_version == ahead.status.version
+    reads = [steps for kind, steps in model.work if kind == "read"]
+    assert reads == [2, 5, 5, 5], "the one in flight was given up for it"
+
+
+def test_the_first_question_waits_for_the_first_memory(make_engine: MakeEngine, model: FakeModel) -> None:
+    model.reading.shut()
+    engine = make_engine(refresh_share=1.0)
+    feed(engine, frame(1))
+    pending = engine.ask("What?")
+    model.reading.wait_reached()
+    assert not pending.done()
+    model.reading.open()
+    assert result(pending).text == "1 steps: 1"
+
+
+def test_without_a_share_memories_are_read_on_demand_once_each(engine: StreamEngine, model: FakeModel) -> None:
+    feed(engine, frame(1), frame(2), frame(3))
+    assert model.work == []
+    assert [result(engine.ask("What?")).steps for _ in range(2)] == [2, 2]
+    assert [steps for kind, steps in model.work if kind == "read"] == [2]
+
+
+def test_questions_at_once_share_a_memory_each_with_its_own_limit_and_cancel(
+    make_engine: MakeEngine, model: FakeModel
+) -> None:
+    engine = make_engine(parallel_questions=4)
+    feed(engine, *[frame(second) for second in range(1, 17)])
+    model.answering.shut()
+    first = engine.ask("What?")
+    model.answering.wait_reached()
+    told: list[str] = []
+    go_on = threading.Event()
+
+    def cancel_at_third(piece: str) -> None:
+        assert go_on.wait(PATIENCE_S)
+        told.append(piece)
+        if len(told) == 3:
+            pending[-1].cancel()
+
+    pending = [engine.ask("What?", AskOptions(max_new_tokens=limit)) for limit in (2, 4)]
+    pending.append(engine.ask("What?", on_token=cancel_at_third))
+    go_on.set()
+    model.answering.open()
+    whole = result(first).text
+    assert whole.count(" ") == 9
+    assert [result(one).text for one in pending[:2]] == [" ".join(whole.split(" ")[: 1 + n]) for n in (2, 4)]
+    assert failure(pending[2]).code == ErrorCode.CANCELLED
+    assert "".join(told) == " ".join(whole.split(" ")[:4])
+    assert len(told) == 3
+    assert max(count for kind, count in model.work if kind == "answer") == 4
+    assert [kind for kind, _ in model.work].count("read") == 1
+
+
+def test_more_questions_than_places_wait_their_turn(make_engine: MakeEngine, model: FakeModel) -> None:
+    engine = make_engine(parallel_questions=2, question_queue=8)
+    feed(engine, frame(1), frame(2))
+    pending = [engine.ask("What?") for _ in range(6)]
+    assert {result(one).text for one in pending} == {"1 steps: 1.5"}
+    assert max(count for kind, count in model.work if kind == "answer") <= 2
+
+
+def test_an_answer_keeps_its_memory_while_newer_ones_are_read(ahead: StreamEngine, model: FakeModel) -> None:
+    model.answering.shut()
+    old = ahead.ask("What?")
+    model.answering.wait_reached()
+    feed(ahead, frame(3), frame(4))
+    fresh = ahead.ask("What?", AskOptions(fresh=True, max_new_tokens=1))
+    feed(ahead, frame(5), frame(6))
+    model.answering.open()
+    assert result(old).text == "1 steps: 1.5"
+    assert result(fresh).text == "3 steps:"
+
+
+def test_nothing_is_answered_from_an_episode_that_is_over(ahead: StreamEngine, model: FakeModel) -> None:
+    model.reading.shut()
+    ahead.reset()
+    assert failure(ahead.ask("What?")).code == ErrorCode.NO_FRAMES
+    feed(ahead, frame(7))
+    pending = ahead.ask("What?")
+    model.reading.wait_reached()
+    assert not pending.done()
+    model.reading.open()
+    assert result(pending).text == "1 steps: 7"
+
+
+def test_a_memory_that_cannot_be_read_is_reported_and_not_tried_for_ever(
+    make_engine: MakeEngine, model: FakeModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.read_error = ValueError("bad shape")
+    engine = make_engine(refresh_share=1.0)
+    feed(engine, frame(1))
+    wait_for(lambda: "failed to read the memory" in caplog.text)
+    error = failure(engine.ask("What?"))
+    assert error.code == ErrorCode.MODEL_ERROR
+    assert "ValueError: bad shape" in str(error)
+    assert len(model.readers[0].open) == 0
+    model.read_error = None
+    feed(engine, frame(2))
+    assert result(engine.ask("What?")).text == "1 steps: 1.5"
+
+
+class Clock:
+    """Stands in for `time`; reading a piece takes a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, model: FakeModel) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(read_ahead, "time", clock)
+
+    def take_a_second() -> None:
+        clock.now += 1
+
+    monkeypatch.setattr(model.reading, "go_through", take_a_second)
+    return clock
+
+
+def publish(board: MemoryBoard, snapshot: MemorySnapshot) -> None:
+    board.publish(PublishedMemory(snapshot, {}, MemoryStatus(steps=snapshot.steps)))
+
+
+def snapshot_of(model: FakeModel, engine: StreamEngine) -> MemorySnapshot:
+    feed(engine, frame(1))
+    memory = engine._board.current
+    assert memory is not None
+    return memory.snapshot
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+def test_reading_takes_no_more_than_its_share_of_the_time(
+    engine: StreamEngine, model: FakeModel, clock: Clock, share: float
+) -> None:
+    board, snapshot = MemoryBoard(), snapshot_of(model, engine)
+    model.pieces_of_a_memory = 4
+    ahead = ReadAhead(model, board, share)
+    for _ in range(3000):
+        publish(board, snapshot)
+        pause_s = ahead.pause_s()
+        assert pause_s is not None
+        if pause_s:
+            # What else goes on, in steps of a tenth of a second.
+            clock.now += 0.1
+        ahead.advance(None, answering=False)
+    busy_s = len([kind for kind, _ in model.work if kind == "read"])
+    assert busy_s / clock.now == pytest.approx(share, rel=0.1)
+    ahead.close()
+
+
+def test_while_answers_are_given_reading_rests_but_not_for_ever(
+    engine: StreamEngine, model: FakeModel, clock: Clock
+) -> None:
+    board = MemoryBoard()
+    publish(board, snapshot_of(model, engine))
+    model.pieces_of_a_memory = 100
+    ahead = ReadAhead(model, board, 1.0)
+    clock.now = 100.0
+    ahead.advance(None, answering=True)
+    assert len(model.work) == 1
+    for _ in range(9):
+        clock.now += 0.05
+        ahead.advance(None, answering=True)
+    assert len(model.work) == 1
+    clock.now += 0.1
+    ahead.advance(None, answering=True)
+    assert len(model.work) == 2
+    ahead.advance(0, answering=True)
+    assert len(model.work) == 3, "a question waits for it"
+    ahead.close()

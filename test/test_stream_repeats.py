@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from engines import MakeEngine, feed, result
+from fakes import FakeModel, frame
+
+from fvs_ros.stream.repeats import RepeatFilter
+from fvs_ros.stream.types import Frame
+
+SIZE = (360, 640, 3)
+
+
+def scene(seed=0):
+    return np.random.default_rng(seed).integers(30, 220, SIZE, dtype=np.uint8)
+
+
+def noisy(image, seed, sigma=4.0):
+    noise = np.random.default_rng(seed).normal(0, sigma, SIZE)
+    return (image + noise).clip(0, 255).astype(np.uint8)
+
+
+def pair(image, seed):
+    return noisy(image, 2 * seed), noisy(image, 2 * seed + 1)
+
+
+def test_noise_repeats_and_a_small_object_does_not():
+    seen, still = RepeatFilter(3.0), scene()
+    assert not seen.repeats(pair(still, 1)), "the first step repeats nothing"
+    assert all(seen.repeats(pair(still, seed)) for seed in range(2, 6))
+    changed = still.copy()
+    changed[100:112, 200:212] = 255
+    assert not seen.repeats((still, changed))
+    assert not seen.repeats(pair(changed, 7)), "the step before showed it come"
+    assert seen.repeats(pair(changed, 8))
+
+
+def test_a_slow_change_adds_up_until_it_is_seen():
+    seen, still = RepeatFilter(3.0), np.full(SIZE, 100, np.uint8)
+    seen.repeats((still, still))
+    verdicts = [seen.repeats((still + level, still + level)) for level in range(1, 9)]
+    assert verdicts == [True, True, True, False, True, True, True, False]
+
+
+def test_what_is_provisional_leaves_no_trace():
+    seen = RepeatFilter(3.0)
+    seen.repeats((scene(0), scene(0)))
+    assert not seen.repeats((scene(1), scene(1)), provisional=True)
+    assert seen.repeats((scene(0), scene(0)))
+
+
+def test_without_a_tolerance_nothing_repeats():
+    seen = RepeatFilter(0.0)
+    assert not any(seen.repeats((scene(0), scene(0))) for _ in range(3))
+
+
+def test_after_forgetting_nothing_repeats():
+    seen = RepeatFilter(3.0)
+    seen.repeats((scene(0), scene(0)))
+    seen.forget()
+    assert not seen.repeats((scene(0), scene(0)))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_repeated_steps_add_weight_and_are_not_encoded(make_engine: MakeEngine, model: FakeModel, batch: int) -> None:
+    engine = make_engine(repeat_tolerance=2.0, batch_steps=batch, frame_queue=64)
+    values = [10, 10] * 5 + [90, 90] * 3 + [10, 10]
+    model.encoding.shut()
+    frames = [frame(second, value=value) for second, value in enumerate(values, 1)]
+    engine.submit(frames[0])
+    model.encoding.wait_reached()
+    for one in frames[1:]:
+        engine.submit(one)
+    model.encoding.open()
+    feed(engine)
+    assert engine.flush(20.0)
+    encoded = sum(len(call) for call in model.encoded)
+    assert encoded == 2 + 2 * 3, "the first frame alone, then each scene once when it appears"
+    assert engine.statistics.repeated == 2 * (4 + 2)
+    answer = result(engine.ask("What?"))
+    assert answer.steps == 9
+    plain = make_engine(frame_queue=64)
+    feed(plain, *frames)
+    expected = result(plain.ask("What?"))
+    assert (answer.text, answer.moments) == (expected.text, expected.moments)
+
+
+def test_after_a_failure_of_the_model_nothing_is_repeated(make_engine: MakeEngine, model: FakeModel) -> None:
+    engine = make_engine(repeat_tolerance=2.0)
+    feed(engine, *[frame(second, value=10) for second in range(1, 5)])
+    model.encode_error = RuntimeError("out of memory")
+    feed(engine, frame(5, value=90), frame(6, value=90))
+    model.encode_error = None
+    model.encoded.clear()
+    feed(engine, frame(7, value=90), frame(8, value=90), frame(9, value=90), frame(10, value=90))
+    assert result(engine.ask("What?")).text.endswith("90 90")
+    assert model.encoded[0] == [90, 90]
+
+
+def test_a_single_new_frame_is_provisional_and_a_repeated_one_needs_no_model(
+    make_engine: MakeEngine, model: FakeModel
+) -> None:
+    engine = make_engine(repeat_tolerance=2.0)
+    feed(engine, frame(1, value=10), frame(2, value=10))
+    model.encoded.clear()
+    feed(engine, frame(3, value=10))
+    assert model.encoded == []
+    assert result(engine.ask("What?")).text == "2 steps: 10 10"
+    feed(engine, Frame(4_000_000_000, frame(4, value=50).image))
+    assert model.encoded == [[10, 50]]
