@@ -186,7 +186,8 @@ def test_answers_are_measured_young_and_old_and_under_load(machine, small_model,
     assert {"read, step 5", "read, step 20", "first token then", "first token, plain", "a token"} <= measures.keys()
     warm = measures["first token, 4 fps in"]
     assert (warm.samples, warm.of, warm.target) == (6, "p95", 100.0)
-    assert 0 < warm.median < measures["fresh, 4 fps in"].maximum
+    assert warm.median > 0
+    assert measures["fresh, 4 fps in"].samples == 3
     assert measures["frames not read yet"].samples == 6
     assert measures["read, step 20"].floor > 0
     assert len(PromptBuilder(random_model("tiny", CPU, torch.float32, 0).tokenizer).build(answer.QUESTION).tail) > 5
@@ -197,8 +198,10 @@ def test_answers_are_measured_young_and_old_and_under_load(machine, small_model,
 def test_ingest_is_measured_from_message_to_memory(machine, small_model, monkeypatch):
     monkeypatch.setattr(ingest, "REPEATS", 3)
     measures = {m.name: m for m in bench_ingest("tiny", machine, CPU, torch.float32, steps=200, seed=0)}
-    assert measures["decode 1080p, JPEG"].median > measures["resize it"].median > 0
-    assert measures["a step to memory"].median > measures["encode a step (ViT)"].median > 0
+    for name in ("decode 1080p, raw", "decode 1080p, JPEG", "resize it", "encode a step (ViT)", "a step to memory"):
+        assert measures[name].median > 0
+        assert measures[name].samples >= 3
+    assert measures["a step to memory"].floor == measures["encode a step (ViT)"].floor > 0
     assert measures["growth since step 100"].median < 0.05
     with pytest.raises(ValueError, match="at least 200"):
         bench_ingest("tiny", machine, CPU, torch.float32, steps=199, seed=0)
