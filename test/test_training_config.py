@@ -67,7 +67,7 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
         ({"stage": {"name": "../up"}}, "must be the name of a folder"),
         ({"stage": {"patrol": {"episodes": 4}}}, "the key 'lengths' is missing"),
         ({"model": {}}, "give one of checkpoint and scratch"),
-        ({"model": {"scratch": {"text_width": 250}}}, r"text_width is 250, text_heads 8; .* multiple"),
+        ({"model": {"scratch": {"text_width": 250}}}, r"text_width is 250, text_heads 4; .* multiple"),
         ({"optimiser": {"learning_rate": "fast"}}, "learning_rate is 'fast'"),
         ({"optimiser": {"warmup": 1.0}}, "from 0 to below 1"),
         ({"lora": {}, "stage": {"tower": "trained"}}, "with lora the ViT stays as it is"),

@@ -57,7 +57,7 @@ def test_frames_come_resized_to_the_grid(tmp_path):
 
 
 def test_data_processes_make_the_memories_that_the_model_would_make(tmp_path):
-    checkpoint = new_checkpoint(ScratchConfig(**TINY, rope_section=(6, 5, 5)), seed=0)
+    checkpoint = new_checkpoint(ScratchConfig(**TINY), seed=0)
     encoder = FrozenEncoder(checkpoint.network.model.visual, checkpoint.pixels, checkpoint.config.memory)
     source = Drawn()
     left, cache = dataset(source, tmp_path / "left", tower="t")

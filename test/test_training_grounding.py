@@ -22,7 +22,7 @@ LABELS = Grounding(
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    config = ScratchConfig(**{**TINY, "vocabulary": "patrol", "tied_words": True}, rope_section=(6, 5, 5))
+    config = ScratchConfig(**{**TINY, "vocabulary": "patrol", "tied_words": True})
     return new_checkpoint(config, seed=0)
 
 

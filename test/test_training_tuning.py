@@ -80,7 +80,7 @@ def test_frozen_words_leave_the_layers_alone_to_be_trained():
 
 
 def test_rescaled_words_leave_what_tokens_name_and_what_is_said():
-    checkpoint = new_checkpoint(ScratchConfig(**{**TINY, "tied_words": True}, rope_section=(6, 5, 5)), seed=0)
+    checkpoint = new_checkpoint(ScratchConfig(**{**TINY, "tied_words": True}), seed=0)
     found = checkpoint.network
     patches, hidden = torch.randn(8, 64), torch.randn(3, 64)
 

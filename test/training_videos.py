@@ -21,6 +21,8 @@ TINY = {
     "text_kv_heads": 1,
     "csm_slots": 8,
     "dam_slots": 4,
+    "rope_section": [6, 5, 5],
+    "window_slots": 0,
     "vocabulary": "bytes",
     "tied_words": False,
 }

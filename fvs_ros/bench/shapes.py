@@ -34,7 +34,7 @@ class MemoryShape:
 
 # Qwen2-VL has the same vision tower at all sizes; 24 x 40 patches are a 16:9 camera in the published protocol.
 MEMORY_SHAPES = {
-    "tiny": MemoryShape(PatchGrid(8, 8), 192),
+    "tiny": MemoryShape(PatchGrid(8, 8), 192, FlashMemoryConfig(csm_slots=120, dam_slots=8, window_slots=1)),
     "qwen2-vl-2b": MemoryShape(PatchGrid(24, 40), 1280),
     "qwen2-vl-7b": MemoryShape(PatchGrid(24, 40), 1280),
 }
@@ -67,7 +67,7 @@ def _rope(theta: float, section: tuple[int, int, int]) -> dict[str, Any]:
 
 _TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
 
-# `tiny` is the embedded model, `ScratchConfig` of training: 5.6 M parameters. The others are as published.
+# `tiny` is the embedded model, `ScratchConfig` of training: 5.4 M parameters. The others are as published.
 MODEL_SHAPES = {
     "tiny": ModelShape(
         text={
@@ -77,9 +77,9 @@ MODEL_SHAPES = {
             "hidden_size": 256,
             "intermediate_size": 512,
             "num_hidden_layers": 5,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "rope_parameters": _rope(10_000.0, (6, 5, 5)),
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": _rope(10_000.0, (12, 10, 10)),
         },
         vision={"depth": 4, "embed_dim": 192, "hidden_size": 256, "num_heads": 6, "mlp_ratio": 2},
         frame=112,
