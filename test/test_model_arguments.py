@@ -8,17 +8,19 @@ import sys
 
 import pytest
 
-from fvs_ros.model.arguments import add_checkpoint_arguments
+from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
+from fvs_ros.model.checkpoint import CheckpointError
+from fvs_ros.model.names import TINY
 
 
-def test_a_model_is_asked_for_unless_there_is_work_without_one():
+def test_without_a_name_the_model_has_random_weights_and_says_so(capsys):
     parser = argparse.ArgumentParser()
-    add_checkpoint_arguments(parser, optional=True)
+    add_checkpoint_arguments(parser)
     parsed = parser.parse_args([])
-    assert (parsed.device, parsed.dtype) == ("auto", "auto")
-    named = argparse.ArgumentParser()
-    add_checkpoint_arguments(named)
-    assert named.parse_args(["--model", "M"]).model == "M"
+    assert (parsed.model, parsed.device, parsed.dtype) == (TINY, "auto", "auto")
+    assert parser.parse_args(["--model", "M"]).model == "M"
+    assert load_model(parsed).name == TINY
+    assert "tiny has random weights: its answers are NOISE" in capsys.readouterr().err
 
 
 def test_no_heavy_library_is_imported_to_declare_arguments():
@@ -32,9 +34,6 @@ def test_no_heavy_library_is_imported_to_declare_arguments():
 
 @pytest.mark.parametrize("device", ["abc", "cuda:99"])
 def test_a_device_that_is_not_there_is_named(device, tmp_path):
-    from fvs_ros.model.arguments import load_model
-    from fvs_ros.model.checkpoint import CheckpointError
-
     arguments = argparse.Namespace(model=str(tmp_path), device=device, dtype="auto")
     with pytest.raises(CheckpointError, match=f"device is '{device}'"):
         load_model(arguments)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.names import TINY
 from fvs_ros.model.tiny import write_tiny_checkpoint
 
 
@@ -40,6 +43,16 @@ def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(model, snapsho
     assert prefixed != plain
     assert not prefixed.startswith("Best option")
     assert answer(answer_prefix="") == plain
+
+
+def test_tiny_needs_no_file_and_is_the_same_each_time_unless_a_folder_has_that_name(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = FlashVStream.load(TINY, device="cpu")
+    assert made.memory_config == FlashMemoryConfig()
+    assert made.fingerprint() == FlashVStream.load(TINY, device="cpu").fingerprint()
+    assert FlashVStream.load(TINY, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+    shutil.copytree(folder, tmp_path / TINY)
+    assert FlashVStream.load(TINY, device="cpu").memory_config.csm_slots == 6
 
 
 def test_a_fingerprint_follows_the_weights_and_not_their_place(model, folder, tmp_path):

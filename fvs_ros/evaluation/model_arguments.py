@@ -17,14 +17,9 @@ CONTROLS = ("last4", "uniform", "question-only", "csm-only", "dam-only")
 _DEFAULTS = StreamConfig()
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
-    """Declares the model, how it takes frames in and what it is compared with; loads no heavy library.
-
-    Args:
-        parser: gets the arguments.
-        optional: whether there is work without a model.
-    """
-    add_checkpoint_arguments(parser, optional)
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the model, how it takes frames in and what it is compared with; loads no heavy library."""
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--controls",
         metavar="NAME",

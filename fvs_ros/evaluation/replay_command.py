@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="gets answers.jsonl, report.json, report.html and timings.json; an interrupted run goes on there",
     )
-    add_model_arguments(parser, optional=True)
+    add_model_arguments(parser)
     parser.add_argument(
         "--prompt",
         choices=("plain", "options"),
@@ -121,8 +121,6 @@ def _deterministic(
     from fvs_ros.evaluation.replay import Replayed, frame_settings, replay
     from fvs_ros.evaluation.replay_page import replay_notes
 
-    if arguments.model is None:
-        raise ValueError("no model is given; name one with --model, or drive a running node with --live")
     options = run_options(arguments)
     model = load_model(arguments)
     settings = {**settings, **frame_settings(options), **model_settings(model)}

@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fvs_ros.model.names import TINY
 
 if TYPE_CHECKING:
     from fvs_ros.model.flash_vstream import FlashVStream
 
-EMBEDDED = "embedded"
 
-
-def add_checkpoint_arguments(parser: argparse.ArgumentParser, optional: bool = False) -> None:
-    """Declares the model and where it runs.
-
-    Args:
-        parser: gets the arguments.
-        optional: whether there is work without a model.
-    """
-    # Looked for as a file: to find a module its package would be imported, with all that it needs.
-    embedded = any(Path(__file__).parent.glob("embedded*"))
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the model and where it runs."""
     parser.add_argument(
         "--model",
         metavar="M",
-        required=not embedded and not optional,
-        default=EMBEDDED if embedded else None,
-        help="checkpoint, a folder or a hub name" + (" (default: the embedded one)" if embedded else ""),
+        default=TINY,
+        help="checkpoint: a folder or a hub name (default: %(default)s, random weights whose answers are noise)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (%(default)s)")
 
 
 def load_model(arguments: argparse.Namespace) -> FlashVStream:
-    """The model that the arguments name.
+    """The model that the arguments name; says so if its answers mean nothing.
 
     Raises:
         CheckpointError: it cannot be used.
     """
+    from rich.console import Console
     from transformers.utils.logging import disable_progress_bar
 
     from fvs_ros.model.flash_vstream import FlashVStream
 
     disable_progress_bar()
+    if arguments.model == TINY:
+        note = f"--model {TINY} has random weights: its answers are NOISE; name a checkpoint for real ones"
+        Console(stderr=True, soft_wrap=True).print(note, markup=False, highlight=False)
     return FlashVStream.load(arguments.model, device=arguments.device, dtype=arguments.dtype)

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,10 +20,12 @@ from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fvs_ros.model.frame_encoder import FrameEncoder
+from fvs_ros.model.names import TINY
 from fvs_ros.model.preprocess import frame_grid
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reader import MemoryReader
 from fvs_ros.model.text_stream import TextStream
+from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.model.vision import encode_frames
 
 # Of each weight; training changes them all, so that a few tell two models apart.
@@ -56,7 +60,8 @@ class FlashVStream:
         """Loads a checkpoint from a folder, or by its name from the hub.
 
         Args:
-            model: a folder, or a name such as `zhang9302002/Flash-VStream-Qwen-7b` or `Qwen/Qwen2-VL-7B-Instruct`.
+            model: a folder, a name such as `zhang9302002/Flash-VStream-Qwen-7b` or `Qwen/Qwen2-VL-7B-Instruct`, or
+                `tiny` for random weights, whose answers are noise.
             device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
             dtype: `auto` (bfloat16 on a GPU that has it, float32 otherwise), `float32`, `bfloat16` or `float16`.
 
@@ -65,6 +70,9 @@ class FlashVStream:
         """
         target = pick_device(device)
         precision = pick_dtype(dtype, target)
+        if model == TINY and not Path(model).is_dir():
+            tiny = tiny_checkpoint()
+            return cls(replace(tiny, network=tiny.network.to(target, precision)), model)
         attention = pick_attention(target, precision)
         return cls(load_checkpoint(model, device=target, dtype=precision, attention=attention), model)
 

@@ -27,20 +27,22 @@ FRAME_PIXELS = 112 * 112
 
 
 def write_tiny_checkpoint(folder: Path, seed: int = 0, memory: FlashMemoryConfig | None = None) -> None:
-    """Writes a checkpoint of 0.3 M random weights in the published layout; the same seed gives the same weights."""
+    """Writes `tiny_checkpoint` in the published layout."""
+    save_checkpoint(tiny_checkpoint(seed, memory), folder)
+
+
+def tiny_checkpoint(seed: int = 0, memory: FlashMemoryConfig | None = None) -> Checkpoint:
+    """A checkpoint of 0.3 M random weights, float32 on the CPU; the same seed gives the same weights."""
     network_config = tiny_network_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Qwen2VLForConditionalGeneration(network_config).eval()
-    save_checkpoint(
-        Checkpoint(
-            config=ModelConfig(network_config, memory or FlashMemoryConfig()),
-            network=network,
-            tokenizer=byte_tokenizer(),
-            pixels=PixelConfig(max_pixels=FRAME_PIXELS),
-            end_tokens=(network_config.text_config.eos_token_id,),
-        ),
-        folder,
+    return Checkpoint(
+        config=ModelConfig(network_config, memory or FlashMemoryConfig()),
+        network=network,
+        tokenizer=byte_tokenizer(),
+        pixels=PixelConfig(max_pixels=FRAME_PIXELS),
+        end_tokens=(network_config.text_config.eos_token_id,),
     )
 
 

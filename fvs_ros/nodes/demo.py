@@ -28,6 +28,7 @@ from rosgraph_msgs.msg import Clock
 
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.model.names import TINY
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.demo_console import DemoConsole, StreamView
 from fvs_ros.nodes.demo_processes import DemoError, Processes
@@ -250,14 +251,14 @@ def play(options: argparse.Namespace, folder: Path) -> int:
     camera = open_camera(options.video or find_video(), options.seconds)
     domain = options.domain or random.randint(1, _LAST_DOMAIN)
     tiny = options.model is None
-    model, fps = (options.model, options.fps or 1.0) if not tiny else (_tiny_model(folder), options.fps or _TINY_FPS)
+    model, fps = (TINY, options.fps or _TINY_FPS) if tiny else (options.model, options.fps or 1.0)
     processes = Processes(folder, {**os.environ, "ROS_DOMAIN_ID": str(domain)})
     with DemoConsole(camera.seconds) as console:
         console.heading(
             {
                 "camera": camera.description,
                 "node": f"fvs_ros.nodes.stream_node over DDS, domain {domain}, keeping {fps:g} frames a second",
-                "model": f"{model}"
+                "model": model
                 if not tiny
                 else "a tiny checkpoint with fixed random weights: the WORDS of its answers are NOISE, while memory, "
                 "stamps and timings are real. Try --model with trained weights.",
@@ -267,7 +268,7 @@ def play(options: argparse.Namespace, folder: Path) -> int:
         answers: list[Any] = []
         problem = ""
         try:
-            _start(processes, camera, str(model), fps, options.rate)
+            _start(processes, camera, model, fps, options.rate)
             answers = demo.run()
         except DemoError as error:
             problem = str(error)
@@ -281,18 +282,6 @@ def play(options: argparse.Namespace, folder: Path) -> int:
         passed = not problem and all(answer.success for answer in answers) and not any(codes.values())
         console.closing(_summary(camera.questions, answers, memory, codes), passed)
     return 0 if passed else 1
-
-
-def _tiny_model(folder: Path) -> Path:
-    # Not at the top: with the user's own checkpoint torch is not needed in this process.
-    from transformers.utils.logging import disable_progress_bar
-
-    from fvs_ros.model.tiny import write_tiny_checkpoint
-
-    disable_progress_bar()
-    model = folder / "tiny"
-    write_tiny_checkpoint(model)
-    return model
 
 
 def _start(processes: Processes, camera: Camera, model: str, fps: float, rate: float) -> None:

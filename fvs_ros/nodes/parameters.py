@@ -66,7 +66,8 @@ TABLE = (
     ParameterRow(
         "model",
         "",
-        "Checkpoint to load: a folder, or a hub name such as zhang9302002/Flash-VStream-Qwen-7b. Required",
+        "Checkpoint to load: a folder, or a hub name such as zhang9302002/Flash-VStream-Qwen-7b, or tiny for random "
+        "weights. Required",
     ),
     ParameterRow("device", "auto", "Where the model runs: auto (CUDA where there is one), cpu, cuda or cuda:N"),
     ParameterRow(
