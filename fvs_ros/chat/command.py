@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
@@ -115,7 +116,10 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     from fvs_ros.stream.config import StreamConfig
     from fvs_ros.stream.engine import StreamEngine
 
-    config = StreamConfig() if arguments.fps is None else StreamConfig(fps=arguments.fps)
+    # One answer at a time, so that their tokens do not mingle on the screen.
+    config = StreamConfig(parallel_questions=1)
+    if arguments.fps is not None:
+        config = replace(config, fps=arguments.fps)
     interactive = not arguments.ask
     console = Console(highlight=False)
     typed = interactive and sys.stdin.isatty() and console.is_terminal
