@@ -88,6 +88,14 @@ def test_two_runs_give_the_same_report_byte_for_byte_with_all_controls(bag, ques
     assert found["streams"]["frames"]["ingested"] == FRAMES
     assert found["streams"]["memory"][-1]["steps"] == FRAMES // 2
     assert len({point["bytes"] for point in found["streams"]["memory"]}) == 1
+    timings = json.loads((tmp_path / "one" / "timings.json").read_text())
+    timed = {(one["measure"], one["grouping"]): one["rows"] for one in timings["tables"]}
+    for measure in ("first token", "last token"):
+        assert measure not in {one["measure"] for one in found["tables"]}
+        families = {row["name"]: row["values"]["last4"] for row in timed[measure, "family"]}
+        assert {name: value["count"] for name, value in families.items()} == {"now": 6, "recall": 6}
+        assert all(0 < value["low"] <= value["value"] <= value["high"] for value in families.values())
+        assert timed[measure, "age of the evidence"]
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines() if str(tmp_path) not in line) <= 80
     for view in ("memory", *CONTROLS):

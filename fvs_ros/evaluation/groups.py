@@ -90,6 +90,12 @@ MEASURES = (
     Measure("proof missed by any moment", "s", _missed(2), -1),
 )
 
+# Measured with a clock, so that they stand in no report that is compared byte by byte.
+LATENCY_MEASURES = (
+    Measure("first token", "s", lambda one: None if one.row is None else one.row.first_token_s, -1),
+    Measure("last token", "s", lambda one: None if one.row is None else one.row.total_s, -1),
+)
+
 
 @dataclass(frozen=True)
 class GroupRow:
@@ -203,9 +209,11 @@ def _thirds(outcomes: Sequence[Outcome], prefix: str) -> Groups:
     }
 
 
-def tables(outcomes: Sequence[Outcome], views: Sequence[str]) -> list[GroupTable]:
+def tables(
+    outcomes: Sequence[Outcome], views: Sequence[str], measures: Sequence[Measure] = MEASURES
+) -> list[GroupTable]:
     """Every measure that has values, over every breakdown."""
-    used = [measure for measure in MEASURES if any(measure.value(one) is not None for one in outcomes)]
+    used = [measure for measure in measures if any(measure.value(one) is not None for one in outcomes)]
     found: dict[tuple[str, str], list[GroupRow]] = {}
     # Group by group: all measures of a group draw the same resamples, which are made once.
     for grouping, groups in groupings(outcomes).items():

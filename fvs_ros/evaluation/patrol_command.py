@@ -173,7 +173,7 @@ def _report(
 ) -> None:
     from fvs_ros.evaluation.evaluation_console import print_evaluation
     from fvs_ros.evaluation.evaluation_report import evaluation_report, latencies, write_report
-    from fvs_ros.evaluation.groups import outcome
+    from fvs_ros.evaluation.groups import LATENCY_MEASURES, outcome, tables
     from fvs_ros.evaluation.patrol import GUESS, GUESS_EPISODES, guessed, timed
     from fvs_ros.evaluation.replay_page import summary_page
 
@@ -201,7 +201,13 @@ def _report(
         ],
     )
     latency = latencies({view: some.values() for view, some in rows.items()})
-    timings = {"wall_s": wall_s, "latency": [asdict(one) for one in latency], "model": arguments.model}
-    write_report(report, timings, summary_page(report, rows, latency), arguments.out)
+    by_group = tables(outcomes, list(rows), LATENCY_MEASURES)
+    timings = {
+        "wall_s": wall_s,
+        "latency": [asdict(one) for one in latency],
+        "tables": [asdict(one) for one in by_group],
+        "model": arguments.model,
+    }
+    write_report(report, timings, summary_page(report, rows, latency, by_group), arguments.out)
     print_evaluation(report, latency, console, in_thirds=("recall",))
     console.print(f"{arguments.out / 'report.html'} shows all of it", markup=False, highlight=False)

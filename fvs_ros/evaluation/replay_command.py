@@ -139,7 +139,7 @@ def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console)
 
     from fvs_ros.evaluation.evaluation_console import print_evaluation
     from fvs_ros.evaluation.evaluation_report import evaluation_report, latencies, write_report
-    from fvs_ros.evaluation.groups import outcome
+    from fvs_ros.evaluation.groups import LATENCY_MEASURES, outcome, tables
     from fvs_ros.evaluation.replay_page import page
 
     result = replayed.result
@@ -165,7 +165,12 @@ def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console)
         notes=replayed.notes,
     )
     latency = latencies({view: rows.values() for view, rows in result.answers.items()})
-    timings = {**replayed.timings, "latency": [asdict(one) for one in latency]}
-    write_report(report, timings, page(report, result, latency), arguments.out)
+    by_group = tables(outcomes, views, LATENCY_MEASURES)
+    timings = {
+        **replayed.timings,
+        "latency": [asdict(one) for one in latency],
+        "tables": [asdict(one) for one in by_group],
+    }
+    write_report(report, timings, page(report, result, latency, by_group), arguments.out)
     print_evaluation(report, latency, console)
     console.print(f"{arguments.out / 'report.html'} shows all of it", markup=False, highlight=False)

@@ -62,8 +62,10 @@ def replay_notes(result: ReplayResult) -> list[str]:
     return notes
 
 
-def page(report: EvaluationReport, result: ReplayResult, latency: Sequence[Latency]) -> str:
-    """The page of a replay."""
+def page(
+    report: EvaluationReport, result: ReplayResult, latency: Sequence[Latency], by_group: Sequence[GroupTable]
+) -> str:
+    """The page of a replay; `by_group` are the tables of `LATENCY_MEASURES`."""
     memory = result.answers.get(MEMORY.name, {})
     right = {
         one.id: grade(one, memory[one.id].response if one.id in memory else None).correct for one in result.questions
@@ -73,7 +75,7 @@ def page(report: EvaluationReport, result: ReplayResult, latency: Sequence[Laten
         _tiles(_score_tiles(report, latency) + _memory_tiles(result)),
         _section("The stream", timeline_plot(result, right, "timeline")),
         *accuracy_sections(report),
-        _latency_section(result.answers, latency),
+        _latency_section(report, result.answers, latency, by_group),
         _section("Memory over time", memory_plot(result, "memory")),
         tables_section(report),
         _answers_section(report, result, right),
@@ -82,16 +84,19 @@ def page(report: EvaluationReport, result: ReplayResult, latency: Sequence[Laten
 
 
 def summary_page(
-    report: EvaluationReport, answers: Mapping[str, Mapping[str, AnswerRow]], latency: Sequence[Latency]
+    report: EvaluationReport,
+    answers: Mapping[str, Mapping[str, AnswerRow]],
+    latency: Sequence[Latency],
+    by_group: Sequence[GroupTable],
 ) -> str:
-    """The page of an evaluation over many recordings."""
+    """The page of an evaluation over many recordings; `by_group` are the tables of `LATENCY_MEASURES`."""
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
     facts = f"{report.questions} questions; model {escape(str(report.settings.get('weights', '')))}"
     parts = [
         f"<h1>{escape(report.title)}</h1><p>{facts}</p>{notes}",
         _tiles(_score_tiles(report, latency)),
         *accuracy_sections(report),
-        _latency_section(answers, latency),
+        _latency_section(report, answers, latency, by_group),
         tables_section(report),
     ]
     return html_page(report.title, parts)
@@ -130,13 +135,17 @@ def accuracy_sections(report: EvaluationReport) -> list[str]:
 
 def tables_section(report: EvaluationReport) -> str:
     """Every measure over every breakdown, folded."""
-    folded = "".join(
+    drawn = f"<p>Intervals are 95 % bootstrap, drawn by {escape(report.drawn_with)}.</p>"
+    return _section("All tables", drawn + _folded(report.tables, report.views))
+
+
+def _folded(tables: Sequence[GroupTable], views: Sequence[str]) -> str:
+    return "".join(
         f"<details><summary>{escape(measure)}</summary>"
-        + "".join(_table(table, report.views) for table in report.tables if table.measure == measure)
+        + "".join(_table(table, views) for table in tables if table.measure == measure)
         + "</details>"
-        for measure in dict.fromkeys(table.measure for table in report.tables)
+        for measure in dict.fromkeys(table.measure for table in tables)
     )
-    return _section("All tables", f"<p>Intervals are 95 % bootstrap, drawn by {escape(report.drawn_with)}.</p>{folded}")
 
 
 def _heading(report: EvaluationReport, result: ReplayResult) -> str:
@@ -177,9 +186,15 @@ def _tiles(tiles: Iterable[tuple[str, str]]) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def _latency_section(answers: Mapping[str, Mapping[str, AnswerRow]], latency: Sequence[Latency]) -> str:
+def _latency_section(
+    report: EvaluationReport,
+    answers: Mapping[str, Mapping[str, AnswerRow]],
+    latency: Sequence[Latency],
+    by_group: Sequence[GroupTable],
+) -> str:
     plot = latency_plot([(view, list(rows.values())) for view, rows in answers.items()], "latency")
-    return _section("Latency", plot + _latency_table(latency))
+    timed = [view for view in report.views if view in answers]
+    return _section("Latency", plot + _latency_table(latency) + _folded(by_group, timed))
 
 
 def _section(title: str, content: str) -> str:

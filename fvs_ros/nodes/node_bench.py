@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import rclpy
 import torch
+from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -256,7 +257,14 @@ def _running(
         "min_pixels": side**2,
         "max_pixels": side**2,
     }
-    environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ, "ROS_DOMAIN_ID": str(domain)}
+    # Without it hardly any raw image arrives; see the file.
+    profile = Path(get_package_share_directory("fvs_ros")) / "config" / "fastdds_large_images.xml"
+    environment = {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        **dict.fromkeys(("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"), str(profile)),
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain),
+    }
     processes = Processes(folder, environment)
     client = NodeClient(processes, domain)
     try:
