@@ -215,8 +215,10 @@ def bench_node(name: str, device: torch.device, dtype: str, seconds: int, seed: 
         engine_ms = _engine_ms(model, name, device, dtype, seconds, seed)
         measures = [single("engine alone, a kept frame", "ms", engine_ms)]
         for transport in TRANSPORTS:
-            with _running(Path(folder), model, name, device, dtype, transport) as client:
-                measures += _measure(client, transport, seconds, engine_ms, seed)
+            with _running(Path(folder), model, name, device, dtype, transport, read_ahead=False) as client:
+                measures += _costs(client, transport, seconds, engine_ms, seed)
+            with _running(Path(folder), model, name, device, dtype, transport, read_ahead=True) as client:
+                measures += _service(client, transport, seconds, seed)
     return measures
 
 
@@ -225,7 +227,7 @@ def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds
     scenes = [cv2.cvtColor(scene, cv2.COLOR_BGR2RGB) for scene in draw_scenes(seed)]
     loaded = FlashVStream.load(str(model), device=str(device), dtype=dtype)
     side = MODEL_SHAPES[name].frame
-    config = StreamConfig(fps=0, min_pixels=side**2, max_pixels=side**2)
+    config = StreamConfig(fps=0, min_pixels=side**2, max_pixels=side**2, refresh_share=0.0)
     with StreamEngine(loaded, config) as engine:
 
         def run(count: int) -> float:
@@ -243,9 +245,12 @@ def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds
 
 @contextmanager
 def _running(
-    folder: Path, model: Path, name: str, device: torch.device, dtype: str, transport: str
+    folder: Path, model: Path, name: str, device: torch.device, dtype: str, transport: str, read_ahead: bool
 ) -> Iterator[NodeClient]:
-    """The node and a client in its domain, without a camera."""
+    """The node and a client in its domain, without a camera.
+
+    Reading ahead takes what time is left, so that costs can be told from each other only without it.
+    """
     domain = random.randint(1, LAST_DOMAIN)
     side = MODEL_SHAPES[name].frame
     parameters = {
@@ -256,6 +261,7 @@ def _running(
         "image_transport": transport,
         "min_pixels": side**2,
         "max_pixels": side**2,
+        "refresh_share": StreamConfig().refresh_share if read_ahead else 0.0,
     }
     # Without it hardly any raw image arrives; see the file.
     profile = Path(get_package_share_directory("fvs_ros")) / "config" / "fastdds_large_images.xml"
@@ -277,19 +283,33 @@ def _running(
         client.close()
 
 
-def _measure(client: NodeClient, transport: str, seconds: float, engine_ms: float, seed: int) -> list[Measure]:
-    """One transport: nothing, frames that are all dropped, frames of which some are kept, then questions too."""
+def _costs(client: NodeClient, transport: str, seconds: float, engine_ms: float, seed: int) -> list[Measure]:
+    """What frames cost the node: first none come, then all are dropped, then some are kept."""
     client.spin_until(lambda: client.pause(False), START_TIMEOUT_S, "the node did not load its model")
     idle = client.usage(seconds / 2)
     client.start_camera(transport, seed)
     client.pause(True)
     dropped = client.usage(seconds)
     client.pause(False)
-    ages: list[float] = []
-    kept = client.usage(seconds, lambda: ages.append(client.age_ms()))
+    kept = client.usage(seconds)
     dropped_ms = 1e3 * (dropped.cpu - idle.cpu) / dropped.received
     kept_cpu = kept.cpu - idle.cpu - dropped_ms / 1e3 * (kept.received - kept.ingested)
     kept_ms = 1e3 * kept_cpu / kept.ingested
+    # A dropped frame must cost less than decoding it would; of a raw one, receiving its 6 MB alone costs more.
+    jpeg_ms = _jpeg_ms(seed) if transport == "compressed" else None
+    return [
+        single(f"{transport}: a dropped frame", "ms", dropped_ms, jpeg_ms),
+        single(f"{transport}: a kept frame", "ms", kept_ms),
+        single(f"{transport}: of that ROS's", "ms", kept_ms - engine_ms),
+    ]
+
+
+def _service(client: NodeClient, transport: str, seconds: float, seed: int) -> list[Measure]:
+    """What the node gives as it is used: how new its memory is, then answers, one after the other."""
+    client.spin_until(lambda: client.pause(False), START_TIMEOUT_S, "the node did not load its model")
+    client.start_camera(transport, seed)
+    ages: list[float] = []
+    kept = client.usage(seconds, lambda: ages.append(client.age_ms()))
     begin, first_tokens = time.monotonic(), []
     while time.monotonic() - begin < seconds / 2:
         response = client.ask()
@@ -297,13 +317,8 @@ def _measure(client: NodeClient, transport: str, seconds: float, engine_ms: floa
             first_tokens.append(1e3 * response.first_token_s)
     rate = len(first_tokens) / (time.monotonic() - begin)
     interval_ms = 1e3 / KEPT_FPS
-    # A dropped frame must cost less than decoding it would; of a raw one, receiving its 6 MB alone costs more.
-    jpeg_ms = _jpeg_ms(seed) if transport == "compressed" else None
     return [
         single(f"{transport}: frames/s arriving", "", kept.received),
-        single(f"{transport}: a dropped frame", "ms", dropped_ms, jpeg_ms),
-        single(f"{transport}: a kept frame", "ms", kept_ms),
-        single(f"{transport}: of that ROS's", "ms", kept_ms - engine_ms),
         summarise(f"{transport}: age of newest", "ms", ages, target=interval_ms + AGE_ALLOWANCE_MS, of="p95"),
         single(f"{transport}: CPU cores", "x", kept.cpu),
         single(f"{transport}: questions/s", "", rate),
