@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from conftest import NEEDS_ROS
 
 from fvs_ros import cli
 from fvs_ros.bench import answer, ingest, memory, shapes
@@ -211,7 +212,7 @@ def test_ingest_is_measured_from_message_to_memory(machine, small_model, monkeyp
 def test_every_benchmark_is_reached_and_has_its_own_defaults(what, steps, small_model):
     match = f"asked for {steps} s"
     if what == "node":
-        pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
-        pytest.importorskip("fvs_ros.srv", reason="needs the built interfaces: make setup")
+        pytest.importorskip("rclpy", reason=NEEDS_ROS)
+        pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
     with pytest.raises(ValueError, match=match):
         cli.main(["bench", what, "--device", "cpu", "--steps", str(steps)])

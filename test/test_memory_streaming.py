@@ -11,16 +11,15 @@ import torch
 from feature_streams import KINDS, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_steps import GRID, append_all, assert_same, random_steps, take
 from safetensors.torch import load, save
 
-from fvs_ros.memory import streaming as streaming_module
 from fvs_ros.memory.clustering import ordered_kmeans
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.flash_memory import build_memory
-from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 
-GRID = PatchGrid(4, 4)
 WATERMARK = 1e-2
 VARIANCE_LIMIT = 1.10
 PICKS_LIMIT = 0.95
@@ -30,33 +29,6 @@ NEAR = 1.05
 def empty_memory(csm_slots, dam_slots, width, grid=GRID, dtype=torch.float32, window_slots=0):
     config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots, window_slots=window_slots)
     return StreamingFlashMemory(config, grid, width, device=torch.device("cpu"), dtype=dtype)
-
-
-def random_steps(count, width=3, grid=GRID, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    high = torch.randn(count, grid.patches, width, generator=generator)
-    return StepFeatures(high, torch.randn(count, grid.low_patches, width, generator=generator))
-
-
-def append_all(memory, features, first=0):
-    """Step t starts at 10 t ns and ends at 10 t + 5."""
-    stamps = range(10 * first, 10 * (first + features.low.shape[0]), 10)
-    memory.append(features.high, features.low, list(stamps), [stamp + 5 for stamp in stamps])
-    return memory
-
-
-def take(features, start, end):
-    return StepFeatures(features.high[start:end], features.low[start:end])
-
-
-def assert_same(left: MemorySnapshot, right: MemorySnapshot) -> None:
-    for field in dataclasses.fields(MemorySnapshot):
-        one, other = getattr(left, field.name), getattr(right, field.name)
-        if isinstance(one, torch.Tensor):
-            assert one.dtype == other.dtype, field.name
-            assert torch.equal(one, other), field.name
-        else:
-            assert one == other, field.name
 
 
 def watermarked(rows):
@@ -356,94 +328,3 @@ def test_an_empty_memory_has_no_snapshot_but_a_provisional_one():
     assert memory.snapshot(provisional=(features.high[0], features.low[0], 7)).dam_stamps_ns.tolist() == [7]
     assert memory.steps == 0
     assert memory.candidate_steps().tolist() == []
-
-
-def test_off_the_cpu_neither_update_nor_snapshot_reads_a_value_on_the_host():
-    """A meta tensor has no values: whatever would wait for the device, or branch on what is there, raises."""
-    device = torch.device("meta")
-    config = FlashMemoryConfig(csm_slots=5, dam_slots=3)
-    memory = StreamingFlashMemory(config, GRID, 3, device=device, dtype=torch.float32)
-    features = StepFeatures(torch.zeros(40, 16, 3, device=device), torch.zeros(40, 4, 3, device=device))
-    append_all(memory, features)
-    assert memory.snapshot().csm.shape == (5, 4, 3)
-    assert memory.snapshot(provisional=(features.high[0], features.low[0], 1)).dam.shape == (3, 16, 3)
-
-
-@pytest.mark.parametrize("window", [0, 2])
-def test_what_is_recorded_on_cuda_does_the_same_each_time(window, monkeypatch):
-    """The recorded functions, called as they are: all they need comes through tensors that stay."""
-    recorded = []
-
-    class Called:
-        def __init__(self, function, warm_up=True):
-            recorded.append(function)
-            self.function = function
-            self.result = function() if warm_up else None
-
-        def __call__(self):
-            result = self.function()
-            if result is None or self.result is None:
-                return result
-            # As a graph does: into the tensors of the first call.
-            for name in ("slots", "high", "steps", "stamps_ns"):
-                getattr(self.result, name).copy_(getattr(result, name))
-            for name, tensor in vars(result.synopsis).items():
-                getattr(self.result.synopsis, name).copy_(tensor)
-            return self.result
-
-    monkeypatch.setattr(streaming_module, "CapturedCall", Called)
-    config = FlashMemoryConfig(csm_slots=5, dam_slots=3, window_slots=window)
-    plain, captured = (
-        StreamingFlashMemory(config, GRID, 3, device=torch.device("cpu"), dtype=torch.float32) for _ in range(2)
-    )
-    captured._captures = True
-    captured._new_high, captured._new_low = torch.zeros(16, 3), torch.zeros(4, 3)
-    features = random_steps(70)
-    older = []
-    for step in range(69):
-        for memory in (plain, captured):
-            append_all(memory, take(features, step, step + 1), first=step)
-        provisional = (features.high[step + 1], features.low[step + 1], 10 * step + 10)
-        snapshots = captured.snapshot(), captured.snapshot(provisional=provisional)
-        older.append((snapshots, (plain.snapshot(), plain.snapshot(provisional=provisional))))
-    assert len(recorded) == 3, "the update, and snapshots without and with a provisional step"
-    for found, expected in older:
-        assert_same(found[0], expected[0])
-        assert_same(found[1], expected[1])
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_the_recorded_update_is_the_plain_one():
-    config = FlashMemoryConfig(csm_slots=5, dam_slots=3)
-    plain, captured = (
-        StreamingFlashMemory(config, GRID, 3, device=torch.device("cuda"), dtype=torch.float32) for _ in range(2)
-    )
-    plain._captures = False
-    features = random_steps(120)
-    features = StepFeatures(features.high.cuda(), features.low.cuda())
-    for memory in (plain, captured):
-        append_all(memory, features)
-    assert captured._update_graph is not None
-    for left, right in zip(plain.state_dict().values(), captured.state_dict().values(), strict=True):
-        torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
-    one, other = plain.snapshot(), captured.snapshot()
-    assert torch.equal(one.dam_steps, other.dam_steps)
-    torch.testing.assert_close(one.csm, other.csm)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_neither_update_nor_snapshot_waits_for_the_device():
-    device = torch.device("cuda")
-    config = FlashMemoryConfig(csm_slots=5, dam_slots=3)
-    memory = StreamingFlashMemory(config, GRID, 3, device=device, dtype=torch.bfloat16)
-    features = random_steps(60)
-    features = StepFeatures(features.high.to(device), features.low.to(device))
-    append_all(memory, features)
-    # Recording waits, once.
-    memory.snapshot(provisional=(features.high[0], features.low[0], 600))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        append_all(memory, features, first=60)
-        memory.snapshot(provisional=(features.high[0], features.low[0], 1_200))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,36 @@
+"""Grid steps of random features, and memories that are compared whole."""
+
+import dataclasses
+
+import torch
+
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+
+GRID = PatchGrid(4, 4)
+
+
+def random_steps(count, width=3, grid=GRID, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    high = torch.randn(count, grid.patches, width, generator=generator)
+    return StepFeatures(high, torch.randn(count, grid.low_patches, width, generator=generator))
+
+
+def append_all(memory, features, first=0):
+    """Step t starts at 10 t ns and ends at 10 t + 5."""
+    stamps = range(10 * first, 10 * (first + features.low.shape[0]), 10)
+    memory.append(features.high, features.low, list(stamps), [stamp + 5 for stamp in stamps])
+    return memory
+
+
+def take(features, start, end):
+    return StepFeatures(features.high[start:end], features.low[start:end])
+
+
+def assert_same(left: MemorySnapshot, right: MemorySnapshot) -> None:
+    for field in dataclasses.fields(MemorySnapshot):
+        one, other = getattr(left, field.name), getattr(right, field.name)
+        if isinstance(one, torch.Tensor):
+            assert one.dtype == other.dtype, field.name
+            assert torch.equal(one, other), field.name
+        else:
+            assert one == other, field.name
