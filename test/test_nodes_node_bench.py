@@ -21,7 +21,7 @@ from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.tiny import tiny_network_config
 from fvs_ros.nodes import node_bench
 from fvs_ros.nodes.bench_camera import draw_scenes, message_of
-from fvs_ros.nodes.node_bench import Reading, Usage, process_seconds
+from fvs_ros.nodes.node_bench import Phases, Reading, Usage, kept_frame_ms, process_seconds
 from fvs_ros.stream.images import decode_compressed_image, decode_image
 
 
@@ -35,6 +35,20 @@ def test_a_process_computes_as_long_as_it_is_busy() -> None:
 def test_usage_is_per_second() -> None:
     usage = Usage.between(Reading(10.0, 3.0, 100, 10), Reading(14.0, 5.0, 220, 26))
     assert usage == Usage(cpu=0.5, received=30.0, ingested=4.0)
+
+
+def test_a_kept_frame_is_told_from_two_rates() -> None:
+    """Waking up for frames at all, 7 % of a core, is the same in both; 5 ms a dropped frame, 20 ms a kept one."""
+    slow, fast = (
+        Phases(
+            idle=Usage(0.02, 0, 0),
+            dropped=Usage(0.02 + 30 * 0.005, 30, 0),
+            kept=Usage(0.02 + 0.07 + (30 - fps) * 0.005 + fps * 0.020, 30, fps),
+        )
+        for fps in (2, 10)
+    )
+    assert slow.dropped_ms == pytest.approx(5)
+    assert kept_frame_ms(slow, fast, dropped_ms=5) == pytest.approx(20)
 
 
 def test_the_cameras_scenes_survive_their_messages() -> None:
