@@ -73,6 +73,8 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
         ({"lora": {}, "stage": {"tower": "trained"}}, "with lora the ViT stays as it is"),
         ({"attention": "flash_attention_2"}, "cannot take patrols"),
         ({"max_tokens": 0}, "above 0"),
+        ({"optimiser": {"method": "sgd"}}, "method is 'sgd'; it must be one of adamw, muon"),
+        ({"stage": {"method": "muon"}, "deepspeed": "zero.json"}, "deepspeed splits them"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place(tmp_path, changes, message):

@@ -181,10 +181,13 @@ def test_stages_follow_on_each_other(tmp_path):
     assert not torch.equal(first["lm_head.weight"], second["lm_head.weight"])
 
 
-def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path):
+@pytest.mark.parametrize("method", ["adamw", "muon"])
+def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path, method):
     """`--minutes` over after every step; the pieces see the same data in the same order, with the same dropout."""
     recipe = drawn(tmp_path, steps=5)
-    whole, pieces = load_config(recipe), load_config(recipe, [f"output={tmp_path / 'pieces'}", "save_steps=100"])
+    sets = [f"optimiser.method={method}"]
+    whole = load_config(recipe, sets)
+    pieces = load_config(recipe, [*sets, f"output={tmp_path / 'pieces'}", "save_steps=100"])
     assert stages.run(whole, QUIET)
     results = [stages.run(pieces, QUIET, minutes=1e-9) for _ in range(5)]
     assert results == [False, False, False, False, True]

@@ -236,7 +236,8 @@ def bench_node(name: str, device: torch.device, dtype: str, seconds: int, seed: 
             for fps in COST_FPS:
                 with run(fps, read_ahead=False) as client:
                     rates.append(_phases(client, transport, seconds, seed))
-            measures += _costs(*rates, transport, engine_ms, seed)
+            slow, fast = rates
+            measures += _costs(slow, fast, transport, engine_ms, seed)
             with run(KEPT_FPS, read_ahead=True) as client:
                 measures += _service(client, transport, seconds, seed)
     return measures

@@ -12,6 +12,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
 ANSWERS, GROUNDING = "answers", "grounding"
 OBJECTIVES = (ANSWERS, GROUNDING)
+METHODS = (ADAMW, MUON) = ("adamw", "muon")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 
 
@@ -120,9 +121,10 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW and its learning rate.
+    """How weights move.
 
     Attributes:
+        method: `adamw`, or `muon`: Muon for the matrices of layers and AdamW for the rest, see `fvs_ros.training.muon`.
         learning_rate: its highest value.
         schedule: how it falls after the warmup.
         warmup: fraction of the steps over which it rises.
@@ -130,6 +132,7 @@ class OptimiserConfig:
         gradient_clip: largest norm of the gradient.
     """
 
+    method: str = "adamw"
     learning_rate: float = 8e-4
     schedule: str = "cosine"
     warmup: float = 0.01
@@ -139,6 +142,7 @@ class OptimiserConfig:
     gradient_clip: float = 1.0
 
     def __post_init__(self) -> None:
+        _one_of("method", self.method, METHODS)
         _one_of("schedule", self.schedule, SCHEDULES)
         _positive(self, "learning_rate", "gradient_clip")
         _fraction(self, "warmup", "weight_decay", "adam_beta1", "adam_beta2")
@@ -238,7 +242,7 @@ class StageConfig:
         rescale_words: at the end of the stage the words' embeddings grow by this factor, while the merger's output and
             the output's norm shrink by it. What visual tokens name stays the same. Grounding leaves them a hundred
             times as long as words, so that layers trained on both would hardly see the words.
-        learning_rate, schedule, warmup: in place of the run's.
+        method, learning_rate, schedule, warmup: in place of the run's.
         until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
             token, given the ones before); on data seen for the first time this is what it would be on held-out data.
     """
@@ -254,6 +258,7 @@ class StageConfig:
     batch: int = 1
     accumulation: int = 1
     rescale_words: float = 1.0
+    method: str | None = None
     learning_rate: float | None = None
     schedule: str | None = None
     warmup: float | None = None
@@ -271,6 +276,8 @@ class StageConfig:
             raise ValueError(
                 "objective is grounding, which trains the tower on patrols; give patrol and tower: trained"
             )
+        if self.method is not None:
+            _one_of("method", self.method, METHODS)
         if self.schedule is not None:
             _one_of("schedule", self.schedule, SCHEDULES)
         if self.warmup is not None:
@@ -353,6 +360,9 @@ class TrainConfig:
             raise ValueError(f"workers is {self.workers}; it must be 0 or above")
         if self.lora is not None and any(stage.tower == "trained" for stage in self.stages):
             raise ValueError("a stage has tower: trained, but with lora the ViT stays as it is; drop one of the two")
+        methods = {self.optimiser.method, *(stage.method for stage in self.stages)}
+        if self.deepspeed is not None and MUON in methods:
+            raise ValueError("method is muon, which needs whole matrices, but deepspeed splits them; drop one")
         if self.attention == "flash_attention_2" and any(stage.patrol is not None for stage in self.stages):
             raise ValueError("attention is flash_attention_2, which cannot take patrols; use sdpa")
 

@@ -306,6 +306,7 @@ def _train_stage(
             arguments,
             prepared.dataset,
             data_collator=collate,
+            method=stage.method or config.optimiser.method,
             callbacks=[Progress(console, stage.name), _tensorboard(output / TENSORBOARD / stage.name), due],
         )
         trainer.remove_callback(PrinterCallback)

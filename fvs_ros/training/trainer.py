@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from fvs_ros.training.config import ADAMW, MUON
 from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.losses import EpisodeLoss
+from fvs_ros.training.muon import MuonAdamW
 from fvs_ros.training.tuning import load_trained_weights, trained_weights
 
 WEIGHTS_FILE = "model.safetensors"
@@ -59,9 +61,31 @@ class EpisodeTrainer(Trainer):
     Batches of an optimiser step count equally, as published, whatever their number of learnt tokens.
     """
 
-    def __init__(self, model: EpisodeModel, arguments: TrainingArguments, dataset: EpisodeDataset, **rest: Any) -> None:
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(
+        self,
+        model: EpisodeModel,
+        arguments: TrainingArguments,
+        dataset: EpisodeDataset,
+        *,
+        method: str = ADAMW,
+        **rest: Any,
+    ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=dataset, **rest)
         self._tally = Tally()
+        self._method = method
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's own, or Muon with AdamW."""
+        if self._method == MUON and self.optimizer is None:
+            self.optimizer = MuonAdamW(
+                list(trained_weights(self.model if model is None else model).items()),
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+            )
+        return super().create_optimizer(model)
 
     def compute_loss(
         self,

@@ -117,7 +117,7 @@ def tower_fingerprint(network: Qwen2VLForConditionalGeneration) -> str:
     return digest.hexdigest()
 
 
-def trained_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+def trained_weights(network: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that require gradients, by name."""
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
