@@ -20,7 +20,7 @@ def visible(blocks):
     owner: list[tuple[int, int]] = []
     for number, block in enumerate(blocks):
         owner += [(number, 0)] * block.prefix
-        owner += [(number, 1 + asked) for asked in range(block.conversations) for _ in range(block.length)]
+        owner += [(number, 1 + asked) for asked, length in enumerate(block.lengths) for _ in range(length)]
     size = len(owner)
     return torch.tensor(
         [
@@ -30,7 +30,7 @@ def visible(blocks):
     )
 
 
-@pytest.mark.parametrize("blocks", [(Block(5, 3, 4),), (Block(3, 1, 2), Block(7, 4, 3), Block(1, 2, 1))])
+@pytest.mark.parametrize("blocks", [(Block(5, (4, 4, 4)),), (Block(3, (2,)), Block(7, (3, 1, 6, 2)), Block(1, (1, 1)))])
 def test_blocks_are_a_mask_in_values_and_gradients(blocks):
     torch.manual_seed(0)
     tokens = sum(block.tokens for block in blocks)

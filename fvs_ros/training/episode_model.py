@@ -42,7 +42,7 @@ class Row:
         embeddings: [L, H].
         positions: [3, L].
         targets: [L] int64, the token to be predicted at each place from those before it, -1 where none is.
-        block: how many of the tokens are the memory's, and the conversations after it, padded to one length.
+        block: how many of the tokens are the memory's, and those of each conversation after it.
         families: of each conversation.
     """
 
@@ -124,7 +124,7 @@ class EpisodeModel(nn.Module):
         """The learnt tokens [A] of all rows and their logits [A, V] float32."""
         # Where each memory has one conversation, this is plain causal attention over a batch of rows, for which any
         # implementation serves; padding stands behind and is never seen.
-        if all(row.block.conversations == 1 for row in rows):
+        if all(len(row.block.lengths) == 1 for row in rows):
             embeddings = pad_sequence([row.embeddings for row in rows], batch_first=True)
             positions = pad_sequence([row.positions.T for row in rows], batch_first=True).permute(2, 0, 1)
             targets = pad_sequence([row.targets for row in rows], batch_first=True, padding_value=-1)
@@ -167,7 +167,8 @@ class EpisodeModel(nn.Module):
         prefix = memory_segment(self.network, snapshot, self._prompts.head, self._memory_config)
         memory = prefix.embeddings.shape[0]
         room = max(self._max_tokens - memory, 0)
-        texts, targets = [], []
+        texts: list[Sequence[int]] = []
+        targets: list[int] = []
         for conversation in conversations:
             built = self._prompts.build_conversation(conversation.turns)
             tokens, learnt = built.tokens[:room], built.learnt[:room]
@@ -176,20 +177,17 @@ class EpisodeModel(nn.Module):
                     f"{name}: memory and question take more than max_tokens, {self._max_tokens}, so that no answer is "
                     "left to learn; raise max_tokens, or lower max_pixels"
                 )
-            texts.append(torch.tensor(tokens))
-            targets.append(
-                torch.tensor([token if wanted else -1 for token, wanted in zip(tokens, learnt, strict=True)])
-            )
-        # Any token does for padding: it stands behind the answer and nothing is predicted from it.
-        ids = pad_sequence(texts, batch_first=True).to(self.network.device)
-        count, length = ids.shape
-        text = text_positions(prefix.next_position, length, ids.device)
-        wanted = pad_sequence(targets, batch_first=True, padding_value=-1).flatten()
+            texts.append(tokens)
+            targets += [token if wanted else -1 for token, wanted in zip(tokens, learnt, strict=True)]
+        lengths = tuple(len(tokens) for tokens in texts)
+        device = self.network.device
+        ids = torch.tensor([token for tokens in texts for token in tokens], device=device)
+        text = text_positions(prefix.next_position, max(lengths), device)
         return Row(
-            embeddings=torch.cat([prefix.embeddings, self.network.get_input_embeddings()(ids).flatten(0, 1)]),
-            positions=torch.cat([prefix.positions, text.repeat(1, count)], dim=1),
-            targets=functional.pad(wanted, (memory, 0), value=-1).to(ids.device),
-            block=Block(memory, count, length),
+            embeddings=torch.cat([prefix.embeddings, self.network.get_input_embeddings()(ids)]),
+            positions=torch.cat([prefix.positions, *(text[:, :length] for length in lengths)], dim=1),
+            targets=functional.pad(torch.tensor(targets, device=device), (memory, 0), value=-1),
+            block=Block(memory, lengths),
             families=tuple(conversation.family for conversation in conversations),
         )
 
@@ -202,9 +200,7 @@ def _grounding(sample: Sample) -> Grounding:
 
 def _all_right(right: Tensor, rows: Sequence[Row]) -> Tensor:
     """Whether all learnt tokens of each conversation are right, [C] bool, from those of the tokens, [A] bool."""
-    counts = [
-        (row.targets[row.block.prefix :].view(row.block.conversations, row.block.length) >= 0).sum(1) for row in rows
-    ]
-    learnt = torch.cat(counts)
-    numbers = torch.repeat_interleave(torch.arange(len(learnt), device=learnt.device), learnt)
-    return torch.zeros_like(learnt).index_add_(0, numbers, (~right).long()) == 0
+    lengths = torch.tensor([length for row in rows for length in row.block.lengths], device=right.device)
+    numbers = torch.repeat_interleave(torch.arange(len(lengths), device=right.device), lengths)
+    learnt = torch.cat([row.targets[row.block.prefix :] for row in rows]) >= 0
+    return torch.zeros_like(lengths).index_add_(0, numbers[learnt], (~right).long()) == 0
