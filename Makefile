@@ -1,5 +1,5 @@
 # make setup    .venv with pinned packages, and the ROS 2 interfaces built by colcon
-# make demo     setup, then the node over DDS with a recorded video and questions
+# make demo     setup, then the node over DDS with a recorded patrol and questions
 # make test     setup, lint, then the tests; ARGS="-k memory" goes to pytest
 # make lint     setup, then ruff and mypy
 # make train-smoke   setup, then a minute-size training whose answers must turn right

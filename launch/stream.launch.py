@@ -11,7 +11,7 @@ FROM_FILE = "empty takes the value from params_file"
 
 # Each overrides the parameter of its name, but only where it is given.
 OVERRIDES = {
-    "model": f"Checkpoint: a folder, or a hub name such as zhang9302002/Flash-VStream-Qwen-7b; {FROM_FILE}",
+    "model": f"Checkpoint: a folder, a hub name such as zhang9302002/Flash-VStream-Qwen-7b, embedded; {FROM_FILE}",
     "image_transport": f"raw (sensor_msgs/Image) or compressed (sensor_msgs/CompressedImage); {FROM_FILE}",
     "device": f"Where the model runs: auto, cpu, cuda or cuda:N; {FROM_FILE}",
     "autostart": f"true configures and activates the node at once, false waits for transitions; {FROM_FILE}",

@@ -10,17 +10,35 @@ import pytest
 
 from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
 from fvs_ros.model.checkpoint import CheckpointError
-from fvs_ros.model.names import TINY
+from fvs_ros.model.names import EMBEDDED, TINY
 
 
-def test_without_a_name_the_model_has_random_weights_and_says_so(capsys):
+def parse(*arguments):
     parser = argparse.ArgumentParser()
     add_checkpoint_arguments(parser)
-    parsed = parser.parse_args([])
-    assert (parsed.model, parsed.device, parsed.dtype) == (TINY, "auto", "auto")
-    assert parser.parse_args(["--model", "M"]).model == "M"
-    assert load_model(parsed).name == TINY
+    return parser.parse_args(list(arguments))
+
+
+def test_without_a_name_it_is_the_one_that_ships(capsys):
+    parsed = parse()
+    assert (parsed.model, parsed.device, parsed.dtype) == (EMBEDDED, "auto", "auto")
+    assert parse("--model", "M").model == "M"
+    model = load_model(parsed)
+    assert (model.name, model.memory_config.window_slots) == (EMBEDDED, 1)
+    assert "NOISE" not in capsys.readouterr().err
+
+
+def test_random_weights_say_that_their_answers_are_noise(capsys):
+    assert load_model(parse("--model", TINY)).name == TINY
     assert "tiny has random weights: its answers are NOISE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [EMBEDDED, TINY])
+def test_a_folder_of_that_name_comes_first(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_model(parse("--model", name))
 
 
 def test_no_heavy_library_is_imported_to_declare_arguments():

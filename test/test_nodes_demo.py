@@ -56,8 +56,27 @@ def children_in_domain(domain: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_demo_passes_with_the_real_node(ros_domain_id: int) -> None:
-    process = demo("--seconds", "8", "--domain", str(ros_domain_id))
+def test_demo_answers_the_shipped_patrol_as_its_truth_says(ros_domain_id: int) -> None:
+    """`make demo` as a newcomer runs it, with at least 80 percent right."""
+    process = demo("--domain", str(ros_domain_id))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "NOISE" not in output
+    found = re.search(r"(\d+) of (\d+) answers right", output)
+    assert found is not None, output
+    right, known = map(int, found.groups())
+    assert known >= 15
+    assert right >= 0.8 * known, output
+    assert len(re.findall(r"^truth ", output, re.MULTILINE)) == known
+    families = set(re.findall(r"\((\w+)\)$", output, re.MULTILINE))
+    assert len(families & {"recall", "order", "count", "change", "time", "description"}) >= 4
+    assert max(map(len, output.splitlines())) <= 80
+    assert children_in_domain(ros_domain_id) == []
+
+
+@pytest.mark.slow
+def test_demo_passes_with_any_model_and_video(ros_domain_id: int) -> None:
+    process = demo("--model", "tiny", "--seconds", "8", "--domain", str(ros_domain_id))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "NOISE" in output
@@ -77,7 +96,7 @@ def test_demo_asks_a_recordings_own_questions_and_prints_their_truth(ros_domain_
     first = {"id": "0", "t": 2.0, "question": "Where was the ball?", "answer": "kitchen", "family": "recall"}
     second = {"id": "1", "t": 5.0, "question": "Was it red?", "choices": ["yes", "no"], "answer": 0, "family": "now"}
     (bag / "questions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
-    process = demo("--bag", str(bag), "--domain", str(ros_domain_id))
+    process = demo("--model", "tiny", "--bag", str(bag), "--domain", str(ros_domain_id))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert re.search(r"^truth +kitchen  wrong  \(recall\)$", output, re.MULTILINE)

@@ -232,9 +232,9 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_unconfigured(domain: int,
             process.stop()
 
 
-def test_without_a_model_the_log_says_what_to_set() -> None:
+def test_with_an_empty_model_the_log_says_what_to_set() -> None:
     with ros_domain() as other:
-        process = StreamProcess(other)
+        process = StreamProcess(other, model="''")
         try:
             process.wait_for_log("the parameter model is empty; set it to")
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from fvs_ros.model.names import TINY
+from fvs_ros.model.names import EMBEDDED, TINY, is_tiny
 
 if TYPE_CHECKING:
     from fvs_ros.model.flash_vstream import FlashVStream
@@ -16,8 +16,9 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="M",
-        default=TINY,
-        help="checkpoint: a folder or a hub name (default: %(default)s, random weights whose answers are noise)",
+        default=EMBEDDED,
+        help=f"checkpoint: a folder, a hub name, {TINY} for random weights (default: %(default)s, the small one that "
+        "ships and knows simulated patrols alone)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (%(default)s)")
@@ -35,7 +36,7 @@ def load_model(arguments: argparse.Namespace) -> FlashVStream:
     from fvs_ros.model.flash_vstream import FlashVStream
 
     disable_progress_bar()
-    if arguments.model == TINY:
+    if is_tiny(arguments.model):
         note = f"--model {TINY} has random weights: its answers are NOISE; name a checkpoint for real ones"
         Console(stderr=True, soft_wrap=True).print(note, markup=False, highlight=False)
     return FlashVStream.load(arguments.model, device=arguments.device, dtype=arguments.dtype)

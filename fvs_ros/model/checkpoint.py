@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.model.names import EMBEDDED_FOLDER, is_embedded
 from fvs_ros.model.preprocess import PixelConfig
 
 MODEL_TYPES = ("flash_vstream_qwen2_vl", "qwen2_vl")
@@ -91,12 +92,12 @@ class Checkpoint:
 
 
 def load_checkpoint(name: str, *, device: torch.device, dtype: torch.dtype, attention: str = "sdpa") -> Checkpoint:
-    """Loads a checkpoint from a folder, or by its name from the hub.
+    """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
 
     Raises:
         CheckpointError: a file is missing or broken, or the weights do not fit the configuration.
     """
-    folder = Path(name).expanduser()
+    folder = EMBEDDED_FOLDER if is_embedded(name) else Path(name).expanduser()
     name = str(folder) if folder.is_dir() else name
     config = ModelConfig.from_json(_read_json(name, "config.json"))
     pixels = PixelConfig.from_preprocessor(_read_json(name, "preprocessor_config.json", default={}))

@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fvs_ros.model.frame_encoder import FrameEncoder
-from fvs_ros.model.names import TINY
+from fvs_ros.model.names import is_tiny
 from fvs_ros.model.preprocess import frame_grid
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reader import MemoryReader
@@ -57,11 +56,12 @@ class FlashVStream:
 
     @classmethod
     def load(cls, model: str, *, device: str = "auto", dtype: str = "auto") -> FlashVStream:
-        """Loads a checkpoint from a folder, or by its name from the hub.
+        """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
 
         Args:
-            model: a folder, a name such as `zhang9302002/Flash-VStream-Qwen-7b` or `Qwen/Qwen2-VL-7B-Instruct`, or
-                `tiny` for random weights, whose answers are noise.
+            model: a folder, a name such as `zhang9302002/Flash-VStream-Qwen-7b` or `Qwen/Qwen2-VL-7B-Instruct`,
+                `embedded` for the small model that ships with the package, or `tiny` for random weights, whose answers
+                are noise.
             device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
             dtype: `auto` (bfloat16 on a GPU that has it, float32 otherwise), `float32`, `bfloat16` or `float16`.
 
@@ -70,7 +70,7 @@ class FlashVStream:
         """
         target = pick_device(device)
         precision = pick_dtype(dtype, target)
-        if model == TINY and not Path(model).is_dir():
+        if is_tiny(model):
             tiny = tiny_checkpoint()
             return cls(replace(tiny, network=tiny.network.to(target, precision)), model)
         attention = pick_attention(target, precision)

@@ -1,4 +1,29 @@
-"""Names that stand for a checkpoint which no folder and no hub holds."""
+"""Names that stand for a checkpoint, wherever a folder or a name on the hub may be given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ASSETS = Path(__file__).parent.parent / "assets"
+
+EMBEDDED = "embedded"
+"""The small model that ships with the package and knows simulated patrols; the default."""
 
 TINY = "tiny"
 """Random weights, made when they are loaded: everything but the words of the answers is real."""
+
+EMBEDDED_FOLDER = _ASSETS / "patrol_model"
+"""Its card, README.md, tells what it can do, how it was made, and where it ends."""
+
+EMBEDDED_RECORDING = _ASSETS / "patrol_bag"
+"""A rosbag2 folder of a patrol with `questions.jsonl`. Its seed is for tests: the model was not trained on it."""
+
+
+def is_tiny(name: str) -> bool:
+    """Whether a name stands for random weights. A folder of that name comes first."""
+    return name == TINY and not Path(name).is_dir()
+
+
+def is_embedded(name: str) -> bool:
+    """Whether a name stands for the model that ships. A folder of that name comes first."""
+    return name == EMBEDDED and not Path(name).is_dir()

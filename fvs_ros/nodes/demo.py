@@ -28,7 +28,7 @@ from rosgraph_msgs.msg import Clock
 
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.model.names import TINY
+from fvs_ros.model.names import EMBEDDED, EMBEDDED_RECORDING, TINY, is_embedded, is_tiny
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.demo_console import DemoConsole, StreamView
 from fvs_ros.nodes.demo_processes import DemoError, Processes
@@ -39,8 +39,8 @@ from fvs_ros.stream.bags import Bag, SourceError, is_bag
 from fvs_ros.stream.sources import COMPRESSED_TYPE, BagSource, open_source
 
 _ANSWER_TOKENS = 48
-# At this rate the 60 slots of the default memory are full before the demo ends, so that its size is seen to stay.
-_TINY_FPS = 4.0
+# The patrol that ships lasts minutes; people watch for one.
+_PATROL_RATE = 5.0
 _VIDEO_SECONDS = 36.0
 # Slower than this is no camera; a clip that is too short even so is looped.
 _SLOWEST_FPS = 5.0
@@ -248,27 +248,25 @@ class Demo:
 
 def play(options: argparse.Namespace, folder: Path) -> int:
     """Run the demo with its files in `folder`; returns the exit code."""
-    camera = open_camera(options.video or find_video(), options.seconds)
+    knows_patrols = is_embedded(options.model)
+    patrol = options.video is None and knows_patrols
+    camera = open_camera(EMBEDDED_RECORDING if patrol else options.video or find_video(), options.seconds)
+    rate = options.rate or (_PATROL_RATE if patrol else 1.0)
     domain = options.domain or random.randint(1, _LAST_DOMAIN)
-    tiny = options.model is None
-    model, fps = (TINY, options.fps or _TINY_FPS) if tiny else (options.model, options.fps or 1.0)
     processes = Processes(folder, {**os.environ, "ROS_DOMAIN_ID": str(domain)})
     with DemoConsole(camera.seconds) as console:
         console.heading(
             {
-                "camera": camera.description,
-                "node": f"fvs_ros.nodes.stream_node over DDS, domain {domain}, keeping {fps:g} frames a second",
-                "model": model
-                if not tiny
-                else "a tiny checkpoint with fixed random weights: the WORDS of its answers are NOISE, while memory, "
-                "stamps and timings are real. Try --model with trained weights.",
+                "camera": camera.description + (f", played {rate:g} times as fast" if rate != 1 else ""),
+                "node": f"fvs_ros.nodes.stream_node over DDS, domain {domain}, keeping {options.fps:g} frames a second",
+                "model": _described(options.model, patrol),
             }
         )
         demo = Demo(camera, console, processes, domain)
         answers: list[Any] = []
         problem = ""
         try:
-            _start(processes, camera, model, fps, options.rate)
+            _start(processes, camera, options.model, options.fps, rate)
             answers = demo.run()
         except DemoError as error:
             problem = str(error)
@@ -282,6 +280,18 @@ def play(options: argparse.Namespace, folder: Path) -> int:
         passed = not problem and all(answer.success for answer in answers) and not any(codes.values())
         console.closing(_summary(camera.questions, answers, memory, codes), passed)
     return 0 if passed else 1
+
+
+def _described(model: str, patrol: bool) -> str:
+    if is_tiny(model):
+        return (
+            "a tiny checkpoint with fixed random weights: the WORDS of its answers are NOISE, while memory, stamps and "
+            "timings are real"
+        )
+    if not is_embedded(model):
+        return model
+    known = "the small one that ships with the package, trained on simulated patrols"
+    return known if patrol else f"{known}: about anything else it answers NOISE. Try --model with other weights"
 
 
 def _start(processes: Processes, camera: Camera, model: str, fps: float, rate: float) -> None:
@@ -336,18 +346,25 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog="python -m fvs_ros.nodes.demo", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--model", help="checkpoint, a folder or a hub name (default: a tiny one, random weights)")
+    parser.add_argument(
+        "--model",
+        default=EMBEDDED,
+        help=f"checkpoint: a folder, a hub name, {TINY} for random weights (default: %(default)s, the one that ships)",
+    )
     parser.add_argument(
         "--video",
         "--bag",
         type=Path,
-        help="recording that plays the camera (default: a short clip); a bag's questions.jsonl is asked",
+        help="recording that plays the camera; a bag's questions.jsonl is asked (default: the patrol that ships, or a "
+        "short clip of traffic for another model)",
     )
     parser.add_argument(
         "--seconds", type=_positive, help=f"length of the stream (default: all of a bag, {_VIDEO_SECONDS:g} of a video)"
     )
-    parser.add_argument("--rate", type=_positive, default=1.0, help="speed of the camera (default: %(default)g)")
-    parser.add_argument("--fps", type=_positive, help=f"frames kept per second (default: 1; {_TINY_FPS:g} if tiny)")
+    parser.add_argument(
+        "--rate", type=_positive, help=f"speed of the camera (default: 1; {_PATROL_RATE:g} for the patrol that ships)"
+    )
+    parser.add_argument("--fps", type=_positive, default=1.0, help="frames kept per second (default: %(default)g)")
     parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID (default: a random one)")
     return parser.parse_args(arguments)
 

@@ -10,6 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from fvs_ros.model.names import EMBEDDED
 from fvs_ros.stream.config import HIGHEST_FPS, LONGEST_TIMEOUT_S, StreamConfig
 
 ParameterValue = bool | int | float | str
@@ -65,9 +66,9 @@ def _stream(name: str, description: str, least: float, most: float, live: bool =
 TABLE = (
     ParameterRow(
         "model",
-        "",
-        "Checkpoint to load: a folder, or a hub name such as zhang9302002/Flash-VStream-Qwen-7b, or tiny for random "
-        "weights. Required",
+        EMBEDDED,
+        "Checkpoint to load: a folder, a hub name such as zhang9302002/Flash-VStream-Qwen-7b, embedded for the small "
+        "model that ships with the package and knows simulated patrols alone, or tiny for random weights",
     ),
     ParameterRow("device", "auto", "Where the model runs: auto (CUDA where there is one), cpu, cuda or cuda:N"),
     ParameterRow(

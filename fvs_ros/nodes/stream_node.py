@@ -201,7 +201,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         if not settings.model:
             raise ValueError(
                 "the parameter model is empty; set it to a checkpoint, a folder or a hub name, as in "
-                "-p model:=zhang9302002/Flash-VStream-Qwen-7b"
+                "-p model:=zhang9302002/Flash-VStream-Qwen-7b, or to embedded for the model that ships with the package"
             )
         self.get_logger().info(f"Loading {settings.model}")
         begin = time.perf_counter()

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=int, default=_DEFAULTS.frame_rate, help="frames per second (%(default)s)")
     parser.add_argument("--size", type=int, default=112, help="pixels along each side of a frame (%(default)s)")
     parser.add_argument("--questions", type=int, default=100, help="how many questions to ask (%(default)s)")
+    parser.add_argument("--families", nargs="+", metavar="F", help="of questions, such as recall (all)")
     parser.add_argument(
         "--steady",
         type=int,
@@ -59,14 +60,14 @@ def _make(arguments: argparse.Namespace) -> None:
     from fvs_ros.training.patrol.bag import QUESTIONS_FILE, write_bag
     from fvs_ros.training.patrol.episode import simulate
     from fvs_ros.training.patrol.preview import chosen_frames, write_preview
-    from fvs_ros.training.patrol.questions import ask, steady_ends
+    from fvs_ros.training.patrol.questions import FAMILIES, ask, steady_ends
     from fvs_ros.training.patrol.render import PatrolRenderer
 
     config = PatrolConfig(steps=arguments.steps, rooms=arguments.rooms, views=arguments.views, frame_rate=arguments.fps)
     console = Console(soft_wrap=True)
     episode = simulate(arguments.seed, config)
     moments = None if arguments.steady is None else steady_ends(episode, arguments.steady)
-    questions = ask(episode, arguments.questions, moments=moments)
+    questions = ask(episode, arguments.questions, arguments.families or FAMILIES, moments)
     shown = chosen_frames(episode) if arguments.preview else []
     kept: list[np.ndarray] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

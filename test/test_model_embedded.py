@@ -1,0 +1,158 @@
+"""The model that ships, and the recording beside it: what its answers mean, not what shape they have."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+import pytest
+import torch
+
+from fvs_ros.evaluation.questions import read_questions
+from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.views import MEMORY, View
+from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_RECORDING
+from fvs_ros.stream.bags import Bag
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.sources import BagSource
+from fvs_ros.training.patrol.config import TEST_SEED
+
+SIDE = 112
+LONGEST_ANSWER = 32
+LAST4 = View.parse("last4")
+MEGABYTE = 2**20
+
+
+@pytest.fixture(scope="module")
+def model():
+    return FlashVStream.load(EMBEDDED, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return read_questions(EMBEDDED_RECORDING / "questions.jsonl")
+
+
+@pytest.fixture(scope="module")
+def frames():
+    source = BagSource(Bag(EMBEDDED_RECORDING))
+    kept = list(source.frames())
+    source.close()
+    return kept
+
+
+@pytest.fixture(scope="module")
+def replies(model, questions, frames):
+    """Replies by view and question, at the questions' own stamps."""
+    stream = StreamConfig(min_pixels=SIDE**2, max_pixels=SIDE**2, max_new_tokens=LONGEST_ANSWER)
+    asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in questions]
+    found = defaultdict(dict)
+    for reply in StreamRun(model, RunOptions(stream, views=(MEMORY, LAST4))).replies(frames, asked):
+        found[reply.view][reply.question.id] = reply
+    return found
+
+
+def truth(question):
+    return question.choices[question.answer] if question.choices else question.answer
+
+
+def right(replies, questions):
+    return sum(replies[one.id].text == truth(one) for one in questions) / len(questions)
+
+
+def test_what_ships_is_small_and_holds_no_pickle():
+    files = [path for path in EMBEDDED_FOLDER.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") < 40 * MEGABYTE
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".md"}
+    assert {path.suffix for path in EMBEDDED_RECORDING.iterdir()} == {".mcap", ".yaml", ".jsonl"}
+    assert sum(path.stat().st_size for path in EMBEDDED_RECORDING.iterdir()) < 3 * MEGABYTE
+
+
+def test_the_recording_lasts_minutes_and_comes_from_a_seed_for_tests(questions, frames):
+    assert frames[-1].stamp_ns - frames[0].stamp_ns >= 180e9
+    assert all(int(one.id.partition("-")[0]) >= TEST_SEED for one in questions)
+    assert {one.family for one in questions} > {"now", "recall", "count"}
+    assert len(questions) >= 20
+
+
+def test_it_answers_the_recordings_questions(replies, questions):
+    rows = [(one.question, truth(one), replies[MEMORY][one.id].text) for one in questions]
+    assert right(replies[MEMORY], questions) >= 0.8, [row for row in rows if row[1] != row[2]]
+
+
+def test_what_lies_long_ago_needs_the_memory(replies, questions):
+    """The evidence ended before the last 4 steps, 8 s, that the control sees."""
+    old = [one for one in questions if one.proof_ns and one.time_ns - max(end for _, end in one.proof_ns) > 16e9]
+    assert len(old) >= 5
+    assert right(replies[MEMORY], old) >= right(replies[LAST4], old) + 0.25
+
+
+def test_an_answer_comes_with_moments_of_the_past(replies, questions):
+    for one in questions:
+        moments = replies[MEMORY][one.id].moments
+        assert moments
+        assert all(moment.stamp_ns <= one.time_ns for moment in moments)
+
+
+def memories(model, frames, count):
+    """Snapshots after equal parts of the recording."""
+    grid = PatchGrid(SIDE // 14, SIDE // 14)
+    memory = model.new_memory(grid)
+    steps = len(frames) // 2
+    features = model.encode_steps([frame.image() for frame in frames[: 2 * steps]], grid)
+    borders = [steps * (part + 1) // count for part in range(count)]
+    stamps = [frame.stamp_ns for frame in frames]
+    begin = 0
+    for border in borders:
+        memory.append(
+            features.high[begin:border],
+            features.low[begin:border],
+            stamps[2 * begin : 2 * border : 2],
+            stamps[2 * begin + 1 : 2 * border : 2],
+        )
+        begin = border
+        yield memory.snapshot()
+
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "least"),
+    [("cpu", "float32", 1.0), pytest.param("cuda", "bfloat16", 0.99, marks=NEEDS_CUDA)],
+)
+def test_reading_ahead_agrees_with_the_plain_path(device, dtype, least, frames, questions):
+    """On the greedy tokens of 100 answers, compared place by place, their ends included."""
+    on_device = FlashVStream.load(EMBEDDED, device=device, dtype=dtype)
+    reader = on_device.new_reader()
+    texts = list(dict.fromkeys(one.question for one in questions))
+    count = -(-100 // len(texts))
+    agreed = total = 0
+    for snapshot in memories(on_device, frames, count):
+        reading = reader.read(snapshot)
+        while not reading.advance():
+            pass
+        for text in texts:
+            answer = reading.ask(text, LONGEST_ANSWER)
+            while not answer.done:
+                reading.step()
+            answer.close()
+            plain = on_device.answer(snapshot, text, max_new_tokens=LONGEST_ANSWER)
+            ours, theirs = ([*on_device.tokenizer.tokenize(one), "end"] for one in (answer.text, plain))
+            agreed += sum(one == other for one, other in zip(ours, theirs, strict=False))
+            total += max(len(ours), len(theirs))
+        reading.close()
+    reader.close()
+    assert count * len(texts) >= 100
+    assert total >= 100
+    assert agreed >= least * total, (agreed, total)
+
+
+def test_the_card_tells_what_the_weights_are(model):
+    card = (EMBEDDED_FOLDER / "README.md").read_text()
+    config = json.loads((EMBEDDED_FOLDER / "config.json").read_text())
+    assert config["model_type"] == "flash_vstream_qwen2_vl"
+    for needed in ("config/train/patrol.yaml", "seed", "fvs evaluate patrol", "## Limits", model.fingerprint()):
+        assert needed in card
