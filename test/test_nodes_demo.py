@@ -69,7 +69,7 @@ def test_demo_answers_the_shipped_patrol_as_its_truth_says(ros_domain_id: int) -
     assert right >= 0.8 * known, output
     assert len(re.findall(r"^truth ", output, re.MULTILINE)) == known
     families = set(re.findall(r"\((\w+)\)$", output, re.MULTILINE))
-    assert len(families & {"recall", "order", "count", "change", "time", "description"}) >= 4
+    assert families > {"recall", "order", "count"}, "those that need the memory"
     assert max(map(len, output.splitlines())) <= 80
     assert children_in_domain(ros_domain_id) == []
 
