@@ -248,8 +248,7 @@ class Demo:
 
 def play(options: argparse.Namespace, folder: Path) -> int:
     """Run the demo with its files in `folder`; returns the exit code."""
-    knows_patrols = is_embedded(options.model)
-    patrol = options.video is None and knows_patrols
+    patrol = options.video is None and is_embedded(options.model)
     camera = open_camera(EMBEDDED_RECORDING if patrol else options.video or find_video(), options.seconds)
     rate = options.rate or (_PATROL_RATE if patrol else 1.0)
     domain = options.domain or random.randint(1, _LAST_DOMAIN)
