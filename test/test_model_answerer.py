@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.flash_memory import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.time_code import memory_time_code
 from fvs_ros.model import answerer as answerer_module
 from fvs_ros.model.answerer import Answerer
-from fvs_ros.model.sequence import text_positions
+from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.model.tiny import tiny_network_config
 
 CONFIG = FlashMemoryConfig(csm_slots=4, dam_slots=2)
@@ -108,3 +110,13 @@ def test_a_stop_ends_prefill_and_decoding(network, monkeypatch):
     prefix = answerer.prefix(memory, HEAD)
     calls = itertools.count()
     assert len(list(answerer.generate(prefix, TAIL, should_stop=lambda: next(calls) >= 3))) == 3
+
+
+@torch.no_grad()
+def test_a_time_code_is_added_to_the_memory_alone(network):
+    memory, coded = snapshot(), replace(CONFIG, time_code=0.5)
+    plain, timed = (memory_segment(network, memory, HEAD, config) for config in (CONFIG, coded))
+    code = memory_time_code(memory, coded, plain.embeddings.shape[1])
+    torch.testing.assert_close(timed.embeddings[len(HEAD) :], plain.embeddings[len(HEAD) :] + code)
+    assert torch.equal(timed.embeddings[: len(HEAD)], plain.embeddings[: len(HEAD)])
+    assert torch.equal(timed.positions, plain.positions)

@@ -24,7 +24,7 @@ QUESTIONS = ("What?", "Where is the red box, and what is beside it?", "é" * 40,
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3, window_slots=2))
+    write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3, window_slots=2, time_code=0.1))
     return FlashVStream.load(str(folder), device="cpu", dtype="float32")
 
 

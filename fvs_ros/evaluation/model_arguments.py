@@ -76,4 +76,5 @@ def model_settings(model: FlashVStream) -> dict[str, object]:
         "dam_slots": sizes.dam_slots,
         "window_slots": sizes.window_slots,
         "horizon": sizes.horizon,
+        "time_code": sizes.time_code,
     }

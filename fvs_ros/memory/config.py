@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ logger = logging.getLogger(__name__)
 # What the published code writes into `vision_config.flash_memory_config`; each key carries this prefix.
 PUBLISHED_PREFIX = "flash_memory_"
 PUBLISHED_METHODS = {"temporal_method": "kmeans_ordered", "spatial_method": "klarge_retrieve"}
-WINDOW_KEY = "window_length"
+# Our own additions, written only where they are used.
+WINDOW_KEY, TIME_CODE_KEY = "window_length", "time_code"
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class FlashMemoryConfig:
             none: a step that joins a large cluster, or none of the M largest ones, is seen no more as it was. What is
             in view now is asked for most, so models trained for a robot can have it; weights that were trained
             without must not.
+        time_code: root mean square of what each token tells of its time, see `fvs_ros.memory.time_code`; 0 for nothing,
+            as published. Like the window it belongs to the weights that were trained with it.
     """
 
     csm_slots: int = 60
     dam_slots: int = 30
     horizon: int = 120
     window_slots: int = 0
+    time_code: float = 0.0
 
     def __post_init__(self) -> None:
         if self.csm_slots < 1 or self.dam_slots < 1:
@@ -50,6 +55,8 @@ class FlashMemoryConfig:
             raise ValueError(f"horizon is {self.horizon}; it must be at least 2 grid steps")
         if self.window_slots < 0:
             raise ValueError(f"window_slots is {self.window_slots}; it must be 0 or above")
+        if not 0 <= self.time_code < math.inf:
+            raise ValueError(f"time_code is {self.time_code}; it must be a finite number of 0 or above")
 
     def tokens(self, grid: PatchGrid) -> int:
         """Language-model tokens of a memory whose slots are all filled."""
@@ -77,13 +84,21 @@ class FlashMemoryConfig:
         csm_frames = _even_frames(values.pop("temporal_length", 2 * cls.csm_slots), "temporal_length")
         dam_frames = _even_frames(values.pop("spatial_length", 2 * cls.dam_slots), "spatial_length")
         window_frames = _even_frames(values.pop(WINDOW_KEY, 0), WINDOW_KEY, least=0)
+        time_code = values.pop(TIME_CODE_KEY, 0.0)
+        if isinstance(time_code, bool) or not isinstance(time_code, int | float):
+            raise ValueError(f"{PUBLISHED_PREFIX}{TIME_CODE_KEY} is {time_code!r}; it must be a number")
         for key in values:
             logger.warning("flash_memory_config holds the unknown key %r; it is ignored", key)
-        return cls(csm_slots=csm_frames // 2, dam_slots=dam_frames // 2, window_slots=window_frames // 2)
+        return cls(
+            csm_slots=csm_frames // 2,
+            dam_slots=dam_frames // 2,
+            window_slots=window_frames // 2,
+            time_code=float(time_code),
+        )
 
     def to_published(self) -> dict[str, object]:
-        """The dict that `from_published` reads, as the published code writes it; a window is our own addition."""
-        window = {PUBLISHED_PREFIX + WINDOW_KEY: 2 * self.window_slots} if self.window_slots else {}
+        """The dict that `from_published` reads, as the published code writes it; window and time code are additions."""
+        ours = {WINDOW_KEY: 2 * self.window_slots, TIME_CODE_KEY: self.time_code}
         return {
             "flash_memory_temporal_length": 2 * self.csm_slots,
             "flash_memory_temporal_method": PUBLISHED_METHODS["temporal_method"],
@@ -91,7 +106,7 @@ class FlashMemoryConfig:
             "flash_memory_temporal_pca_dim": 32,
             "flash_memory_spatial_length": 2 * self.dam_slots,
             "flash_memory_spatial_method": PUBLISHED_METHODS["spatial_method"],
-            **window,
+            **{PUBLISHED_PREFIX + key: value for key, value in ours.items() if value},
         }
 
 

@@ -17,6 +17,7 @@ from transformers import Qwen2VLForConditionalGeneration
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.positions import memory_positions, text_position
 from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.memory.time_code import memory_time_code
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def memory_segment(
     """The prompt's head, then the memory through the merger. Gradients flow where they are switched on."""
     device = network.device
     merged = network.model.visual.merger(snapshot.features())
+    if config.time_code:
+        merged = merged + memory_time_code(snapshot, config, merged.shape[-1]).to(merged.dtype)
     text = text_segment(network, head, 0)
     memory = memory_positions(snapshot, len(head), config.horizon).to(device)
     return Segment(

@@ -33,6 +33,7 @@ class ScratchConfig:
         frame_pixels: area of a processed frame.
         csm_slots, dam_slots: of the Flash Memory, in grid steps.
         window_slots: newest grid steps that the memory also keeps as they are, in high resolution.
+        time_code: size of what the memory's tokens tell of their time, see `FlashMemoryConfig`. Words measure 0.19.
         tied_words: whether the output shares its weights with the words' embeddings, as in Qwen2-VL-2B. Grounding
             needs it.
         vocabulary: where the words come from: `patrol`, or `bytes` for one token a byte.
@@ -54,6 +55,7 @@ class ScratchConfig:
     csm_slots: int = 120
     dam_slots: int = 8
     window_slots: int = 1
+    time_code: float = 0.1
     tied_words: bool = True
     vocabulary: str = "patrol"
 
@@ -242,6 +244,7 @@ class StageConfig:
         rescale_words: at the end of the stage the words' embeddings grow by this factor, while the merger's output and
             the output's norm shrink by it. What visual tokens name stays the same. Grounding leaves them a hundred
             times as long as words, so that layers trained on both would hardly see the words.
+        time_code: of the memory from this stage on, in place of what it was: see `ScratchConfig`.
         method, learning_rate, schedule, warmup: in place of the run's.
         until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
             token, given the ones before); on data seen for the first time this is what it would be on held-out data.
@@ -258,6 +261,7 @@ class StageConfig:
     batch: int = 1
     accumulation: int = 1
     rescale_words: float = 1.0
+    time_code: float | None = None
     method: str | None = None
     learning_rate: float | None = None
     schedule: str | None = None

@@ -37,7 +37,12 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
     return Checkpoint(
         config=ModelConfig(
             network_config,
-            FlashMemoryConfig(csm_slots=config.csm_slots, dam_slots=config.dam_slots, window_slots=config.window_slots),
+            FlashMemoryConfig(
+                csm_slots=config.csm_slots,
+                dam_slots=config.dam_slots,
+                window_slots=config.window_slots,
+                time_code=config.time_code,
+            ),
         ),
         network=network,
         tokenizer=tokenizer,

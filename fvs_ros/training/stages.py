@@ -153,7 +153,7 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     """
     stage = config.stages[index]
     episodes = _episodes(stage)
-    checkpoint = start(config, source)
+    checkpoint = start(config, stage, source)
     network = checkpoint.network
     adapters = None
     if config.lora is not None:
@@ -179,16 +179,21 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     return Prepared(checkpoint, adapters, dataset, model, total_steps(stage, len(dataset)))
 
 
-def start(config: TrainConfig, source: str | None) -> Checkpoint:
+def start(config: TrainConfig, stage: StageConfig, source: str | None) -> Checkpoint:
     """What a stage starts from, on the CPU."""
     if source is None and config.model.scratch is not None:
-        return new_checkpoint(config.model.scratch, config.seed)
-    name = source or config.model.checkpoint
-    assert name is not None
-    # With LoRA most weights are never changed, so that they may stay in half the memory.
-    half = config.lora is not None and use_bfloat16(config)
-    dtype = torch.bfloat16 if half else torch.float32
-    return load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
+        checkpoint = new_checkpoint(config.model.scratch, config.seed)
+    else:
+        name = source or config.model.checkpoint
+        assert name is not None
+        # With LoRA most weights are never changed, so that they may stay in half the memory.
+        half = config.lora is not None and use_bfloat16(config)
+        dtype = torch.bfloat16 if half else torch.float32
+        checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
+    if stage.time_code is None:
+        return checkpoint
+    memory = replace(checkpoint.config.memory, time_code=stage.time_code)
+    return replace(checkpoint, config=replace(checkpoint.config, memory=memory))
 
 
 def use_bfloat16(config: TrainConfig) -> bool:
@@ -344,7 +349,7 @@ def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights
     They are loaded anew, so that it does not matter over how many processes the training had spread them.
     """
     unset_hf_deepspeed_config()
-    checkpoint = start(config, source)
+    checkpoint = start(config, stage, source)
     dtype = checkpoint.network.dtype
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
