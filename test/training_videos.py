@@ -23,7 +23,6 @@ TINY = {
     "dam_slots": 4,
     "rope_section": [6, 5, 5],
     "window_slots": 0,
-    "time_code": 0.0,
     "vocabulary": "bytes",
     "tied_words": False,
 }

@@ -55,7 +55,7 @@ class ScratchConfig:
     csm_slots: int = 120
     dam_slots: int = 8
     window_slots: int = 1
-    time_code: float = 0.1
+    time_code: float = 0.0
     tied_words: bool = True
     vocabulary: str = "patrol"
 
