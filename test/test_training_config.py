@@ -64,6 +64,8 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
         ({"stages": []}, "stages are named"),
         ({"stage": {"tower": "melted"}}, "tower is 'melted'; it must be one of frozen, trained"),
         ({"stage": {"patrol": None}}, "give one of videos and patrol"),
+        ({"stage": {"time_code": -0.1}}, r"stages\.0: time_code is -0\.1; it must be a finite number"),
+        ({"model": {"scratch": {"time_code": float("inf")}}}, "time_code is inf; it must be a finite number"),
         ({"stage": {"name": "../up"}}, "must be the name of a folder"),
         ({"stage": {"patrol": {"episodes": 4}}}, "the key 'lengths' is missing"),
         ({"model": {}}, "give one of checkpoint and scratch"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.training.typed_yaml import read_yaml
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -77,6 +78,7 @@ class ScratchConfig:
             raise ValueError(
                 f"rope_section is {list(self.rope_section)}; it must hold three numbers that make {half}, half a head"
             )
+        FlashMemoryConfig(time_code=self.time_code)  # refuses what no memory can have
         if self.frame_pixels < 56 * 56:
             raise ValueError(f"frame_pixels is {self.frame_pixels}; it must be at least 3136, a frame of 56 x 56")
 
@@ -286,6 +288,7 @@ class StageConfig:
             _one_of("schedule", self.schedule, SCHEDULES)
         if self.warmup is not None:
             _fraction(self, "warmup")
+        FlashMemoryConfig(time_code=self.time_code or 0.0)
         _positive(self, "epochs", "batch", "accumulation", "rescale_words")
         for name in ("steps", "learning_rate", "until_accuracy"):
             if getattr(self, name) is not None:
