@@ -17,13 +17,14 @@ def test_missing_settings_take_the_published_defaults(published):
 
 
 def test_writing_and_reading_back_is_identity():
-    config = FlashMemoryConfig(csm_slots=8, dam_slots=5, window_slots=2, time_code=0.25)
+    config = FlashMemoryConfig(csm_slots=8, dam_slots=5, window_slots=2, time_code=0.25, time_weight=250.0)
     assert FlashMemoryConfig.from_published(config.to_published()) == config
 
 
-def test_the_published_settings_know_no_window_and_no_time_code():
-    assert not any("window" in key or "code" in key for key in FlashMemoryConfig().to_published())
-    assert (FlashMemoryConfig.from_published({}).window_slots, FlashMemoryConfig.from_published({}).time_code) == (0, 0)
+def test_the_published_settings_know_nothing_of_what_was_added():
+    assert not any("window" in key or "time_" in key for key in FlashMemoryConfig().to_published())
+    read = FlashMemoryConfig.from_published({})
+    assert (read.window_slots, read.time_code, read.time_weight) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,8 @@ def test_the_published_settings_know_no_window_and_no_time_code():
         ({"flash_memory_window_length": -2}, "window_length is -2"),
         ({"flash_memory_time_code": "0.1"}, "time_code is '0.1'; it must be a number"),
         ({"flash_memory_time_code": -0.1}, "time_code is -0.1; it must be a finite number of 0 or above"),
+        ({"flash_memory_time_weight": True}, "time_weight is True; it must be a number"),
+        ({"flash_memory_time_weight": float("inf")}, "time_weight is inf; it must be a finite number of 0 or above"),
         ({"flash_memory_spatial_length": "60"}, "'60'.*even"),
         ({"flash_memory_temporal_method": "dbscan"}, "'dbscan'.*'kmeans_ordered'"),
         ({"flash_memory_spatial_method": "sample"}, "'sample'.*'klarge_retrieve'"),

@@ -3,9 +3,9 @@ import torch
 from fvs_ros.memory.micro_clusters import MicroClusters
 
 
-def filled(rows, capacity):
+def filled(rows, capacity, **time):
     """Micro-clusters of the rows, and the places that each row's steps ended in."""
-    micro = MicroClusters(capacity, rows.shape[1], torch.device("cpu"))
+    micro = MicroClusters(capacity, rows.shape[1], torch.device("cpu"), **time)
     micro.set_reference(rows[0])
     places = []
     for index, row in enumerate(rows):
@@ -42,6 +42,18 @@ def test_distances_kept_incrementally_are_those_of_the_means():
         assert torch.allclose(kept, expected, rtol=1e-3, atol=1e-3)
         norms = (means - micro.means[-1].double()).square().sum(1)
         assert torch.allclose(micro.norms[present], norms, rtol=1e-3)
+
+
+def test_with_a_time_weight_clusters_are_as_far_apart_as_with_time_for_a_coordinate():
+    for steps, horizon in ((300, 100), (60, 100)):
+        rows = torch.randn(steps, 16)
+        micro, places = filled(rows, capacity=20, time_weight=0.3, horizon=horizon)
+        present = places.unique()
+        scale = min(1, (horizon - 1) / (steps - 1))
+        timed = torch.cat([rows.double(), 0.3**0.5 * scale * torch.arange(steps)[:, None]], dim=1)
+        means = torch.stack([timed[places == place].mean(0) for place in present])
+        found = micro.separations()[present][:, present]
+        assert torch.allclose(found, torch.cdist(means, means).square(), rtol=1e-3, atol=1e-3)
 
 
 def test_identical_steps_are_at_no_distance():

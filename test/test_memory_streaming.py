@@ -26,8 +26,8 @@ PICKS_LIMIT = 0.95
 NEAR = 1.05
 
 
-def empty_memory(csm_slots, dam_slots, width, grid=GRID, dtype=torch.float32, window_slots=0):
-    config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots, window_slots=window_slots)
+def empty_memory(csm_slots, dam_slots, width, grid=GRID, dtype=torch.float32, **options):
+    config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots, **options)
     return StreamingFlashMemory(config, grid, width, device=torch.device("cpu"), dtype=dtype)
 
 
@@ -318,6 +318,43 @@ def test_steps_that_do_not_fit_are_refused_and_leave_no_trace(high, low, starts,
     with pytest.raises(ValueError, match=message):
         memory.append(torch.zeros(high), torch.zeros(low), starts, ends)
     assert_same(before, memory.snapshot())
+
+
+@pytest.mark.parametrize(("time_weight", "kept_apart"), [(0.0, False), (0.1, True)])
+def test_a_time_weight_keeps_visits_to_one_scene_apart(time_weight, kept_apart):
+    """Four scenes in turn, ten steps each, three rounds of them: twelve stays, for twelve slots."""
+    scenes = 10 * torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    stays = torch.arange(120) // 10
+    rows = scenes[stays % 4] + torch.randn(120, 16, generator=torch.Generator().manual_seed(1))
+    features = watermarked(rows)
+    memory = empty_memory(12, 4, features.low.shape[2], time_weight=time_weight, horizon=120)
+    labels = labels_of(append_all(memory, features).snapshot(), rows.shape[1])
+    if kept_apart:
+        assert torch.equal(labels, stays)
+    else:
+        assert any(len(stays[labels == slot].unique()) > 1 for slot in range(12))
+
+
+def test_a_time_weight_leaves_a_long_stream_its_scenes():
+    """Eight scenes in turn for 4,000 steps: in slots of so few stretches of time no mean would be of one scene."""
+    scenes = 10 * torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    stays = torch.arange(4000) // 5
+    rows = scenes[stays % 8] + torch.randn(4000, 16, generator=torch.Generator().manual_seed(1))
+    low = rows.view(4000, GRID.low_patches, -1)
+    features = StepFeatures(torch.zeros(4000, GRID.patches, low.shape[2]), low)
+    memory = empty_memory(24, 4, low.shape[2], time_weight=0.1, horizon=120)
+    slots = append_all(memory, features).snapshot().csm.flatten(1)
+    assert torch.cdist(slots, scenes).amin(1).max() < 2.0 < torch.cdist(scenes, scenes).fill_diagonal_(99).min()
+
+
+def test_a_time_weight_keeps_provisional_steps_without_a_trace():
+    features = random_steps(150)
+    plain, watched = (empty_memory(5, 2, 3, time_weight=0.5, horizon=20) for _ in range(2))
+    for step in range(150):
+        for memory in (plain, watched):
+            append_all(memory, take(features, step, step + 1), step)
+        watched.snapshot(provisional=(features.high[0], features.low[0], 10 * step + 9))
+    assert_same(plain.snapshot(), watched.snapshot())
 
 
 def test_an_empty_memory_has_no_snapshot_but_a_provisional_one():

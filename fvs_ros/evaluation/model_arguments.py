@@ -77,4 +77,5 @@ def model_settings(model: FlashVStream) -> dict[str, object]:
         "window_slots": sizes.window_slots,
         "horizon": sizes.horizon,
         "time_code": sizes.time_code,
+        "time_weight": sizes.time_weight,
     }

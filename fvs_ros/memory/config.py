@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 PUBLISHED_PREFIX = "flash_memory_"
 PUBLISHED_METHODS = {"temporal_method": "kmeans_ordered", "spatial_method": "klarge_retrieve"}
 # Our own additions, written only where they are used.
-WINDOW_KEY, TIME_CODE_KEY = "window_length", "time_code"
+WINDOW_KEY, TIME_CODE_KEY, TIME_WEIGHT_KEY = "window_length", "time_code", "time_weight"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class FlashMemoryConfig:
             without must not.
         time_code: root mean square of what each token tells of its time, see `fvs_ros.memory.time_code`; 0 for nothing,
             as published. Like the window it belongs to the weights that were trained with it.
+        time_weight: how distance in time counts where the streaming memory joins steps: as so much of a squared feature
+            distance for each squared position on the horizon. 0, as published, joins what looks alike however far
+            apart, and so a room's last visit with its first; above, what lies together is joined first, and slots
+            tell when they were.
     """
 
     csm_slots: int = 60
@@ -42,6 +46,7 @@ class FlashMemoryConfig:
     horizon: int = 120
     window_slots: int = 0
     time_code: float = 0.0
+    time_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.csm_slots < 1 or self.dam_slots < 1:
@@ -57,6 +62,8 @@ class FlashMemoryConfig:
             raise ValueError(f"window_slots is {self.window_slots}; it must be 0 or above")
         if not 0 <= self.time_code < math.inf:
             raise ValueError(f"time_code is {self.time_code}; it must be a finite number of 0 or above")
+        if not 0 <= self.time_weight < math.inf:
+            raise ValueError(f"time_weight is {self.time_weight}; it must be a finite number of 0 or above")
 
     def tokens(self, grid: PatchGrid) -> int:
         """Language-model tokens of a memory whose slots are all filled."""
@@ -84,21 +91,25 @@ class FlashMemoryConfig:
         csm_frames = _even_frames(values.pop("temporal_length", 2 * cls.csm_slots), "temporal_length")
         dam_frames = _even_frames(values.pop("spatial_length", 2 * cls.dam_slots), "spatial_length")
         window_frames = _even_frames(values.pop(WINDOW_KEY, 0), WINDOW_KEY, least=0)
-        time_code = values.pop(TIME_CODE_KEY, 0.0)
-        if isinstance(time_code, bool) or not isinstance(time_code, int | float):
-            raise ValueError(f"{PUBLISHED_PREFIX}{TIME_CODE_KEY} is {time_code!r}; it must be a number")
+        time_code = _number(values.pop(TIME_CODE_KEY, 0.0), TIME_CODE_KEY)
+        time_weight = _number(values.pop(TIME_WEIGHT_KEY, 0.0), TIME_WEIGHT_KEY)
         for key in values:
             logger.warning("flash_memory_config holds the unknown key %r; it is ignored", key)
         return cls(
             csm_slots=csm_frames // 2,
             dam_slots=dam_frames // 2,
             window_slots=window_frames // 2,
-            time_code=float(time_code),
+            time_code=time_code,
+            time_weight=time_weight,
         )
 
     def to_published(self) -> dict[str, object]:
-        """The dict that `from_published` reads, as the published code writes it; window and time code are additions."""
-        ours = {WINDOW_KEY: 2 * self.window_slots, TIME_CODE_KEY: self.time_code}
+        """The dict that `from_published` reads, as the published code writes it, and what was added where used."""
+        ours = {
+            WINDOW_KEY: 2 * self.window_slots,
+            TIME_CODE_KEY: self.time_code,
+            TIME_WEIGHT_KEY: self.time_weight,
+        }
         return {
             "flash_memory_temporal_length": 2 * self.csm_slots,
             "flash_memory_temporal_method": PUBLISHED_METHODS["temporal_method"],
@@ -108,6 +119,12 @@ class FlashMemoryConfig:
             "flash_memory_spatial_method": PUBLISHED_METHODS["spatial_method"],
             **{PUBLISHED_PREFIX + key: value for key, value in ours.items() if value},
         }
+
+
+def _number(value: object, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{PUBLISHED_PREFIX}{key} is {value!r}; it must be a number")
+    return float(value)
 
 
 def _even_frames(value: object, key: str, least: int = 2) -> int:

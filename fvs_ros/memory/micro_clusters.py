@@ -33,11 +33,16 @@ class MicroClusters:
     Args:
         capacity: micro-clusters to keep; one more place is spare.
         features: F.
+        time_weight, horizon: how time counts in joining, see `FlashMemoryConfig`.
     """
 
-    def __init__(self, capacity: int, features: int, device: torch.device) -> None:
+    def __init__(
+        self, capacity: int, features: int, device: torch.device, *, time_weight: float = 0.0, horizon: int = 2
+    ) -> None:
         places = capacity + 1
         self.capacity = capacity
+        self._time_weight = time_weight
+        self._horizon = horizon
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -96,7 +101,7 @@ class MicroClusters:
 
     def merge(self) -> tuple[Tensor, Tensor]:
         """Joins the cheapest pair; the second of it, [1] int64 as the first, becomes spare."""
-        first, second = cheapest_pair(self.distances, self.weights, self.times)
+        first, second = cheapest_pair(self.separations(), self.weights, self.times)
         total = self.weights[first] + self.weights[second]
         share = self.weights[second] / total
         gap = self.distances[first, second]
@@ -117,10 +122,23 @@ class MicroClusters:
     def prospect(self, place: Tensor) -> Tensor:
         """The mean, [1, F], that the micro-cluster at `place` [1] would have once joined with its cheapest partner."""
         own = self.weights[place]
-        costs = join_factors(own, self.weights) * self.distances[place]
+        costs = join_factors(own, self.weights) * self.separations()[place]
         partner = torch.where(self.weights > 0, costs, INFINITY).index_fill_(1, place, INFINITY).argmin().view(1)
         share = self.weights[partner] / (own + self.weights[partner])
         return torch.lerp(self.means[place], self.means[partner], share.float()[:, None])
+
+    def separations(self) -> Tensor:
+        """Squared distances [N, N] by which clusters are joined: of their means and, weighted, of their times.
+
+        Time is one more coordinate of every step, so that both parts of a joined cluster's distances follow from its
+        means. The whole stream stays as long as the horizon: what has been joined stays so, and what has not moves
+        closer together as the stream grows.
+        """
+        if not self._time_weight:
+            return self.distances
+        longest = self._horizon - 1
+        places = self.times * (longest / (self.weights.sum() - 1).clamp(min=longest))
+        return self.distances + self._time_weight * (places[:, None] - places[None]).square()
 
     def in_time_order(self, count: int) -> Tensor:
         """Places [count] int64 of the micro-clusters, of which there are `count`, by mean time."""

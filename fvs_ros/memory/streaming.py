@@ -96,7 +96,11 @@ class StreamingFlashMemory:
         self._width = feature_dim
         self._steps = 0
         self._micro = MicroClusters(
-            MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA, grid.low_patches * feature_dim, device
+            MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA,
+            grid.low_patches * feature_dim,
+            device,
+            time_weight=config.time_weight,
+            horizon=config.horizon,
         )
         # A ring of the newest steps, and a place for a provisional one.
         ring = config.window_slots + 1 if config.window_slots else 0

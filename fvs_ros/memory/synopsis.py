@@ -48,7 +48,7 @@ def reduce_to_slots(micro: MicroClusters, count: int, slots: int) -> Synopsis:
     """The V = `count` micro-clusters that are present, reduced to `slots`."""
     order = micro.in_time_order(count)
     weights, times = micro.weights[order], micro.times[order]
-    labels = reduce_clusters(micro.distances[order][:, order], weights, times, slots)
+    labels = reduce_clusters(micro.separations()[order][:, order], weights, times, slots)
     members = membership(labels, slots)
     totals = members @ weights
     mean_times = (members @ (weights * times)) / totals
