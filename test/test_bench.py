@@ -17,8 +17,8 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.tiny import tiny_network_config
-from fvs_ros.training.config import ScratchConfig
 from fvs_ros.training.scratch import new_checkpoint
+from fvs_ros.training.scratch_config import ScratchConfig
 
 CPU = torch.device("cpu")
 SMALL = MemoryShape(PatchGrid(4, 4), 4, FlashMemoryConfig(csm_slots=3, dam_slots=2))

@@ -8,13 +8,14 @@ from training_videos import TINY
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.training.cache import TensorCache
-from fvs_ros.training.config import CacheConfig, ScratchConfig
+from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler, store_features
 from fvs_ros.training.encoding import FrozenEncoder
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.scratch import new_checkpoint
+from fvs_ros.training.scratch_config import ScratchConfig
 
 
 class Drawn:

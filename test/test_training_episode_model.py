@@ -8,13 +8,14 @@ from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.training.cache import TensorCache
-from fvs_ros.training.config import CacheConfig, ScratchConfig
+from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.dataset import Sample
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.memories import memories
 from fvs_ros.training.scratch import new_checkpoint
+from fvs_ros.training.scratch_config import ScratchConfig
 
 GRID = PatchGrid(8, 8)
 QUESTIONS = (Conversation((("what now?", "a cone"),), "now"), Conversation((("and before that?", "none"),), "order"))

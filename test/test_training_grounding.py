@@ -6,10 +6,10 @@ import torch
 from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
-from fvs_ros.training.config import ScratchConfig
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.grounding import Grounding, grounding_loss, word_tokens
 from fvs_ros.training.scratch import new_checkpoint
+from fvs_ros.training.scratch_config import ScratchConfig
 
 GROUPS = (("cone", "ball", "nothing"), ("red", "blue"))
 # Two steps, four tokens of high and one of low resolution.

@@ -1,7 +1,14 @@
+import json
+
 import numpy as np
 import pytest
+import yaml
+from rich.console import Console
+from training_videos import TINY
 
-from fvs_ros.training.config import PatrolData
+from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.training import stages
+from fvs_ros.training.config import PatrolData, load_config
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.patrol.config import PatrolConfig
 from fvs_ros.training.patrol.episode import simulate
@@ -91,10 +98,39 @@ def test_settings_that_cannot_be_are_refused(changes, message):
         patrols(**changes)
 
 
-def test_frames_are_two_for_each_step():
+def test_a_digest_tells_of_each_cell_what_could_be_worked_out():
+    data = PatrolData(episodes=2, lengths=(20,), rooms=2, views=1, drive=False, dwell_s=(2, 2))
+    digest = PatrolEpisodes(data, digest=True).episode(1).digest
+    assert digest.labels.shape == (20, 4, len(digest.groups))
+    assert PatrolEpisodes(data).episode(1).digest is None
+
+
+@pytest.fixture
+def renderer():
     try:
         shared_renderer(FRAME_SIZE)
     except RenderError as error:
         pytest.skip(f"patrols cannot be drawn here: {error}")
+
+
+def test_a_stage_with_a_digest_reports_it_and_leaves_a_checkpoint(renderer, tmp_path):
+    patrol = {"episodes": 2, "lengths": [12], "rooms": 2, "views": 1, "drive": False, "dwell_s": [2, 2], "moments": 2}
+    recipe = {
+        "output": str(tmp_path / "run"),
+        "model": {"scratch": {**TINY, "vocabulary": "patrol", "tied_words": True, "frame_pixels": FRAME_SIZE**2}},
+        "optimiser": {"method": "muon"},
+        "workers": 0,
+        "log_steps": 1,
+        "encode_in_workers": True,
+        "stages": [{"name": "watched", "patrol": patrol, "steps": 2, "words": "frozen", "digest": 0.5}],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert stages.run(load_config(tmp_path / "recipe.yaml"), Console(quiet=True))
+    state = json.loads((stages.last_checkpoint(tmp_path / "run/watched") / "trainer_state.json").read_text())
+    assert {"digest_known", "digest_here_before", "accuracy_change"} <= set(state["log_history"][0])
+    assert FlashVStream.load(str(tmp_path / "run/final"), device="cpu").memory_config.csm_slots == TINY["csm_slots"]
+
+
+def test_frames_are_two_for_each_step(renderer):
     frames = patrols(lengths=(2,)).frames(0)
     assert [frame.shape for frame in frames] == [(112, 112, 3)] * 4

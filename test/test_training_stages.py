@@ -172,18 +172,19 @@ def test_cached_features_train_the_same_weights(tmp_path):
 def test_stages_follow_on_each_other(tmp_path):
     recipe = drawn(tmp_path, steps=2)
     values = yaml.safe_load(recipe.read_text())
-    values["stages"].append({**values["stages"][0], "name": "second", "tower": "frozen", "time_code": 0.5})
+    later = {"name": "second", "tower": "frozen", "time_code": 0.5, "time_weight": 30.0}
+    values["stages"].append({**values["stages"][0], **later})
     recipe.write_text(yaml.safe_dump(values))
     assert stages.run(load_config(recipe), QUIET)
     first, second = tensors(tmp_path / "run/drawn/final"), tensors(tmp_path / "run/final")
     block = "visual.blocks.0.attn.qkv.weight"
     assert torch.equal(first[block], second[block])
     assert not torch.equal(first["lm_head.weight"], second["lm_head.weight"])
-    codes = [
-        FlashVStream.load(str(tmp_path / folder), device="cpu").memory_config.time_code
+    memories = [
+        FlashVStream.load(str(tmp_path / folder), device="cpu").memory_config
         for folder in ("run/drawn/final", "run/final")
     ]
-    assert codes == [0, 0.5]
+    assert [(memory.time_code, memory.time_weight) for memory in memories] == [(0, 0), (0.5, 30)]
 
 
 @pytest.mark.parametrize("method", ["adamw", "muon"])

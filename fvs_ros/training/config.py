@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.training.checks import fraction, one_of, positive
+from fvs_ros.training.scratch_config import ScratchConfig
 from fvs_ros.training.typed_yaml import read_yaml
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -15,72 +18,6 @@ ANSWERS, GROUNDING = "answers", "grounding"
 OBJECTIVES = (ANSWERS, GROUNDING)
 METHODS = (ADAMW, MUON) = ("adamw", "muon")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
-
-
-@dataclass(frozen=True)
-class ScratchConfig:
-    """A new Qwen2-VL with random weights and a tokenizer of its own.
-
-    The defaults are 5.4 M parameters, 21 MB: a ViT of 1.4 M, its merger 0.8 M, a language model of 3.2 M.
-
-    Attributes:
-        vision_depth, vision_width, vision_heads, vision_mlp: layers, width, heads, and width of the MLP over width.
-        text_depth, text_width, text_mlp, text_heads, text_kv_heads: of the language model.
-        text_spread: standard deviation of the random weights in the language model's layers. transformers' own 0.02
-            suits widths of thousands; at a width of 256, twice to three times as much learnt twice as fast.
-        rope_theta, rope_section: base of the rotary positions, and how many of their frequencies turn with time,
-            row and column; time comes first and gets the fastest ones. With 10000 and 12 of 32, the slowest one of
-            time turns once in 150 steps, which the memory's slots fit in.
-        frame_pixels: area of a processed frame.
-        csm_slots, dam_slots: of the Flash Memory, in grid steps.
-        window_slots: newest grid steps that the memory also keeps as they are, in high resolution.
-        time_code: size of what the memory's tokens tell of their time, see `FlashMemoryConfig`. Words measure 0.19.
-        tied_words: whether the output shares its weights with the words' embeddings, as in Qwen2-VL-2B. Grounding
-            needs it.
-        vocabulary: where the words come from: `patrol`, or `bytes` for one token a byte.
-    """
-
-    vision_depth: int = 4
-    vision_width: int = 192
-    vision_heads: int = 6
-    vision_mlp: int = 2
-    text_depth: int = 5
-    text_width: int = 256
-    text_mlp: int = 512
-    text_heads: int = 4
-    text_kv_heads: int = 2
-    text_spread: float = 0.04
-    rope_theta: float = 10_000.0
-    rope_section: tuple[int, ...] = (12, 10, 10)
-    frame_pixels: int = 112 * 112
-    csm_slots: int = 120
-    dam_slots: int = 8
-    window_slots: int = 1
-    time_code: float = 0.0
-    tied_words: bool = True
-    vocabulary: str = "patrol"
-
-    def __post_init__(self) -> None:
-        _one_of("vocabulary", self.vocabulary, ("patrol", "bytes"))
-        for width, heads in (("vision_width", "vision_heads"), ("text_width", "text_heads")):
-            _positive(self, width, heads)
-            if getattr(self, width) % (4 * getattr(self, heads)):
-                raise ValueError(
-                    f"{width} is {getattr(self, width)}, {heads} {getattr(self, heads)}; it must be a multiple of "
-                    f"4 * {heads}"
-                )
-        _positive(self, "text_spread")
-        _positive(self, "vision_depth", "text_depth", "vision_mlp", "text_mlp", "text_kv_heads", "csm_slots")
-        if self.text_heads % self.text_kv_heads:
-            raise ValueError(f"text_heads is {self.text_heads}; it must be a multiple of {self.text_kv_heads} kv heads")
-        half = self.text_width // self.text_heads // 2
-        if len(self.rope_section) != 3 or sum(self.rope_section) != half:
-            raise ValueError(
-                f"rope_section is {list(self.rope_section)}; it must hold three numbers that make {half}, half a head"
-            )
-        FlashMemoryConfig(time_code=self.time_code)  # refuses what no memory can have
-        if self.frame_pixels < 56 * 56:
-            raise ValueError(f"frame_pixels is {self.frame_pixels}; it must be at least 3136, a frame of 56 x 56")
 
 
 @dataclass(frozen=True)
@@ -119,8 +56,8 @@ class LoraSettings:
     fully_trained: tuple[str, ...] = ("lm_head",)
 
     def __post_init__(self) -> None:
-        _positive(self, "rank", "alpha")
-        _fraction(self, "dropout")
+        positive(self, "rank", "alpha")
+        fraction(self, "dropout")
 
 
 @dataclass(frozen=True)
@@ -146,10 +83,10 @@ class OptimiserConfig:
     gradient_clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, METHODS)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _positive(self, "learning_rate", "gradient_clip")
-        _fraction(self, "warmup", "weight_decay", "adam_beta1", "adam_beta2")
+        one_of("method", self.method, METHODS)
+        one_of("schedule", self.schedule, SCHEDULES)
+        positive(self, "learning_rate", "gradient_clip")
+        fraction(self, "warmup", "weight_decay", "adam_beta1", "adam_beta2")
 
 
 @dataclass(frozen=True)
@@ -172,7 +109,7 @@ class VideoData:
     max_pixels: int = 200_704
 
     def __post_init__(self) -> None:
-        _positive(self, "fps")
+        positive(self, "fps")
         if self.max_frames < 2 or self.max_frames % 2:
             raise ValueError(f"max_frames is {self.max_frames}; it must be even, at least 2")
         if not 56 * 56 <= self.min_pixels <= self.max_pixels:
@@ -213,7 +150,7 @@ class PatrolData:
     captions: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "episodes", "moments", "rooms", "views")
+        positive(self, "episodes", "moments", "rooms", "views")
         if min(self.questions, self.captions) < 0 or self.questions + self.captions == 0:
             raise ValueError(
                 f"questions is {self.questions}, captions {self.captions}; both must be 0 or above, and one above 0"
@@ -246,7 +183,9 @@ class StageConfig:
         rescale_words: at the end of the stage the words' embeddings grow by this factor, while the merger's output and
             the output's norm shrink by it. What visual tokens name stays the same. Grounding leaves them a hundred
             times as long as words, so that layers trained on both would hardly see the words.
-        time_code: of the memory from this stage on, in place of what it was: see `ScratchConfig`.
+        time_code, time_weight: of the memory from this stage on, in place of what they were, see `FlashMemoryConfig`.
+        digest: weight, beside the loss of the answers, of what the memory's tokens could work out by themselves, see
+            `fvs_ros.training.digest`; only of patrols.
         method, learning_rate, schedule, warmup: in place of the run's.
         until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
             token, given the ones before); on data seen for the first time this is what it would be on held-out data.
@@ -264,6 +203,8 @@ class StageConfig:
     accumulation: int = 1
     rescale_words: float = 1.0
     time_code: float | None = None
+    time_weight: float | None = None
+    digest: float = 0.0
     method: str | None = None
     learning_rate: float | None = None
     schedule: str | None = None
@@ -275,24 +216,28 @@ class StageConfig:
             raise ValueError(f"name is {self.name!r}; it must be the name of a folder")
         if (self.videos is None) == (self.patrol is None):
             raise ValueError("give one of videos and patrol, not both and not neither")
-        _one_of("objective", self.objective, OBJECTIVES)
-        _one_of("tower", self.tower, ("frozen", "trained"))
-        _one_of("words", self.words, ("frozen", "trained"))
+        one_of("objective", self.objective, OBJECTIVES)
+        one_of("tower", self.tower, ("frozen", "trained"))
+        one_of("words", self.words, ("frozen", "trained"))
         if self.objective == GROUNDING and (self.patrol is None or self.tower == "frozen"):
             raise ValueError(
                 "objective is grounding, which trains the tower on patrols; give patrol and tower: trained"
             )
         if self.method is not None:
-            _one_of("method", self.method, METHODS)
+            one_of("method", self.method, METHODS)
         if self.schedule is not None:
-            _one_of("schedule", self.schedule, SCHEDULES)
+            one_of("schedule", self.schedule, SCHEDULES)
         if self.warmup is not None:
-            _fraction(self, "warmup")
-        FlashMemoryConfig(time_code=self.time_code or 0.0)
-        _positive(self, "epochs", "batch", "accumulation", "rescale_words")
+            fraction(self, "warmup")
+        FlashMemoryConfig(time_code=self.time_code or 0.0, time_weight=self.time_weight or 0.0)
+        if not 0 <= self.digest < math.inf:
+            raise ValueError(f"digest is {self.digest}; it must be a finite number of 0 or above")
+        if self.digest and (self.patrol is None or self.objective == GROUNDING):
+            raise ValueError("digest goes with questions about patrols; drop it, or give patrol without grounding")
+        positive(self, "epochs", "batch", "accumulation", "rescale_words")
         for name in ("steps", "learning_rate", "until_accuracy"):
             if getattr(self, name) is not None:
-                _positive(self, name)
+                positive(self, name)
 
 
 @dataclass(frozen=True)
@@ -310,7 +255,7 @@ class CacheConfig:
     ram_mb: int = 256
 
     def __post_init__(self) -> None:
-        _positive(self, "disk_gb")
+        positive(self, "disk_gb")
         if self.ram_mb < 0:
             raise ValueError(f"ram_mb is {self.ram_mb}; it must be 0 or above")
 
@@ -357,9 +302,9 @@ class TrainConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("attention", self.attention, ATTENTIONS)
-        _positive(self, "max_tokens", "log_steps", "save_steps", "keep")
+        one_of("precision", self.precision, PRECISIONS)
+        one_of("attention", self.attention, ATTENTIONS)
+        positive(self, "max_tokens", "log_steps", "save_steps", "keep")
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names) or "final" in names:
             raise ValueError(f"stages are named {names}; give at least one, each a name of its own other than final")
@@ -381,20 +326,3 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         TrainingError: names the file and the key at fault.
     """
     return read_yaml(TrainConfig, path, overrides)
-
-
-def _positive(record: object, *names: str) -> None:
-    for name in names:
-        if not getattr(record, name) > 0:
-            raise ValueError(f"{name} is {getattr(record, name)}; it must be above 0")
-
-
-def _fraction(record: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(record, name) < 1:
-            raise ValueError(f"{name} is {getattr(record, name)}; it must be from 0 to below 1")
-
-
-def _one_of(name: str, value: str, options: Sequence[str]) -> None:
-    if value not in options:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(options)}")

@@ -5,7 +5,8 @@ Shapes: L tokens of a row, one a memory; H width of the language model; A learnt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -25,8 +26,9 @@ from fvs_ros.model.vision import encode_frames
 from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import ANSWERS, GROUNDING
 from fvs_ros.training.dataset import Sample, store_features
+from fvs_ros.training.digest import DEPTH, UNKNOWN, digest_loss, slot_labels
 from fvs_ros.training.encoding import FrozenEncoder
-from fvs_ros.training.episodes import Conversation
+from fvs_ros.training.episodes import Conversation, Episode
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.grounding import Grounding, grounding_loss
 from fvs_ros.training.losses import EpisodeLoss
@@ -44,6 +46,7 @@ class Row:
         targets: [L] int64, the token to be predicted at each place from those before it, -1 where none is.
         block: how many of the tokens are the memory's, and those of each conversation after it.
         families: of each conversation.
+        digest: [L, G + S] int64, what each token could know, see `digest.slot_labels`.
     """
 
     embeddings: Tensor
@@ -51,6 +54,7 @@ class Row:
     targets: Tensor
     block: Block
     families: tuple[str, ...]
+    digest: Tensor | None = None
 
 
 class EpisodeModel(nn.Module):
@@ -62,6 +66,8 @@ class EpisodeModel(nn.Module):
         max_tokens: longer sequences lose their end.
         cache: gets the features that a frozen tower makes.
         objective: one of `config.OBJECTIVES`.
+        digest: weight of the digest's loss beside that of the answers.
+        digest_groups, digest_sets: how many labels each of its groups has, and members each of its sets.
     """
 
     def __init__(
@@ -72,6 +78,9 @@ class EpisodeModel(nn.Module):
         max_tokens: int,
         cache: TensorCache,
         objective: str = ANSWERS,
+        digest: float = 0.0,
+        digest_groups: Mapping[str, int] | None = None,
+        digest_sets: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.network: Qwen2VLForConditionalGeneration = checkpoint.network
@@ -83,6 +92,12 @@ class EpisodeModel(nn.Module):
         self._cache = cache
         self._tokenizer = checkpoint.tokenizer
         self._objective = objective
+        self._digest = digest
+        if digest:
+            self._digest_groups, self._digest_sets = dict(digest_groups or {}), dict(digest_sets or {})
+            width = self.network.config.text_config.hidden_size
+            outputs = sum(self._digest_groups.values()) + sum(self._digest_sets.values())
+            self.digest_reader = nn.Linear(width, outputs)
         if is_deepspeed_zero3_enabled():
             # `encode_frames` reads this weight outside of its module's forward, where ZeRO-3 gathers it by itself.
             import_module("deepspeed").zero.register_external_parameter(
@@ -95,13 +110,46 @@ class EpisodeModel(nn.Module):
             features = encode_frames(self.network.model.visual, self._normalised(samples))
             return grounding_loss(self.network, self._tokenizer, features, [_grounding(sample) for sample in samples])
         rows = [row for sample in samples for row in self.rows(sample)]
-        targets, logits = self.predict(rows)
+        with self._hidden_states() as hidden:
+            targets, logits = self.predict(rows)
+        loss = functional.cross_entropy(logits, targets)
+        shares: dict[str, Tensor] = {}
+        if self._digest:
+            # One sequence of all rows, or a batch of them: see `predict`.
+            known = [_digest_of(row) for row in rows]
+            batched = hidden[0].shape[0] > 1
+            labels = (
+                pad_sequence(known, batch_first=True, padding_value=UNKNOWN).flatten(0, 1)
+                if batched
+                else torch.cat(known)
+            )
+            states = hidden[0].flatten(0, 1)
+            extra, shares = digest_loss(
+                states, labels.to(states.device), self.digest_reader, self._digest_groups, self._digest_sets
+            )
+            loss = loss + self._digest * extra
         return EpisodeLoss(
-            loss=functional.cross_entropy(logits, targets),
+            loss=loss,
             right=_all_right(logits.argmax(-1) == targets, rows),
             families=tuple(family for row in rows for family in row.families),
             tokens=sum(row.block.tokens for row in rows),
+            shares=shares,
         )
+
+    @contextmanager
+    def _hidden_states(self) -> Iterator[list[Tensor]]:
+        """Gathers what the layer that the digest is read from puts out, where there is a digest."""
+        gathered: list[Tensor] = []
+        if not self._digest:
+            yield gathered
+            return
+        layers = self.network.model.language_model.layers
+        layer = layers[max(round(DEPTH * len(layers)), 1) - 1]
+        handle = layer.register_forward_hook(lambda *call: gathered.append(_first(call[-1])))
+        try:
+            yield gathered
+        finally:
+            handle.remove()
 
     def rows(self, sample: Sample) -> list[Row]:
         """The rows of an episode, one for each moment.
@@ -110,7 +158,7 @@ class EpisodeModel(nn.Module):
             TrainingError: the memory alone is longer than a sequence may be, or an episode without questions.
         """
         return [
-            self._row(snapshot, moment.conversations, sample.episode.name)
+            self._row(snapshot, moment.conversations, sample.episode)
             for snapshot, moment in zip(self.memories(sample), sample.episode.moments, strict=True)
         ]
 
@@ -161,7 +209,8 @@ class EpisodeModel(nn.Module):
         frames = [sample.frames for sample in samples if sample.frames is not None]
         return normalise(torch.cat(frames).to(self.network.device).float(), self._pixels)
 
-    def _row(self, snapshot: MemorySnapshot, conversations: Sequence[Conversation], name: str) -> Row:
+    def _row(self, snapshot: MemorySnapshot, conversations: Sequence[Conversation], episode: Episode) -> Row:
+        name = episode.name
         if not conversations:
             raise TrainingError(f"{name} has no question")
         prefix = memory_segment(self.network, snapshot, self._prompts.head, self._memory_config)
@@ -180,6 +229,9 @@ class EpisodeModel(nn.Module):
             texts.append(tokens)
             targets += [token if wanted else -1 for token, wanted in zip(tokens, learnt, strict=True)]
         lengths = tuple(len(tokens) for tokens in texts)
+        digest = None
+        if self._digest and episode.digest is not None:
+            digest = slot_labels(episode.digest, snapshot, len(self._prompts.head), sum(lengths))
         device = self.network.device
         ids = torch.tensor([token for tokens in texts for token in tokens], device=device)
         text = text_positions(prefix.next_position, max(lengths), device)
@@ -189,7 +241,19 @@ class EpisodeModel(nn.Module):
             targets=functional.pad(torch.tensor(targets, device=device), (memory, 0), value=-1),
             block=Block(memory, lengths),
             families=tuple(conversation.family for conversation in conversations),
+            digest=digest,
         )
+
+
+def _digest_of(row: Row) -> Tensor:
+    if row.digest is None:
+        raise TrainingError("an episode does not tell what could be worked out from its frames; only patrols do")
+    return row.digest
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """A layer's hidden states, which some versions of transformers return with others."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def _grounding(sample: Sample) -> Grounding:

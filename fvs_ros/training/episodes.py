@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fvs_ros.training.digest import Digest
 from fvs_ros.training.grounding import Grounding
 
 
@@ -47,6 +48,7 @@ class Episode:
             stamps goes through the streaming memory, as on the robot.
         moments: in order of their steps.
         grounding: what its frames show, None where nobody knows.
+        digest: what could be worked out at each of its steps, None where nobody knows.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Episode:
     stamps_ns: tuple[int, ...] | None
     moments: tuple[Moment, ...]
     grounding: Grounding | None = None
+    digest: Digest | None = None
 
 
 class EpisodeSource(Protocol):

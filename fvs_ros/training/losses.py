@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -16,9 +17,11 @@ class EpisodeLoss:
         right: [C] bool, whether all of an answer was the likeliest, each token given the ones before.
         families: the group in which each answer's accuracy is reported, empty for none.
         tokens: read by the network, without padding.
+        shares: of other things that were right, each a scalar, by name.
     """
 
     loss: Tensor
     right: Tensor
     families: tuple[str, ...]
     tokens: int
+    shares: Mapping[str, Tensor] = field(default_factory=dict)

@@ -10,11 +10,13 @@ import numpy as np
 from fvs_ros.memory.snapshot import MERGE, POOL
 from fvs_ros.model.preprocess import PATCH
 from fvs_ros.training.config import PatrolData
+from fvs_ros.training.digest import Digest
 from fvs_ros.training.episodes import Conversation, Moment
 from fvs_ros.training.episodes import Episode as TrainingEpisode
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.grounding import Grounding
 from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS, digest_labels, digest_sets
 from fvs_ros.training.patrol.episode import Episode, simulate
 from fvs_ros.training.patrol.errors import PatrolError, RenderError
 from fvs_ros.training.patrol.labels import GROUPS, cell_labels
@@ -25,6 +27,7 @@ from fvs_ros.training.patrol.truth import Past, Record
 from fvs_ros.training.patrol.world import Stream, generator
 
 FRAME_SIZE = 112
+_LOW_CELLS = FRAME_SIZE // (PATCH * MERGE * POOL)
 CAPTION = "Describe what you saw so far."
 """Asks for a caption; in words that questions hold as well."""
 
@@ -38,8 +41,10 @@ class PatrolEpisodes:
 
     drawn = True
 
-    def __init__(self, data: PatrolData, *, grounding: bool = False) -> None:
-        """With `grounding`, episodes tell what their frames show, and no questions are asked."""
+    def __init__(self, data: PatrolData, *, grounding: bool = False, digest: bool = False) -> None:
+        """With `grounding`, episodes tell what their frames show, and no questions are asked; with `digest` also what
+        could be worked out from them.
+        """
         last = data.first_seed + data.episodes - 1
         if last >= TEST_SEED:
             raise TrainingError(
@@ -51,6 +56,7 @@ class PatrolEpisodes:
         self.min_pixels = self.max_pixels = FRAME_SIZE**2
         self._data = data
         self._grounding = grounding
+        self._digest = digest
         try:
             self._configs = [_config(data, steps) for steps in data.lengths]
         except PatrolError as error:
@@ -85,7 +91,12 @@ class PatrolEpisodes:
                 conversations += [Conversation(((asked.text, asked.answer),), asked.family) for asked in questions]
             if conversations:
                 moments.append(Moment((end + 1) // 2, tuple(conversations)))
-        return TrainingEpisode(name, identity, stamps_ns, tuple(moments))
+        digest = None
+        if self._digest:
+            digest = Digest(
+                DIGEST_GROUPS, digest_labels(record, ends, _LOW_CELLS), DIGEST_SETS, digest_sets(record, ends)
+            )
+        return TrainingEpisode(name, identity, stamps_ns, tuple(moments), digest=digest)
 
     def frames(self, index: int) -> Sequence[np.ndarray]:
         """See `EpisodeSource.frames`."""
@@ -119,8 +130,9 @@ def _caption(past: Past, index: int) -> Conversation:
 
 def _ground(episode: Episode, step_ends: Sequence[int]) -> Grounding:
     """Of a step's two frames the second one tells: it is what the robot sees now."""
-    cells = FRAME_SIZE // (PATCH * MERGE)
-    return Grounding(GROUPS, cell_labels(episode, step_ends, cells), cell_labels(episode, step_ends, cells // POOL))
+    return Grounding(
+        GROUPS, cell_labels(episode, step_ends, _LOW_CELLS * POOL), cell_labels(episode, step_ends, _LOW_CELLS)
+    )
 
 
 @lru_cache(maxsize=1)

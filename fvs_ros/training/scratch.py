@@ -18,7 +18,7 @@ from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.prompt import SYSTEM
 from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer
-from fvs_ros.training.config import ScratchConfig
+from fvs_ros.training.scratch_config import ScratchConfig
 
 ROLES = ("system", "user", "assistant")
 
@@ -42,6 +42,7 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
                 dam_slots=config.dam_slots,
                 window_slots=config.window_slots,
                 time_code=config.time_code,
+                time_weight=config.time_weight,
             ),
         ),
         network=network,

@@ -26,6 +26,7 @@ from fvs_ros.training.encoding import FrozenEncoder
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import EpisodeSource
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS
 from fvs_ros.training.patrols import PatrolEpisodes
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.trainer import WEIGHTS_FILE, EpisodeTrainer, Progress, StopWhenDue, StopWhenLearnt
@@ -174,7 +175,14 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
         encoder = FrozenEncoder(network.model.visual, checkpoint.pixels, checkpoint.config.memory)
     dataset = EpisodeDataset(episodes, checkpoint.pixels, cache, tower, encoder)
     model = EpisodeModel(
-        checkpoint, tower_trained=trained, max_tokens=config.max_tokens, cache=cache, objective=stage.objective
+        checkpoint,
+        tower_trained=trained,
+        max_tokens=config.max_tokens,
+        cache=cache,
+        objective=stage.objective,
+        digest=stage.digest,
+        digest_groups=DIGEST_GROUPS,
+        digest_sets=DIGEST_SETS,
     )
     return Prepared(checkpoint, adapters, dataset, model, total_steps(stage, len(dataset)))
 
@@ -190,9 +198,8 @@ def start(config: TrainConfig, stage: StageConfig, source: str | None) -> Checkp
         half = config.lora is not None and use_bfloat16(config)
         dtype = torch.bfloat16 if half else torch.float32
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
-    if stage.time_code is None:
-        return checkpoint
-    memory = replace(checkpoint.config.memory, time_code=stage.time_code)
+    changed = {name: getattr(stage, name) for name in ("time_code", "time_weight") if getattr(stage, name) is not None}
+    memory = replace(checkpoint.config.memory, **changed)
     return replace(checkpoint, config=replace(checkpoint.config, memory=memory))
 
 
@@ -379,4 +386,4 @@ def _episodes(stage: StageConfig) -> EpisodeSource:
     if stage.videos is not None:
         return VideoEpisodes(stage.videos)
     assert stage.patrol is not None
-    return PatrolEpisodes(stage.patrol, grounding=stage.objective == GROUNDING)
+    return PatrolEpisodes(stage.patrol, grounding=stage.objective == GROUNDING, digest=stage.digest > 0)

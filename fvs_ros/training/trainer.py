@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Tally:
 
     def add(self, loss: EpisodeLoss) -> None:
         """Counts a batch."""
-        self._losses.append(EpisodeLoss(loss.loss.detach(), loss.right, loss.families, loss.tokens))
+        self._losses.append(replace(loss, loss=loss.loss.detach()))
 
     def take(self) -> dict[str, float]:
         """Accuracy over all and by family, and answers and tokens a second; then counts anew."""
@@ -49,6 +50,9 @@ class Tally:
         seconds = time.monotonic() - self._since
         tokens = sum(loss.tokens for loss in self._losses)
         values = {name: sum(hits) / len(hits) for name, hits in sorted(by_family.items())}
+        for name in sorted({name for loss in self._losses for name in loss.shares}):
+            shares = [float(loss.shares[name]) for loss in self._losses if name in loss.shares]
+            values[name] = sum(shares) / len(shares)
         values["answers_per_second"] = len(by_family["accuracy"]) / seconds
         values["tokens_per_second"] = tokens / seconds
         self._losses, self._since = [], time.monotonic()

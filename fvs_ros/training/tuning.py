@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LANGUAGE, MERGER = "model.language_model.", "model.visual.merger."
 VISUAL = "model.visual."
 EMBEDDINGS, OUTPUT = "model.language_model.embed_tokens.", "lm_head."
+READER = "digest_reader."
 ADAPTER_FOLDER = "lora_model"
 
 
@@ -123,7 +124,7 @@ def trained_weights(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def load_trained_weights(network: nn.Module, file: Path) -> None:
-    """Writes weights of a file over those that require gradients.
+    """Writes weights of a file over those that require gradients; a digest's reader is left out where there is none.
 
     Raises:
         TrainingError: the file cannot be read, or holds other weights.
@@ -133,7 +134,8 @@ def load_trained_weights(network: nn.Module, file: Path) -> None:
     except Exception as error:
         raise TrainingError(f"{file} cannot be read: {error}") from error
     wanted = trained_weights(network)
-    different = sorted(set(stored) ^ set(wanted))
+    helpers = {name for name in stored if name.startswith(READER) and name not in wanted}
+    different = sorted(set(stored) - helpers ^ set(wanted))
     if different:
         raise TrainingError(f"{file} holds other weights than are trained here, {different[0]} among them")
     with torch.no_grad():

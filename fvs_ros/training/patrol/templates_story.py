@@ -35,7 +35,7 @@ def _pairs(past: Past, random: np.random.Generator, wins: Callable[[int, int], b
     return candidates
 
 
-def _newcomers(past: Past) -> list[Sighting | None]:
+def newcomers(past: Past) -> list[Sighting | None]:
     """First sightings in order; None stands where two objects came together or one may have come between."""
     firsts = sorted(
         [(past.first_glimpse(thing), thing) for thing in past.seen]
@@ -53,7 +53,7 @@ def _newcomers(past: Past) -> list[Sighting | None]:
 
 
 def _order_first(past: Past, _: np.random.Generator) -> list[Candidate]:
-    story = _newcomers(past)
+    story = newcomers(past)
     if not story or story[0] is None:
         return []
     return [Candidate({}, past.name(story[0].thing), spans([story[0]]))]
@@ -62,13 +62,13 @@ def _order_first(past: Past, _: np.random.Generator) -> list[Candidate]:
 def _order_after(past: Past, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({"thing": past.name(one.thing)}, past.name(other.thing), spans([one, other]))
-        for one, other in pairwise(_newcomers(past))
+        for one, other in pairwise(newcomers(past))
         if one is not None and other is not None
     ]
 
 
 def _order_before(past: Past, _: np.random.Generator) -> list[Candidate]:
-    story = _newcomers(past)
+    story = newcomers(past)
     # The one before the earlier of the two must be sure as well, or it might have come between.
     return [
         Candidate({"thing": past.name(other.thing)}, past.name(one.thing), spans([one, other]))

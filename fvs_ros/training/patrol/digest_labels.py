@@ -1,0 +1,175 @@
+"""What a watcher of a patrol could have worked out at each moment, for each cell of what it then saw.
+
+Unlike an answer, which a question picks out long after, this is known of every part of every step: whether an object is
+new, what came before it, how many of its kind there were by then, whether it stood here on the last visit. What hangs
+on something doubtful is left out.
+
+Shapes: n frames, C x C cells of a frame, G groups of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from fvs_ros.training.patrol.labels import cell_things
+from fvs_ros.training.patrol.motion import NOWHERE
+from fvs_ros.training.patrol.templates_story import newcomers
+from fvs_ros.training.patrol.truth import NEVER, Record
+from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS, ROOMS
+
+UNKNOWN = -1
+MOST = 9
+"""Larger counts are taken for this one."""
+
+DIGEST_GROUPS: dict[str, int] = {
+    "known": 2,
+    "kind_before": len(KINDS),
+    "colour_before": len(COLOURS),
+    "of_kind": MOST + 1,
+    "of_colour": MOST + 1,
+    "rooms": len(ROOMS) + 1,
+    "room_before": len(ROOMS),
+    "here_before": 4,
+    "gone_kind": len(KINDS) + 1,
+    "gone_colour": len(COLOURS) + 1,
+}
+"""How many labels each group has.
+
+`known`: whether the object was seen on an earlier visit. `kind_before`, `colour_before`: of the object that came right
+before it when it was first seen. `of_kind`, `of_colour`: how many objects of its kind and of its colour were seen by
+now. `rooms`: how many rooms were visited by now. `room_before`: the room of the visit before this one. `here_before`:
+whether there was no visit to this room before (0), or it stood on that visit in this view (1), in another one of the
+room (2), or not here (3). `gone_kind`, `gone_colour`: of what stood in this room on the last visit and no longer does,
+told once all views were inspected; the last label is for nothing.
+"""
+
+DIGEST_SETS: dict[str, int] = {"here": len(COLOURS) * len(KINDS), "here_last": len(COLOURS) * len(KINDS)}
+"""Sets of objects by name, colours of the first kind first: seen on this visit by now, and on the visit to this room
+before it."""
+
+_KNOWN, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR, _ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(10)
+
+
+def digest_labels(record: Record, frames: Sequence[int], cells: int) -> np.ndarray:
+    """Labels of each cell of some frames, row by row, int64 [n, C * C, G], `UNKNOWN` where there is none.
+
+    Args:
+        record: of the episode.
+        frames: their indices.
+        cells: C, which divides 56.
+    """
+    things = cell_things(record.episode, frames, cells)
+    labels = np.full((*things.shape, len(DIGEST_GROUPS)), UNKNOWN)
+    teller = _Teller(record)
+    for number, frame in enumerate(frames):
+        labels[number] = teller.place(frame)
+        for thing in np.unique(things[number][things[number] >= 0]):
+            told = teller.thing(frame, int(thing))
+            shown = things[number] == thing
+            labels[number, shown] = np.where(told == UNKNOWN, labels[number, shown], told)
+    return labels
+
+
+def digest_sets(record: Record, frames: Sequence[int]) -> np.ndarray:
+    """Which objects are in each of `DIGEST_SETS` at some frames, int64 [n, sum of sizes]: 1, 0 or `UNKNOWN`."""
+    teller = _Teller(record)
+    return np.stack([np.concatenate(teller.sets(frame)) for frame in frames])
+
+
+class _Teller:
+    """Labels of single objects and places at single frames."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._episode = episode = record.episode
+        self._first = record.confirmed.min(axis=0)
+        self._kinds = np.array([KINDS.index(thing.kind) for thing in episode.things])
+        self._colours = np.array([tuple(COLOURS).index(thing.colour) for thing in episode.things])
+        story = newcomers(record.until(len(episode) - 1))
+        self._before = {
+            other.thing: one.thing for one, other in pairwise(story) if one is not None and other is not None
+        }
+        self._visits = sorted(set(episode.visits[episode.rooms != NOWHERE].tolist()))
+
+    def place(self, frame: int) -> np.ndarray:
+        """What holds for all cells, [G]."""
+        labels = np.full(len(DIGEST_GROUPS), UNKNOWN)
+        episode = self._episode
+        if episode.rooms[frame] == NOWHERE:
+            return labels
+        visit = int(episode.visits[frame])
+        until = self._visits[: self._visits.index(visit) + 1]
+        labels[_ROOMS] = len({self._room(number) for number in until})
+        if len(until) > 1:
+            labels[_ROOM] = ROOMS.index(episode.world.rooms[self._room(until[-2])].name)
+        labels[[_GONE_KIND, _GONE_COLOUR]] = self._gone(frame, visit)
+        return labels
+
+    def thing(self, frame: int, thing: int) -> np.ndarray:
+        """What holds for the cells that show an object, [G]."""
+        labels = np.full(len(DIGEST_GROUPS), UNKNOWN)
+        confirmed = self._record.confirmed
+        visit = int(self._episode.visits[frame])
+        if confirmed[visit, thing] > frame:
+            return labels
+        labels[_KNOWN] = int(self._first[thing] < confirmed[visit, thing])
+        if thing in self._before:
+            labels[_KIND] = self._kinds[self._before[thing]]
+            labels[_COLOUR] = self._colours[self._before[thing]]
+        seen = self._first <= frame
+        labels[_OF_KIND] = min(np.count_nonzero(seen & (self._kinds == self._kinds[thing])), MOST)
+        labels[_OF_COLOUR] = min(np.count_nonzero(seen & (self._colours == self._colours[thing])), MOST)
+        last = self._last_visit(visit)
+        if last is None:
+            labels[_HERE] = 0
+        elif confirmed[last, thing] != NEVER:
+            then, now = (self._episode.world.visits[number].placements[thing] for number in (last, visit))
+            same_view = then is not None and now is not None and then.view == now.view
+            labels[_HERE] = 1 if same_view else 2
+        elif self._record.first_glimpse[last, thing] == NEVER:
+            labels[_HERE] = 3
+        return labels
+
+    def sets(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """What was seen on this visit by now, and on the last visit to this room."""
+        size = DIGEST_SETS["here"]
+        if self._episode.rooms[frame] == NOWHERE:
+            return np.full(size, UNKNOWN), np.full(size, UNKNOWN)
+        visit = int(self._episode.visits[frame])
+        last = self._last_visit(visit)
+        return self._seen_on(visit, frame), np.zeros(size, np.int64) if last is None else self._seen_on(last, frame)
+
+    def _seen_on(self, visit: int, frame: int) -> np.ndarray:
+        seen = np.zeros(DIGEST_SETS["here"], np.int64)
+        names = self._kinds * len(COLOURS) + self._colours
+        seen[names[self._record.first_glimpse[visit] <= frame]] = UNKNOWN
+        seen[names[self._record.confirmed[visit] <= frame]] = 1
+        return seen
+
+    def _room(self, visit: int) -> int:
+        return self._episode.world.visits[visit].room
+
+    def _last_visit(self, visit: int) -> int | None:
+        """The visit to the same room before this one."""
+        same = [number for number in self._visits if number < visit and self._room(number) == self._room(visit)]
+        return same[-1] if same else None
+
+    def _gone(self, frame: int, visit: int) -> tuple[int, int]:
+        last, record, episode = self._last_visit(visit), self._record, self._episode
+        unknown = (UNKNOWN, UNKNOWN)
+        # On the last of the visit's views, and long enough there to be sure of it.
+        if last is None or episode.views[frame] != episode.world.visits[visit].views[-1]:
+            return unknown
+        since = frame - record.steady + 1
+        if since < 0 or (episode.views[since : frame + 1] != episode.views[frame]).any():
+            return unknown
+        unsure = (record.first_glimpse[[last, visit]] != NEVER) & (record.confirmed[[last, visit]] == NEVER)
+        gone = np.flatnonzero((record.confirmed[last] != NEVER) & (record.confirmed[visit] > frame))
+        if unsure.any() or len(gone) > 1:
+            return unknown
+        if not len(gone):
+            return len(KINDS), len(COLOURS)
+        return int(self._kinds[gone[0]]), int(self._colours[gone[0]])

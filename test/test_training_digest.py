@@ -1,0 +1,148 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from training_videos import TINY
+
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.streaming import StreamingFlashMemory
+from fvs_ros.training.cache import TensorCache
+from fvs_ros.training.config import CacheConfig
+from fvs_ros.training.dataset import Sample
+from fvs_ros.training.digest import MEMBERS_WEIGHT, Digest, digest_loss, slot_labels
+from fvs_ros.training.episode_model import EpisodeModel
+from fvs_ros.training.episodes import Conversation, Episode, Moment
+from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.scratch import new_checkpoint
+from fvs_ros.training.scratch_config import ScratchConfig
+from fvs_ros.training.tuning import load_trained_weights, train_everything
+
+GRID = PatchGrid(8, 8)
+GROUPS, SETS = {"new": 2, "count": 5}, {"here": 3}
+STEP_NS = 2 * 10**9
+
+
+def features(steps):
+    generator = torch.Generator().manual_seed(0)
+    return StepFeatures(
+        torch.randn(steps, GRID.patches, 64, generator=generator),
+        torch.randn(steps, GRID.low_patches, 64, generator=generator),
+    )
+
+
+def labelled(steps):
+    """Cell c of step t is `new` t % 2, and counts (t + c) % 5 where that is not 4; t % 3 is in the set."""
+    step, cell = np.meshgrid(np.arange(steps), np.arange(4), indexing="ij")
+    count = (step + cell) % 5
+    labels = np.stack([step % 2, np.where(count == 4, -1, count)], axis=-1)
+    return Digest(GROUPS, labels, SETS, np.eye(3, dtype=np.int64)[np.arange(steps) % 3])
+
+
+def test_slots_of_single_steps_have_their_labels_and_all_else_has_none():
+    config = FlashMemoryConfig(csm_slots=6, dam_slots=2, window_slots=1)
+    memory = StreamingFlashMemory(config, GRID, 64, device=torch.device("cpu"), dtype=torch.float32)
+    seen = features(6)
+    memory.append(seen.high, seen.low, [STEP_NS * step for step in range(6)], [STEP_NS * step + 1 for step in range(6)])
+    labels = slot_labels(labelled(6), memory.snapshot(), before=3, after=5)
+    ahead = 3 + 2 * GRID.dam_tokens
+    slots = 6 * GRID.csm_tokens
+    assert labels.shape == (ahead + slots + GRID.dam_tokens + 5, 5)
+    assert torch.equal(labels[ahead : ahead + slots, :2], torch.from_numpy(labelled(6).labels).flatten(0, 1))
+    members = torch.eye(3, dtype=torch.int64)[[0, 1, 2, 0, 1, 2]]
+    assert torch.equal(labels[ahead : ahead + slots, 2:], members.repeat_interleave(GRID.csm_tokens, 0))
+    assert (torch.cat([labels[:ahead], labels[ahead + slots :]]) == -1).all()
+
+
+def test_slots_of_steps_far_apart_have_no_labels():
+    config = FlashMemoryConfig(csm_slots=2, dam_slots=1)
+    memory = StreamingFlashMemory(config, GRID, 64, device=torch.device("cpu"), dtype=torch.float32)
+    seen = features(8)
+    # The first and the last step look alike, and so do all others.
+    look = [0, 1, 1, 1, 1, 1, 1, 0]
+    stamps = [STEP_NS * step for step in range(8)]
+    memory.append(seen.high[look], seen.low[look], stamps, stamps)
+    snapshot = memory.snapshot()
+    labels = slot_labels(labelled(8), snapshot, before=0, after=0)
+    spans = (snapshot.csm_end_ns - snapshot.csm_start_ns).tolist()
+    assert max(spans) == 7 * STEP_NS
+    for slot, span in enumerate(spans):
+        first = GRID.dam_tokens + slot * GRID.csm_tokens
+        assert (labels[first : first + GRID.csm_tokens, 0] == -1).all() == (span > 8 * 10**9)
+
+
+def test_the_loss_is_of_the_labels_that_are_there():
+    hidden = torch.eye(4)
+    reader = torch.nn.Linear(4, 10, bias=False)
+    none = [-1, -1, -1]
+    labels = torch.tensor([[0, -1, 1, 0, 1], [1, 3, 1, -1, 0], [-1, -1, *none], [-1, 2, *none]])
+    with torch.no_grad():
+        reader.weight.zero_()
+        reader.weight[0, 0] = reader.weight[1, 1] = reader.weight[2 + 3, 1] = 50.0
+        reader.weight[2 + 4, 3] = 50.0
+        reader.weight[7:, :2] = torch.tensor([[50.0, 50.0], [-50.0, 50.0], [50.0, 50.0]])
+    loss, right = digest_loss(hidden, labels, reader, GROUPS, SETS)
+    shares = {name: float(share) for name, share in right.items()}
+    assert shares == {"digest_new": 1.0, "digest_count": 0.5, "digest_here": 0.5}
+    # What is wrong is so by 50: one of two counts, and one of the five members that are known.
+    assert loss.item() == pytest.approx((0 + 25 + MEMBERS_WEIGHT * 10) / 3)
+    loss, right = digest_loss(hidden, torch.full((4, 5), -1), reader, GROUPS, SETS)
+    assert (loss.item(), right) == (0.0, {})
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return new_checkpoint(ScratchConfig(**{**TINY, "text_depth": 5}), seed=0)
+
+
+def model(checkpoint, digest):
+    cache = TensorCache(CacheConfig())
+    told = {"digest": digest, "digest_groups": GROUPS, "digest_sets": SETS}
+    return EpisodeModel(checkpoint, tower_trained=False, max_tokens=4000, cache=cache, **told)
+
+
+def sample(steps=5):
+    stamps = tuple(range(0, steps * STEP_NS, STEP_NS // 2))
+    moments = (Moment(3, (Conversation((("what?", "a cone"),)),)), Moment(5, (Conversation((("who?", "me"),)),)))
+    episode = Episode("drawn", "drawn", stamps, moments, digest=labelled(steps))
+    return Sample(episode, GRID, None, features=features(steps))
+
+
+def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint):
+    train_everything(checkpoint.network, tower=False)
+    plain, digesting = model(checkpoint, 0.0)([sample()]), model(checkpoint, 0.5)
+    both = digesting([sample()])
+    assert set(both.shares) == {"digest_new", "digest_count", "digest_here"}
+    assert torch.equal(both.right, plain.right)
+    extra = both.loss - plain.loss
+    assert extra.item() > 0.1
+    layers = checkpoint.network.model.language_model.layers
+    checkpoint.network.zero_grad()
+    extra.backward()
+    moved = [max(float(weight.grad.abs().max()) for weight in layer.parameters()) > 1e-6 for layer in layers]
+    assert moved == [True, True, True, False, False]
+    assert digesting.digest_reader.weight.grad.abs().sum() > 0
+
+
+def test_only_episodes_that_tell_it_can_be_used(checkpoint):
+    silent = sample()
+    silent = dataclasses.replace(silent, episode=dataclasses.replace(silent.episode, digest=None))
+    with pytest.raises(TrainingError, match="does not tell what could be worked out from its frames; only patrols do"):
+        model(checkpoint, 0.5)([silent])
+
+
+def test_the_reader_is_left_out_of_what_a_stage_leaves(checkpoint, tmp_path):
+    from safetensors.torch import save_file
+
+    from fvs_ros.training.tuning import trained_weights
+
+    train_everything(checkpoint.network, tower=False)
+    digesting, plain = model(checkpoint, 0.5), model(checkpoint, 0.0)
+    weights = {name: weight.detach().clone() for name, weight in trained_weights(digesting).items()}
+    assert set(weights) - set(trained_weights(plain)) == {"digest_reader.weight", "digest_reader.bias"}
+    save_file(weights, tmp_path / "trained.safetensors")
+    load_trained_weights(plain, tmp_path / "trained.safetensors")
+    save_file({**weights, "other.weight": torch.zeros(1)}, tmp_path / "strange.safetensors")
+    with pytest.raises(TrainingError, match=r"other weights than are trained here, other\.weight among them"):
+        load_trained_weights(plain, tmp_path / "strange.safetensors")

@@ -1,0 +1,140 @@
+"""What can be worked out at each cell, against the answers to questions about the same moments."""
+
+import numpy as np
+import pytest
+
+from fvs_ros.training.patrol.config import PatrolConfig
+from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS, UNKNOWN, digest_labels, digest_sets
+from fvs_ros.training.patrol.episode import simulate
+from fvs_ros.training.patrol.labels import cell_things
+from fvs_ros.training.patrol.questions import TEMPLATES, step_ends
+from fvs_ros.training.patrol.truth import Record
+from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, number_word
+
+CELLS = 2
+KIND_OF = {plural: kind for kind, plural in PLURALS.items()}
+
+
+@pytest.fixture(scope="module")
+def told():
+    """An episode's record, the frames that end its steps, the object that each cell shows, and labels by group."""
+    record = Record(simulate(930_000, PatrolConfig(steps=240, rooms=3, views=2, dwell_s=(3, 6))))
+    ends = step_ends(record.episode)
+    labels = digest_labels(record, ends, CELLS)
+    assert labels.shape == (240, CELLS * CELLS, len(DIGEST_GROUPS))
+    for group, count in enumerate(DIGEST_GROUPS.values()):
+        assert labels[..., group].min() >= UNKNOWN
+        assert UNKNOWN < labels[..., group].max() < count
+    return record, ends, cell_things(record.episode, ends, CELLS), dict(zip(DIGEST_GROUPS, labels.T, strict=True))
+
+
+def candidates(name, record, frame):
+    """What would be asked after a frame: the gaps' words and the answer."""
+    template = next(template for template in TEMPLATES if template.name == name)
+    return [(item.gaps, item.answer) for item in template.find(record.until(frame), np.random.default_rng(0))]
+
+
+def cells(told):
+    """Each cell that shows an object: its step's number, the frame, its index in the step, and the object's."""
+    _, ends, things, _ = told
+    for number, cell in np.argwhere(things >= 0):
+        yield number, ends[number], cell, things[number, cell]
+
+
+def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told):
+    record, _, _, labels = told
+    found = 0
+    for number, frame, cell, thing in cells(told):
+        label = labels["known"][cell, number]
+        if label != UNKNOWN:
+            visits = {sighting.visit for sighting in record.until(frame).seen[thing]}
+            assert label == (len(visits) > 1)
+            found += 1
+    assert found > 100
+
+
+def test_counts_are_what_is_answered_to_questions_for_them(told):
+    record, _, _, labels = told
+    things = record.episode.things
+    found = 0
+    for number, frame, cell, thing in cells(told):
+        for name, group, gap, word in (
+            ("count.kind", "of_kind", "kinds", things[thing].kind),
+            ("count.colour", "of_colour", "colour", things[thing].colour),
+        ):
+            answers = {KIND_OF.get(gaps[gap], gaps[gap]): answer for gaps, answer in candidates(name, record, frame)}
+            label = labels[group][cell, number]
+            if label != UNKNOWN and word in answers:
+                assert number_word(label) == answers[word]
+                found += 1
+    assert found > 200
+
+
+def test_what_came_before_is_what_is_answered_to_questions_for_it(told):
+    record, ends, _, labels = told
+    before = {gaps["thing"]: answer for gaps, answer in candidates("order.before", record, ends[-1])}
+    named = {}
+    for number, _, cell, thing in cells(told):
+        colour, kind = (labels[group][cell, number] for group in ("colour_before", "kind_before"))
+        assert (colour == UNKNOWN) == (kind == UNKNOWN)
+        if colour != UNKNOWN:
+            named[record.episode.things[thing].name] = f"{tuple(COLOURS)[colour]} {KINDS[kind]}"
+    assert len(before) > 1
+    assert before.items() <= named.items()
+
+
+def test_rooms_are_those_that_questions_tell_of(told):
+    record, ends, _, labels = told
+    found = 0
+    for number, frame in enumerate(ends):
+        for name, group, words in (
+            ("count.rooms", "rooms", [number_word(count) for count in range(9)]),
+            ("order.room_before", "room_before", ROOMS),
+        ):
+            answers = [answer for _, answer in candidates(name, record, frame)]
+            label = labels[group][0, number]
+            if answers and label != UNKNOWN:
+                assert words[label] == answers[0]
+                found += 1
+    assert found > 100
+
+
+def test_sets_hold_what_descriptions_tell_of(told):
+    record, ends, _, _ = told
+    sets = digest_sets(record, ends)
+    assert sets.shape == (240, sum(DIGEST_SETS.values()))
+    names = [f"{colour} {kind}" for kind in KINDS for colour in COLOURS]
+    found = 0
+    for frame, members in zip(ends, sets, strict=True):
+        past = record.until(frame)
+        if not past.stays or past.stays[-1].end != frame:
+            assert (members == UNKNOWN).all() or past.episode.room_name(frame) != "corridor"
+            continue
+        here = past.room(past.stays[-1].room)
+        before = [stay for stay in past.stays[:-1] if past.room(stay.room) == here][-1:]
+        for half, stays in zip(np.split(members, 2), (past.stays[-1:], before), strict=True):
+            if all(stay.clean for stay in stays):
+                expected = {past.name(thing) for stay in stays for thing in stay.things}
+                assert {name for name, member in zip(names, half, strict=True) if member} == expected
+                found += bool(expected)
+    assert found > 100
+
+
+def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told):
+    record, _, _, labels = told
+    found = set()
+    for number, frame, cell, thing in cells(told):
+        past = record.until(frame)
+        here = past.room(past.stays[-1].room) if past.stays and past.stays[-1].end == frame else None
+        new = {gaps["room"]: answer for gaps, answer in candidates("change.new", record, frame)}
+        gone = {gaps["room"]: answer for gaps, answer in candidates("change.gone", record, frame)}
+        label = labels["here_before"][cell, number]
+        if label != UNKNOWN and here in new and thing in past.stays[-1].things:
+            assert (label == 3) == (past.name(thing) == new[here])
+            found.add(("new", label))
+        colour, kind = (labels[group][cell, number] for group in ("gone_colour", "gone_kind"))
+        if kind != UNKNOWN and here in gone:
+            name = "nothing" if kind == len(KINDS) else f"{tuple(COLOURS)[colour]} {KINDS[kind]}"
+            assert name == gone[here]
+            found.add(("gone", name == "nothing"))
+    assert found >= {("new", 1), ("new", 3), ("gone", True), ("gone", False)}
