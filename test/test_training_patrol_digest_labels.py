@@ -44,11 +44,17 @@ def cells(told):
 def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told):
     record, _, _, labels = told
     found = 0
+    fresh = {thing for number, _, cell, thing in cells(told) if labels["fresh"][cell, number] == 1}
+    assert fresh == set(record.until(len(record.episode) - 1).seen)
     for number, frame, cell, thing in cells(told):
         label = labels["known"][cell, number]
         if label != UNKNOWN:
             visits = {sighting.visit for sighting in record.until(frame).seen[thing]}
             assert label == (len(visits) > 1)
+            rooms = {sighting.room for sighting in record.until(frame).seen[thing]}
+            assert labels["elsewhere"][cell, number] == (len(rooms) > 1)
+            if number and labels["fresh"][cell, number]:
+                assert thing not in record.until(frame - 2).seen
             found += 1
     assert found > 100
 

@@ -25,7 +25,9 @@ MOST = 9
 """Larger counts are taken for this one."""
 
 DIGEST_GROUPS: dict[str, int] = {
+    "fresh": 2,
     "known": 2,
+    "elsewhere": 2,
     "kind_before": len(KINDS),
     "colour_before": len(COLOURS),
     "of_kind": MOST + 1,
@@ -38,7 +40,8 @@ DIGEST_GROUPS: dict[str, int] = {
 }
 """How many labels each group has.
 
-`known`: whether the object was seen on an earlier visit. `kind_before`, `colour_before`: of the object that came right
+`fresh`: whether this step is the first that shows the object. `known`: whether it was seen on an earlier visit,
+`elsewhere`: whether in another room. `kind_before`, `colour_before`: of the object that came right
 before it when it was first seen. `of_kind`, `of_colour`: how many objects of its kind and of its colour were seen by
 now. `rooms`: how many rooms were visited by now. `room_before`: the room of the visit before this one. `here_before`:
 whether there was no visit to this room before (0), or it stood on that visit in this view (1), in another one of the
@@ -50,7 +53,8 @@ DIGEST_SETS: dict[str, int] = {"here": len(COLOURS) * len(KINDS), "here_last": l
 """Sets of objects by name, colours of the first kind first: seen on this visit by now, and on the visit to this room
 before it."""
 
-_KNOWN, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR, _ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(10)
+_FRESH, _KNOWN, _ELSEWHERE, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR = range(7)
+_ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(7, 12)
 
 
 def digest_labels(record: Record, frames: Sequence[int], cells: int) -> np.ndarray:
@@ -115,6 +119,9 @@ class _Teller:
         visit = int(self._episode.visits[frame])
         if confirmed[visit, thing] > frame:
             return labels
+        labels[_FRESH] = int(self._first[thing] > frame - self._record.steady)
+        others = [sighting.room != self._room(visit) for sighting in self._record.until(frame).seen[thing]]
+        labels[_ELSEWHERE] = int(any(others))
         labels[_KNOWN] = int(self._first[thing] < confirmed[visit, thing])
         if thing in self._before:
             labels[_KIND] = self._kinds[self._before[thing]]
