@@ -76,7 +76,10 @@ def slot_labels(digest: Digest, snapshot: MemorySnapshot, before: int, after: in
 def digest_loss(
     hidden: Tensor, labels: Tensor, reader: nn.Linear, groups: Mapping[str, int], sets: Mapping[str, int]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over groups of the cross-entropy and over sets of the binary one, and how often each was all right.
+    """Mean over groups of the cross-entropy and over sets of the binary one, and how much of each was right.
+
+    What changed is rare: in nine of ten cases an object stands where it stood. A label's tokens together count as the
+    root of their number, and in what was right all labels count the same, so that a guess gets nowhere.
 
     Args:
         hidden: [L, H] of all memories.
@@ -93,8 +96,10 @@ def digest_loss(
         wanted = column[:, 0]
         there = wanted != UNKNOWN
         if there.any():
-            losses.append(functional.cross_entropy(part[there], wanted[there]))
-            right[f"digest_{group}"] = (part[there].argmax(-1) == wanted[there]).float().mean()
+            weights, shares = _label_weights(wanted[there], part.shape[1])
+            errors = functional.cross_entropy(part[there], wanted[there], reduction="none")
+            losses.append((weights * errors).sum())
+            right[f"digest_{group}"] = (shares * (part[there].argmax(-1) == wanted[there])).sum()
     for name, part, wanted in zip(sets, logits[len(groups) :], columns[len(groups) :], strict=True):
         there = wanted != UNKNOWN
         if there.any():
@@ -108,3 +113,10 @@ def digest_loss(
     if not losses:
         return 0.0 * reader.weight.sum(), {}
     return torch.stack(losses).mean(), right
+
+
+def _label_weights(wanted: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+    """For each token, its part of a loss and of the share of right labels, [M] each, of sum 1."""
+    counts = torch.bincount(wanted, minlength=labels).float()[wanted]
+    weights, shares = counts.rsqrt(), 1 / counts
+    return weights / weights.sum(), shares / shares.sum()
