@@ -34,7 +34,11 @@ class MemoryShape:
 
 # Qwen2-VL has the same vision tower at all sizes; 24 x 40 patches are a 16:9 camera in the published protocol.
 MEMORY_SHAPES = {
-    "tiny": MemoryShape(PatchGrid(8, 8), 192, FlashMemoryConfig(csm_slots=120, dam_slots=8, window_slots=1)),
+    "tiny": MemoryShape(
+        PatchGrid(8, 8),
+        192,
+        FlashMemoryConfig(csm_slots=120, dam_slots=8, window_slots=1, time_code=0.1, time_weight=250.0),
+    ),
     "qwen2-vl-2b": MemoryShape(PatchGrid(24, 40), 1280),
     "qwen2-vl-7b": MemoryShape(PatchGrid(24, 40), 1280),
 }
