@@ -70,6 +70,7 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
         ({"stage": {"time_code": -0.1}}, r"stages\.0: time_code is -0\.1; it must be a finite number"),
         ({"model": {"scratch": {"time_code": float("inf")}}}, "time_code is inf; it must be a finite number"),
         ({"stage": {"time_weight": -1.0}}, r"stages\.0: time_weight is -1\.0; it must be a finite number"),
+        ({"stage": {"text_depth": 0}}, "text_depth is 0"),
         ({"stage": {"digest": -0.5}}, r"stages\.0: digest is -0\.5; it must be a finite number"),
         ({"stage": {"digest": 0.5, "objective": "grounding", "tower": "trained"}}, "digest goes with questions"),
         ({"stage": {"name": "../up"}}, "must be the name of a folder"),

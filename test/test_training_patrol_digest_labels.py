@@ -53,6 +53,8 @@ def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told):
             assert label == (len(visits) > 1)
             rooms = {sighting.room for sighting in record.until(frame).seen[thing]}
             assert labels["elsewhere"][cell, number] == (len(rooms) > 1)
+            sure = record.until(frame).seen[thing][0].start + record.steady - 1
+            assert labels["rank"][cell, number] == len(record.until(sure - 1).seen)
             if number and labels["fresh"][cell, number]:
                 assert thing not in record.until(frame - 2).seen
             found += 1

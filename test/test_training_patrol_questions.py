@@ -206,6 +206,17 @@ def test_families_and_moments_can_be_chosen(episodes):
     assert {question.frame for question in questions} <= set(moments)
 
 
+def test_single_templates_can_be_chosen_beside_families():
+    questions = ask(simulate(1, CONFIG), 40, families=("order.after", "order.before", "count"))
+    assert {question.template for question in questions if question.family == "order"} == {
+        "order.after",
+        "order.before",
+    }
+    assert len({question.template for question in questions if question.family == "count"}) > 1
+    shares = [sum(question.template == name for question in questions) for name in ("order.after", "order.before")]
+    assert min(shares) > 10
+
+
 @pytest.mark.parametrize("config", [CONFIG, FASTER])
 def test_what_is_asked_at_a_steady_moment_stays_true(config):
     """Asked 3 s later, the same questions about the past of a moment have the same answers."""
@@ -235,6 +246,7 @@ def test_the_shortest_episode_has_questions_about_now():
     ("arguments", "words_"),
     [
         ({"families": ("now", "guess")}, "guess"),
+        ({"families": ("order.never",)}, "order.never"),
         ({"families": ()}, "choose from now"),
         ({"moments": [2]}, r"\[2\] end no grid step"),
         ({"moments": []}, "step_ends"),

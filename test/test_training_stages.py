@@ -172,7 +172,7 @@ def test_cached_features_train_the_same_weights(tmp_path):
 def test_stages_follow_on_each_other(tmp_path):
     recipe = drawn(tmp_path, steps=2)
     values = yaml.safe_load(recipe.read_text())
-    later = {"name": "second", "tower": "frozen", "time_code": 0.5, "time_weight": 30.0}
+    later = {"name": "second", "tower": "frozen", "time_code": 0.5, "time_weight": 30.0, "text_depth": 3}
     values["stages"].append({**values["stages"][0], **later})
     recipe.write_text(yaml.safe_dump(values))
     assert stages.run(load_config(recipe), QUIET)
@@ -180,6 +180,7 @@ def test_stages_follow_on_each_other(tmp_path):
     block = "visual.blocks.0.attn.qkv.weight"
     assert torch.equal(first[block], second[block])
     assert not torch.equal(first["lm_head.weight"], second["lm_head.weight"])
+    assert "model.layers.2.mlp.up_proj.weight" in second.keys() - first.keys()
     memories = [
         FlashVStream.load(str(tmp_path / folder), device="cpu").memory_config
         for folder in ("run/drawn/final", "run/final")

@@ -131,7 +131,7 @@ class PatrolData:
         dwell_s: shortest and longest stay at a view, seconds.
         moments: times in an episode at which questions are asked; the last is its end.
         questions: how many are asked at each of them.
-        families: those asked; empty for all.
+        families: those asked, or single templates of them such as `order.after`, as many of each; empty for all.
         captions: enumerations of all objects seen that are learnt at each moment, in random order: of the words for an
             object's colour, kind and room, all but the first follow from the ones before and the memory, so that
             every word teaches to look something up.
@@ -183,6 +183,8 @@ class StageConfig:
         rescale_words: at the end of the stage the words' embeddings grow by this factor, while the merger's output and
             the output's norm shrink by it. What visual tokens name stays the same. Grounding leaves them a hundred
             times as long as words, so that layers trained on both would hardly see the words.
+        text_depth: layers of the language model from this stage on, in place of what they were; new ones begin idle,
+            see `fvs_ros.training.deepening`.
         time_code, time_weight: of the memory from this stage on, in place of what they were, see `FlashMemoryConfig`.
         digest: weight, beside the loss of the answers, of what the memory's tokens could work out by themselves, see
             `fvs_ros.training.digest`; only of patrols.
@@ -202,6 +204,7 @@ class StageConfig:
     batch: int = 1
     accumulation: int = 1
     rescale_words: float = 1.0
+    text_depth: int | None = None
     time_code: float | None = None
     time_weight: float | None = None
     digest: float = 0.0
@@ -235,7 +238,7 @@ class StageConfig:
         if self.digest and (self.patrol is None or self.objective == GROUNDING):
             raise ValueError("digest goes with questions about patrols; drop it, or give patrol without grounding")
         positive(self, "epochs", "batch", "accumulation", "rescale_words")
-        for name in ("steps", "learning_rate", "until_accuracy"):
+        for name in ("steps", "text_depth", "learning_rate", "until_accuracy"):
             if getattr(self, name) is not None:
                 positive(self, name)
 

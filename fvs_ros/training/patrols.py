@@ -20,7 +20,7 @@ from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS, di
 from fvs_ros.training.patrol.episode import Episode, simulate
 from fvs_ros.training.patrol.errors import PatrolError, RenderError
 from fvs_ros.training.patrol.labels import GROUPS, cell_labels
-from fvs_ros.training.patrol.questions import FAMILIES, ask, step_ends
+from fvs_ros.training.patrol.questions import FAMILIES, ask, step_ends, unknown_families
 from fvs_ros.training.patrol.render import shared_renderer
 from fvs_ros.training.patrol.templates import NOTHING
 from fvs_ros.training.patrol.truth import Past, Record
@@ -50,7 +50,7 @@ class PatrolEpisodes:
             raise TrainingError(
                 f"patrols from first_seed {data.first_seed} reach seed {last}; seeds from {TEST_SEED} up are for tests"
             )
-        unknown = sorted(set(data.families) - set(FAMILIES))
+        unknown = unknown_families(data.families)
         if unknown:
             raise TrainingError(f"patrol families {', '.join(unknown)} are unknown; known are {', '.join(FAMILIES)}")
         self.min_pixels = self.max_pixels = FRAME_SIZE**2

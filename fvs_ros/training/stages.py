@@ -22,6 +22,7 @@ from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import GROUNDING, StageConfig, TrainConfig
 from fvs_ros.training.conversations import VideoEpisodes
 from fvs_ros.training.dataset import EpisodeDataset, collate
+from fvs_ros.training.deepening import deepened
 from fvs_ros.training.encoding import FrozenEncoder
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import EpisodeSource
@@ -198,6 +199,8 @@ def start(config: TrainConfig, stage: StageConfig, source: str | None) -> Checkp
         half = config.lora is not None and use_bfloat16(config)
         dtype = torch.bfloat16 if half else torch.float32
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
+    if stage.text_depth is not None:
+        checkpoint = deepened(checkpoint, stage.text_depth)
     changed = {name: getattr(stage, name) for name in ("time_code", "time_weight") if getattr(stage, name) is not None}
     memory = replace(checkpoint.config.memory, **changed)
     return replace(checkpoint, config=replace(checkpoint.config, memory=memory))

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=int, default=_DEFAULTS.frame_rate, help="frames per second (%(default)s)")
     parser.add_argument("--size", type=int, default=112, help="pixels along each side of a frame (%(default)s)")
     parser.add_argument("--questions", type=int, default=100, help="how many questions to ask (%(default)s)")
-    parser.add_argument("--families", nargs="+", metavar="F", help="of questions, such as recall (all)")
+    parser.add_argument("--families", nargs="+", metavar="F", help="of questions, such as recall or order.after (all)")
     parser.add_argument(
         "--steady",
         type=int,

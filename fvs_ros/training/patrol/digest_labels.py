@@ -23,11 +23,14 @@ from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS, ROOMS
 UNKNOWN = -1
 MOST = 9
 """Larger counts are taken for this one."""
+LAST_RANK = 31
+"""So are later ranks."""
 
 DIGEST_GROUPS: dict[str, int] = {
     "fresh": 2,
     "known": 2,
     "elsewhere": 2,
+    "rank": LAST_RANK + 1,
     "kind_before": len(KINDS),
     "colour_before": len(COLOURS),
     "of_kind": MOST + 1,
@@ -41,20 +44,20 @@ DIGEST_GROUPS: dict[str, int] = {
 """How many labels each group has.
 
 `fresh`: whether this step is the first that shows the object. `known`: whether it was seen on an earlier visit,
-`elsewhere`: whether in another room. `kind_before`, `colour_before`: of the object that came right
-before it when it was first seen. `of_kind`, `of_colour`: how many objects of its kind and of its colour were seen by
-now. `rooms`: how many rooms were visited by now. `room_before`: the room of the visit before this one. `here_before`:
-whether there was no visit to this room before (0), or it stood on that visit in this view (1), in another one of the
-room (2), or not here (3). `gone_kind`, `gone_colour`: of what stood in this room on the last visit and no longer does,
-told once all views were inspected; the last label is for nothing.
+`elsewhere`: whether in another room. `rank`: how many objects had been seen before it was first seen. `kind_before`,
+`colour_before`: of the object that came right before it when it was first seen. `of_kind`, `of_colour`: how many
+objects of its kind and of its colour were seen by now. `rooms`: how many rooms were visited by now. `room_before`: the
+room of the visit before this one. `here_before`: whether there was no visit to this room before (0), or it stood on
+that visit in this view (1), in another one of the room (2), or not here (3). `gone_kind`, `gone_colour`: of what stood
+in this room on the last visit and no longer does, told once all views were inspected; the last label is for nothing.
 """
 
 DIGEST_SETS: dict[str, int] = {"here": len(COLOURS) * len(KINDS), "here_last": len(COLOURS) * len(KINDS)}
 """Sets of objects by name, colours of the first kind first: seen on this visit by now, and on the visit to this room
 before it."""
 
-_FRESH, _KNOWN, _ELSEWHERE, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR = range(7)
-_ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(7, 12)
+_FRESH, _KNOWN, _ELSEWHERE, _RANK, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR = range(8)
+_ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(8, 13)
 
 
 def digest_labels(record: Record, frames: Sequence[int], cells: int) -> np.ndarray:
@@ -123,6 +126,7 @@ class _Teller:
         others = [sighting.room != self._room(visit) for sighting in self._record.until(frame).seen[thing]]
         labels[_ELSEWHERE] = int(any(others))
         labels[_KNOWN] = int(self._first[thing] < confirmed[visit, thing])
+        labels[_RANK] = min(np.count_nonzero(self._first < self._first[thing]), LAST_RANK)
         if thing in self._before:
             labels[_KIND] = self._kinds[self._before[thing]]
             labels[_COLOUR] = self._colours[self._before[thing]]

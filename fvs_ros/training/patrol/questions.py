@@ -85,6 +85,11 @@ def steady_ends(episode: Episode, seconds: int) -> list[int]:
     ]
 
 
+def unknown_families(families: Iterable[str]) -> list[str]:
+    """Those that name neither a family nor a template."""
+    return sorted(set(families) - {*FAMILIES, *(template.name for template in TEMPLATES)})
+
+
 def ask(
     episode: Episode,
     count: int,
@@ -97,14 +102,14 @@ def ask(
     Args:
         episode: what they are about.
         count: how many; fewer come back where an episode does not hold enough (a short one has no changes).
-        families: some of `FAMILIES`.
+        families: some of `FAMILIES`, or of the names of `TEMPLATES` where only some of a family are wanted.
         moments: frames after which they may be asked, from `step_ends`, which is the default.
         draw: another number draws other questions.
 
     Raises:
         PatrolError: for an unknown family or a moment that ends no step.
     """
-    unknown = sorted(set(families) - set(FAMILIES))
+    unknown = unknown_families(families)
     if unknown or not families:
         raise PatrolError(f"families {unknown or list(families)} asked for; choose from {', '.join(FAMILIES)}")
     ends = step_ends(episode)
@@ -135,8 +140,8 @@ def ask(
 def _draw(
     record: Record, family: str, moments: Sequence[int], random: np.random.Generator
 ) -> tuple[Template, int, str, Candidate] | None:
-    """One question of a family, or nothing where the moments looked at hold none."""
-    templates = [template for template in TEMPLATES if template.family == family]
+    """One question of a family or template, or nothing where the moments looked at hold none."""
+    templates = [template for template in TEMPLATES if family in (template.family, template.name)]
     template = templates[random.integers(len(templates))]
     pool: dict[str, list[tuple[int, Candidate]]] = {}
     for moment in random.permutation(len(moments))[:_POOLED_MOMENTS]:
