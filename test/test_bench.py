@@ -15,7 +15,7 @@ from fvs_ros.bench.published_streaming import PublishedStreamingMemory
 from fvs_ros.bench.shapes import MEMORY_SHAPES, MODEL_SHAPES, MemoryShape, ModelShape, random_checkpoint, random_model
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.checkpoint import load_checkpoint
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.tiny import tiny_network_config
 from fvs_ros.training.scratch import new_checkpoint
@@ -127,7 +127,9 @@ def small_model(monkeypatch):
 
 
 def test_the_tiny_shape_is_that_of_the_embedded_model():
-    embedded = new_checkpoint(ScratchConfig(), seed=0).config
+    shipped = load_checkpoint("embedded", device=CPU, dtype=torch.float32).config
+    depth = shipped.network.text_config.num_hidden_layers
+    embedded = new_checkpoint(ScratchConfig(text_depth=depth), seed=0).config
     ours = MODEL_SHAPES["tiny"].network_config()
     for part in ("text_config", "vision_config"):
         expected = getattr(embedded.network, part).to_dict()
@@ -137,7 +139,7 @@ def test_the_tiny_shape_is_that_of_the_embedded_model():
             found.pop(key, None)
         assert found == expected
     assert ours.tie_word_embeddings == embedded.network.tie_word_embeddings
-    assert MEMORY_SHAPES["tiny"].config == FlashVStream.load("embedded", device="cpu").memory_config
+    assert MEMORY_SHAPES["tiny"].config == shipped.memory
     assert MEMORY_SHAPES["tiny"].feature_dim == ScratchConfig().vision_width
     assert MEMORY_SHAPES["tiny"].grid.height * 14 == MODEL_SHAPES["tiny"].frame
     assert MODEL_SHAPES["tiny"].frame ** 2 == ScratchConfig().frame_pixels

@@ -39,11 +39,11 @@ def test_the_published_recipe_holds_the_published_values():
 
 
 def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
-    """It does so three times: up to the first long patrols, with the time code, and with the digest."""
+    """Up to the first long patrols, with the time code, with the digest, with more layers, and with what was left."""
     config = load_config(RECIPES / "patrol.yaml")
     longest = [max(stage.patrol.lengths) for stage in config.stages]
     falls = [place for place, (before, after) in enumerate(itertools.pairwise(longest), 1) if after < before]
-    assert [config.stages[place].name for place in falls] == ["returns", "changes", "notes"]
+    assert [config.stages[place].name for place in falls] == ["returns", "changes", "notes", "deeper", "hard_ones"]
     assert longest[0] <= 4
     assert longest[-1] == 600
     patrols = [stage.patrol for stage in config.stages]

@@ -71,7 +71,7 @@ def _rope(theta: float, section: tuple[int, int, int]) -> dict[str, Any]:
 
 _TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
 
-# `tiny` is the embedded model, `ScratchConfig` of training: 5.4 M parameters. The others are as published.
+# `tiny` is the embedded model: 7.2 M parameters. The others are as published.
 MODEL_SHAPES = {
     "tiny": ModelShape(
         text={
@@ -80,7 +80,7 @@ MODEL_SHAPES = {
             "eos_token_id": None,
             "hidden_size": 256,
             "intermediate_size": 512,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": 8,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "rope_parameters": _rope(10_000.0, (12, 10, 10)),
