@@ -20,7 +20,7 @@ from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS, di
 from fvs_ros.training.patrol.episode import Episode, simulate
 from fvs_ros.training.patrol.errors import PatrolError, RenderError
 from fvs_ros.training.patrol.labels import GROUPS, cell_labels
-from fvs_ros.training.patrol.questions import FAMILIES, ask, step_ends, unknown_families
+from fvs_ros.training.patrol.questions import FAMILIES, KNOWN_FAMILIES, ask, step_ends, unknown_families
 from fvs_ros.training.patrol.render import shared_renderer
 from fvs_ros.training.patrol.templates import NOTHING
 from fvs_ros.training.patrol.truth import Past, Record
@@ -52,7 +52,7 @@ class PatrolEpisodes:
             )
         unknown = unknown_families(data.families)
         if unknown:
-            raise TrainingError(f"patrol families {', '.join(unknown)} are unknown; known are {', '.join(FAMILIES)}")
+            raise TrainingError(f"patrol families {', '.join(unknown)} are unknown; known are {KNOWN_FAMILIES}")
         self.min_pixels = self.max_pixels = FRAME_SIZE**2
         self._data = data
         self._grounding = grounding

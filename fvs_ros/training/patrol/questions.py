@@ -27,6 +27,9 @@ from fvs_ros.training.patrol.world import Stream, generator
 TEMPLATES: tuple[Template, ...] = templates_seen.TEMPLATES + templates_story.TEMPLATES + templates_time.TEMPLATES
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
 
+KNOWN_FAMILIES = f"{', '.join(FAMILIES)}, or single templates such as {TEMPLATES[0].name}"
+"""What may be asked for, in words."""
+
 _POOLED_MOMENTS = 8
 _ATTEMPTS = 30
 _FEWEST_SAME = 4
@@ -111,7 +114,7 @@ def ask(
     """
     unknown = unknown_families(families)
     if unknown or not families:
-        raise PatrolError(f"families {unknown or list(families)} asked for; choose from {', '.join(FAMILIES)}")
+        raise PatrolError(f"families {unknown or list(families)} asked for; choose from {KNOWN_FAMILIES}")
     ends = step_ends(episode)
     moments = ends if moments is None else list(moments)
     strange = sorted(set(moments) - set(ends))
