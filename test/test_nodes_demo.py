@@ -265,3 +265,17 @@ def test_output_fits(width: int, terminal: bool) -> None:
     assert "error 2: busy" in text
     assert "\u00b7[31ma red ball  wrong  (recall)" in text
     assert "demo failed" in text
+
+
+def test_a_log_tells_of_the_stream_around_a_streamed_answer_and_not_within_it():
+    file = io.StringIO()
+    with DemoConsole(40.0, Console(file=file, width=80)) as console:
+        console.begin_tokens()
+        console.update(StreamView(12.0, None))
+        console.token("four")
+        console.end_tokens()
+        console.update(StreamView(12.1, None))
+    assert [line.rstrip() for line in file.getvalue().splitlines()] == [
+        "answer    four",
+        "stream    [####----------] 12/40 s, memory empty",
+    ]

@@ -61,6 +61,7 @@ class DemoConsole:
         self._seconds = seconds
         self._logged_s = 0.0
         self._column = 0
+        self._answering = False
         self._progress = Progress(
             TextColumn(f"[bold cyan]{'stream':<{_INDENT - 1}}"),
             BarColumn(bar_width=_BAR_WIDTH),
@@ -89,11 +90,13 @@ class DemoConsole:
         self._console.print(escape(text), style="dim")
 
     def update(self, view: StreamView) -> None:
-        """Move the progress bar; in a log, print a line now and then."""
+        """Move the progress bar; in a log, print a line now and then, but none within a streamed answer."""
         elapsed_s = min(view.elapsed_s, self._seconds)
         description = f"{elapsed_s:.0f}/{self._seconds:.0f} s, {view.summary()}"
         self._progress.update(self._task, completed=elapsed_s, description=description)
-        if not self._console.is_terminal and elapsed_s >= self._logged_s + _LOG_STEP_S:
+        if self._answering or self._console.is_terminal:
+            return
+        if elapsed_s >= self._logged_s + _LOG_STEP_S:
             self._logged_s = elapsed_s - elapsed_s % _LOG_STEP_S
             filled = round(_BAR_WIDTH * elapsed_s / self._seconds)
             self._row("stream", Text(f"[{'#' * filled:-<{_BAR_WIDTH}}] {description}", style="dim"))
@@ -109,6 +112,7 @@ class DemoConsole:
         self._progress.stop()
         self._console.print(f"[bold cyan]{'answer':<{_INDENT}}[/]", end="")
         self._column = _INDENT
+        self._answering = True
 
     def token(self, text: str) -> None:
         """The next piece of a streamed answer, printed at once."""
@@ -122,6 +126,7 @@ class DemoConsole:
 
     def end_tokens(self) -> None:
         """The streamed answer is complete; the progress bar returns."""
+        self._answering = False
         self._console.print()
         self._progress.start()
 
