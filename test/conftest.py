@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SEED = 20240607
 NEEDS_ROS = "needs ROS 2 and the built interfaces: run it in the environment that `make setup` makes"
+NEEDS_DOMAINS = "needs domain_coordinator: install ros-$ROS_DISTRO-domain-coordinator, or use what `make setup` makes"
 
 # Each request starts after the last domain, not at the first free one: a domain that was just released may still
 # hold a dying participant. Different processes start at different places.
@@ -54,7 +55,7 @@ def ros_domain() -> Iterator[int]:
     """A ROS domain that no other test process on this machine uses."""
     pytest.importorskip("rclpy", reason=NEEDS_ROS)
     pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
-    domain_coordinator = pytest.importorskip("domain_coordinator", reason=NEEDS_ROS)
+    domain_coordinator = pytest.importorskip("domain_coordinator", reason=NEEDS_DOMAINS)
     # From 1 to 100: the ports of higher domains lie among those that Linux hands out.
     with domain_coordinator.domain_id(selector=lambda: next(_domains) % 100 + 1) as domain:
         yield domain
