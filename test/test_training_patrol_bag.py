@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from patrol_drawing import drawing
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
@@ -15,7 +16,7 @@ from fvs_ros.stream.sources import open_source
 from fvs_ros.training.patrol.bag import QUESTIONS_FILE, question_line, write_bag
 from fvs_ros.training.patrol.config import PatrolConfig
 from fvs_ros.training.patrol.episode import simulate
-from fvs_ros.training.patrol.errors import PatrolError, RenderError
+from fvs_ros.training.patrol.errors import PatrolError
 from fvs_ros.training.patrol.questions import ask
 from fvs_ros.training.patrol.render import PatrolRenderer
 
@@ -24,11 +25,8 @@ SIZE = 56
 
 @pytest.fixture(scope="module")
 def renderer():
-    try:
-        with PatrolRenderer(SIZE) as made:
-            yield made
-    except RenderError as error:
-        pytest.skip(f"cannot draw here: {error}")
+    with drawing(), PatrolRenderer(SIZE) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
