@@ -146,3 +146,14 @@ def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told):
             assert name == gone[here]
             found.add(("gone", name == "nothing"))
     assert found >= {("new", 1), ("new", 3), ("gone", True), ("gone", False)}
+
+
+def test_an_episode_without_objects_has_rooms_and_empty_sets():
+    patrol = PatrolConfig(steps=8, rooms=2, views=1, drive=False, dwell_s=(2, 2), empty=1.0, pairs=0.0)
+    seed = next(seed for seed in range(930_000, 930_100) if not simulate(seed, patrol).things)
+    record = Record(simulate(seed, patrol))
+    ends = step_ends(record.episode)
+    labels = dict(zip(DIGEST_GROUPS, digest_labels(record, ends, CELLS).T, strict=True))
+    assert (labels["rooms"] != UNKNOWN).all()
+    assert all((labels[group] == UNKNOWN).all() for group in ("known", "rank", "kind_before"))
+    assert not digest_sets(record, ends).any()

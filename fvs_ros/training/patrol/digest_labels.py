@@ -93,8 +93,8 @@ class _Teller:
         self._record = record
         self._episode = episode = record.episode
         self._first = record.confirmed.min(axis=0)
-        self._kinds = np.array([KINDS.index(thing.kind) for thing in episode.things])
-        self._colours = np.array([tuple(COLOURS).index(thing.colour) for thing in episode.things])
+        self._kinds = np.array([KINDS.index(thing.kind) for thing in episode.things], np.int64)
+        self._colours = np.array([tuple(COLOURS).index(thing.colour) for thing in episode.things], np.int64)
         story = newcomers(record.until(len(episode) - 1))
         self._before = {
             other.thing: one.thing for one, other in pairwise(story) if one is not None and other is not None
