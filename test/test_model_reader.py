@@ -12,9 +12,9 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.flash_memory import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model import reader as reader_module
-from fvs_ros.model.decode_graph import DecodeStep, idle_inputs
 from fvs_ros.model.decoder import Decoder, chunk_tokens
 from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.question_graph import Piece, QuestionStep
 from fvs_ros.model.tiny import write_tiny_checkpoint
 
 GRID = PatchGrid(4, 4)
@@ -172,27 +172,42 @@ def test_room_grows_to_the_longest_question_and_the_most_at_once(model, reader):
 
 def test_the_captured_step_is_the_same_as_the_plain_one(model, reader):
     """What is captured on CUDA, run as it is: all places at once, masked to what is there."""
-    memory = snapshot(model, steps=2)
-    reading = read(reader, memory)
+    reading = read(reader, snapshot(model, steps=2))
     asked = ("What?", "Where is it?", "Who?")
     answers = [reading.ask(question, 10) for question in asked]
     # Its keys and values are left behind: whatever lies in a free place must not matter.
     answers.pop(1).close()
-    prefix, tails = reading._prefix, reader.tails.cache
-    assert prefix.length < prefix.cache.tokens, "a memory that is not full yet"
-    step = DecodeStep(reader.decoder, prefix.cache, tails)
-    values = idle_inputs(tails.keys.shape[1], tails.tokens - 1)
-    places = tails.keys.shape[1]
-    for answer in answers:
-        given = (answer.token, answer.length, reading._position + answer.length)
-        for part, value in enumerate(given):
-            values[part * places + answer.slot] = value
-    values[-1] = prefix.length
-    step.inputs.copy_(torch.tensor(values))
-    with torch.no_grad():
-        tokens = step()
+    pieces = [
+        Piece(answer.slot, [answer.token], answer.length, reading._position + answer.length) for answer in answers
+    ]
+    tokens = captured_step(reader, reading, 1, pieces)
     reading.step()
     assert [int(tokens[answer.slot]) for answer in answers] == [answer.token for answer in answers]
+
+
+@pytest.mark.parametrize("length", [64, 128])
+def test_a_captured_piece_of_a_question_is_the_same_as_the_plain_one(model, reader, length):
+    """Padded to the length that was captured, beside another question, and continued by a second piece."""
+    reading = read(reader, snapshot(model, steps=2))
+    other = reading.ask("Where is it?", 10)
+    tail = reader.prompts.build("What was on the table before that?").tail
+    first, second = tail[:9], tail[9:]
+    slot = reader.tails.take(len(tail) + 10)
+    captured_step(reader, reading, length, [Piece(slot, first, 0, reading._position)])
+    (token,) = captured_step(reader, reading, length, [Piece(slot, second, 9, reading._position + 9)])
+    assert int(token) == reading.ask("What was on the table before that?", 10).token
+    (text,) = finish(reading, other)
+    assert text == model.answer(snapshot(model, steps=2), "Where is it?", max_new_tokens=10)
+
+
+def captured_step(reader, reading, length, pieces):
+    """The tokens that follow, of a memory that does not fill its room."""
+    prefix = reading._prefix
+    assert prefix.length < prefix.cache.tokens
+    step = QuestionStep(reader.decoder, prefix.cache, reader.tails.cache, length)
+    step.inputs.copy_(torch.tensor(step.inputs_of(prefix.length, pieces)))
+    with torch.no_grad():
+        return step()
 
 
 @pytest.mark.parametrize(

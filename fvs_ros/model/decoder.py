@@ -150,12 +150,15 @@ class Decoder:
     def _run(self, hidden: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Hidden states [S, L, H] after all layers, of embeddings [S, L, H] at positions [3, S, L]."""
         cosines, sines = (values[:, :, None] for values in self._rotary(hidden, positions))
+        sines = _with_signs(sines)
         for index, layer in enumerate(self._layers):
             projections = layer.self_attn
             normed = _rms_norm(layer.input_layernorm, hidden)
             shape = (*hidden.shape[:2], -1, self._head_dim)
-            query = _rotate(projections.q_proj(normed).view(shape), cosines, sines)
-            key = _rotate(projections.k_proj(normed).view(shape), cosines, sines)
+            query, key = projections.q_proj(normed).view(shape), projections.k_proj(normed).view(shape)
+            # Both at once: of one token of a 7B model, launching small kernels takes as long as reading the weights.
+            turned = _rotate(torch.cat([query, key], dim=2), cosines, sines)
+            query, key = turned.split([query.shape[2], key.shape[2]], dim=2)
             value = projections.v_proj(normed).view(shape)
             mixed = attention(index, query, key, value)
             hidden = hidden + projections.o_proj(mixed.reshape(*hidden.shape[:2], -1))
@@ -240,15 +243,18 @@ class QuestionAttention:
         # One batch per key head for the prefix, one per question and key head for the tails.
         shared = grouped.permute(2, 0, 1, 3, 4).reshape(-1, count * length * groups, width)
         own = grouped.permute(0, 2, 1, 3, 4).reshape(count, -1, length * groups, width)
-        ahead = shared @ self._prefix_keys[layer].permute(1, 2, 0)
+        # Scaled by the matrix product itself, in float32.
+        empty, scale = query.new_empty(1, 1, 1), width**-0.5
+        ahead = torch.baddbmm(empty, shared, self._prefix_keys[layer].permute(1, 2, 0), beta=0, alpha=scale)
         if self._prefix_hidden is not None:
-            ahead = ahead.masked_fill(self._prefix_hidden, -torch.inf)
-        behind = own @ keys.permute(0, 2, 3, 1)
+            ahead = ahead.masked_fill_(self._prefix_hidden, -torch.inf)
+        behind = (own @ keys.permute(0, 2, 3, 1)).mul_(scale)
         if self._hidden is not None:
-            behind = behind.masked_fill(self._hidden.repeat_interleave(groups, dim=1)[:, None], -torch.inf)
+            parts = behind.view(count, -1, length, groups, behind.shape[-1])
+            parts.masked_fill_(self._hidden[:, None, :, None], -torch.inf)
         ahead = ahead.view(-1, count, length * groups, ahead.shape[2]).transpose(0, 1)
-        scores = torch.cat([ahead, behind], dim=-1).float() * width**-0.5
-        shares = scores.softmax(-1).to(query.dtype)
+        # In bfloat16 too, softmax adds up in float32.
+        shares = torch.cat([ahead, behind], dim=-1).softmax(-1)
         prefix = shares.shape[-1] - keys.shape[1]
         of_prefix = shares[..., :prefix].transpose(0, 1).reshape(-1, count * length * groups, prefix)
         mixed = (of_prefix @ self._prefix_values[layer].transpose(0, 1)).view(-1, count, length * groups, width)
@@ -260,7 +266,13 @@ def _rms_norm(norm: Qwen2VLRMSNorm, hidden: Tensor) -> Tensor:
     return functional.rms_norm(hidden, (hidden.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
-def _rotate(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def _with_signs(sines: Tensor) -> Tensor:
+    """Sines [..., d] as `_rotate` takes them: of the first half, which gets the second one's values negated, less."""
+    first, second = sines.chunk(2, dim=-1)
+    return torch.cat([-first, second], dim=-1)
+
+
+def _rotate(states: Tensor, cosines: Tensor, signed_sines: Tensor) -> Tensor:
     """Rotary embedding of [S, L, heads, d] by [S, L, 1, d]."""
     first, second = states.chunk(2, dim=-1)
-    return states * cosines + torch.cat([-second, first], dim=-1) * sines
+    return torch.addcmul(states * cosines, torch.cat([second, first], dim=-1), signed_sines)

@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
-from fvs_ros.model.decode_graph import DecodeGraph
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.question_graph import GRAPH_LENGTHS, Piece, QuestionGraph
 from fvs_ros.model.sequence import Segment, memory_segment
 from fvs_ros.model.text_stream import TextStream
 
@@ -26,7 +25,12 @@ BUFFERS = 2
 # Room for questions at the start; it grows, by doubling, to the most and the longest that are asked at once.
 FIRST_QUESTIONS, FIRST_TOKENS = 4, 256
 # A long question is taken in such pieces, which bounds the memory of its attention: 0.1 GB on a 7B model.
-QUESTION_CHUNK = 128
+QUESTION_CHUNK = GRAPH_LENGTHS[-1]
+# What a question would else wait for, 0.1 s each with a 7B model on an H200, is recorded before there is any memory.
+RECORDED_AT_ONCE = GRAPH_LENGTHS[:3]
+# A buffer's tokens are a multiple of it: cuBLAS reads bfloat16 rows that do not begin at 16 bytes by kernels that take
+# 8.8 ms of a token of a 7B model on an H200, instead of 0.5.
+ALIGNED_TOKENS = 8
 
 
 @dataclass(eq=False)
@@ -34,13 +38,21 @@ class _Buffer:
     """Room for one memory's keys and values.
 
     Attributes:
-        graph: decodes from it, on CUDA; None before the first question.
+        graphs: what continues it on CUDA, by the tokens of each question.
         taken: whether a reading has it.
     """
 
     cache: KeyValues
-    graph: DecodeGraph | None = None
+    graphs: dict[int, QuestionGraph] = field(default_factory=dict)
     taken: bool = False
+
+    def graph(self, decoder: Decoder, tails: KeyValues, tokens: int) -> QuestionGraph:
+        """The least graph that takes so many tokens of a question, recorded anew where the tails have grown."""
+        length = next(length for length in GRAPH_LENGTHS if length >= tokens)
+        graph = self.graphs.get(length)
+        if graph is None or graph.tails is not tails:
+            self.graphs[length] = graph = QuestionGraph(decoder, self.cache, tails, length)
+        return graph
 
 
 @dataclass(eq=False)
@@ -116,8 +128,9 @@ class _Tails:
 class MemoryReader:
     """Reads memories into the language model and answers questions about them. Not thread-safe.
 
-    On CUDA it works on a stream of its own, ahead of the streams that encode frames, and a token of all questions is
-    one captured graph. Answers equal those of `FlashVStream.answer`, up to the rounding of another order of sums.
+    On CUDA it works on a stream of its own, ahead of the streams that encode frames, and a piece of a question, like a
+    token of all questions, is one captured graph. Answers equal those of `FlashVStream.answer`, up to the rounding of
+    another order of sums.
     """
 
     def __init__(
@@ -143,7 +156,7 @@ class MemoryReader:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all buffers on the device; constant once two memories were read."""
+        """Bytes of all buffers on the device; constant once a memory was read."""
         return self.tails.cache.nbytes + sum(buffer.cache.nbytes for buffer in self._buffers)
 
     def read(self, snapshot: MemorySnapshot) -> MemoryReading:
@@ -153,18 +166,23 @@ class MemoryReader:
             RuntimeError: two readings are open.
         """
         tokens = len(self.prompts.head) + self.config.tokens(snapshot.grid)
-        buffer = next((one for one in self._buffers if not one.taken), None)
-        if buffer is None and len(self._buffers) == BUFFERS:
+        tokens += -tokens % ALIGNED_TOKENS
+        if all(one.taken for one in self._buffers) and len(self._buffers) == BUFFERS:
             raise RuntimeError(f"{BUFFERS} readings are open, as many as there are buffers; close one first")
-        if buffer is None or buffer.cache.tokens != tokens:
-            # Frames of another size: the old buffer goes before the new one comes, 0.6 GB each for a 7B model.
-            self._buffers = [one for one in self._buffers if one is not buffer]
-            buffer = None
-            with self.running():
-                buffer = _Buffer(self.decoder.allocate(1, tokens))
-            self._buffers.append(buffer)
+        # Frames of another size: the old buffers go before new ones come, 0.6 GB each for a 7B model.
+        self._buffers = [one for one in self._buffers if one.taken or one.cache.tokens == tokens]
+        while len(self._buffers) < BUFFERS:
+            self._buffers.append(self._new_buffer(tokens))
+        buffer = next(one for one in self._buffers if not one.taken)
         buffer.taken = True
         return MemoryReading(self, snapshot, buffer)
+
+    def _new_buffer(self, tokens: int) -> _Buffer:
+        with self.running():
+            buffer = _Buffer(self.decoder.allocate(1, tokens))
+            for length in RECORDED_AT_ONCE if self._cuda else ():
+                buffer.graph(self.decoder, self.tails.cache, length)
+        return buffer
 
     def close(self) -> None:
         """Frees all buffers."""
@@ -243,8 +261,7 @@ class MemoryReading:
             try:
                 for start in range(0, len(tail), QUESTION_CHUNK):
                     tokens = tail[start : start + QUESTION_CHUNK]
-                    logits = self._extend([answer], [tokens])
-                token = int(logits.argmax())
+                    (token,) = self._continue([answer], [tokens])
             except BaseException:
                 answer.close()
                 raise
@@ -258,7 +275,7 @@ class MemoryReading:
         if not self._answers:
             return
         with self._reader.running():
-            tokens = self._next_tokens()
+            tokens = self._continue(self._answers, [[answer.token] for answer in self._answers])
         for answer, token in zip(self._answers, tokens, strict=True):
             answer.add(token)
 
@@ -267,33 +284,25 @@ class MemoryReading:
         self._snapshot = self._segment = None
         self._buffer.taken = False
 
-    def _extend(self, answers: Sequence[OpenAnswer], tokens: Sequence[Sequence[int]]) -> Tensor:
-        logits = self._reader.decoder.extend(
-            self._prefix,
-            self._reader.tails.cache,
-            [answer.slot for answer in answers],
-            [answer.length for answer in answers],
-            tokens,
-            [self._position + answer.length for answer in answers],
-        )
+    def _continue(self, answers: Sequence[OpenAnswer], tokens: Sequence[Sequence[int]]) -> list[int]:
+        """Takes as many more tokens of each question or answer; the token that follows them."""
+        reader, tails = self._reader, self._reader.tails.cache
+        if reader.network.device.type == "cuda":
+            pieces = [
+                Piece(answer.slot, more, answer.length, self._position + answer.length)
+                for answer, more in zip(answers, tokens, strict=True)
+            ]
+            found = self._buffer.graph(reader.decoder, tails, len(tokens[0])).run(self._prefix.length, pieces)
+        else:
+            logits = reader.decoder.extend(
+                self._prefix,
+                tails,
+                [answer.slot for answer in answers],
+                [answer.length for answer in answers],
+                tokens,
+                [self._position + answer.length for answer in answers],
+            )
+            found = logits.argmax(-1).tolist()
         for answer in answers:
             answer.length += len(tokens[0])
-        return logits
-
-    def _next_tokens(self) -> list[int]:
-        answers, tails = self._answers, self._reader.tails.cache
-        if self._reader.network.device.type != "cuda":
-            return self._extend(answers, [[answer.token] for answer in answers]).argmax(-1).tolist()
-        graph = self._buffer.graph
-        if graph is None or graph.tails is not tails:
-            self._buffer.graph = graph = DecodeGraph(self._reader.decoder, self._buffer.cache, tails)
-        tokens = graph.run(
-            self._prefix.length,
-            slots=[answer.slot for answer in answers],
-            tokens=[answer.token for answer in answers],
-            columns=[answer.length for answer in answers],
-            positions=[self._position + answer.length for answer in answers],
-        )
-        for answer in answers:
-            answer.length += 1
-        return tokens
+        return found

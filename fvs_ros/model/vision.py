@@ -65,17 +65,24 @@ def encode_frames(tower: Qwen2VisionTransformerPretrainedModel, frames: Tensor) 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Rotary embedding of one pathway's patches: cosines and sines [P, 1, d] float32."""
+    """Rotary embedding of one pathway's patches.
+
+    Attributes:
+        cosines: [P, 1, 1, d] float32.
+        signed_sines: likewise; of the first half, which gets the second one's values negated, less.
+    """
 
     cosines: Tensor
-    sines: Tensor
+    signed_sines: Tensor
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Turns [n, P, h, d], computed in float32 as published."""
-        values = states.float()
-        first, second = values.chunk(2, dim=-1)
-        turned = values * self.cosines + torch.cat([-second, first], dim=-1) * self.sines
-        return turned.to(states.dtype)
+        """Turns queries and keys [n, P, 2, h, d] at once, computed in float32 as published.
+
+        On an H200, four kernels that touch 26 bytes a value instead of eight that touch 52: a third of the ViT's time.
+        """
+        first, second = states.chunk(2, dim=-1)
+        swapped = torch.cat([second, first], dim=-1)
+        return torch.addcmul(states * self.cosines, swapped, self.signed_sines).to(states.dtype)
 
 
 def _block(block: Qwen2VLVisionBlock, hidden: Tensor, steps: int, rotations: Sequence[Rotation]) -> Tensor:
@@ -90,9 +97,10 @@ def _attention(attention: VisionAttention, hidden: Tensor, steps: int, rotations
     for rotation in rotations:
         patches = rotation.cosines.shape[0]
         part = states[start : start + steps * patches].reshape(steps, patches, 3, attention.num_heads, -1)
-        query, key, value = part.unbind(2)
-        heads = (rotation(query).transpose(1, 2), rotation(key).transpose(1, 2), value.transpose(1, 2))
-        output = functional.scaled_dot_product_attention(*heads)
+        query, key = rotation(part[:, :, :2]).unbind(2)
+        output = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), part[:, :, 2].transpose(1, 2)
+        )
         outputs.append(output.transpose(1, 2).reshape(steps * patches, -1))
         start += steps * patches
     return attention.proj(torch.cat(outputs))
@@ -100,8 +108,9 @@ def _attention(attention: VisionAttention, hidden: Tensor, steps: int, rotations
 
 @functools.lru_cache(maxsize=16)
 def _rotation(height: int, width: int, head_dim: int, device: torch.device) -> Rotation:
-    angles = _patch_angles(height, width, head_dim, device)[:, None]
-    return Rotation(angles.cos(), angles.sin())
+    angles = _patch_angles(height, width, head_dim, device)[:, None, None]
+    first, second = angles.sin().chunk(2, dim=-1)
+    return Rotation(angles.cos(), torch.cat([-first, second], dim=-1))
 
 
 def _patch_angles(height: int, width: int, head_dim: int, device: torch.device) -> Tensor:
