@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fvs_ros.training.config import GROUNDING, LoraSettings, load_config
+from fvs_ros.training.config import LoraSettings, load_config
 from fvs_ros.training.errors import TrainingError
 
 RECIPES = Path(__file__).resolve().parents[1] / "config/train"
@@ -39,16 +39,13 @@ def test_the_published_recipe_holds_the_published_values():
 
 
 def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
-    """Up to the first long patrols, with time code, with digest, with more layers, and twice with what was left."""
     config = load_config(RECIPES / "patrol.yaml")
-    longest = [max(stage.patrol.lengths) for stage in config.stages]
-    falls = [place for place, (before, after) in enumerate(itertools.pairwise(longest), 1) if after < before]
-    starts = [config.stages[place].name for place in falls]
-    assert starts == ["returns", "changes", "notes", "deeper", "hard_ones", "hard_ones_again"]
-    assert longest[0] <= 4
-    assert longest[-1] == 600
-    # Grounding names what two steps show, and asks nothing about the episode.
-    patrols = [stage.patrol for stage in config.stages if stage.objective != GROUNDING]
+    patrols = [stage.patrol for stage in config.stages]
+    longest = {stage.name: max(stage.patrol.lengths) for stage in config.stages}
+    assert longest["looks"] <= 4
+    assert longest["patrols"] == 600
+    shorter = [after for before, after in itertools.pairwise(longest) if longest[after] < longest[before]]
+    assert shorter == ["changes"]  # new kinds of questions begin on short streams
     taken = sorted((data.first_seed, data.first_seed + data.episodes) for data in patrols)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(taken))
     assert taken[-1][1] <= 900_000
