@@ -78,7 +78,7 @@ class Rotation:
     def __call__(self, states: Tensor) -> Tensor:
         """Turns queries and keys [n, P, 2, h, d] at once, computed in float32 as published.
 
-        On an H200, four kernels that touch 26 bytes a value instead of eight that touch 52: a third of the ViT's time.
+        Four kernels that touch 26 bytes a value instead of eight that touch 52: on an H200, 1.5 of 8.8 ms of a step.
         """
         first, second = states.chunk(2, dim=-1)
         swapped = torch.cat([second, first], dim=-1)
