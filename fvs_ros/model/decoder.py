@@ -19,6 +19,8 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRMSNorm
 
+from fvs_ros.model.rotary import rotate, signed
+
 # What a chunk of a prefix may cost. A question waits for one chunk at most: about 10 ms on a CPU core (100 GFLOP/s),
 # 18 ms for 512 tokens of a 7B model on an H200, where smaller chunks would no longer fill the matrix units.
 CHUNK_FLOP = {"cpu": 1e9, "cuda": 8e12}
@@ -150,14 +152,14 @@ class Decoder:
     def _run(self, hidden: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Hidden states [S, L, H] after all layers, of embeddings [S, L, H] at positions [3, S, L]."""
         cosines, sines = (values[:, :, None] for values in self._rotary(hidden, positions))
-        sines = _with_signs(sines)
+        sines = signed(sines)
         for index, layer in enumerate(self._layers):
             projections = layer.self_attn
             normed = _rms_norm(layer.input_layernorm, hidden)
             shape = (*hidden.shape[:2], -1, self._head_dim)
             query, key = projections.q_proj(normed).view(shape), projections.k_proj(normed).view(shape)
             # Both at once: of one token of a 7B model, launching small kernels takes as long as reading the weights.
-            turned = _rotate(torch.cat([query, key], dim=2), cosines, sines)
+            turned = rotate(torch.cat([query, key], dim=2), cosines, sines)
             query, key = turned.split([query.shape[2], key.shape[2]], dim=2)
             value = projections.v_proj(normed).view(shape)
             mixed = attention(index, query, key, value)
@@ -264,15 +266,3 @@ class QuestionAttention:
 
 def _rms_norm(norm: Qwen2VLRMSNorm, hidden: Tensor) -> Tensor:
     return functional.rms_norm(hidden, (hidden.shape[-1],), norm.weight, norm.variance_epsilon)
-
-
-def _with_signs(sines: Tensor) -> Tensor:
-    """Sines [..., d] as `_rotate` takes them: of the first half, which gets the second one's values negated, less."""
-    first, second = sines.chunk(2, dim=-1)
-    return torch.cat([-first, second], dim=-1)
-
-
-def _rotate(states: Tensor, cosines: Tensor, signed_sines: Tensor) -> Tensor:
-    """Rotary embedding of [S, L, heads, d] by [S, L, 1, d]."""
-    first, second = states.chunk(2, dim=-1)
-    return torch.addcmul(states * cosines, torch.cat([second, first], dim=-1), signed_sines)

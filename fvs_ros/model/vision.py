@@ -21,6 +21,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 
 from fvs_ros.memory.snapshot import MERGE, POOL, PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import PATCH, patchify
+from fvs_ros.model.rotary import rotate, signed
 
 ROPE_BASE = 10_000.0
 
@@ -69,7 +70,7 @@ class Rotation:
 
     Attributes:
         cosines: [P, 1, 1, d] float32.
-        signed_sines: likewise; of the first half, which gets the second one's values negated, less.
+        signed_sines: likewise, see `rotary.signed`.
     """
 
     cosines: Tensor
@@ -78,11 +79,10 @@ class Rotation:
     def __call__(self, states: Tensor) -> Tensor:
         """Turns queries and keys [n, P, 2, h, d] at once, computed in float32 as published.
 
-        Four kernels that touch 26 bytes a value instead of eight that touch 52: on an H200, 1.5 of 8.8 ms of a step.
+        Four kernels that touch 26 bytes a value, instead of seven for each that touch 52: on an H200, 7.3 ms a step of
+        a 7B model instead of 8.8.
         """
-        first, second = states.chunk(2, dim=-1)
-        swapped = torch.cat([second, first], dim=-1)
-        return torch.addcmul(states * self.cosines, swapped, self.signed_sines).to(states.dtype)
+        return rotate(states, self.cosines, self.signed_sines).to(states.dtype)
 
 
 def _block(block: Qwen2VLVisionBlock, hidden: Tensor, steps: int, rotations: Sequence[Rotation]) -> Tensor:
@@ -109,8 +109,7 @@ def _attention(attention: VisionAttention, hidden: Tensor, steps: int, rotations
 @functools.lru_cache(maxsize=16)
 def _rotation(height: int, width: int, head_dim: int, device: torch.device) -> Rotation:
     angles = _patch_angles(height, width, head_dim, device)[:, None, None]
-    first, second = angles.sin().chunk(2, dim=-1)
-    return Rotation(angles.cos(), torch.cat([-first, second], dim=-1))
+    return Rotation(angles.cos(), signed(angles.sin()))
 
 
 def _patch_angles(height: int, width: int, head_dim: int, device: torch.device) -> Tensor:
