@@ -13,9 +13,9 @@ from rich.progress import Progress
 
 from fvs_ros.bench.costs import ModelCosts
 from fvs_ros.bench.measure import Machine, Measure, Stopwatch, held_bytes, single, summarise
-from fvs_ros.bench.shapes import MEMORY_SHAPES, MODEL_SHAPES, random_checkpoint
+from fvs_ros.bench.shapes import MODEL_SHAPES, random_checkpoint
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.memory.streaming import EAGER_UPDATES, MICRO_EXTRA, MICRO_PER_SLOT
+from fvs_ros.memory.streaming import EAGER_UPDATES, micro_clusters_of
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import PATCH, normalise, resize_frames
 from fvs_ros.stream.images import PlainImage, decode_compressed_image, decode_image
@@ -90,8 +90,7 @@ def bench_ingest(
     memory = EpisodeMemory(model, grid, 0)
     stream = _Stream(memory, images)
     # A memory that has merged long since, as it is from the first minutes on: reducing it costs most of a snapshot.
-    config = MEMORY_SHAPES[name].config
-    for _ in range(-(-(MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA + EAGER_UPDATES) // batch)):
+    for _ in range(0, micro_clusters_of(model.memory_config) + EAGER_UPDATES, batch):
         stream.add(batch)
     step = times(lambda: stream.add(1))
     batched = [milliseconds / batch for milliseconds in times(lambda: stream.add(batch))]

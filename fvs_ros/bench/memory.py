@@ -12,7 +12,7 @@ from torch import Tensor
 from fvs_ros.bench.measure import Machine, Measure, Stopwatch, held_bytes, single, summarise
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
 from fvs_ros.bench.shapes import MemoryShape
-from fvs_ros.memory.streaming import CANDIDATES, MICRO_EXTRA, MICRO_PER_SLOT, StreamingFlashMemory
+from fvs_ros.memory.streaming import CANDIDATES, StreamingFlashMemory, micro_clusters_of
 
 # Steps over which a figure is taken, so that a single disturbance does not decide.
 WINDOW = 100
@@ -109,7 +109,7 @@ def _update_bytes(shape: MemoryShape, dtype: torch.dtype) -> int:
     """
     row = shape.grid.low_patches * shape.feature_dim
     high = shape.grid.patches * shape.feature_dim
-    means = MICRO_PER_SLOT * shape.config.csm_slots + MICRO_EXTRA + 2
+    means = micro_clusters_of(shape.config) + 2
     return (means + 3) * row * 4 + (2 * high + (2 + 2 * CANDIDATES) * row) * dtype.itemsize
 
 

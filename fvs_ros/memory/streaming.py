@@ -35,6 +35,11 @@ CANDIDATES = 4
 EAGER_UPDATES = 2
 
 
+def micro_clusters_of(config: FlashMemoryConfig) -> int:
+    """N, micro-clusters of a memory; so many steps are taken in before any are merged."""
+    return MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA
+
+
 @dataclass(frozen=True)
 class _Reduction:
     """What a snapshot is made of.
@@ -96,7 +101,7 @@ class StreamingFlashMemory:
         self._width = feature_dim
         self._steps = 0
         self._micro = MicroClusters(
-            MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA,
+            micro_clusters_of(config),
             grid.low_patches * feature_dim,
             device,
             time_weight=config.time_weight,
