@@ -144,6 +144,20 @@ def test_frames_of_another_size_get_buffers_of_theirs(model, reader):
     assert finish(reading, reading.ask("What?", 8)) == [model.answer(wide, "What?", max_new_tokens=8)]
 
 
+def test_an_open_reading_outlives_a_change_of_size(model, reader):
+    narrow, wide = snapshot(model), snapshot(model, grid=PatchGrid(4, 8))
+    first = read(reader, narrow)
+    answer = first.ask("What?", 8)
+    second = read(reader, wide)
+    assert finish(first, answer) == [model.answer(narrow, "What?", max_new_tokens=8)]
+    mixed = reader.bytes
+    first.close()
+    third = read(reader, wide)
+    assert reader.bytes > mixed, "the smaller buffer made way"
+    for reading in (second, third):
+        assert finish(reading, reading.ask("Who?", 8)) == [model.answer(wide, "Who?", max_new_tokens=8)]
+
+
 def test_a_closed_answer_gives_its_place_away(model, reader):
     memory = snapshot(model)
     reading = read(reader, memory)

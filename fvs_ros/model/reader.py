@@ -26,10 +26,10 @@ BUFFERS = 2
 FIRST_QUESTIONS, FIRST_TOKENS = 4, 256
 # A long question is taken in such pieces, which bounds the memory of its attention: 0.1 GB on a 7B model.
 QUESTION_CHUNK = GRAPH_LENGTHS[-1]
-# What a question would else wait for, 0.1 s each with a 7B model on an H200, is recorded before there is any memory.
+# What a question would else wait for, 0.4 s with a 7B model on an H200, is recorded before there is any memory.
 RECORDED_AT_ONCE = GRAPH_LENGTHS[:3]
 # A buffer's tokens are a multiple of it: cuBLAS reads bfloat16 rows that do not begin at 16 bytes by kernels that take
-# 8.8 ms of a token of a 7B model on an H200, instead of 0.5.
+# 8.8 ms of a token of a 7B model on an H200, instead of 0.6.
 ALIGNED_TOKENS = 8
 
 
@@ -147,8 +147,8 @@ class MemoryReader:
         self.config = config
         self.end_tokens = frozenset(end_tokens)
         self.decoder = Decoder(network)
-        self._cuda = network.device.type == "cuda"
-        self._stream = torch.cuda.Stream(network.device, priority=-1) if self._cuda else None
+        self.on_cuda = network.device.type == "cuda"
+        self._stream = torch.cuda.Stream(network.device, priority=-1) if self.on_cuda else None
         self._buffers: list[_Buffer] = []
         with self.running():
             self.tails = _Tails(self.decoder, self.decoder.allocate(FIRST_QUESTIONS, FIRST_TOKENS + 1))
@@ -180,7 +180,7 @@ class MemoryReader:
     def _new_buffer(self, tokens: int) -> _Buffer:
         with self.running():
             buffer = _Buffer(self.decoder.allocate(1, tokens))
-            for length in RECORDED_AT_ONCE if self._cuda else ():
+            for length in RECORDED_AT_ONCE if self.on_cuda else ():
                 buffer.graph(self.decoder, self.tails.cache, length)
         return buffer
 
@@ -287,7 +287,7 @@ class MemoryReading:
     def _continue(self, answers: Sequence[OpenAnswer], tokens: Sequence[Sequence[int]]) -> list[int]:
         """Takes as many more tokens of each question or answer; the token that follows them."""
         reader, tails = self._reader, self._reader.tails.cache
-        if reader.network.device.type == "cuda":
+        if reader.on_cuda:
             pieces = [
                 Piece(answer.slot, more, answer.length, self._position + answer.length)
                 for answer, more in zip(answers, tokens, strict=True)
