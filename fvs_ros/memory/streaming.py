@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.memory.candidates import NO_STEP, Candidates
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.cuda_graph import CapturedCall
 from fvs_ros.memory.micro_clusters import MicroClusters
 from fvs_ros.memory.retrieval import largest_clusters, nearest_steps
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid

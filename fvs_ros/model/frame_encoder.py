@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
-from fvs_ros.memory.cuda_graph import CapturedCall
+from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH, PixelConfig, normalise, resize_frames
 from fvs_ros.model.vision import encode_frames

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.cuda_graph import CapturedCall
+from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.model.decoder import Decoder, KeyValues, QuestionAttention, hidden_columns
 
 # L of the graphs. A shorter piece is padded: with a 7B model on an H200 it takes 9.7, 11.5 and 16.8 ms as 32, 64 and
