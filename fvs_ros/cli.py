@@ -50,13 +50,17 @@ def _declare_parity(parser: argparse.ArgumentParser) -> None:
 
 
 def _parity(arguments: argparse.Namespace) -> int:
-    from fvs_ros.model import parity
+    from fvs_ros.commands import parity
 
     return parity.main(arguments.files)
 
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.evaluation import benchmark_command, export_command, patrol_command, replay_command, score_command
+    from fvs_ros.commands import evaluate_benchmark as benchmark_command
+    from fvs_ros.commands import evaluate_export as export_command
+    from fvs_ros.commands import evaluate_patrol as patrol_command
+    from fvs_ros.commands import evaluate_replay as replay_command
+    from fvs_ros.commands import evaluate_score as score_command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     summary = "replay a recording with timed questions, and score the answers"
@@ -79,7 +83,7 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_replay(arguments: argparse.Namespace) -> int:
-    from fvs_ros.evaluation import replay_command
+    from fvs_ros.commands import evaluate_replay as replay_command
 
     if not arguments.live:
         return replay_command.run(arguments)
@@ -99,31 +103,31 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _declare_chat(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.chat import command
+    from fvs_ros.commands import chat as command
 
     command.add_arguments(parser)
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    from fvs_ros.chat import command
+    from fvs_ros.commands import chat as command
 
     return command.run(arguments)
 
 
 def _declare_extract_frames(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.evaluation import extract_frames
+    from fvs_ros.commands import extract_frames
 
     extract_frames.add_arguments(parser)
 
 
 def _extract_frames(arguments: argparse.Namespace) -> int:
-    from fvs_ros.evaluation import extract_frames
+    from fvs_ros.commands import extract_frames
 
     return extract_frames.run(arguments)
 
 
 def _declare_patrol(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.training.patrol import command
+    from fvs_ros.commands import patrol_make as command
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     summary = "write a patrol as a rosbag2 folder with questions and their answers"
@@ -131,19 +135,19 @@ def _declare_patrol(parser: argparse.ArgumentParser) -> None:
 
 
 def _patrol(arguments: argparse.Namespace) -> int:
-    from fvs_ros.training.patrol import command
+    from fvs_ros.commands import patrol_make as command
 
     return command.run(arguments)
 
 
 def _declare_bench(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.bench import command
+    from fvs_ros.commands import bench as command
 
     command.add_arguments(parser)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from fvs_ros.bench import command
+    from fvs_ros.commands import bench as command
 
     return command.run(arguments, _measure_node)
 
@@ -155,13 +159,13 @@ def _measure_node(*arguments: Any) -> Any:
 
 
 def _declare_train(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.training import command
+    from fvs_ros.commands import train as command
 
     command.add_arguments(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from fvs_ros.training import command
+    from fvs_ros.commands import train as command
 
     return command.run(arguments)
 

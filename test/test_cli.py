@@ -14,7 +14,7 @@ from fvs_ros import cli
 @pytest.fixture
 def parity(monkeypatch):
     """Stands in for the parity module: records its calls and returns what the test sets."""
-    module = types.ModuleType("fvs_ros.model.parity")
+    module = types.ModuleType("fvs_ros.commands.parity")
     module.calls, module.status = [], 0
 
     def main(paths):
@@ -27,7 +27,7 @@ def parity(monkeypatch):
     model = types.ModuleType("fvs_ros.model")
     model.parity = module
     monkeypatch.setitem(sys.modules, "fvs_ros.model", model)
-    monkeypatch.setitem(sys.modules, "fvs_ros.model.parity", module)
+    monkeypatch.setitem(sys.modules, "fvs_ros.commands.parity", module)
     return module
 
 

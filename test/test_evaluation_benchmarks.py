@@ -7,9 +7,9 @@ import shutil
 import pytest
 from benchmark_files import SAMPLES, changed
 
+from fvs_ros.commands.evaluate_score import NAMES
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, AnswerKind
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.score_command import NAMES
 
 LONG_VIDEO = ("egoschema", "mlvu", "lvbench", "mvbench", "videomme")
 INSTRUCTION = (

@@ -9,8 +9,8 @@ import pytest
 from patrol_drawing import drawing
 
 from fvs_ros.cli import main
+from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_seeds
 from fvs_ros.evaluation.patrol import FRAME_SIZE, PatrolPlan, guessed, timed
-from fvs_ros.evaluation.patrol_command import DEFAULT_SEEDS, parse_seeds
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
 from fvs_ros.training.patrol.config import TEST_SEED

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.evaluation.model_arguments import model_settings
-from fvs_ros.evaluation.score_command import NAMES
-from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
+from fvs_ros.commands.evaluate_score import NAMES
+from fvs_ros.commands.evaluation_arguments import model_settings
+from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmark_run import WindowAnswerer, Work

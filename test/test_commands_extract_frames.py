@@ -7,9 +7,9 @@ import pytest
 from recordings import write_video
 
 from fvs_ros import cli
+from fvs_ros.commands.extract_frames import extract, plan
 from fvs_ros.evaluation.benchmarks.layouts import frame_folder
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.extract_frames import extract, plan
 
 
 def grays(folder):

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fvs_ros.model.arguments import add_checkpoint_arguments
+from fvs_ros.commands.model_arguments import add_checkpoint_arguments
 from fvs_ros.stream.config import StreamConfig
 
 if TYPE_CHECKING:

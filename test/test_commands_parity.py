@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fvs_ros.model.parity import GoldenError, compare, main, read_golden
+from fvs_ros.commands.parity import GoldenError, compare, main, read_golden
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.evaluation.model_arguments import add_model_arguments, model_settings, run_options
-from fvs_ros.model.arguments import load_model
+from fvs_ros.commands.evaluation_arguments import add_model_arguments, model_settings, run_options
+from fvs_ros.commands.model_arguments import load_model
 from fvs_ros.training.patrol.config import TEST_SEED
 
 if TYPE_CHECKING:

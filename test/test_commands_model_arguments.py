@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
+from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 from fvs_ros.model.checkpoint import CheckpointError
 from fvs_ros.model.names import EMBEDDED, TINY
 

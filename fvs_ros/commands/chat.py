@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fvs_ros.model.arguments import add_checkpoint_arguments, load_model
+from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 
 if TYPE_CHECKING:
     from fvs_ros.chat.player import Cue

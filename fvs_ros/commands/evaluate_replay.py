@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fvs_ros.evaluation.model_arguments import add_model_arguments, model_settings, run_options
-from fvs_ros.model.arguments import load_model
+from fvs_ros.commands.evaluation_arguments import add_model_arguments, model_settings, run_options
+from fvs_ros.commands.model_arguments import load_model
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.evaluation.score_command import NAMES
+from fvs_ros.commands.evaluate_score import NAMES
 
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmarks.navqa import Poses

@@ -21,8 +21,8 @@ from fakes import PATIENCE_S
 from recordings import write_bag, write_video
 
 from fvs_ros import cli
-from fvs_ros.chat.command import parse_cue
 from fvs_ros.chat.player import Cue
+from fvs_ros.commands.chat import parse_cue
 from fvs_ros.memory.config import FlashMemoryConfig
 
 # A process that loads torch and a checkpoint on a busy machine.
