@@ -115,7 +115,7 @@ def test_streams_of_navqa(tmp_path, evaluate):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_answers(tmp_path, evaluate, monkeypatch):
-    from fvs_ros.evaluation import benchmark_run
+    from fvs_ros.evaluation.benchmarks import run as benchmark_run
 
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     assert evaluate("mlvu", data, out=tmp_path / "whole") == 0

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, claim_folder, config_hash, merge, read_answers
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow, read_predictions
+from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.predictions import AnswerRow, read_predictions
-from fvs_ros.evaluation.shards import Shard, answer_files
 
 SETTINGS = {"model": "abc", "max_frames": 240}
 

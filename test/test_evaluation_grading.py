@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.grading import Grade, evidence_age_s, grade, missed_s
-from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 
 SECOND_NS = 1_000_000_000

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.groups import AGE, ALL, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, gains, groupings, outcome, tables
-from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 
 SECOND_NS = 1_000_000_000

@@ -15,11 +15,11 @@ from fvs_ros.commands.evaluation_arguments import model_settings
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 
 if TYPE_CHECKING:
-    from fvs_ros.evaluation.benchmark_run import WindowAnswerer, Work
-    from fvs_ros.evaluation.clips import ClipProtocol
-    from fvs_ros.evaluation.predictions import AnswerRow
-    from fvs_ros.evaluation.shards import Shard
-    from fvs_ros.evaluation.streams import StreamProtocol
+    from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
+    from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+    from fvs_ros.evaluation.benchmarks.run import WindowAnswerer, Work
+    from fvs_ros.evaluation.benchmarks.shards import Shard
+    from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
     from fvs_ros.model.flash_vstream import FlashVStream
 
 REPORT = "report.json"
@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Under torchrun each process answers its share; the one that completes the run joins and scores.
     """
+    from fvs_ros.evaluation.benchmarks.shards import Shard
     from fvs_ros.evaluation.errors import DataError
-    from fvs_ros.evaluation.shards import Shard
     from fvs_ros.model.checkpoint import CheckpointError
 
     try:
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, shard: Shard) -> int:
     from fvs_ros.evaluation.answers import claim_folder
-    from fvs_ros.evaluation.benchmark_run import Work, join
-    from fvs_ros.evaluation.windows import annotation_files, context_of, load_questions, windows
+    from fvs_ros.evaluation.benchmarks.run import Work, join
+    from fvs_ros.evaluation.benchmarks.windows import annotation_files, context_of, load_questions, windows
 
     name, data = arguments.benchmark, arguments.data
     context_s, protocol = context_of(name, arguments.context), _protocol(arguments)
@@ -116,8 +116,8 @@ def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamProtocol:
         ValueError: for settings that have no meaning, or not for this benchmark.
     """
     from fvs_ros.evaluation.benchmarks import BENCHMARKS
-    from fvs_ros.evaluation.clips import ClipProtocol
-    from fvs_ros.evaluation.streams import StreamProtocol
+    from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
+    from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
 
     streaming = BENCHMARKS[arguments.benchmark].streaming
     foreign = "max_frames" if streaming else "fps"
@@ -130,8 +130,8 @@ def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamProtocol:
 
 
 def _answerer(model: FlashVStream, protocol: ClipProtocol | StreamProtocol) -> WindowAnswerer:
-    from fvs_ros.evaluation.clips import ClipAnswerer, ClipProtocol
-    from fvs_ros.evaluation.streams import StreamAnswerer
+    from fvs_ros.evaluation.benchmarks.clip_answerer import ClipAnswerer, ClipProtocol
+    from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer
 
     return ClipAnswerer(model, protocol) if isinstance(protocol, ClipProtocol) else StreamAnswerer(model, protocol)
 
@@ -140,9 +140,9 @@ def _answer(work: Work, shard: Shard, out: Path, digest: str, answerer: WindowAn
     """Answers this process's share under a progress bar, which only the first of several processes shows."""
     from rich.console import Console
 
-    from fvs_ros.evaluation.benchmark_run import answer_shard
+    from fvs_ros.evaluation.benchmarks.run import answer_shard
+    from fvs_ros.evaluation.benchmarks.windows import Window
     from fvs_ros.evaluation.progress import RunProgress
-    from fvs_ros.evaluation.windows import Window
 
     total = sum(len(window.questions) for window in shard.share(work.windows))
     with RunProgress("questions", total, Console(quiet=shard.rank > 0)) as progress:
@@ -161,10 +161,10 @@ def _answer(work: Work, shard: Shard, out: Path, digest: str, answerer: WindowAn
 
 def _report(arguments: argparse.Namespace, annotations: Sequence[Path]) -> int:
     from fvs_ros.evaluation.answers import ANSWERS
-    from fvs_ros.evaluation.predictions import AnswerRow
+    from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+    from fvs_ros.evaluation.benchmarks.report import print_report, write_json
+    from fvs_ros.evaluation.benchmarks.scoring import score
     from fvs_ros.evaluation.records import read_lines
-    from fvs_ros.evaluation.report import print_report, write_json
-    from fvs_ros.evaluation.scoring import score
 
     answers = arguments.out / ANSWERS
     report = score(arguments.benchmark, [answers], annotations, arguments.seed)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from fvs_ros.commands.evaluate_score import NAMES
 
 if TYPE_CHECKING:
+    from fvs_ros.evaluation.benchmarks.export import Replay
     from fvs_ros.evaluation.benchmarks.navqa import Poses
-    from fvs_ros.evaluation.export import Replay
     from fvs_ros.stream.types import Frame
 
 
@@ -42,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.benchmarks import BENCHMARKS
+    from fvs_ros.evaluation.benchmarks.export import replays, write_replay
+    from fvs_ros.evaluation.benchmarks.windows import annotation_files
     from fvs_ros.evaluation.errors import DataError
-    from fvs_ros.evaluation.export import replays, write_replay
     from fvs_ros.evaluation.progress import RunProgress
-    from fvs_ros.evaluation.windows import annotation_files
     from fvs_ros.stream.bags import SourceError
     from fvs_ros.stream.types import ImageError
 
@@ -76,7 +76,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _frames(name: str, data: Path, video: Replay) -> Iterator[Frame]:
     """All frames that any of a video's questions may see."""
     from fvs_ros.evaluation.benchmarks import BENCHMARKS
-    from fvs_ros.evaluation.streams import media_frames
+    from fvs_ros.evaluation.benchmarks.stream_answerer import media_frames
 
     last = max(video.questions, key=lambda one: one.ask_time_s or 0.0)
     start_s = min(question.start_time_s for question in video.questions)

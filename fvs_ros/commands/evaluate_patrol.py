@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from fvs_ros.evaluation.answers import AnswerFile
+    from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
     from fvs_ros.evaluation.patrol import EpisodeAnswers, PatrolPlan
-    from fvs_ros.evaluation.predictions import AnswerRow
     from fvs_ros.training.patrol.questions import Question
 
 DEFAULT_SEEDS = f"{TEST_SEED}:{TEST_SEED + 59}"

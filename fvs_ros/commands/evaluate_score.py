@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scores and prints; 0, or 1 with a message where a file cannot be used."""
+    from fvs_ros.evaluation.benchmarks.report import print_report, write_json
+    from fvs_ros.evaluation.benchmarks.scoring import score
     from fvs_ros.evaluation.errors import DataError
-    from fvs_ros.evaluation.report import print_report, write_json
-    from fvs_ros.evaluation.scoring import score
 
     try:
         report = score(arguments.benchmark, arguments.files, arguments.annotations, arguments.seed)

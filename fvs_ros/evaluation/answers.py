@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.records import Record, read_json
 
 ANSWERS = "answers.jsonl"

@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fvs_ros.evaluation.benchmarks.report import printable
 from fvs_ros.evaluation.evaluation_report import EvaluationReport, Latency
 from fvs_ros.evaluation.groups import AGE, ALL, CORRECT, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, Gain, GroupRow, GroupTable
-from fvs_ros.evaluation.report import printable
 from fvs_ros.evaluation.statistics import Estimate
 
 WIDTH = 80

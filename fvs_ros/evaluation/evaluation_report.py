@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from fvs_ros.evaluation.answers import replace_text
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.groups import Gain, GroupTable, Outcome, gains, tables
-from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from fvs_ros.evaluation.views import MEMORY
 

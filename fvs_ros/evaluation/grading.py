@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fvs_ros.evaluation import parsing
-from fvs_ros.evaluation.judging import MINUTES_TOLERANCE, POSITION_TOLERANCE_M, distance, yes_no_text
-from fvs_ros.evaluation.predictions import AnswerRow
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+from fvs_ros.evaluation.benchmarks.published_rules import MINUTES_TOLERANCE, POSITION_TOLERANCE_M, distance, yes_no_text
 from fvs_ros.evaluation.questions import TimedQuestion
 
 # NaVQA's questions for a number of minutes. Other whole numbers are counts.

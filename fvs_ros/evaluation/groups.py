@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.grading import TOP, Grade, evidence_age_s, grade, missed_s
-from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.statistics import Estimate, Stratum, estimate
 

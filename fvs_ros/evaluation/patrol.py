@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.evaluation.answers import AnswerFile
-from fvs_ros.evaluation.predictions import AnswerRow
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.replay import answer_path, answer_row
 from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun

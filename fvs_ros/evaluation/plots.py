@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fvs_ros.evaluation.answers import ANSWERS
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.groups import Gain, GroupTable
-from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.views import MEMORY
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from fvs_ros.evaluation.benchmarks.predictions import Answer
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.predictions import Answer
 from fvs_ros.evaluation.records import Record, read_lines
 
 _FIELDS = frozenset({"age_s", "id", "t", "stamp", "question", "choices", "answer", "proof", "family"})

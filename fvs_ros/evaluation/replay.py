@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fvs_ros.bench.measure import resident_bytes
 from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, claim_folder
 from fvs_ros.evaluation.benchmarks.long_video import ANSWER_PREFIX, plain_prompt
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.parsing import LETTERS
-from fvs_ros.evaluation.predictions import AnswerRow
 from fvs_ros.evaluation.progress import RateColumn
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.stream_run import Reply, RunOptions, StreamQuestion, StreamRun

@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from fvs_ros.evaluation.predictions import AnswerRow
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.replay import MemoryPoint
 from fvs_ros.msg import MemoryState

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
-from fvs_ros.evaluation.predictions import AnswerRow
-from fvs_ros.evaluation.windows import Window
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.memory.clustering import clip_generator
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.flash_memory import build_memory

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from fvs_ros import cli
 from fvs_ros.evaluation.benchmarks import BENCHMARKS
+from fvs_ros.evaluation.benchmarks.report import print_report
+from fvs_ros.evaluation.benchmarks.scoring import score
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.report import print_report
-from fvs_ros.evaluation.scoring import score
 
 
 def rows_of(report):

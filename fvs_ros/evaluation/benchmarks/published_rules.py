@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fvs_ros.evaluation import parsing
+from fvs_ros.evaluation.benchmarks.predictions import Prediction
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
-from fvs_ros.evaluation.predictions import Prediction
 
 POSITION_TOLERANCE_M = 15.0
 MINUTES_TOLERANCE = 2.0

@@ -8,8 +8,8 @@ import torch
 from fakes import FakeModel
 
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, Media
-from fvs_ros.evaluation.clips import ClipAnswerer, ClipProtocol
-from fvs_ros.evaluation.windows import windows
+from fvs_ros.evaluation.benchmarks.clip_answerer import ClipAnswerer, ClipProtocol
+from fvs_ros.evaluation.benchmarks.windows import windows
 
 
 class Prefixed(FakeModel):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fvs_ros.evaluation.benchmarks import BENCHMARKS
-from fvs_ros.evaluation.scoring import MeasureRow, ScoreReport, ScoreTable
+from fvs_ros.evaluation.benchmarks.scoring import MeasureRow, ScoreReport, ScoreTable
 from fvs_ros.evaluation.statistics import Estimate
 
 WIDTH = 100

@@ -8,8 +8,7 @@ from benchmark_files import SAMPLES
 from recordings import write_video
 
 from fvs_ros import cli
-from fvs_ros.evaluation import export
-from fvs_ros.evaluation.benchmarks import BENCHMARKS
+from fvs_ros.evaluation.benchmarks import BENCHMARKS, export
 from fvs_ros.evaluation.benchmarks.navqa import Poses
 from fvs_ros.evaluation.questions import read_questions
 from fvs_ros.stream.bags import Bag

@@ -8,8 +8,8 @@ import pytest
 from benchmark_files import SAMPLES, write_lines
 
 from fvs_ros.evaluation.benchmarks import AnswerKind
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow, Prediction, read_predictions
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.predictions import AnswerRow, Prediction, read_predictions
 from fvs_ros.evaluation.records import Record
 
 PROBE = {"realtime": 1, "type": 1}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, ovo_bench, streaming_bench
+from fvs_ros.evaluation.benchmarks.predictions import PredictionFile, read_predictions
+from fvs_ros.evaluation.benchmarks.published_rules import Judgement, judge
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.judging import Judgement, judge
-from fvs_ros.evaluation.predictions import PredictionFile, read_predictions
 from fvs_ros.evaluation.statistics import SEED, Estimate, Stratum, estimate
 
 # Means of the tasks' means, beside the mean of all questions.

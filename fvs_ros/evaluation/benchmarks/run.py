@@ -10,10 +10,10 @@ from typing import Protocol
 
 from fvs_ros.evaluation.answers import AnswerFile, config_hash, merge, read_answers
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
+from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
+from fvs_ros.evaluation.benchmarks.windows import Window, media_of
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.predictions import AnswerRow
-from fvs_ros.evaluation.shards import Shard, answer_files
-from fvs_ros.evaluation.windows import Window, media_of
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import pytest
 from fakes import FakeModel
 
 from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
-from fvs_ros.evaluation.streams import StreamAnswerer, StreamProtocol, media_frames
-from fvs_ros.evaluation.windows import context_of, windows
+from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer, StreamProtocol, media_frames
+from fvs_ros.evaluation.benchmarks.windows import context_of, windows
 
 
 class Told(FakeModel):
