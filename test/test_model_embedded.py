@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fvs_ros.evaluation.questions import read_questions
-from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
-from fvs_ros.evaluation.views import MEMORY, View
+from fvs_ros.evaluation.timed.controls import MEMORY, View
+from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_RECORDING

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fvs_ros.evaluation.answers import AnswerFile
     from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-    from fvs_ros.evaluation.patrol import EpisodeAnswers, PatrolPlan
+    from fvs_ros.evaluation.timed.patrol import EpisodeAnswers, PatrolPlan
     from fvs_ros.training.patrol.questions import Question
 
 DEFAULT_SEEDS = f"{TEST_SEED}:{TEST_SEED + 59}"
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> PatrolPlan:
-    from fvs_ros.evaluation.patrol import PatrolPlan
+    from fvs_ros.evaluation.timed.patrol import PatrolPlan
 
     given = {"questions": arguments.questions, "moments": arguments.moments}
     if arguments.steps:
@@ -105,9 +105,9 @@ def _plan(arguments: argparse.Namespace) -> PatrolPlan:
 
 def _evaluate(arguments: argparse.Namespace, console: Console) -> None:
     from fvs_ros.evaluation.answers import claim_folder
-    from fvs_ros.evaluation.patrol import answer_episodes, answer_files
-    from fvs_ros.evaluation.plots import require_plots
-    from fvs_ros.evaluation.replay import frame_settings
+    from fvs_ros.evaluation.timed.patrol import answer_episodes, answer_files
+    from fvs_ros.evaluation.timed.plots import require_plots
+    from fvs_ros.evaluation.timed.replay import frame_settings
 
     require_plots()
     options, plan = run_options(arguments), _plan(arguments)
@@ -135,7 +135,7 @@ def _answer(
     console: Console,
 ) -> None:
     """Answers what the files do not hold yet; `answer` runs the episodes of seeds."""
-    from fvs_ros.evaluation.patrol import unanswered
+    from fvs_ros.evaluation.timed.patrol import unanswered
 
     missing = unanswered(files, questions)
     with _progress(console) as progress:
@@ -171,11 +171,11 @@ def _report(
     wall_s: float,
     console: Console,
 ) -> None:
-    from fvs_ros.evaluation.evaluation_console import print_evaluation
-    from fvs_ros.evaluation.evaluation_report import evaluation_report, latencies, write_report
-    from fvs_ros.evaluation.groups import LATENCY_MEASURES, outcome, tables
-    from fvs_ros.evaluation.patrol import GUESS, GUESS_EPISODES, guessed, timed
-    from fvs_ros.evaluation.replay_page import summary_page
+    from fvs_ros.evaluation.timed.breakdowns import LATENCY_MEASURES, outcome, tables
+    from fvs_ros.evaluation.timed.console import print_evaluation
+    from fvs_ros.evaluation.timed.page import summary_page
+    from fvs_ros.evaluation.timed.patrol import GUESS, GUESS_EPISODES, guessed, timed
+    from fvs_ros.evaluation.timed.report import evaluation_report, latencies, write_report
 
     asked = [(seed, question) for seed, some in questions.items() for question in some]
     with console.status("guessing from the words alone"):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fvs_ros.evaluation.questions import TimedQuestion
-    from fvs_ros.evaluation.replay import Replayed
+    from fvs_ros.evaluation.timed.replay import Replayed
     from fvs_ros.stream.sources import FrameSource
 
 Form = Callable[[argparse.Namespace, Any, Any, Any, Any], "Replayed"]
@@ -86,9 +86,9 @@ def run(arguments: argparse.Namespace, form: Form | None = None) -> int:
 
 
 def _replay(arguments: argparse.Namespace, form: Form, console: Console) -> None:
-    from fvs_ros.evaluation.plots import require_plots
     from fvs_ros.evaluation.questions import read_questions
-    from fvs_ros.evaluation.replay import check_times, first_frame, on_recording_clock
+    from fvs_ros.evaluation.timed.plots import require_plots
+    from fvs_ros.evaluation.timed.replay import check_times, first_frame, on_recording_clock
     from fvs_ros.stream.sources import open_source
 
     require_plots()
@@ -118,8 +118,8 @@ def _deterministic(
     settings: Mapping[str, object],
     console: Console,
 ) -> Replayed:
-    from fvs_ros.evaluation.replay import Replayed, frame_settings, replay
-    from fvs_ros.evaluation.replay_page import replay_notes
+    from fvs_ros.evaluation.timed.page import replay_notes
+    from fvs_ros.evaluation.timed.replay import Replayed, frame_settings, replay
 
     options = run_options(arguments)
     model = load_model(arguments)
@@ -137,10 +137,10 @@ def _deterministic(
 def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console) -> None:
     from dataclasses import asdict
 
-    from fvs_ros.evaluation.evaluation_console import print_evaluation
-    from fvs_ros.evaluation.evaluation_report import evaluation_report, latencies, write_report
-    from fvs_ros.evaluation.groups import LATENCY_MEASURES, outcome, tables
-    from fvs_ros.evaluation.replay_page import page
+    from fvs_ros.evaluation.timed.breakdowns import LATENCY_MEASURES, outcome, tables
+    from fvs_ros.evaluation.timed.console import print_evaluation
+    from fvs_ros.evaluation.timed.page import page
+    from fvs_ros.evaluation.timed.report import evaluation_report, latencies, write_report
 
     result = replayed.result
     views = list(result.answers)

@@ -10,7 +10,7 @@ from fvs_ros.commands.model_arguments import add_checkpoint_arguments
 from fvs_ros.stream.config import StreamConfig
 
 if TYPE_CHECKING:
-    from fvs_ros.evaluation.stream_run import RunOptions
+    from fvs_ros.evaluation.timed.stream_run import RunOptions
     from fvs_ros.model.flash_vstream import FlashVStream
 
 CONTROLS = ("last4", "uniform", "question-only", "csm-only", "dam-only")
@@ -49,8 +49,8 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     Raises:
         ValueError: a value out of its range, or a control that is none.
     """
-    from fvs_ros.evaluation.stream_run import RunOptions
-    from fvs_ros.evaluation.views import MEMORY, View
+    from fvs_ros.evaluation.timed.controls import MEMORY, View
+    from fvs_ros.evaluation.timed.stream_run import RunOptions
 
     names = CONTROLS if arguments.controls == [] else arguments.controls
     stream = replace(

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from fvs_ros.evaluation.answers import AnswerFile, claim_folder
 from fvs_ros.evaluation.progress import RateColumn
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.replay import Replayed, ReplayResult, answer_path
-from fvs_ros.evaluation.replay_page import replay_notes
-from fvs_ros.evaluation.views import MEMORY
+from fvs_ros.evaluation.timed.controls import MEMORY
+from fvs_ros.evaluation.timed.page import replay_notes
+from fvs_ros.evaluation.timed.replay import Replayed, ReplayResult, answer_path
 from fvs_ros.nodes.demo_processes import DemoError
 from fvs_ros.nodes.evaluate_live import LiveOptions, evaluate_live
 from fvs_ros.stream.sources import FrameSource

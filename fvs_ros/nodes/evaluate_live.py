@@ -21,7 +21,7 @@ from std_srvs.srv import Trigger
 
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.replay import MemoryPoint
+from fvs_ros.evaluation.timed.replay import MemoryPoint
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.demo_processes import DemoError, Processes
 from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds

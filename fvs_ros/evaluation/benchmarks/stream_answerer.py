@@ -11,8 +11,8 @@ from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.benchmarks.streaming_bench import PROACTIVE_POLL_AFTER_S, proactive_poll
 from fvs_ros.evaluation.benchmarks.windows import Window
-from fvs_ros.evaluation.replay import answer_row
-from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.timed.replay import answer_row
+from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.sources import VideoSource, read_image

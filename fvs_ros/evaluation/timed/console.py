@@ -9,9 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from fvs_ros.evaluation.benchmarks.report import printable
-from fvs_ros.evaluation.evaluation_report import EvaluationReport, Latency
-from fvs_ros.evaluation.groups import AGE, ALL, CORRECT, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, Gain, GroupRow, GroupTable
 from fvs_ros.evaluation.statistics import Estimate
+from fvs_ros.evaluation.timed.breakdowns import (
+    AGE,
+    ALL,
+    CORRECT,
+    FAMILY,
+    FAMILY_THIRD,
+    NO_DIFFERENCE,
+    Gain,
+    GroupRow,
+    GroupTable,
+)
+from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
 
 WIDTH = 80
 # With a name of 30 columns and the number of questions, so many intervals fit beside each other.

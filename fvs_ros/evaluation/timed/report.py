@@ -12,9 +12,9 @@ import numpy as np
 
 from fvs_ros.evaluation.answers import replace_text
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.groups import Gain, GroupTable, Outcome, gains, tables
 from fvs_ros.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
-from fvs_ros.evaluation.views import MEMORY
+from fvs_ros.evaluation.timed.breakdowns import Gain, GroupTable, Outcome, gains, tables
+from fvs_ros.evaluation.timed.controls import MEMORY
 
 REPORT, TIMINGS, PAGE = "report.json", "timings.json", "report.html"
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.evaluation_console import shown
-from fvs_ros.evaluation.evaluation_report import EvaluationReport, Latency
 from fvs_ros.evaluation.grading import grade
-from fvs_ros.evaluation.groups import AGE, ALL, CORRECT, FAMILY, Gain, GroupTable
-from fvs_ros.evaluation.plots import accuracy_plot, gain_plot, latency_plot, memory_plot, timeline_plot
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.replay import ReplayResult
-from fvs_ros.evaluation.views import MEMORY
+from fvs_ros.evaluation.timed.breakdowns import AGE, ALL, CORRECT, FAMILY, Gain, GroupTable
+from fvs_ros.evaluation.timed.console import shown
+from fvs_ros.evaluation.timed.controls import MEMORY
+from fvs_ros.evaluation.timed.plots import accuracy_plot, gain_plot, latency_plot, memory_plot, timeline_plot
+from fvs_ros.evaluation.timed.replay import ReplayResult
+from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
 
 # More rows than a person reads would only make the page slow; answers.jsonl has them all.
 _MOST_ANSWERS = 1000

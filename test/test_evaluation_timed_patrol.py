@@ -10,7 +10,7 @@ from patrol_drawing import drawing
 
 from fvs_ros.cli import main
 from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_seeds
-from fvs_ros.evaluation.patrol import FRAME_SIZE, PatrolPlan, guessed, timed
+from fvs_ros.evaluation.timed.patrol import FRAME_SIZE, PatrolPlan, guessed, timed
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
 from fvs_ros.training.patrol.config import TEST_SEED
@@ -65,7 +65,7 @@ def test_an_answer_must_be_the_exact_text_also_where_there_are_choices():
 
 
 def test_guesses_answer_every_question_from_other_episodes(monkeypatch):
-    monkeypatch.setattr("fvs_ros.evaluation.patrol.GUESS_EPISODES", 6)
+    monkeypatch.setattr("fvs_ros.evaluation.timed.patrol.GUESS_EPISODES", 6)
     questions = [question for seed in range(TEST_SEED, TEST_SEED + 4) for question in PLAN.ask(PLAN.episode(seed))]
     rows = guessed(PLAN, questions)
     assert [row.id for row in rows] == [question.id for question in questions]
@@ -89,7 +89,7 @@ def evaluate(model, out, *more):
 def few_guesses(monkeypatch):
     with drawing():
         shared_renderer(FRAME_SIZE)
-    monkeypatch.setattr("fvs_ros.evaluation.patrol.GUESS_EPISODES", 3)
+    monkeypatch.setattr("fvs_ros.evaluation.timed.patrol.GUESS_EPISODES", 3)
 
 
 def lines(path):

@@ -13,8 +13,8 @@ import itertools
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from fvs_ros.evaluation.fan_out import FanOutModel
-from fvs_ros.evaluation.views import MEMORY, View, ViewKind
+from fvs_ros.evaluation.timed.controls import MEMORY, View, ViewKind
+from fvs_ros.evaluation.timed.fan_out import FanOutModel
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.engine import StreamEngine

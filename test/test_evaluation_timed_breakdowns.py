@@ -3,8 +3,18 @@ from __future__ import annotations
 import pytest
 
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.groups import AGE, ALL, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, gains, groupings, outcome, tables
 from fvs_ros.evaluation.questions import TimedQuestion
+from fvs_ros.evaluation.timed.breakdowns import (
+    AGE,
+    ALL,
+    FAMILY,
+    FAMILY_THIRD,
+    NO_DIFFERENCE,
+    gains,
+    groupings,
+    outcome,
+    tables,
+)
 
 SECOND_NS = 1_000_000_000
 

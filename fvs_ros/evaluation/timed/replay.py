@@ -21,8 +21,8 @@ from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.parsing import LETTERS
 from fvs_ros.evaluation.progress import RateColumn
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
-from fvs_ros.evaluation.views import MEMORY
+from fvs_ros.evaluation.timed.controls import MEMORY
+from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
 from fvs_ros.stream.bags import SourceError
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.sources import FrameSource

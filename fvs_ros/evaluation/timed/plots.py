@@ -13,13 +13,13 @@ import numpy as np
 
 from fvs_ros.evaluation.answers import ANSWERS
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.groups import Gain, GroupTable
-from fvs_ros.evaluation.views import MEMORY
+from fvs_ros.evaluation.timed.breakdowns import Gain, GroupTable
+from fvs_ros.evaluation.timed.controls import MEMORY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from fvs_ros.evaluation.replay import ReplayResult
+    from fvs_ros.evaluation.timed.replay import ReplayResult
 
 # The memory stands out; controls keep their colours whichever of them are there (Okabe and Ito, for all eyes).
 COLOURS = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from fakes import SECOND_NS, FakeModel, frame
 
-from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
-from fvs_ros.evaluation.views import MEMORY, View
+from fvs_ros.evaluation.timed.controls import MEMORY, View
+from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.types import Frame, ImageError
 

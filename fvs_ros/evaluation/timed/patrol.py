@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from fvs_ros.evaluation.answers import AnswerFile
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.replay import answer_path, answer_row
-from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.timed.replay import answer_path, answer_row
+from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.types import Frame
 from fvs_ros.training.patrol.config import PatrolConfig

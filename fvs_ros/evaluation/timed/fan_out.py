@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fvs_ros.evaluation.views import MEMORY, StepHistory, View, check_views, show
+from fvs_ros.evaluation.timed.controls import MEMORY, StepHistory, View, check_views, show
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.stream.model_protocol import MemoryReader, MemoryReading, OpenAnswer, StepMemory, StreamModel

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fakes import CHANNELS, GRID
 
-from fvs_ros.evaluation.views import MEMORY, StepHistory, View, ViewKind, check_views, show
+from fvs_ros.evaluation.timed.controls import MEMORY, StepHistory, View, ViewKind, check_views, show
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.flash_memory import build_memory
 from fvs_ros.memory.positions import memory_positions

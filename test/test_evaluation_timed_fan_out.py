@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from fakes import SECOND_NS, FakeModel, frame
 
-from fvs_ros.evaluation.fan_out import FanOutModel
-from fvs_ros.evaluation.stream_run import RunOptions, StreamQuestion, StreamRun
-from fvs_ros.evaluation.views import MEMORY, View
+from fvs_ros.evaluation.timed.controls import MEMORY, View
+from fvs_ros.evaluation.timed.fan_out import FanOutModel
+from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 
 VIEWS = tuple(View.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only"))
 
