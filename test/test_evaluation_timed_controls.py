@@ -8,7 +8,7 @@ from fakes import CHANNELS, GRID
 
 from fvs_ros.evaluation.timed.controls import MEMORY, StepHistory, View, ViewKind, check_views, show
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import StepFeatures
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from memory_steps import GRID, append_all, assert_same, random_steps, take
 from safetensors.torch import load, save
 
-from fvs_ros.memory.clustering import ordered_kmeans
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.kmeans import ordered_kmeans
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.time_code import memory_time_code
 

@@ -6,7 +6,7 @@ import torch
 from transformers import Qwen2VLForConditionalGeneration
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.time_code import memory_time_code

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model import reader as reader_module
 from fvs_ros.model.decoder import Decoder, chunk_tokens

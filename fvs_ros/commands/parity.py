@@ -18,7 +18,7 @@ from rich.table import Table
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.answerer import Answerer

@@ -16,10 +16,10 @@ from torch import Tensor
 from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.memory.candidates import NO_STEP, Candidates
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.csm import Synopsis, reduce_to_slots, take_steps
+from fvs_ros.memory.keyframes import largest_clusters, nearest_steps
 from fvs_ros.memory.micro_clusters import MicroClusters
-from fvs_ros.memory.retrieval import largest_clusters, nearest_steps
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
-from fvs_ros.memory.synopsis import Synopsis, reduce_to_slots, take_steps
 
 # Micro-clusters: MICRO_PER_SLOT K + MICRO_EXTRA. With 8 slots and 20 K steps of a curved drift, the variance came out
 # up to 9 percent above that of offline k-means with 2 K, 4 percent with 4 K; with 60 slots, 2 K sufficed.

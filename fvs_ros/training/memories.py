@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.clustering import clip_generator
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.kmeans import clip_generator
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.training.episodes import Episode

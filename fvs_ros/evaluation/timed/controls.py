@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
 FRAMES_PER_STEP = 2

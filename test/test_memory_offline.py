@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.flash_memory import build_memory
+from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 
 GRID = PatchGrid(4, 4)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.clustering import Clusters, ordered_kmeans
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.retrieval import largest_clusters, nearest_steps
+from fvs_ros.memory.keyframes import largest_clusters, nearest_steps
+from fvs_ros.memory.kmeans import Clusters, ordered_kmeans
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
 # Without stamps, frames count as sampled at the published rate of one a second.

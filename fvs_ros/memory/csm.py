@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fvs_ros.memory.micro_clusters import MicroClusters
-from fvs_ros.memory.reduction import membership, reduce_clusters
+from fvs_ros.memory.slot_reduction import membership, reduce_clusters
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.clustering import distances
+from fvs_ros.memory.kmeans import distances
 
 
 def largest_clusters(weights: Tensor, count: int) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvs_ros.memory.clustering import distances, ordered_kmeans
+from fvs_ros.memory.kmeans import distances, ordered_kmeans
 
 
 def within_cluster(rows, clusters):

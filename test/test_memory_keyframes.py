@@ -1,6 +1,6 @@
 import torch
 
-from fvs_ros.memory.retrieval import largest_clusters, nearest_steps
+from fvs_ros.memory.keyframes import largest_clusters, nearest_steps
 
 
 def test_largest_clusters_come_by_falling_weight():

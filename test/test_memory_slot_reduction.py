@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from fvs_ros.memory.reduction import agglomerate, divide, reduce_clusters, refine, sum_of_squares
+from fvs_ros.memory.slot_reduction import agglomerate, divide, reduce_clusters, refine, sum_of_squares
 from fvs_ros.memory.ward import cheapest_pair, join_distances
 
 
