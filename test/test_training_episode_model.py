@@ -5,8 +5,8 @@ import torch
 from training_videos import TINY
 
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
-from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.reference import Answerer
 from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.dataset import Sample

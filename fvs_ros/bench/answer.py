@@ -18,8 +18,8 @@ from fvs_ros.bench.shapes import MODEL_SHAPES, MemoryShape, random_checkpoint
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.prefix_cache import MemoryReader, MemoryReading
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.reader import MemoryReader, MemoryReading
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import AskOptions, Frame

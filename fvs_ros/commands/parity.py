@@ -21,9 +21,9 @@ from torch import Tensor
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.checkpoint import CheckpointError, ModelConfig, load_network
 from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
+from fvs_ros.model.reference import Answerer
 from fvs_ros.model.sequence import text_positions
 from fvs_ros.model.vision import encode_frames
 

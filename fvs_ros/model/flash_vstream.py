@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
-from fvs_ros.model.answerer import Answerer
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fvs_ros.model.frame_encoder import FrameEncoder
 from fvs_ros.model.names import is_tiny
+from fvs_ros.model.prefix_cache import MemoryReader
 from fvs_ros.model.preprocess import frame_grid
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.reader import MemoryReader
+from fvs_ros.model.reference import Answerer
 from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.model.vision import encode_frames

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
-from fvs_ros.model import reader as reader_module
+from fvs_ros.model import prefix_cache as reader_module
 from fvs_ros.model.decoder import Decoder, chunk_tokens
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.question_graph import Piece, QuestionStep

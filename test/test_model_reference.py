@@ -10,8 +10,8 @@ from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.time_code import memory_time_code
-from fvs_ros.model import answerer as answerer_module
-from fvs_ros.model.answerer import Answerer
+from fvs_ros.model import reference as answerer_module
+from fvs_ros.model.reference import Answerer
 from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.model.tiny import tiny_network_config
 
