@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from fvs_ros.training.patrol.errors import RenderError
+from fvs_ros.patrol.errors import RenderError
 
 
 @contextmanager

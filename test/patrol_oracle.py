@@ -9,8 +9,8 @@ import itertools
 import math
 import re
 
-from fvs_ros.training.patrol.questions import TEMPLATES
-from fvs_ros.training.patrol.vocabulary import NUMBERS, PLURALS
+from fvs_ros.patrol.questions import TEMPLATES
+from fvs_ros.patrol.vocabulary import NUMBERS, PLURALS
 
 SEEN, FAINT = 36, 4
 AGES = ["a few seconds", "about half a minute", "about a minute", "about two minutes", "about five minutes"]

@@ -14,11 +14,11 @@ from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, Stre
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_RECORDING
+from fvs_ros.patrol.config import TEST_SEED
+from fvs_ros.patrol.questions import FAMILIES
 from fvs_ros.stream.bags import Bag
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.sources import BagSource
-from fvs_ros.training.patrol.config import TEST_SEED
-from fvs_ros.training.patrol.questions import FAMILIES
 
 SIDE = 112
 LONGEST_ANSWER = 32

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.episode import simulate
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.motion import NOWHERE
+from fvs_ros.patrol.visibility import SEEN_PX
 from fvs_ros.training.patrol.labels import GROUPS, cell_labels
-from fvs_ros.training.patrol.motion import NOWHERE
-from fvs_ros.training.patrol.visibility import SEEN_PX
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from fvs_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.training.patrol.questions import words
+from fvs_ros.patrol.questions import words
 from fvs_ros.training.scratch import new_checkpoint, word_tokenizer
 from fvs_ros.training.scratch_config import ScratchConfig
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fvs_ros.commands.evaluation_arguments import add_model_arguments, model_settings, run_options
 from fvs_ros.commands.model_arguments import load_model
-from fvs_ros.training.patrol.config import TEST_SEED
+from fvs_ros.patrol.config import TEST_SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fvs_ros.evaluation.answers import AnswerFile
     from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
     from fvs_ros.evaluation.timed.patrol import EpisodeAnswers, PatrolPlan
-    from fvs_ros.training.patrol.questions import Question
+    from fvs_ros.patrol.questions import Question
 
 DEFAULT_SEEDS = f"{TEST_SEED}:{TEST_SEED + 59}"
 # A batch has a snapshot made, of which only those at the questions' moments are used.
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from fvs_ros.evaluation.errors import DataError
     from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.training.patrol.errors import RenderError
+    from fvs_ros.patrol.errors import RenderError
 
     try:
         _evaluate(arguments, Console())

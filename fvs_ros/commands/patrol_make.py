@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
-from fvs_ros.training.patrol.errors import PatrolError, RenderError
+from fvs_ros.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.patrol.errors import PatrolError, RenderError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,11 +57,11 @@ def _make(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fvs_ros.training.patrol.bag import QUESTIONS_FILE, write_bag
-    from fvs_ros.training.patrol.episode import simulate
-    from fvs_ros.training.patrol.preview import chosen_frames, write_preview
-    from fvs_ros.training.patrol.questions import FAMILIES, ask, steady_ends
-    from fvs_ros.training.patrol.render import PatrolRenderer
+    from fvs_ros.patrol.bag import QUESTIONS_FILE, write_bag
+    from fvs_ros.patrol.episode import simulate
+    from fvs_ros.patrol.preview import chosen_frames, write_preview
+    from fvs_ros.patrol.questions import FAMILIES, ask, steady_ends
+    from fvs_ros.patrol.render import PatrolRenderer
 
     config = PatrolConfig(steps=arguments.steps, rooms=arguments.rooms, views=arguments.views, frame_rate=arguments.fps)
     console = Console(soft_wrap=True)

@@ -9,22 +9,22 @@ import numpy as np
 
 from fvs_ros.memory.snapshot import MERGE, POOL
 from fvs_ros.model.preprocess import PATCH
+from fvs_ros.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.patrol.episode import Episode, simulate
+from fvs_ros.patrol.errors import PatrolError, RenderError
+from fvs_ros.patrol.questions import FAMILIES, KNOWN_FAMILIES, ask, step_ends, unknown_families
+from fvs_ros.patrol.render import shared_renderer
+from fvs_ros.patrol.templates import NOTHING
+from fvs_ros.patrol.truth import Past, Record
+from fvs_ros.patrol.world import Stream, generator
 from fvs_ros.training.config import PatrolData
 from fvs_ros.training.digest import Digest
 from fvs_ros.training.episodes import Conversation, Moment
 from fvs_ros.training.episodes import Episode as TrainingEpisode
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.grounding import Grounding
-from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
 from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS, digest_labels, digest_sets
-from fvs_ros.training.patrol.episode import Episode, simulate
-from fvs_ros.training.patrol.errors import PatrolError, RenderError
 from fvs_ros.training.patrol.labels import GROUPS, cell_labels
-from fvs_ros.training.patrol.questions import FAMILIES, KNOWN_FAMILIES, ask, step_ends, unknown_families
-from fvs_ros.training.patrol.render import shared_renderer
-from fvs_ros.training.patrol.templates import NOTHING
-from fvs_ros.training.patrol.truth import Past, Record
-from fvs_ros.training.patrol.world import Stream, generator
 
 FRAME_SIZE = 112
 _LOW_CELLS = FRAME_SIZE // (PATCH * MERGE * POOL)

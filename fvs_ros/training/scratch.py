@@ -54,7 +54,7 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
 
 def patrol_tokenizer() -> Qwen2Tokenizer:
     """One token for each word of patrols and of the prompt; other words in pieces down to bytes."""
-    from fvs_ros.training.patrol.questions import words
+    from fvs_ros.patrol.questions import words
 
     return word_tokenizer([*words(), *SYSTEM.rstrip(".").split(), *ROLES])
 

@@ -15,14 +15,14 @@ from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.replay import answer_path, answer_row
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.episode import Episode, simulate
+from fvs_ros.patrol.questions import Question, ask, guesses, step_ends
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.types import Frame
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.episode import Episode, simulate
-from fvs_ros.training.patrol.questions import Question, ask, guesses, step_ends
 
 if TYPE_CHECKING:
-    from fvs_ros.training.patrol.render import PatrolRenderer
+    from fvs_ros.patrol.render import PatrolRenderer
 
 FRAME_SIZE = 112
 FRAME_PIXELS = FRAME_SIZE**2
@@ -173,7 +173,7 @@ class _Worker:
     """A model and a renderer, made for the first episode and kept for the next ones."""
 
     def __init__(self, load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> None:
-        from fvs_ros.training.patrol.render import shared_renderer
+        from fvs_ros.patrol.render import shared_renderer
 
         self._renderer = shared_renderer(FRAME_SIZE)
         self._model = load()

@@ -14,11 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from fvs_ros.patrol.motion import NOWHERE
+from fvs_ros.patrol.templates_story import newcomers
+from fvs_ros.patrol.truth import NEVER, Record
+from fvs_ros.patrol.vocabulary import COLOURS, KINDS, ROOMS
 from fvs_ros.training.patrol.labels import cell_things
-from fvs_ros.training.patrol.motion import NOWHERE
-from fvs_ros.training.patrol.templates_story import newcomers
-from fvs_ros.training.patrol.truth import NEVER, Record
-from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS, ROOMS
 
 UNKNOWN = -1
 MOST = 9

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fvs_ros.training.patrol.episode import Episode
-from fvs_ros.training.patrol.templates import NOTHING
-from fvs_ros.training.patrol.visibility import GRID
-from fvs_ros.training.patrol.vocabulary import COLOURS, CORRIDOR, KINDS, ROOMS
+from fvs_ros.patrol.episode import Episode
+from fvs_ros.patrol.templates import NOTHING
+from fvs_ros.patrol.visibility import GRID
+from fvs_ros.patrol.vocabulary import COLOURS, CORRIDOR, KINDS, ROOMS
 
 GROUPS: tuple[tuple[str, ...], ...] = ((*KINDS, NOTHING), (*COLOURS, NOTHING), (*ROOMS, CORRIDOR))
 """The words that are told apart: the kind and the colour of what a cell shows, and the room."""

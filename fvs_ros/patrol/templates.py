@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fvs_ros.training.patrol.truth import STEADY_S, Past, Sighting, Stay
-from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS
+from fvs_ros.patrol.truth import STEADY_S, Past, Sighting, Stay
+from fvs_ros.patrol.vocabulary import COLOURS, KINDS
 
 YES_NO = ("yes", "no")
 NOT_SEEN = "not seen"

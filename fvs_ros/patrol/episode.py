@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.motion import NOWHERE, plan_route, sample
-from fvs_ros.training.patrol.visibility import GRID, CameraPose, Standing, camera_pose, owners, visible_pixels
-from fvs_ros.training.patrol.vocabulary import CORRIDOR
-from fvs_ros.training.patrol.world import Placement, Stream, Thing, World, generator, make_world
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.motion import NOWHERE, plan_route, sample
+from fvs_ros.patrol.visibility import GRID, CameraPose, Standing, camera_pose, owners, visible_pixels
+from fvs_ros.patrol.vocabulary import CORRIDOR
+from fvs_ros.patrol.world import Placement, Stream, Thing, World, generator, make_world
 
 ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvs_ros.training.patrol.config import STEP_S
-from fvs_ros.training.patrol.layout import Room
-from fvs_ros.training.patrol.world import Stream, Visit, World, generator
+from fvs_ros.patrol.config import STEP_S
+from fvs_ros.patrol.layout import Room
+from fvs_ros.patrol.world import Stream, Visit, World, generator
 
 # Brisk for a robot indoors: a second on the way costs the memory as much as one at a view, and shows nothing that is
 # asked about. At 2.5 m/s and 180 degrees/s 38 percent of the steps were on the way.

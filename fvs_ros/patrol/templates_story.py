@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from fvs_ros.training.patrol.templates import NOTHING, YES_NO, Candidate, Template, is_steady, spans
-from fvs_ros.training.patrol.truth import Past, Sighting, Stay
+from fvs_ros.patrol.templates import NOTHING, YES_NO, Candidate, Template, is_steady, spans
+from fvs_ros.patrol.truth import Past, Sighting, Stay
 
 MOST_PAIRS = 8
 """Pairs of objects that one moment's candidates compare."""

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from fvs_ros.training.patrol.vocabulary import KINDS
+from fvs_ros.patrol.vocabulary import KINDS
 
 
 class Primitive(Enum):

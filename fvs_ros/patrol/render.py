@@ -13,14 +13,14 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from fvs_ros.training.patrol.episode import Episode
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.layout import COLUMN_M, CORRIDOR_M, HEIGHT_M, RGB, STYLES, Room
-from fvs_ros.training.patrol.motion import NOWHERE
-from fvs_ros.training.patrol.mujoco_backend import LARGEST_PX, Body, DrawingBoard
-from fvs_ros.training.patrol.shapes import PARTS, Primitive, rotation_x, rotation_z
-from fvs_ros.training.patrol.vocabulary import COLOURS, CORRIDOR
-from fvs_ros.training.patrol.world import Stream, World, generator
+from fvs_ros.patrol.episode import Episode
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.layout import COLUMN_M, CORRIDOR_M, HEIGHT_M, RGB, STYLES, Room
+from fvs_ros.patrol.motion import NOWHERE
+from fvs_ros.patrol.mujoco_backend import LARGEST_PX, Body, DrawingBoard
+from fvs_ros.patrol.shapes import PARTS, Primitive, rotation_x, rotation_z
+from fvs_ros.patrol.vocabulary import COLOURS, CORRIDOR
+from fvs_ros.patrol.world import Stream, World, generator
 
 OVERSAMPLING = 2
 """Pixels drawn per pixel of a frame, in each direction, and averaged: OSMesa has no multisampling."""

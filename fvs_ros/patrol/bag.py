@@ -17,11 +17,11 @@ from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLi
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from fvs_ros.training.patrol.episode import BASE_FRAME, CAMERA_FRAME, ODOM_FRAME, Episode
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.questions import Question
-from fvs_ros.training.patrol.render import PatrolRenderer
-from fvs_ros.training.patrol.visibility import FIELD_OF_VIEW, camera_in_base
+from fvs_ros.patrol.episode import BASE_FRAME, CAMERA_FRAME, ODOM_FRAME, Episode
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.questions import Question
+from fvs_ros.patrol.render import PatrolRenderer
+from fvs_ros.patrol.visibility import FIELD_OF_VIEW, camera_in_base
 
 IMAGE_TOPIC = "/camera/image/compressed"
 INFO_TOPIC = "/camera/camera_info"

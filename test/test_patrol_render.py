@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from patrol_drawing import drawing
 
-from fvs_ros.training.patrol import mujoco_backend
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.episode import simulate
-from fvs_ros.training.patrol.errors import PatrolError, RenderError
-from fvs_ros.training.patrol.motion import NOWHERE
-from fvs_ros.training.patrol.render import PatrolRenderer
-from fvs_ros.training.patrol.vocabulary import COLOURS
+from fvs_ros.patrol import mujoco_backend
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.errors import PatrolError, RenderError
+from fvs_ros.patrol.motion import NOWHERE
+from fvs_ros.patrol.render import PatrolRenderer
+from fvs_ros.patrol.vocabulary import COLOURS
 
 CONFIG = PatrolConfig(steps=40, rooms=4, views=3, dwell_s=(2, 3), empty=0.0)
 
@@ -147,8 +147,8 @@ def test_without_its_opengl_library_the_message_names_the_system_package(tmp_pat
         "        raise OSError('no such library')\n"
         "    load(self, name, *arguments, **keywords)\n"
         "ctypes.CDLL.__init__ = refuse\n"
-        "from fvs_ros.training.patrol.render import PatrolRenderer\n"
-        "from fvs_ros.training.patrol.errors import RenderError\n"
+        "from fvs_ros.patrol.render import PatrolRenderer\n"
+        "from fvs_ros.patrol.errors import RenderError\n"
         "try:\n"
         "    PatrolRenderer()\n"
         "except RenderError as error:\n"
@@ -165,9 +165,9 @@ def test_worlds_and_questions_need_no_mujoco():
     code = (
         "import sys\n"
         "sys.modules['mujoco'] = None\n"
-        "from fvs_ros.training.patrol.config import PatrolConfig\n"
-        "from fvs_ros.training.patrol.episode import simulate\n"
-        "from fvs_ros.training.patrol.questions import ask\n"
+        "from fvs_ros.patrol.config import PatrolConfig\n"
+        "from fvs_ros.patrol.episode import simulate\n"
+        "from fvs_ros.patrol.questions import ask\n"
         "print(len(ask(simulate(0, PatrolConfig(steps=10)), 5)))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvs_ros.training.patrol import templates_seen, templates_story, templates_time
-from fvs_ros.training.patrol.config import STEP_S
-from fvs_ros.training.patrol.episode import Episode
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.motion import NOWHERE
-from fvs_ros.training.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
-from fvs_ros.training.patrol.truth import Record
-from fvs_ros.training.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
-from fvs_ros.training.patrol.world import Stream, generator
+from fvs_ros.patrol import templates_seen, templates_story, templates_time
+from fvs_ros.patrol.config import STEP_S
+from fvs_ros.patrol.episode import Episode
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.motion import NOWHERE
+from fvs_ros.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
+from fvs_ros.patrol.truth import Record
+from fvs_ros.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
+from fvs_ros.patrol.world import Stream, generator
 
 TEMPLATES: tuple[Template, ...] = templates_seen.TEMPLATES + templates_story.TEMPLATES + templates_time.TEMPLATES
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.episode import EPOCH_NS, simulate
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.motion import NOWHERE, SPEED_M_S
-from fvs_ros.training.patrol.truth import Record
-from fvs_ros.training.patrol.visibility import SEEN_PX, camera_in_base, camera_pose, visible_pixels
-from fvs_ros.training.patrol.world import Thing
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.episode import EPOCH_NS, simulate
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.motion import NOWHERE, SPEED_M_S
+from fvs_ros.patrol.truth import Record
+from fvs_ros.patrol.visibility import SEEN_PX, camera_in_base, camera_pose, visible_pixels
+from fvs_ros.patrol.world import Thing
 
 CONFIG = PatrolConfig(steps=100, rooms=3, views=3)
 

@@ -15,10 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fvs_ros.training.patrol.errors import RenderError
-from fvs_ros.training.patrol.shapes import Primitive
-from fvs_ros.training.patrol.textures import FAMILIES, PERIOD_M, VARIANTS, texture
-from fvs_ros.training.patrol.visibility import FIELD_OF_VIEW, CameraPose
+from fvs_ros.patrol.errors import RenderError
+from fvs_ros.patrol.shapes import Primitive
+from fvs_ros.patrol.textures import FAMILIES, PERIOD_M, VARIANTS, texture
+from fvs_ros.patrol.visibility import FIELD_OF_VIEW, CameraPose
 
 LARGEST_PX = 1024
 """Of a picture's sides; the off-screen buffer is made once, this large."""

@@ -8,11 +8,11 @@ import numpy as np
 import patrol_oracle
 import pytest
 
-from fvs_ros.training.patrol.bag import question_line
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.episode import simulate
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.questions import (
+from fvs_ros.patrol.bag import question_line
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.questions import (
     FAMILIES,
     TEMPLATES,
     ask,
@@ -22,7 +22,7 @@ from fvs_ros.training.patrol.questions import (
     tokens,
     words,
 )
-from fvs_ros.training.patrol.vocabulary import PLURALS
+from fvs_ros.patrol.vocabulary import PLURALS
 
 EPISODES = 10
 """Enough for every template, few enough for some seconds."""

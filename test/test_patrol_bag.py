@@ -11,14 +11,14 @@ from rosbags.typesys import Stores, get_typestore
 
 from fvs_ros import cli
 from fvs_ros.evaluation.questions import read_questions
+from fvs_ros.patrol.bag import QUESTIONS_FILE, question_line, write_bag
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.questions import ask
+from fvs_ros.patrol.render import PatrolRenderer
 from fvs_ros.stream.bags import Bag
 from fvs_ros.stream.sources import open_source
-from fvs_ros.training.patrol.bag import QUESTIONS_FILE, question_line, write_bag
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.episode import simulate
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.questions import ask
-from fvs_ros.training.patrol.render import PatrolRenderer
 
 SIZE = 56
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fvs_ros.training.patrol.templates import Candidate, Frames, Template, is_steady, spans
-from fvs_ros.training.patrol.truth import Past, Sighting, Stay
-from fvs_ros.training.patrol.vocabulary import AGES, PARTS, age_words, joined, number_word
+from fvs_ros.patrol.templates import Candidate, Frames, Template, is_steady, spans
+from fvs_ros.patrol.truth import Past, Sighting, Stay
+from fvs_ros.patrol.vocabulary import AGES, PARTS, age_words, joined, number_word
 
 MOST_DESCRIBED = 4
 """Longer enumerations are not asked for."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
-from fvs_ros.training.patrol.vocabulary import ROOMS
+from fvs_ros.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.patrol.vocabulary import ROOMS
 
 TRAINING_VARIANTS = (0, 1, 2, 3)
 TEST_VARIANTS = (4, 5)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fvs_ros.training.patrol.templates import (
+from fvs_ros.patrol.templates import (
     NOT_SEEN,
     YES_NO,
     Candidate,
@@ -19,9 +19,9 @@ from fvs_ros.training.patrol.templates import (
     unseen_names,
     with_article,
 )
-from fvs_ros.training.patrol.truth import Past, Sighting
-from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, joined, number_word
-from fvs_ros.training.patrol.world import Thing
+from fvs_ros.patrol.truth import Past, Sighting
+from fvs_ros.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, joined, number_word
+from fvs_ros.patrol.world import Thing
 
 MOST_COUNTED = 9
 """Larger numbers are not asked for."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fvs_ros.training.patrol.episode import Episode
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.visibility import SEEN_PX
+from fvs_ros.patrol.episode import Episode
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.visibility import SEEN_PX
 
 TILES = 40
 _COLUMNS = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fvs_ros.training.patrol.errors import PatrolError
+from fvs_ros.patrol.errors import PatrolError
 
 TEST_SEED = 900_000
 """Seeds from here up are for tests alone: never for training, never for tuning."""

@@ -12,10 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
-from fvs_ros.training.patrol.config import STEP_S
-from fvs_ros.training.patrol.episode import Episode
-from fvs_ros.training.patrol.motion import NOWHERE
-from fvs_ros.training.patrol.visibility import FAINT_PX, SEEN_PX
+from fvs_ros.patrol.config import STEP_S
+from fvs_ros.patrol.episode import Episode
+from fvs_ros.patrol.motion import NOWHERE
+from fvs_ros.patrol.visibility import FAINT_PX, SEEN_PX
 
 STEADY_S = STEP_S
 """As long as one grid step, so that at least one frame pair shows it."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fvs_ros.training.patrol.shapes import outline_points, rotation_z
-from fvs_ros.training.patrol.world import Thing
+from fvs_ros.patrol.shapes import outline_points, rotation_z
+from fvs_ros.patrol.world import Thing
 
 GRID = 56
 """Pixels along each side of the picture that the memory's low resolution sees."""

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from fvs_ros.training.patrol.config import TEST_SEED, PatrolConfig
-from fvs_ros.training.patrol.episode import simulate
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.layout import (
+from fvs_ros.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.layout import (
     _CHOICES,
     _SLOTS,
     SIZES_M,
@@ -17,10 +17,10 @@ from fvs_ros.training.patrol.layout import (
     is_odd,
     is_test_seed,
 )
-from fvs_ros.training.patrol.motion import NOWHERE
-from fvs_ros.training.patrol.textures import FAMILIES, VARIANTS, texture
-from fvs_ros.training.patrol.visibility import SEEN_PX
-from fvs_ros.training.patrol.world import make_world
+from fvs_ros.patrol.motion import NOWHERE
+from fvs_ros.patrol.textures import FAMILIES, VARIANTS, texture
+from fvs_ros.patrol.visibility import SEEN_PX
+from fvs_ros.patrol.world import make_world
 
 CONFIG = PatrolConfig(steps=200, rooms=6)
 SEEDS = 40

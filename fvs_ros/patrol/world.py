@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from fvs_ros.training.patrol.config import PatrolConfig
-from fvs_ros.training.patrol.errors import PatrolError
-from fvs_ros.training.patrol.layout import Room, make_rooms
-from fvs_ros.training.patrol.vocabulary import COLOURS, KINDS
+from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.layout import Room, make_rooms
+from fvs_ros.patrol.vocabulary import COLOURS, KINDS
 
 Option = TypeVar("Option")
 
