@@ -171,7 +171,7 @@ class StageConfig:
         name: of its folder.
         videos, patrol: exactly one of the two.
         objective: `answers` to questions, or `grounding`: each visual token names what it shows, see
-            `fvs_ros.training.grounding`; that needs a patrol and a trained tower.
+            `fvs_ros.training.objectives.token_naming`; that needs a patrol and a trained tower.
         tower: `frozen` or `trained`; the merger is trained in both.
         words: `frozen` keeps the merger and the words' embeddings, and so what grounding has taught, as they are.
             Trained at a full learning rate, a language model that cannot read yet undoes it: 95 percent of the visual
@@ -187,7 +187,7 @@ class StageConfig:
             see `fvs_ros.training.deepening`.
         time_code, time_weight: of the memory from this stage on, in place of what they were, see `FlashMemoryConfig`.
         digest: weight, beside the loss of the answers, of what the memory's tokens could work out by themselves, see
-            `fvs_ros.training.digest`; only of patrols.
+            `fvs_ros.training.objectives.memory_probe`; only of patrols.
         method, learning_rate, schedule, warmup: in place of the run's.
         until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
             token, given the ones before); on data seen for the first time this is what it would be on held-out data.

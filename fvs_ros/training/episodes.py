@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fvs_ros.training.digest import Digest
-from fvs_ros.training.grounding import Grounding
+from fvs_ros.training.objectives.memory_probe import Digest
+from fvs_ros.training.objectives.token_naming import Grounding
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from fvs_ros.patrol.templates import NOTHING
 from fvs_ros.patrol.truth import Past, Record
 from fvs_ros.patrol.world import Stream, generator
 from fvs_ros.training.config import PatrolData
-from fvs_ros.training.digest import Digest
 from fvs_ros.training.episodes import Conversation, Moment
 from fvs_ros.training.episodes import Episode as TrainingEpisode
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.grounding import Grounding
-from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS, digest_labels, digest_sets
-from fvs_ros.training.patrol.labels import GROUPS, cell_labels
+from fvs_ros.training.objectives.memory_probe import Digest
+from fvs_ros.training.objectives.patrol_cells import GROUPS, cell_labels
+from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS, digest_labels, digest_sets
+from fvs_ros.training.objectives.token_naming import Grounding
 
 FRAME_SIZE = 112
 _LOW_CELLS = FRAME_SIZE // (PATCH * MERGE * POOL)

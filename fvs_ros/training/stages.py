@@ -27,7 +27,7 @@ from fvs_ros.training.encoding import FrozenEncoder
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import EpisodeSource
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS
+from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS
 from fvs_ros.training.patrols import PatrolEpisodes
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.trainer import WEIGHTS_FILE, EpisodeTrainer, Progress, StopWhenDue, StopWhenLearnt

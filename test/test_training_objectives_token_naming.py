@@ -7,7 +7,7 @@ from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.grounding import Grounding, grounding_loss, word_tokens
+from fvs_ros.training.objectives.token_naming import Grounding, grounding_loss, word_tokens
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
 

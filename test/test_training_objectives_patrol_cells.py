@@ -5,7 +5,7 @@ from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.visibility import SEEN_PX
-from fvs_ros.training.patrol.labels import GROUPS, cell_labels
+from fvs_ros.training.objectives.patrol_cells import GROUPS, cell_labels
 
 
 @pytest.fixture(scope="module")

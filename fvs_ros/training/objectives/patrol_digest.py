@@ -18,7 +18,7 @@ from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.templates_story import newcomers
 from fvs_ros.patrol.truth import NEVER, Record
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, ROOMS
-from fvs_ros.training.patrol.labels import cell_things
+from fvs_ros.training.objectives.patrol_cells import cell_things
 
 UNKNOWN = -1
 MOST = 9

@@ -11,10 +11,10 @@ from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.dataset import Sample
-from fvs_ros.training.digest import MEMBERS_WEIGHT, Digest, digest_loss, slot_labels
 from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.objectives.memory_probe import MEMBERS_WEIGHT, Digest, digest_loss, slot_labels
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
 from fvs_ros.training.tuning import load_trained_weights, train_everything

@@ -8,8 +8,8 @@ from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.questions import TEMPLATES, step_ends
 from fvs_ros.patrol.truth import Record
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, number_word
-from fvs_ros.training.patrol.digest_labels import DIGEST_GROUPS, DIGEST_SETS, UNKNOWN, digest_labels, digest_sets
-from fvs_ros.training.patrol.labels import cell_things
+from fvs_ros.training.objectives.patrol_cells import cell_things
+from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS, UNKNOWN, digest_labels, digest_sets
 
 CELLS = 2
 KIND_OF = {plural: kind for kind, plural in PLURALS.items()}

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneratio
 
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.losses import EpisodeLoss
+from fvs_ros.training.objectives.losses import EpisodeLoss
 
 
 @dataclass(frozen=True)
