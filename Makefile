@@ -24,7 +24,7 @@ setup:
 	@scripts/setup.sh
 
 demo: setup
-	@$(ENTER) && exec python -m fvs_ros.nodes.demo $(ARGS)
+	@$(ENTER) && exec python -m fvs_ros.ros_tools.demo $(ARGS)
 
 lint: setup
 	@$(ENTER) && ruff check . && ruff format --check . && mypy

@@ -88,7 +88,7 @@ def _evaluate_replay(arguments: argparse.Namespace) -> int:
     if not arguments.live:
         return replay_command.run(arguments)
     try:
-        from fvs_ros.nodes.evaluate_form import live_form
+        from fvs_ros.ros_tools.live_form import live_form
     except ImportError as error:
         print(
             f"fvs evaluate replay: --live needs ROS 2 and the built interfaces ({error}): make setup", file=sys.stderr
@@ -153,7 +153,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _measure_node(*arguments: Any) -> Any:
-    from fvs_ros.nodes import node_bench
+    from fvs_ros.ros_tools import node_bench
 
     return node_bench.bench_node(*arguments)
 

@@ -1,6 +1,6 @@
 """The whole product in about a minute: a recording as a camera, the real node over DDS, and questions.
 
-``make demo`` runs it; ``python -m fvs_ros.nodes.demo --help`` lists the options.
+``make demo`` runs it; ``python -m fvs_ros.ros_tools.demo --help`` lists the options.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fvs_ros.action import Ask as AskAction
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_RECORDING, TINY, is_embedded, is_tiny
 from fvs_ros.msg import MemoryState
-from fvs_ros.nodes.demo_console import DemoConsole, StreamView
-from fvs_ros.nodes.demo_processes import DemoError, Processes
-from fvs_ros.nodes.demo_questions import DemoQuestion, for_any_video, is_right, of_recording, right_answers
 from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
+from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView
+from fvs_ros.ros_tools.demo_questions import DemoQuestion, for_any_video, is_right, of_recording, right_answers
+from fvs_ros.ros_tools.processes import DemoError, Processes
 from fvs_ros.srv import Ask as AskService
 from fvs_ros.stream.bags import Bag, SourceError, is_bag
 from fvs_ros.stream.sources import COMPRESSED_TYPE, BagSource, open_source
@@ -343,7 +343,7 @@ def _summary(
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m fvs_ros.nodes.demo", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m fvs_ros.ros_tools.demo", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
         "--model",

@@ -32,9 +32,9 @@ from fvs_ros.bench.shapes import MODEL_SHAPES, random_checkpoint
 from fvs_ros.model.checkpoint import save_checkpoint
 from fvs_ros.model.flash_vstream import DTYPES, FlashVStream
 from fvs_ros.msg import MemoryState
-from fvs_ros.nodes.bench_camera import draw_scenes, message_of
-from fvs_ros.nodes.demo_processes import DemoError, Processes
 from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.ros_tools.bench_camera import draw_scenes, message_of
+from fvs_ros.ros_tools.processes import DemoError, Processes
 from fvs_ros.srv import Ask
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
@@ -149,7 +149,7 @@ class NodeClient:
     def start_camera(self, transport: str, seed: int) -> None:
         """Starts the camera, and waits until its frames are in memory."""
         arguments = ["--transport", transport, "--rate", str(CAMERA_FPS), "--seed", str(seed)]
-        self._processes.start("fvs_ros.nodes.bench_camera", arguments)
+        self._processes.start("fvs_ros.ros_tools.bench_camera", arguments)
         self.spin_until(lambda: self._end_ns, START_TIMEOUT_S, "no frame came into memory")
 
     def reading(self) -> Reading:

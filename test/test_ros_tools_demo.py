@@ -22,16 +22,16 @@ from rich.console import Console
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
 from builtin_interfaces.msg import Time  # noqa: E402
 
-from fvs_ros.nodes.demo import find_video, open_camera, parse_arguments  # noqa: E402
-from fvs_ros.nodes.demo_console import DemoConsole, StreamView  # noqa: E402
-from fvs_ros.nodes.demo_processes import DemoError, Processes  # noqa: E402
+from fvs_ros.ros_tools.demo import find_video, open_camera, parse_arguments  # noqa: E402
+from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView  # noqa: E402
+from fvs_ros.ros_tools.processes import DemoError, Processes  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def demo(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "fvs_ros.nodes.demo", *arguments],
+        [sys.executable, "-m", "fvs_ros.ros_tools.demo", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "80"},
         stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
 
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.nodes.demo_questions import (
+from fvs_ros.ros_tools.demo_questions import (
     QUESTIONS_FILE,
     DemoQuestion,
     for_any_video,

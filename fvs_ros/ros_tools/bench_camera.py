@@ -1,6 +1,6 @@
 """A synthetic camera for `fvs bench node`: a few drawn 1080p scenes in turn, stamped by the clock.
 
-``python -m fvs_ros.nodes.bench_camera --transport compressed --rate 30`` publishes until it is interrupted.
+``python -m fvs_ros.ros_tools.bench_camera --transport compressed --rate 30`` publishes until it is interrupted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def message_of(scene: np.ndarray, transport: str) -> Image | CompressedImage:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Publishes at a steady rate; a frame that is late is not made up for."""
-    parser = argparse.ArgumentParser(prog="python -m fvs_ros.nodes.bench_camera", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fvs_ros.ros_tools.bench_camera", description=__doc__)
     parser.add_argument("--transport", choices=["raw", "compressed"], default="raw")
     parser.add_argument("--rate", type=float, default=30.0, help="frames a second (default: 30)")
     parser.add_argument("--seed", type=int, default=0)

@@ -19,9 +19,9 @@ from fvs_ros.bench.shapes import MemoryShape, ModelShape
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.tiny import tiny_network_config
-from fvs_ros.nodes import node_bench
-from fvs_ros.nodes.bench_camera import draw_scenes, message_of
-from fvs_ros.nodes.node_bench import Phases, Reading, Usage, kept_frame_ms, process_seconds
+from fvs_ros.ros_tools import node_bench
+from fvs_ros.ros_tools.bench_camera import draw_scenes, message_of
+from fvs_ros.ros_tools.node_bench import Phases, Reading, Usage, kept_frame_ms, process_seconds
 from fvs_ros.stream.images import decode_compressed_image, decode_image
 
 

@@ -16,8 +16,8 @@ from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.evaluation.timed.page import replay_notes
 from fvs_ros.evaluation.timed.replay import Replayed, ReplayResult, answer_path
-from fvs_ros.nodes.demo_processes import DemoError
-from fvs_ros.nodes.evaluate_live import LiveOptions, evaluate_live
+from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
+from fvs_ros.ros_tools.processes import DemoError
 from fvs_ros.stream.sources import FrameSource
 
 
