@@ -9,8 +9,8 @@ import pytest
 from fakes import PATIENCE_S, frame
 
 from fvs_ros.chat.player import Cue, Player
-from fvs_ros.stream.bags import SourceError
-from fvs_ros.stream.live import LiveSource
+from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.cameras import LiveSource
 from fvs_ros.stream.types import AskOptions, Frame
 
 

@@ -11,8 +11,8 @@ from fvs_ros import cli
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, export
 from fvs_ros.evaluation.benchmarks.navqa import Poses
 from fvs_ros.evaluation.questions import read_questions
-from fvs_ros.stream.bags import Bag
-from fvs_ros.stream.sources import VideoSource, open_source
+from fvs_ros.sources.bags import Bag
+from fvs_ros.sources.recordings import VideoSource, open_source
 
 SECOND_NS = 10**9
 

@@ -16,9 +16,9 @@ from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_RECORDING
 from fvs_ros.patrol.config import TEST_SEED
 from fvs_ros.patrol.questions import FAMILIES
-from fvs_ros.stream.bags import Bag
+from fvs_ros.sources.bags import Bag
+from fvs_ros.sources.recordings import BagSource
 from fvs_ros.stream.config import StreamConfig
-from fvs_ros.stream.sources import BagSource
 
 SIDE = 112
 LONGEST_ANSWER = 32

@@ -31,7 +31,7 @@ from recordings import (
 )
 from rosbags.rosbag2 import StoragePlugin
 
-from fvs_ros.stream.images import decode_compressed_image, decode_image
+from fvs_ros.sources.images import decode_compressed_image, decode_image
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
 from geometry_msgs.msg import PoseStamped  # noqa: E402

@@ -17,8 +17,8 @@ from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.questions import ask
 from fvs_ros.patrol.render import PatrolRenderer
-from fvs_ros.stream.bags import Bag
-from fvs_ros.stream.sources import open_source
+from fvs_ros.sources.bags import Bag
+from fvs_ros.sources.recordings import open_source
 
 SIZE = 56
 

@@ -22,7 +22,7 @@ from fvs_ros.model.tiny import tiny_network_config
 from fvs_ros.ros_tools import node_bench
 from fvs_ros.ros_tools.bench_camera import draw_scenes, message_of
 from fvs_ros.ros_tools.node_bench import Phases, Reading, Usage, kept_frame_ms, process_seconds
-from fvs_ros.stream.images import decode_compressed_image, decode_image
+from fvs_ros.sources.images import decode_compressed_image, decode_image
 
 
 def test_a_process_computes_as_long_as_it_is_busy() -> None:

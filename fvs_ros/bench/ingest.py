@@ -18,7 +18,7 @@ from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.memory.streaming import EAGER_UPDATES, micro_clusters_of
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import PATCH, normalise, resize_frames
-from fvs_ros.stream.images import PlainImage, decode_compressed_image, decode_image
+from fvs_ros.sources.images import PlainImage, decode_compressed_image, decode_image
 from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
 from fvs_ros.stream.ledger import StepOrigin
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fvs_ros.stream.bags import SourceError
+from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.cameras import LiveSource
+from fvs_ros.sources.playback import Playback, PlaybackItem
+from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.live import LiveSource
-from fvs_ros.stream.playback import Playback, PlaybackItem
-from fvs_ros.stream.sources import FrameSource
 from fvs_ros.stream.types import Frame
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_mode
 
 if TYPE_CHECKING:
     from fvs_ros.chat.player import Cue
-    from fvs_ros.stream.live import LiveSource
-    from fvs_ros.stream.sources import FrameSource
+    from fvs_ros.sources.cameras import LiveSource
+    from fvs_ros.sources.recordings import FrameSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.stream.bags import SourceError
+    from fvs_ros.sources.bags import SourceError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -95,8 +95,8 @@ def _interrupt(*_: object) -> None:
 
 
 def _open(arguments: argparse.Namespace) -> FrameSource | LiveSource:
-    from fvs_ros.stream.live import LiveSource, is_live
-    from fvs_ros.stream.sources import open_source
+    from fvs_ros.sources.cameras import LiveSource, is_live
+    from fvs_ros.sources.recordings import open_source
 
     if is_live(arguments.source):
         return LiveSource(arguments.source)

@@ -46,7 +46,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.benchmarks.windows import annotation_files
     from fvs_ros.evaluation.errors import DataError
     from fvs_ros.evaluation.progress import RunProgress
-    from fvs_ros.stream.bags import SourceError
+    from fvs_ros.sources.bags import SourceError
     from fvs_ros.stream.types import ImageError
 
     if not arguments.fps > 0:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fvs_ros.evaluation.questions import TimedQuestion
     from fvs_ros.evaluation.timed.replay import Replayed
-    from fvs_ros.stream.sources import FrameSource
+    from fvs_ros.sources.recordings import FrameSource
 
 Form = Callable[[argparse.Namespace, Any, Any, Any, Any], "Replayed"]
 """Replays a recording: the arguments, the source, the questions on its clock, the settings so far, the console."""
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace, form: Form | None = None) -> int:
 
     from fvs_ros.evaluation.errors import DataError
     from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.stream.bags import SourceError
+    from fvs_ros.sources.bags import SourceError
 
     try:
         _replay(arguments, form or _deterministic, Console())
@@ -89,7 +89,7 @@ def _replay(arguments: argparse.Namespace, form: Form, console: Console) -> None
     from fvs_ros.evaluation.questions import read_questions
     from fvs_ros.evaluation.timed.plots import require_plots
     from fvs_ros.evaluation.timed.replay import check_times, first_frame, on_recording_clock
-    from fvs_ros.stream.sources import open_source
+    from fvs_ros.sources.recordings import open_source
 
     require_plots()
     written = read_questions(arguments.questions)

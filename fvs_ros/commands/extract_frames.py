@@ -165,8 +165,8 @@ def extract(video: Path, targets: Sequence[Target], advance: Callable[[int, int]
     Raises:
         DataError: if the video cannot be read to its end; then no folder is left of it.
     """
-    from fvs_ros.stream.bags import SourceError
-    from fvs_ros.stream.sources import VideoSource
+    from fvs_ros.sources.bags import SourceError
+    from fvs_ros.sources.recordings import VideoSource
 
     todo = [target for target in targets if not _finished(target)]
     if not todo:

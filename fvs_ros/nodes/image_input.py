@@ -14,7 +14,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from fvs_ros.nodes.messages import stamp_nanoseconds
-from fvs_ros.stream.images import decode_compressed_image, decode_image
+from fvs_ros.sources.images import decode_compressed_image, decode_image
 from fvs_ros.stream.types import Frame, ImageError, Pose
 
 try:

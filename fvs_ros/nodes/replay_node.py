@@ -24,9 +24,9 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from fvs_ros.nodes.messages import time_message
 from fvs_ros.nodes.replay_outputs import BagOutput, ReplayOutput, VideoOutput
 from fvs_ros.nodes.replay_parameters import ReplayConfig, declare_parameters
-from fvs_ros.stream.bags import Bag, SourceError, is_bag
-from fvs_ros.stream.playback import Playback
-from fvs_ros.stream.sources import open_source
+from fvs_ros.sources.bags import Bag, SourceError, is_bag
+from fvs_ros.sources.playback import Playback
+from fvs_ros.sources.recordings import open_source
 
 _NAME = "replay_node"
 _REPORT_PERIOD_S = 10.0

@@ -39,8 +39,8 @@ from fvs_ros.nodes.messages import memory_message
 from fvs_ros.nodes.model_loader import ModelLoader
 from fvs_ros.nodes.parameters import StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
+from fvs_ros.sources.images import image_converter
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.images import image_converter
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus
 

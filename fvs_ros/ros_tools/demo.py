@@ -34,9 +34,9 @@ from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
 from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView
 from fvs_ros.ros_tools.demo_questions import DemoQuestion, for_any_video, is_right, of_recording, right_answers
 from fvs_ros.ros_tools.processes import DemoError, Processes
+from fvs_ros.sources.bags import Bag, SourceError, is_bag
+from fvs_ros.sources.recordings import COMPRESSED_TYPE, BagSource, open_source
 from fvs_ros.srv import Ask as AskService
-from fvs_ros.stream.bags import Bag, SourceError, is_bag
-from fvs_ros.stream.sources import COMPRESSED_TYPE, BagSource, open_source
 
 _ANSWER_TOKENS = 48
 # The patrol that ships lasts minutes; people watch for one.

@@ -18,7 +18,7 @@ from fvs_ros.evaluation.timed.page import replay_notes
 from fvs_ros.evaluation.timed.replay import Replayed, ReplayResult, answer_path
 from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
 from fvs_ros.ros_tools.processes import DemoError
-from fvs_ros.stream.sources import FrameSource
+from fvs_ros.sources.recordings import FrameSource
 
 
 def live_form(

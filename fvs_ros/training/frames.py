@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fvs_ros.model.preprocess import sampled_indices
-from fvs_ros.stream.bags import SourceError
-from fvs_ros.stream.sources import ImageFolderSource, VideoSource
+from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.recordings import ImageFolderSource, VideoSource
 from fvs_ros.stream.types import Frame, ImageError
 from fvs_ros.training.errors import TrainingError
 

@@ -18,8 +18,8 @@ from fvs_ros.memory.kmeans import clip_generator
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import FRAMES_PER_STEP, sampled_indices
+from fvs_ros.sources.recordings import read_image
 from fvs_ros.stream.config import StreamConfig
-from fvs_ros.stream.sources import read_image
 
 
 class ClipModel(Protocol):

@@ -127,7 +127,7 @@ def write_replay(replay: Replay, folder: Path, frames: Iterable[Frame], fps: flo
 
 def _extent(bag: Path) -> tuple[int, int]:
     """How many frames a bag of `write_bag` has, and the last one's stamp in nanoseconds."""
-    from fvs_ros.stream.bags import Bag
+    from fvs_ros.sources.bags import Bag
 
     with Bag(bag) as opened:
         return opened.topics[IMAGE_TOPIC].count, opened.start_ns + opened.duration_ns

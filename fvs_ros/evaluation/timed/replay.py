@@ -23,9 +23,9 @@ from fvs_ros.evaluation.progress import RateColumn
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
-from fvs_ros.stream.bags import SourceError
+from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.sources import FrameSource
 from fvs_ros.stream.types import Frame, MemoryStatus, StreamStatistics
 
 PLAIN, OPTIONS = "plain", "options"

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fvs_ros.stream.bags import SourceError
-from fvs_ros.stream.live import LiveSource, is_live, without_password
+from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.cameras import LiveSource, is_live, without_password
 
 COLORS = (40, 120, 200)
 

@@ -27,8 +27,8 @@ from recordings import (
 )
 from rosbags.rosbag2 import StoragePlugin
 
-from fvs_ros.stream.bags import Bag, SourceError
-from fvs_ros.stream.sources import open_source
+from fvs_ros.sources.bags import Bag, SourceError
+from fvs_ros.sources.recordings import open_source
 from fvs_ros.stream.types import ImageError
 
 

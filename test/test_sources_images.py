@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fvs_ros.stream import images
-from fvs_ros.stream.images import ENCODINGS, decode_compressed_image, decode_image
+from fvs_ros.sources import images
+from fvs_ros.sources.images import ENCODINGS, decode_compressed_image, decode_image
 from fvs_ros.stream.types import ImageError
 
 

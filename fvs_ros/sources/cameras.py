@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import cv2
 
-from fvs_ros.stream.bags import SourceError
+from fvs_ros.sources.bags import SourceError
 from fvs_ros.stream.types import Frame
 
 SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "srt", "udp", "tcp", "http", "https"})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fvs_ros.stream.playback import Playback, PlaybackItem
+from fvs_ros.sources.playback import Playback, PlaybackItem
 
 MILLISECOND = 1_000_000
 
