@@ -20,7 +20,7 @@ from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import PATCH, normalise, resize_frames
 from fvs_ros.sources.images import PlainImage, decode_compressed_image, decode_image
 from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
-from fvs_ros.stream.ledger import StepOrigin
+from fvs_ros.stream.origins import StepOrigin
 
 CAMERA = (1_080, 1_920)
 REPEATS = 20

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.latest_memory import MemoryBoard
 from fvs_ros.stream.model_protocol import OpenAnswer, StreamModel
-from fvs_ros.stream.published import MemoryBoard
+from fvs_ros.stream.prefill import ReadAhead, ReadMemory
 from fvs_ros.stream.questions import Question, QuestionQueue
-from fvs_ros.stream.read_ahead import ReadAhead, ReadMemory
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
 
 logger = logging.getLogger(__name__)

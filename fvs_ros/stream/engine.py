@@ -20,8 +20,8 @@ from fvs_ros.stream.answering import AnswerWorker
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
+from fvs_ros.stream.latest_memory import MemoryBoard
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.published import MemoryBoard
 from fvs_ros.stream.questions import PendingAnswer, Question, QuestionQueue, check_question
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, Frame, MemoryStatus, StreamStatistics
 

@@ -1,7 +1,7 @@
 from fakes import GRID, SECOND_NS, FakeModel, frame, pose_at
 
 from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
-from fvs_ros.stream.ledger import StepLedger, StepOrigin
+from fvs_ros.stream.origins import StepLedger, StepOrigin
 
 
 def test_only_live_steps_survive_a_pruning() -> None:

@@ -6,9 +6,9 @@ import logging
 import time
 from dataclasses import dataclass
 
+from fvs_ros.stream.latest_memory import MemoryBoard, PublishedMemory
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.model_protocol import MemoryReader, MemoryReading, StreamModel
-from fvs_ros.stream.published import MemoryBoard, PublishedMemory
 from fvs_ros.stream.types import MemoryStatus, Moment
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@ import pytest
 from engines import MakeEngine, feed, result
 from fakes import FakeModel, frame
 
-from fvs_ros.stream.repeats import RepeatFilter
+from fvs_ros.stream.static_scene import RepeatFilter
 from fvs_ros.stream.types import Frame
 
 SIZE = (360, 640, 3)

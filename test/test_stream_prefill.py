@@ -7,10 +7,10 @@ from engines import MakeEngine, failure, feed, result
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
 from fvs_ros.memory.snapshot import MemorySnapshot
-from fvs_ros.stream import read_ahead
+from fvs_ros.stream import prefill as read_ahead
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.published import MemoryBoard, PublishedMemory
-from fvs_ros.stream.read_ahead import ReadAhead
+from fvs_ros.stream.latest_memory import MemoryBoard, PublishedMemory
+from fvs_ros.stream.prefill import ReadAhead
 from fvs_ros.stream.types import AskOptions, ErrorCode, MemoryStatus
 
 

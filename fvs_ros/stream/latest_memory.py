@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fvs_ros.memory.snapshot import MemorySnapshot
-from fvs_ros.stream.ledger import StepOrigin
+from fvs_ros.stream.origins import StepOrigin
 from fvs_ros.stream.types import MemoryStatus, Moment
 
 
