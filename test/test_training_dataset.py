@@ -11,9 +11,9 @@ from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler, store_features
 from fvs_ros.training.encoding import FrozenEncoder
-from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
 

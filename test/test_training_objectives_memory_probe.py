@@ -11,13 +11,13 @@ from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.dataset import Sample
-from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MEMBERS_WEIGHT, Digest, digest_loss, slot_labels
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
-from fvs_ros.training.tuning import load_trained_weights, train_everything
+from fvs_ros.training.trainable import load_trained_weights, train_everything
 
 GRID = PatchGrid(8, 8)
 GROUPS, SETS = {"new": 2, "count": 5}, {"here": 3}
@@ -135,7 +135,7 @@ def test_only_episodes_that_tell_it_can_be_used(checkpoint):
 def test_the_reader_is_left_out_of_what_a_stage_leaves(checkpoint, tmp_path):
     from safetensors.torch import save_file
 
-    from fvs_ros.training.tuning import trained_weights
+    from fvs_ros.training.trainable import trained_weights
 
     train_everything(checkpoint.network, tower=False)
     digesting, plain = model(checkpoint, 0.5), model(checkpoint, 0.0)

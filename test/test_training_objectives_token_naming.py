@@ -91,8 +91,8 @@ def test_only_episodes_that_tell_what_they_show_can_be_used(checkpoint):
     from fvs_ros.training.cache import TensorCache
     from fvs_ros.training.config import GROUNDING, CacheConfig
     from fvs_ros.training.dataset import Sample
-    from fvs_ros.training.episode_model import EpisodeModel
     from fvs_ros.training.episodes import Episode
+    from fvs_ros.training.model import EpisodeModel
 
     frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
     told = Sample(Episode("drawn", "drawn", None, (), LABELS), PatchGrid(4, 4), None, frames=frames)

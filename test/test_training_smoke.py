@@ -8,7 +8,7 @@ from rich.console import Console
 from training_videos import SIZE, draw_frames, entry, write_recipe
 
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.training import stages
+from fvs_ros.training import run as stages
 from fvs_ros.training.config import load_config
 
 ORDER = ("red", "blue", "green", "yellow")

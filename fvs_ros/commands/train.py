@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.training import stages
+    from fvs_ros.training import run as stages
     from fvs_ros.training.config import load_config
     from fvs_ros.training.errors import TrainingError
 

@@ -184,7 +184,7 @@ class StageConfig:
             the output's norm shrink by it. What visual tokens name stays the same. Grounding leaves them a hundred
             times as long as words, so that layers trained on both would hardly see the words.
         text_depth: layers of the language model from this stage on, in place of what they were; new ones begin idle,
-            see `fvs_ros.training.deepening`.
+            see `fvs_ros.training.depth_expansion`.
         time_code, time_weight: of the memory from this stage on, in place of what they were, see `FlashMemoryConfig`.
         digest: weight, beside the loss of the answers, of what the memory's tokens could work out by themselves, see
             `fvs_ros.training.objectives.memory_probe`; only of patrols.

@@ -18,10 +18,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from fvs_ros.training.config import ADAMW, MUON
 from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler
-from fvs_ros.training.episode_model import EpisodeModel
+from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.muon import MuonAdamW
 from fvs_ros.training.objectives.losses import EpisodeLoss
-from fvs_ros.training.tuning import load_trained_weights, trained_weights
+from fvs_ros.training.trainable import load_trained_weights, trained_weights
 
 WEIGHTS_FILE = "model.safetensors"
 

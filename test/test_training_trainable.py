@@ -9,7 +9,7 @@ from fvs_ros.training.config import LoraSettings
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
-from fvs_ros.training.tuning import (
+from fvs_ros.training.trainable import (
     apply_lora,
     load_trained_weights,
     rescale_words,

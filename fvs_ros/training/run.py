@@ -22,16 +22,15 @@ from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import GROUNDING, StageConfig, TrainConfig
 from fvs_ros.training.conversations import VideoEpisodes
 from fvs_ros.training.dataset import EpisodeDataset, collate
-from fvs_ros.training.deepening import deepened
+from fvs_ros.training.depth_expansion import deepened
 from fvs_ros.training.encoding import FrozenEncoder
-from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import EpisodeSource
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS
 from fvs_ros.training.patrols import PatrolEpisodes
 from fvs_ros.training.scratch import new_checkpoint
-from fvs_ros.training.trainer import WEIGHTS_FILE, EpisodeTrainer, Progress, StopWhenDue, StopWhenLearnt
-from fvs_ros.training.tuning import (
+from fvs_ros.training.trainable import (
     ADAPTER_FOLDER,
     apply_lora,
     load_trained_weights,
@@ -40,6 +39,7 @@ from fvs_ros.training.tuning import (
     train_everything,
     trained_in_float32,
 )
+from fvs_ros.training.trainer import WEIGHTS_FILE, EpisodeTrainer, Progress, StopWhenDue, StopWhenLearnt
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -4,7 +4,7 @@ from safetensors.torch import load_file
 
 from fvs_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from fvs_ros.model.tiny import write_tiny_checkpoint
-from fvs_ros.training.deepening import deepened
+from fvs_ros.training.depth_expansion import deepened
 from fvs_ros.training.errors import TrainingError
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])

@@ -19,7 +19,7 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.checkpoint import load_checkpoint
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.tiny import write_tiny_checkpoint
-from fvs_ros.training import stages
+from fvs_ros.training import run as stages
 from fvs_ros.training.config import load_config
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.trainer import EpisodeTrainer
@@ -207,7 +207,7 @@ def test_a_killed_run_goes_on(tmp_path):
     recipe = drawn(tmp_path, steps=60, save_steps=5)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = (
-        "import sys; from fvs_ros.training.stages import run; from fvs_ros.training.config import load_config; "
+        "import sys; from fvs_ros.training.run import run; from fvs_ros.training.config import load_config; "
         "from rich.console import Console; from pathlib import Path; run(load_config(Path(sys.argv[1])), Console())"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(recipe)], env=environment, cwd=tmp_path)

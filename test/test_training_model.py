@@ -10,10 +10,10 @@ from fvs_ros.model.reference import Answerer
 from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.dataset import Sample
-from fvs_ros.training.episode_model import EpisodeModel
 from fvs_ros.training.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.memories import memories
+from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
 
