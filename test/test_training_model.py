@@ -7,12 +7,12 @@ from training_videos import TINY
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reference import Answerer
-from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
-from fvs_ros.training.dataset import Sample
-from fvs_ros.training.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.cache import TensorCache
+from fvs_ros.training.data.dataset import Sample
+from fvs_ros.training.data.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.memories import memories
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig

@@ -8,10 +8,10 @@ from training_videos import TINY
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
-from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
-from fvs_ros.training.dataset import Sample
-from fvs_ros.training.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.cache import TensorCache
+from fvs_ros.training.data.dataset import Sample
+from fvs_ros.training.data.episodes import Conversation, Episode, Moment
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MEMBERS_WEIGHT, Digest, digest_loss, slot_labels

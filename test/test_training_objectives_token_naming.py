@@ -88,10 +88,10 @@ def test_words_of_more_than_one_token_are_refused(checkpoint):
 
 def test_only_episodes_that_tell_what_they_show_can_be_used(checkpoint):
     from fvs_ros.memory.snapshot import PatchGrid
-    from fvs_ros.training.cache import TensorCache
     from fvs_ros.training.config import GROUNDING, CacheConfig
-    from fvs_ros.training.dataset import Sample
-    from fvs_ros.training.episodes import Episode
+    from fvs_ros.training.data.cache import TensorCache
+    from fvs_ros.training.data.dataset import Sample
+    from fvs_ros.training.data.episodes import Episode
     from fvs_ros.training.model import EpisodeModel
 
     frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)

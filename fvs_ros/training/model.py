@@ -23,13 +23,13 @@ from fvs_ros.model.preprocess import normalise
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.model.vision import encode_frames
-from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import ANSWERS, GROUNDING
-from fvs_ros.training.dataset import Sample, store_features
-from fvs_ros.training.encoding import FrozenEncoder
-from fvs_ros.training.episodes import Conversation, Episode
+from fvs_ros.training.data.cache import TensorCache
+from fvs_ros.training.data.dataset import Sample, store_features
+from fvs_ros.training.data.episodes import Conversation, Episode
+from fvs_ros.training.data.frozen_encoder import FrozenEncoder
+from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.memories import memories
 from fvs_ros.training.objectives.losses import EpisodeLoss
 from fvs_ros.training.objectives.memory_probe import DEPTH, UNKNOWN, digest_loss, slot_labels
 from fvs_ros.training.objectives.token_naming import Grounding, grounding_loss

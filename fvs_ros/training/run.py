@@ -18,17 +18,17 @@ from transformers.integrations import TensorBoardCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
 
 from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import GROUNDING, StageConfig, TrainConfig
-from fvs_ros.training.conversations import VideoEpisodes
-from fvs_ros.training.dataset import EpisodeDataset, collate
+from fvs_ros.training.data.cache import TensorCache
+from fvs_ros.training.data.dataset import EpisodeDataset, collate
+from fvs_ros.training.data.episodes import EpisodeSource
+from fvs_ros.training.data.frozen_encoder import FrozenEncoder
+from fvs_ros.training.data.patrols import PatrolEpisodes
+from fvs_ros.training.data.videos import VideoEpisodes
 from fvs_ros.training.depth_expansion import deepened
-from fvs_ros.training.encoding import FrozenEncoder
-from fvs_ros.training.episodes import EpisodeSource
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS
-from fvs_ros.training.patrols import PatrolEpisodes
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.trainable import (
     ADAPTER_FOLDER,

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from fvs_ros.training.config import ADAMW, MUON
-from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler
+from fvs_ros.training.data.dataset import EpisodeDataset, EpisodeSampler
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.muon import MuonAdamW
 from fvs_ros.training.objectives.losses import EpisodeLoss

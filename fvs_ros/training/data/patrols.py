@@ -18,8 +18,8 @@ from fvs_ros.patrol.templates import NOTHING
 from fvs_ros.patrol.truth import Past, Record
 from fvs_ros.patrol.world import Stream, generator
 from fvs_ros.training.config import PatrolData
-from fvs_ros.training.episodes import Conversation, Moment
-from fvs_ros.training.episodes import Episode as TrainingEpisode
+from fvs_ros.training.data.episodes import Conversation, Moment
+from fvs_ros.training.data.episodes import Episode as TrainingEpisode
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.memory_probe import Digest
 from fvs_ros.training.objectives.patrol_cells import GROUPS, cell_labels

@@ -2,8 +2,8 @@ import os
 
 import torch
 
-from fvs_ros.training.cache import TensorCache, key_of
 from fvs_ros.training.config import CacheConfig
+from fvs_ros.training.data.cache import TensorCache, key_of
 
 
 def cache(folder, *, disk_gb=1.0, ram_mb=0):

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from fvs_ros.stream.types import Frame
+from fvs_ros.training.data.video_frames import find_video, read_frames, sample
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.frames import find_video, read_frames, sample
 
 
 def write_video(path, seconds, fps):

@@ -13,7 +13,7 @@ from fvs_ros.memory.kmeans import clip_generator
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
-from fvs_ros.training.episodes import Episode
+from fvs_ros.training.data.episodes import Episode
 from fvs_ros.training.errors import TrainingError
 
 

@@ -4,7 +4,7 @@ import pytest
 from training_videos import draw_frames, entry
 
 from fvs_ros.training.config import VideoData
-from fvs_ros.training.conversations import VideoEpisodes
+from fvs_ros.training.data.videos import VideoEpisodes
 from fvs_ros.training.errors import TrainingError
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fvs_ros.training.config import VideoData
-from fvs_ros.training.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.video_frames import find_video, identity, read_frames
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.frames import find_video, identity, read_frames
 
 KEYS = ("id", "data_source", "video", "videos", "conversations")
 QUESTIONERS = ("human", "user")

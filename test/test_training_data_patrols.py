@@ -14,8 +14,8 @@ from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.truth import Record
 from fvs_ros.training import run as stages
 from fvs_ros.training.config import PatrolData, load_config
+from fvs_ros.training.data.patrols import FRAME_SIZE, PatrolEpisodes
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.patrols import FRAME_SIZE, PatrolEpisodes
 
 
 def patrols(**changes):

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset, Sampler
 
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import PixelConfig, frame_grid, resize_frames
-from fvs_ros.training.cache import TensorCache, key_of
-from fvs_ros.training.encoding import FrozenEncoder
-from fvs_ros.training.episodes import Episode, EpisodeSource
+from fvs_ros.training.data.cache import TensorCache, key_of
+from fvs_ros.training.data.episodes import Episode, EpisodeSource
+from fvs_ros.training.data.frozen_encoder import FrozenEncoder
+from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.memories import memories
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.model.preprocess import PixelConfig
-from fvs_ros.training.cache import TensorCache
 from fvs_ros.training.config import CacheConfig
-from fvs_ros.training.dataset import EpisodeDataset, EpisodeSampler, store_features
-from fvs_ros.training.encoding import FrozenEncoder
-from fvs_ros.training.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.cache import TensorCache
+from fvs_ros.training.data.dataset import EpisodeDataset, EpisodeSampler, store_features
+from fvs_ros.training.data.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.frozen_encoder import FrozenEncoder
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.scratch import new_checkpoint
