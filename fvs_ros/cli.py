@@ -56,26 +56,22 @@ def _parity(arguments: argparse.Namespace) -> int:
 
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.commands import evaluate_benchmark as benchmark_command
-    from fvs_ros.commands import evaluate_export as export_command
-    from fvs_ros.commands import evaluate_patrol as patrol_command
-    from fvs_ros.commands import evaluate_replay as replay_command
-    from fvs_ros.commands import evaluate_score as score_command
+    from fvs_ros.commands import evaluate_benchmark, evaluate_export, evaluate_patrol, evaluate_replay, evaluate_score
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     summary = "replay a recording with timed questions, and score the answers"
     replay = commands.add_parser("replay", help=summary, description=summary)
-    replay_command.add_arguments(replay)
+    evaluate_replay.add_arguments(replay)
     replay.set_defaults(evaluate=_evaluate_replay)
     for name, summary, module in (
         (
             "patrol",
             "answer questions about robot patrols that were never trained on, and score the answers",
-            patrol_command,
+            evaluate_patrol,
         ),
-        ("benchmark", "answer a public benchmark in its published protocol, and score the answers", benchmark_command),
-        ("export", "write a public benchmark as bags with timed questions", export_command),
-        ("score", "score finished predictions of a public benchmark, without a model", score_command),
+        ("benchmark", "answer a public benchmark in its published protocol, and score the answers", evaluate_benchmark),
+        ("export", "write a public benchmark as bags with timed questions", evaluate_export),
+        ("score", "score finished predictions of a public benchmark, without a model", evaluate_score),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
         module.add_arguments(command)
@@ -83,10 +79,10 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_replay(arguments: argparse.Namespace) -> int:
-    from fvs_ros.commands import evaluate_replay as replay_command
+    from fvs_ros.commands import evaluate_replay
 
     if not arguments.live:
-        return replay_command.run(arguments)
+        return evaluate_replay.run(arguments)
     try:
         from fvs_ros.ros_tools.live_form import live_form
     except ImportError as error:
@@ -94,7 +90,7 @@ def _evaluate_replay(arguments: argparse.Namespace) -> int:
             f"fvs evaluate replay: --live needs ROS 2 and the built interfaces ({error}): make setup", file=sys.stderr
         )
         return 1
-    return replay_command.run(arguments, live_form)
+    return evaluate_replay.run(arguments, live_form)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -103,15 +99,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _declare_chat(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.commands import chat as command
+    from fvs_ros.commands import chat
 
-    command.add_arguments(parser)
+    chat.add_arguments(parser)
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    from fvs_ros.commands import chat as command
+    from fvs_ros.commands import chat
 
-    return command.run(arguments)
+    return chat.run(arguments)
 
 
 def _declare_extract_frames(parser: argparse.ArgumentParser) -> None:
@@ -127,29 +123,29 @@ def _extract_frames(arguments: argparse.Namespace) -> int:
 
 
 def _declare_patrol(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.commands import patrol_make as command
+    from fvs_ros.commands import patrol_make
 
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     summary = "write a patrol as a rosbag2 folder with questions and their answers"
-    command.add_arguments(commands.add_parser("make", help=summary, description=summary))
+    patrol_make.add_arguments(commands.add_parser("make", help=summary, description=summary))
 
 
 def _patrol(arguments: argparse.Namespace) -> int:
-    from fvs_ros.commands import patrol_make as command
+    from fvs_ros.commands import patrol_make
 
-    return command.run(arguments)
+    return patrol_make.run(arguments)
 
 
 def _declare_bench(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.commands import bench as command
+    from fvs_ros.commands import bench
 
-    command.add_arguments(parser)
+    bench.add_arguments(parser)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from fvs_ros.commands import bench as command
+    from fvs_ros.commands import bench
 
-    return command.run(arguments, _measure_node)
+    return bench.run(arguments, _measure_node)
 
 
 def _measure_node(*arguments: Any) -> Any:
@@ -159,15 +155,15 @@ def _measure_node(*arguments: Any) -> Any:
 
 
 def _declare_train(parser: argparse.ArgumentParser) -> None:
-    from fvs_ros.commands import train as command
+    from fvs_ros.commands import train
 
-    command.add_arguments(parser)
+    train.add_arguments(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from fvs_ros.commands import train as command
+    from fvs_ros.commands import train
 
-    return command.run(arguments)
+    return train.run(arguments)
 
 
 COMMANDS = (
