@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from fakes import PATIENCE_S, FakeModel
 
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
-from fvs_ros.stream.types import Answer, AskError, Frame, MemoryStatus, StreamStatistics
+from fvs_ros.stream.types import Answer, AskError, MemoryStatus, StreamStatistics
 
 MakeEngine = Callable[..., StreamEngine]
 

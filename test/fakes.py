@@ -11,7 +11,7 @@ import torch
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
-from fvs_ros.stream.types import Frame, Pose
+from fvs_ros.sources.frame import Frame, Pose
 
 # Longest that a test waits for another thread; reached only by a test that fails.
 PATIENCE_S = 20.0

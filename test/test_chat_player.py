@@ -11,7 +11,8 @@ from fakes import PATIENCE_S, frame
 from fvs_ros.chat.player import Cue, Player
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.cameras import LiveSource
-from fvs_ros.stream.types import AskOptions, Frame
+from fvs_ros.sources.frame import Frame
+from fvs_ros.stream.types import AskOptions
 
 
 class Recording:

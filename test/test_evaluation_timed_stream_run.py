@@ -6,8 +6,8 @@ from fakes import SECOND_NS, FakeModel, frame
 
 from fvs_ros.evaluation.timed.controls import MEMORY, View
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.stream.config import StreamConfig
-from fvs_ros.stream.types import Frame, ImageError
 
 ALL_VIEWS = tuple(View.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only"))
 

@@ -20,7 +20,8 @@ from fvs_ros.nodes.messages import (
     stamp_nanoseconds,
     time_message,
 )
-from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment, Pose
+from fvs_ros.sources.frame import Pose
+from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment
 
 POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
 MOMENT = Moment(1_000_000_005, 900_000_000, 2_000_000_000, 3.0, "camera", POSE, 0.25)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fvs_ros.sources import images
+from fvs_ros.sources.frame import ImageError
 from fvs_ros.sources.images import ENCODINGS, decode_compressed_image, decode_image
-from fvs_ros.stream.types import ImageError
 
 
 @dataclass(frozen=True)

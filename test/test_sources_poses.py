@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fvs_ros.sources.frame import Pose
 from fvs_ros.sources.poses import PoseBuffer, interpolate
-from fvs_ros.stream.types import Pose
 
 MS = 1_000_000
 

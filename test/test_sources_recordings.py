@@ -28,8 +28,8 @@ from recordings import (
 from rosbags.rosbag2 import StoragePlugin
 
 from fvs_ros.sources.bags import Bag, SourceError
+from fvs_ros.sources.frame import ImageError
 from fvs_ros.sources.recordings import open_source
-from fvs_ros.stream.types import ImageError
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))

@@ -6,9 +6,10 @@ import pytest
 from engines import MakeEngine, failure, feed, result
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, Gate, frame, pose_at
 
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, Frame
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
 
 
 def test_an_answer_tells_what_it_was_given_from(engine: StreamEngine) -> None:

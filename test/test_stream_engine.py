@@ -5,9 +5,10 @@ import pytest
 from engines import MakeEngine, assert_adds_up, failure, feed
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
+from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import ErrorCode, Frame, ImageError, MemoryStatus, StreamStatistics
+from fvs_ros.stream.types import ErrorCode, MemoryStatus, StreamStatistics
 
 
 def test_an_engine_that_does_not_run_says_so(model: FakeModel) -> None:

@@ -6,9 +6,9 @@ from fakes import SECOND_NS, frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameCounters, FrameQueue, RatePolicy
-from fvs_ros.stream.types import Frame
 
 
 def make_queue(**settings: object) -> FrameQueue:

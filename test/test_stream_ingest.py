@@ -9,8 +9,9 @@ from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.memory.streaming import StreamingFlashMemory
+from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import AskOptions, ErrorCode, Frame, ImageError, MemoryStatus
+from fvs_ros.stream.types import AskOptions, ErrorCode, MemoryStatus
 
 
 def test_two_frames_make_a_step_and_a_single_newest_one_a_provisional_step(

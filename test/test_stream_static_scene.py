@@ -3,8 +3,8 @@ import pytest
 from engines import MakeEngine, feed, result
 from fakes import FakeModel, frame
 
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.static_scene import RepeatFilter
-from fvs_ros.stream.types import Frame
 
 SIZE = (360, 640, 3)
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fvs_ros.stream.types import Frame
+from fvs_ros.sources.frame import Frame
 from fvs_ros.training.data.video_frames import find_video, read_frames, sample
 from fvs_ros.training.errors import TrainingError
 

@@ -20,9 +20,10 @@ from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.prefix_cache import MemoryReader, MemoryReading
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import AskOptions, Frame
+from fvs_ros.stream.types import AskOptions
 
 QUESTION = "What lay on the table?"
 # Ten minutes of grid steps at the published rate, a frame a second; a day has 43,200.

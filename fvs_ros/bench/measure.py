@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from fvs_ros.process import resident_bytes
 
 # Twelve times the last-level cache of the machines that this runs on, so that no pass is served from it.
 BANDWIDTH_BYTES = 400_000_000
@@ -127,15 +128,6 @@ class Stopwatch:
 def held_bytes(device: torch.device) -> int:
     """Memory that the process holds on the host and, on CUDA, on the device."""
     return resident_bytes() + (torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
-
-
-def resident_bytes() -> int:
-    """Host memory that the process holds now, in bytes; the largest so far where /proc is missing."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:

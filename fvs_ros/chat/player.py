@@ -12,10 +12,10 @@ from functools import partial
 
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.cameras import LiveSource
+from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.playback import Playback, PlaybackItem
 from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import Frame
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from fvs_ros.commands.evaluate_score import NAMES
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmarks.export import Replay
     from fvs_ros.evaluation.benchmarks.navqa import Poses
-    from fvs_ros.stream.types import Frame
+    from fvs_ros.sources.frame import Frame
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.errors import DataError
     from fvs_ros.evaluation.progress import RunProgress
     from fvs_ros.sources.bags import SourceError
-    from fvs_ros.stream.types import ImageError
+    from fvs_ros.sources.frame import ImageError
 
     if not arguments.fps > 0:
         raise ValueError(f"fps is {arguments.fps}, frames per second above 0 expected")

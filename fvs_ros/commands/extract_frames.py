@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from fvs_ros.evaluation.errors import DataError
 
 if TYPE_CHECKING:
-    from fvs_ros.stream.types import Frame
+    from fvs_ros.sources.frame import Frame
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".gif"}

@@ -14,8 +14,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.sources.images import decode_compressed_image, decode_image
-from fvs_ros.stream.types import Frame, ImageError, Pose
 
 try:
     from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks

@@ -11,7 +11,8 @@ from std_msgs.msg import Header
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.msg import MemoryState
 from fvs_ros.msg import Moment as MomentMessage
-from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment, Pose
+from fvs_ros.sources.frame import Pose
+from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment
 
 SECOND_NS = 1_000_000_000
 

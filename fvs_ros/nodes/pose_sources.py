@@ -14,8 +14,8 @@ from rclpy.time import Time
 from fvs_ros.nodes.image_input import sensor_qos
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.nodes.parameters import NodeSettings
+from fvs_ros.sources.frame import Pose
 from fvs_ros.sources.poses import PoseBuffer
-from fvs_ros.stream.types import Pose
 
 # Frames may wait this long for the model before their transform is asked for; tf2's own default is 10 s.
 TF_CACHE_S = 60.0

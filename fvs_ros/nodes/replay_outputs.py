@@ -21,9 +21,9 @@ from std_msgs.msg import Header
 from fvs_ros.nodes.messages import time_message
 from fvs_ros.nodes.replay_parameters import ReplayConfig
 from fvs_ros.sources.bags import Bag, BagTopic, SourceError
+from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.sources.playback import PlaybackItem
 from fvs_ros.sources.recordings import COMPRESSED_TYPE, IMAGE_TYPE, FrameSource
-from fvs_ros.stream.types import Frame, ImageError
 
 # These speak of the recorded session's own nodes; playing them would configure or confuse today's.
 _SESSION_TOPICS = frozenset({"/clock", "/parameter_events", "/rosout"})

@@ -35,11 +35,11 @@ from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.ros_tools.bench_camera import draw_scenes, message_of
 from fvs_ros.ros_tools.processes import DemoError, Processes
+from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.images import decode_compressed_image
 from fvs_ros.srv import Ask
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import Frame
 
 CAMERA_FPS = 30.0
 # Two grid steps a second.

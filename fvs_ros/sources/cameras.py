@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import cv2
 
 from fvs_ros.sources.bags import SourceError
-from fvs_ros.stream.types import Frame
+from fvs_ros.sources.frame import Frame
 
 SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "srt", "udp", "tcp", "http", "https"})
 # OpenCV's own half a minute would look like a hang.

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from rosbags.image import image_to_cvimage
 
-from fvs_ros.stream.types import ImageError
+from fvs_ros.sources.frame import ImageError
 
 logger = logging.getLogger(__name__)
 

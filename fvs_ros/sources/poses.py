@@ -6,7 +6,7 @@ import bisect
 import math
 import threading
 
-from fvs_ros.stream.types import Pose
+from fvs_ros.sources.frame import Pose
 
 Quaternion = tuple[float, float, float, float]
 

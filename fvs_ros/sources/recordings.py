@@ -16,8 +16,8 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
 from fvs_ros.sources.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, SourceError, is_bag
+from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.sources.images import decode_compressed_image, decode_image
-from fvs_ros.stream.types import Frame, ImageError
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.answering import AnswerWorker
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameQueue
@@ -23,7 +24,7 @@ from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.latest_memory import MemoryBoard
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.questions import PendingAnswer, Question, QuestionQueue, check_question
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, Frame, MemoryStatus, StreamStatistics
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, StreamStatistics
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import StreamConfig
-from fvs_ros.stream.types import Frame
 
 # A frame may come this share of a period before its slot and still be taken as the slot's frame: a camera that runs
 # at the kept rate itself jitters around its period, and would otherwise lose every frame that is a little early.

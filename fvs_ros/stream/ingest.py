@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
 from fvs_ros.stream.latest_memory import MemoryBoard, PublishedMemory
@@ -19,7 +20,7 @@ from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.origins import StepLedger, StepOrigin
 from fvs_ros.stream.static_scene import RepeatFilter
-from fvs_ros.stream.types import Frame, ImageError, MemoryStatus, Pose
+from fvs_ros.stream.types import MemoryStatus
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fvs_ros.stream.types import Pose
+from fvs_ros.sources.frame import Pose
 
 
 @dataclass(frozen=True)

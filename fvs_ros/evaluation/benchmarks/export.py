@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
 from fvs_ros.evaluation.parsing import without_options
 from fvs_ros.evaluation.questions import TimedQuestion, write_questions
-from fvs_ros.stream.types import Frame
+from fvs_ros.sources.frame import Frame
 
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmarks.navqa import Poses

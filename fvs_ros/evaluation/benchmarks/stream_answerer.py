@@ -13,10 +13,10 @@ from fvs_ros.evaluation.benchmarks.streaming_bench import PROACTIVE_POLL_AFTER_S
 from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.evaluation.timed.replay import answer_row
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.recordings import VideoSource, read_image
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.types import Frame
 
 # Prompts with a conversation in them (StreamingBench's sequential part) are longer than what a user may type.
 _QUESTION_CHARACTERS = 1_000_000

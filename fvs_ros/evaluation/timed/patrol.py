@@ -18,8 +18,8 @@ from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, Stre
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.questions import Question, ask, guesses, step_ends
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.types import Frame
 
 if TYPE_CHECKING:
     from fvs_ros.patrol.render import PatrolRenderer

@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fvs_ros.bench.measure import resident_bytes
 from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, claim_folder
 from fvs_ros.evaluation.benchmarks.long_video import ANSWER_PREFIX, plain_prompt
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
@@ -23,10 +22,12 @@ from fvs_ros.evaluation.progress import RateColumn
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
+from fvs_ros.process import resident_bytes
 from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.types import Frame, MemoryStatus, StreamStatistics
+from fvs_ros.stream.types import MemoryStatus, StreamStatistics
 
 PLAIN, OPTIONS = "plain", "options"
 # Header stamps and the recorder's clock may differ by the transport's delay; more is a wrong clock.

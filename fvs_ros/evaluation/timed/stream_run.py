@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from fvs_ros.evaluation.timed.controls import MEMORY, View, ViewKind
 from fvs_ros.evaluation.timed.fan_out import FanOutModel
 from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.types import AskError, AskOptions, Frame, MemoryStatus, Moment, StreamStatistics
+from fvs_ros.stream.types import AskError, AskOptions, MemoryStatus, Moment, StreamStatistics
 
 
 @dataclass(frozen=True)

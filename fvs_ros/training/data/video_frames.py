@@ -9,8 +9,8 @@ import numpy as np
 
 from fvs_ros.model.preprocess import sampled_indices
 from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.sources.recordings import ImageFolderSource, VideoSource
-from fvs_ros.stream.types import Frame, ImageError
 from fvs_ros.training.errors import TrainingError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")

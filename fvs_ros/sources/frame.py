@@ -1,0 +1,48 @@
+"""A camera frame and where it was taken: what every source gives and the engine takes. No ROS, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class ImageError(ValueError):
+    """An image that cannot be decoded.
+
+    Attributes:
+        reason: a short snake_case word to count it by, for instance ``"unknown_encoding"``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the camera was: metres and a unit quaternion, in `frame_id` (REP-103)."""
+
+    frame_id: str
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float]  # x, y, z, w
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera frame, not decoded yet, so that a frame that is not kept costs nothing.
+
+    Attributes:
+        stamp_ns: capture time, nanoseconds, from the image's header.
+        image: decodes to RGB, uint8 [height, width, 3]; called once, on the ingest thread.
+            Raises ImageError.
+        frame_id: the camera's coordinate frame.
+        pose: looks up the camera's pose at `stamp_ns`; called on the ingest thread after `image`,
+            None where it is unknown.
+    """
+
+    stamp_ns: int
+    image: Callable[[], np.ndarray]
+    frame_id: str = ""
+    pose: Callable[[], Pose | None] = lambda: None
