@@ -30,7 +30,7 @@ def gaps_of(question):
 class Oracle:
     """What happened up to `frame`, collected in plain loops over the frames."""
 
-    def __init__(self, episode, frame):
+    def __init__(self, episode, frame) -> None:
         self.episode, self.frame = episode, frame
         self.names = [f"{thing.colour} {thing.kind}" for thing in episode.things]
         rate = episode.config.frame_rate
@@ -110,7 +110,7 @@ class Oracle:
     def share(self, frame):
         return ("beginning", "middle", "end")[min(int(3 * frame / self.frame), 2)]
 
-    def age(self, frame):
+    def age(self, frame) -> str:
         seconds = (self.frame - frame) / self.episode.config.frame_rate
         rank = sum(seconds >= bound for bound in (10, 40, 90, 180, 420))
         return f"{[*AGES, 'about ten minutes'][rank]} ago{' or more' if rank == 5 else ''}"
@@ -133,7 +133,7 @@ def only(items):
     return items[0]
 
 
-def yes(truth):
+def yes(truth) -> str:
     return "yes" if truth else "no"
 
 
@@ -145,7 +145,7 @@ def _kind(names, colour):
     return only(name.split()[1] for name in names if name.split()[0] == colour)
 
 
-def _bare(a_thing):
+def _bare(a_thing) -> str:
     article, colour, kind = a_thing.split()
     assert article == ("an" if colour[0] in "aeiou" else "a")
     return f"{colour} {kind}"

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,13 +31,13 @@ def machine():
     return describe_machine(CPU, torch.float32)
 
 
-def test_a_summary_orders_its_samples():
+def test_a_summary_orders_its_samples() -> None:
     measure = summarise("x", "ms", [5.0, 1.0, 3.0, 2.0, 100.0], floor=1.5)
     assert (measure.samples, measure.median, measure.p95, measure.maximum) == (5, 3.0, 100.0, 100.0)
     assert measure.ratio == 2.0
 
 
-def test_a_target_can_be_asked_of_the_tail():
+def test_a_target_can_be_asked_of_the_tail() -> None:
     samples = [1.0] * 9 + [9.0]
     assert summarise("x", "ms", samples, target=2.0).met
     assert summarise("x", "ms", samples, target=2.0, of="p95").met is False
@@ -44,32 +45,32 @@ def test_a_target_can_be_asked_of_the_tail():
 
 
 @pytest.mark.parametrize(("least", "met"), [(False, True), (True, False)])
-def test_a_target_is_a_most_or_a_least(least, met):
+def test_a_target_is_a_most_or_a_least(least, met) -> None:
     assert summarise("x", "ms", [1.0], target=2.0, least=least).met is met
     assert summarise("x", "ms", [1.0]).met is None
 
 
-def test_the_stopwatch_counts_milliseconds():
+def test_the_stopwatch_counts_milliseconds() -> None:
     deadline = torch.zeros(1)
     assert 0 <= Stopwatch(CPU).milliseconds(lambda: deadline.add_(1)) < 1_000
     assert deadline == 1
 
 
-def test_the_machine_is_measured(machine):
+def test_the_machine_is_measured(machine) -> None:
     assert machine.read_bytes_per_s > 1e8
     assert machine.copy_bytes_per_s > 1e8
     assert machine.flops_per_s > 1e8
     assert machine.device
 
 
-def test_scenes_repeat_with_their_seed_and_differ_from_step_to_step():
+def test_scenes_repeat_with_their_seed_and_differ_from_step_to_step() -> None:
     one, other = (MixedScenes(SMALL, CPU, torch.float32, seed=3) for _ in range(2))
     first = one.step()[1]
     assert torch.equal(first, other.step()[1])
     assert not torch.equal(first, one.step()[1])
 
 
-def test_the_published_method_keeps_every_step_and_its_slots():
+def test_the_published_method_keeps_every_step_and_its_slots() -> None:
     published = PublishedStreamingMemory(SMALL.config, torch.Generator().manual_seed(0))
     scenes = MixedScenes(SMALL, CPU, torch.float32, seed=0)
     details = [published.append(*scenes.step()) for _ in range(9)]
@@ -79,7 +80,7 @@ def test_the_published_method_keeps_every_step_and_its_slots():
     assert published._weights.sum() == 9
 
 
-def test_the_memory_is_measured_early_and_late(machine, monkeypatch):
+def test_the_memory_is_measured_early_and_late(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "BASELINE_STEPS", 20)
     measures = {m.name: m for m in bench_memory(SMALL, machine, CPU, torch.float32, steps=700, seed=0)}
     update = measures["update (last 100)"]
@@ -92,12 +93,14 @@ def test_the_memory_is_measured_early_and_late(machine, monkeypatch):
     assert measures["published, step 20"].samples == 10
 
 
-def test_too_few_steps_are_refused(machine):
+def test_too_few_steps_are_refused(machine) -> None:
     with pytest.raises(ValueError, match="at least 700"):
         bench_memory(SMALL, machine, CPU, torch.float32, steps=699, seed=0)
 
 
-def test_the_command_prints_writes_and_fails_where_a_target_is_missed(tmp_path, capsys, monkeypatch):
+def test_the_command_prints_writes_and_fails_where_a_target_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(shapes.MEMORY_SHAPES, "tiny", SMALL)
     monkeypatch.setattr(memory, "BASELINE_STEPS", 20)
     out = tmp_path / "memory.json"
@@ -117,7 +120,7 @@ def test_the_command_prints_writes_and_fails_where_a_target_is_missed(tmp_path, 
 
 
 @pytest.fixture
-def small_model(monkeypatch):
+def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name `tiny` for a model that is smaller still."""
     config = tiny_network_config()
     text = {**config.text_config.to_dict(), "vocab_size": 300}
@@ -126,7 +129,7 @@ def small_model(monkeypatch):
     monkeypatch.setitem(shapes.MEMORY_SHAPES, "tiny", MemoryShape(PatchGrid(4, 4), 64, SMALL.config))
 
 
-def test_the_tiny_shape_is_that_of_the_embedded_model():
+def test_the_tiny_shape_is_that_of_the_embedded_model() -> None:
     shipped = load_checkpoint("embedded", device=CPU, dtype=torch.float32).config
     depth = shipped.network.text_config.num_hidden_layers
     embedded = new_checkpoint(ScratchConfig(text_depth=depth), seed=0).config
@@ -146,13 +149,13 @@ def test_the_tiny_shape_is_that_of_the_embedded_model():
 
 
 @pytest.mark.parametrize(("name", "billions"), [("qwen2-vl-2b", 2.21), ("qwen2-vl-7b", 8.29)])
-def test_the_published_shapes_have_their_parameters(name, billions):
+def test_the_published_shapes_have_their_parameters(name, billions) -> None:
     """Without the storage of any of them."""
     network = random_checkpoint(name, torch.device("meta"), torch.bfloat16, seed=0).network
     assert sum(parameter.numel() for parameter in network.parameters()) / 1e9 == pytest.approx(billions, rel=0.01)
 
 
-def test_random_models_are_the_same_for_a_seed_and_answer_in_letters(small_model):
+def test_random_models_are_the_same_for_a_seed_and_answer_in_letters(small_model) -> None:
     models = [random_model("tiny", CPU, torch.float32, seed) for seed in (1, 1, 2)]
     scenes = MixedScenes(shapes.MEMORY_SHAPES["tiny"], CPU, torch.float32, seed=0)
     memory = models[0].new_memory(PatchGrid(4, 4))
@@ -163,13 +166,13 @@ def test_random_models_are_the_same_for_a_seed_and_answer_in_letters(small_model
     assert answers[0].isalpha()
 
 
-def test_a_floor_is_the_longer_of_arithmetic_and_memory(machine):
+def test_a_floor_is_the_longer_of_arithmetic_and_memory(machine) -> None:
     assert Cost(machine.flops_per_s, 0).floor_ms(machine) == pytest.approx(1e3)
     assert Cost(1, 2 * machine.read_bytes_per_s).floor_ms(machine) == pytest.approx(2e3)
     assert Cost(1, 2) + Cost(3, 4) == Cost(4, 6)
 
 
-def test_costs_of_the_7b_model_are_those_of_its_sizes():
+def test_costs_of_the_7b_model_are_those_of_its_sizes() -> None:
     network = random_checkpoint("qwen2-vl-7b", torch.device("meta"), torch.bfloat16, seed=0).network
     costs = ModelCosts(network)
     # A grid step of 448 x 448: 1280 patches through 0.65 G parameters; the attention adds a tenth.
@@ -181,7 +184,9 @@ def test_costs_of_the_7b_model_are_those_of_its_sizes():
     assert costs.extend(10_000, 1, 4).bytes == token.bytes, "four answers read the weights and the prefix once"
 
 
-def test_answers_are_measured_young_and_old_and_under_load(machine, small_model, monkeypatch):
+def test_answers_are_measured_young_and_old_and_under_load(
+    machine, small_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in (("YOUNG", 5), ("REPEATS", 4), ("TOKENS", 6), ("WARM_QUESTIONS", 6), ("FRESH_QUESTIONS", 3)):
         monkeypatch.setattr(answer, name, value)
     monkeypatch.setattr(answer, "MOST_GAP_S", 0.12)
@@ -199,7 +204,7 @@ def test_answers_are_measured_young_and_old_and_under_load(machine, small_model,
         bench_answer("tiny", shape, machine, CPU, torch.float32, steps=4, seed=0)
 
 
-def test_ingest_is_measured_from_message_to_memory(machine, small_model, monkeypatch):
+def test_ingest_is_measured_from_message_to_memory(machine, small_model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "REPEATS", 3)
     measures = {m.name: m for m in bench_ingest("tiny", machine, CPU, torch.float32, steps=200, seed=0)}
     for name in ("decode 1080p, raw", "decode 1080p, JPEG", "resize it", "encode a step (ViT)", "a step to memory"):
@@ -212,7 +217,7 @@ def test_ingest_is_measured_from_message_to_memory(machine, small_model, monkeyp
 
 
 @pytest.mark.parametrize(("what", "steps"), [("ingest", 10), ("answer", 10), ("node", 1)])
-def test_every_benchmark_is_reached_and_has_its_own_defaults(what, steps, small_model):
+def test_every_benchmark_is_reached_and_has_its_own_defaults(what, steps, small_model) -> None:
     match = f"asked for {steps} s"
     if what == "node":
         pytest.importorskip("rclpy", reason=NEEDS_ROS)

@@ -29,18 +29,18 @@ ENTER, BACKSPACE = "\r", "\x7f"
         (BACKSPACE + LEFT + DELETE + "ok", "ok"),
     ],
 )
-def test_what_is_typed(keys, line):
+def test_what_is_typed(keys, line) -> None:
     editor = LineEditor()
     # Piece by piece, as a slow terminal sends it, gives the same.
     for typed in ([keys + ENTER], [*keys, ENTER]):
         assert [finished for piece in typed for finished in editor.feed(piece)] == [Line(line)]
 
 
-def test_blank_lines_are_none():
+def test_blank_lines_are_none() -> None:
     assert list(LineEditor().feed("\r  \r\n")) == []
 
 
-def test_the_history_brings_lines_back_and_keeps_what_was_begun():
+def test_the_history_brings_lines_back_and_keeps_what_was_begun() -> None:
     editor = LineEditor()
     assert list(editor.feed("first\rsecond\r")) == [Line("first"), Line("second")]
     list(editor.feed("draft" + UP))
@@ -51,7 +51,7 @@ def test_the_history_brings_lines_back_and_keeps_what_was_begun():
     assert (editor.text, editor.cursor) == ("draft", 5)
 
 
-def test_ctrl_d_ends_an_empty_line_and_deletes_in_another():
+def test_ctrl_d_ends_an_empty_line_and_deletes_in_another() -> None:
     editor = LineEditor()
     assert list(editor.feed("ab" + LEFT + "\x04")) == []
     assert editor.text == "a"
@@ -61,7 +61,7 @@ def test_ctrl_d_ends_an_empty_line_and_deletes_in_another():
 @given(
     st.lists(st.sampled_from(["a", "ß", " ", LEFT, RIGHT, UP, DOWN, HOME, END, DELETE, ENTER, "\x17", "\x15", "\x1b"]))
 )
-def test_the_cursor_stays_within_the_line(keys):
+def test_the_cursor_stays_within_the_line(keys) -> None:
     editor = LineEditor()
     for key in keys:
         list(editor.feed(key))

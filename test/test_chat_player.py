@@ -64,7 +64,7 @@ def play(engine, source, *cues, rate=50.0):
     return player, answers
 
 
-def wait_for_end(player):
+def wait_for_end(player) -> None:
     pause = threading.Event()
     for _ in range(round(PATIENCE_S / 0.01)):
         if player.ended:
@@ -73,7 +73,7 @@ def wait_for_end(player):
     raise AssertionError("the recording did not end")
 
 
-def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine):
+def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine) -> None:
     cues = [Cue(3.0, "c"), Cue(1.5, "a"), Cue(1.6, "b")]
     player, answers = play(engine, Recording(10.0, 11.0, 12.0, 13.0, 14.0), *cues)
     assert [cue.question for cue, _ in answers] == ["a", "b", "c"]
@@ -81,7 +81,7 @@ def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine):
     assert (player.clock_s, player.error, player.unasked, player.cues_left) == (4.0, "", (), False)
 
 
-def test_a_patient_player_drops_nothing_however_slow_the_model_is(model, make_engine):
+def test_a_patient_player_drops_nothing_however_slow_the_model_is(model, make_engine) -> None:
     engine = make_engine(frame_queue=2)
     model.encoding.shut()
     player = Player(Recording(*range(9)), engine, [], lambda cue: None, rate=1_000.0, patient=True)
@@ -94,26 +94,26 @@ def test_a_patient_player_drops_nothing_however_slow_the_model_is(model, make_en
     assert max(map(len, model.encoded)) == 2, "each frame by itself, with its partner"
 
 
-def test_a_question_after_the_last_frame_is_asked_while_the_recording_lasts(engine):
+def test_a_question_after_the_last_frame_is_asked_while_the_recording_lasts(engine) -> None:
     player, answers = play(engine, Recording(0.0, 1.0, duration_s=2.0), Cue(1.9, "in time"), Cue(2.5, "late"))
     assert [cue.question for cue, _ in answers] == ["in time"]
     assert player.unasked == (Cue(2.5, "late"),)
 
 
-def test_a_damaged_recording_is_told_and_its_frames_stay(engine):
+def test_a_damaged_recording_is_told_and_its_frames_stay(engine) -> None:
     player, _ = play(engine, Recording(0.0, 1.0, problem="the file is truncated"))
     assert player.error == "the file is truncated"
     assert engine.flush(PATIENCE_S)
     assert engine.status.steps == 1
 
 
-def test_an_empty_recording_ends(engine):
+def test_an_empty_recording_ends(engine) -> None:
     player, answers = play(engine, Recording(), Cue(0.0, "a"))
     assert (player.clock_s, player.start_ns, answers) == (0.0, None, [])
     assert player.unasked == (Cue(0.0, "a"),)
 
 
-def test_a_camera_has_its_own_pace(engine):
+def test_a_camera_has_its_own_pace(engine) -> None:
     player, answers = play(engine, Camera(100.0, 101.0, 102.5), Cue(1.2, "a"), Cue(60.0, "never"))
     assert [(cue.question, answer.end_ns) for cue, answer in answers] == [("a", 101 * 10**9)]
     assert player.error == "camera gives no more frames"
@@ -121,7 +121,7 @@ def test_a_camera_has_its_own_pace(engine):
     assert player.arrival_fps() == pytest.approx(1.5)
 
 
-def test_closing_ends_a_playback_on_its_way(engine):
+def test_closing_ends_a_playback_on_its_way(engine) -> None:
     source = Recording(0.0, 1_000.0)
     player = Player(source, engine, [], lambda cue: None)
     player.start()

@@ -34,17 +34,17 @@ def log():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00.0"), (12.34, "0:12.3"), (59.99, "0:59.9"), (75.5, "1:15.5"), (3600, "1:00:00")]
 )
-def test_clocks(seconds, text):
+def test_clocks(seconds, text) -> None:
     assert clock_text(seconds) == text
 
 
-def test_the_state_is_a_line_of_eighty_columns():
+def test_the_state_is_a_line_of_eighty_columns() -> None:
     assert STATE.line().plain == "play 0:12.3/1:00.0  25 fps  12 kept  CSM 6/60 DAM 6/30 9.0 MB  drops 0"
     assert LARGEST.line().cell_len <= 80
     assert LARGEST.line().plain.startswith("end 9:59:59/10:00:00")
 
 
-def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream():
+def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream() -> None:
     output, screen = log()
     with screen:
         screen.begin_answer(12.5, "What?")
@@ -58,7 +58,7 @@ def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream():
     assert "first token after 0.250 s, complete after 0.500 s" in lines[7]
 
 
-def test_what_happens_during_an_answer_gets_a_line_of_its_own():
+def test_what_happens_during_an_answer_gets_a_line_of_its_own() -> None:
     output, screen = log()
     with screen:
         screen.begin_answer(1.0, "What?")
@@ -69,7 +69,7 @@ def test_what_happens_during_an_answer_gets_a_line_of_its_own():
     assert output.getvalue().splitlines()[1:4] == ["answer    a", "the recording ended", "           cat"]
 
 
-def test_a_failure_is_told_with_its_question():
+def test_a_failure_is_told_with_its_question() -> None:
     output, screen = log()
     with screen:
         screen.failure(3.0, "What?", "NO_FRAMES: no frame", begun=False)
@@ -82,7 +82,7 @@ def terminal(height=24):
     return output, console
 
 
-def test_the_bottom_shows_a_running_answer_the_state_and_the_typed_line():
+def test_the_bottom_shows_a_running_answer_the_state_and_the_typed_line() -> None:
     output, console = terminal()
     editor = LineEditor()
     list(editor.feed("And the" + "\x1b[D" * 3))
@@ -93,7 +93,7 @@ def test_the_bottom_shows_a_running_answer_the_state_and_the_typed_line():
         assert part in shown
 
 
-def test_a_long_answer_leaves_room_for_the_line_below():
+def test_a_long_answer_leaves_room_for_the_line_below() -> None:
     output, console = terminal(height=12)
     with Screen(console, LineEditor()) as screen:
         screen.redraw(STATE, (0.0, "What?", "word " * 500 + "last"), [])
@@ -103,7 +103,7 @@ def test_a_long_answer_leaves_room_for_the_line_below():
     assert shown.count("\n") < 12
 
 
-def test_a_long_line_is_scrolled_to_its_cursor():
+def test_a_long_line_is_scrolled_to_its_cursor() -> None:
     output, console = terminal()
     editor = LineEditor()
     list(editor.feed("x" * 200 + "end"))

@@ -12,7 +12,7 @@ from fvs_ros import cli
 
 
 @pytest.fixture
-def parity(monkeypatch):
+def parity(monkeypatch: pytest.MonkeyPatch):
     """Stands in for the parity module: records its calls and returns what the test sets."""
     module = types.ModuleType("fvs_ros.commands.parity")
     module.calls, module.status = [], 0
@@ -32,7 +32,7 @@ def parity(monkeypatch):
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_parity_gets_the_files_in_order_and_its_status_is_returned(parity, tmp_path, status):
+def test_parity_gets_the_files_in_order_and_its_status_is_returned(parity, tmp_path: Path, status) -> None:
     files = [tmp_path / "b.safetensors", tmp_path / "a.safetensors"]
     for file in files:
         file.touch()
@@ -41,14 +41,16 @@ def test_parity_gets_the_files_in_order_and_its_status_is_returned(parity, tmp_p
     assert parity.calls == [files]
 
 
-def test_ctrl_c_ends_without_a_traceback(parity, tmp_path):
+def test_ctrl_c_ends_without_a_traceback(parity, tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.touch()
     parity.status = KeyboardInterrupt()
     assert cli.main(["parity", str(file)]) == 130
 
 
-def test_a_missing_file_is_named_before_anything_is_loaded(parity, tmp_path, capsys):
+def test_a_missing_file_is_named_before_anything_is_loaded(
+    parity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(["parity", str(tmp_path / "absent.safetensors")])
     assert exit_info.value.code == 2
@@ -56,7 +58,7 @@ def test_a_missing_file_is_named_before_anything_is_loaded(parity, tmp_path, cap
     assert parity.calls == []
 
 
-def test_a_folder_is_refused(parity, tmp_path, capsys):
+def test_a_folder_is_refused(parity, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(["parity", str(tmp_path)])
     assert exit_info.value.code == 2
@@ -64,21 +66,21 @@ def test_a_folder_is_refused(parity, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["parity"], ["unknown"]], ids=["none", "no file", "unknown"])
-def test_incomplete_command_lines_print_the_usage(arguments, capsys):
+def test_incomplete_command_lines_print_the_usage(arguments, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(arguments)
     assert exit_info.value.code == 2
     assert "usage: fvs" in capsys.readouterr().err
 
 
-def test_version(capsys):
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(["--version"])
     assert exit_info.value.code == 0
     assert capsys.readouterr().out == f"fvs_ros {fvs_ros.__version__}\n"
 
 
-def test_help_names_every_command_and_loads_no_heavy_library():
+def test_help_names_every_command_and_loads_no_heavy_library() -> None:
     code = (
         "import sys\n"
         "from fvs_ros.cli import main\n"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ START_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory):
     from fvs_ros.model.tiny import write_tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
@@ -39,7 +40,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def chat(checkpoint, capfd):
+def chat(checkpoint, capfd: pytest.CaptureFixture[str]):
     """Runs the command with questions; returns its status and what it printed."""
 
     def run(source, *options):
@@ -56,7 +57,7 @@ def answers(output):
     return re.findall(r"^answer +(.*)$", output, re.MULTILINE)
 
 
-def test_questions_at_their_times_get_the_same_answers_each_time(chat, tmp_path):
+def test_questions_at_their_times_get_the_same_answers_each_time(chat, tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=100, fps=20.0)
     options = ["--rate", "20", "--fps", "4", "--ask", "4:And now?", "--ask", "1.5:What do you see?"]
     status, output, _ = chat(video, *options)
@@ -70,7 +71,7 @@ def test_questions_at_their_times_get_the_same_answers_each_time(chat, tmp_path)
     assert answers(chat(video, *options)[1]) == answers(output)
 
 
-def test_folders_and_bags_are_played(chat, tmp_path):
+def test_folders_and_bags_are_played(chat, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for index in range(4):
@@ -81,7 +82,7 @@ def test_folders_and_bags_are_played(chat, tmp_path):
     assert (status, len(answers(output))) == (0, 2)
 
 
-def test_a_time_behind_the_end_is_told(chat, tmp_path):
+def test_a_time_behind_the_end_is_told(chat, tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=20, fps=20.0)
     status, output, _ = chat(video, "--rate", "10", "--ask", "0.5:What?", "--ask", "60:Never?")
     assert status == 1
@@ -89,7 +90,7 @@ def test_a_time_behind_the_end_is_told(chat, tmp_path):
     assert "not asked: the stream ended at 0:00.9, before 1:00.0" in output.replace("\n          ", " ")
 
 
-def test_lines_of_a_pipe_are_asked(chat, tmp_path, monkeypatch):
+def test_lines_of_a_pipe_are_asked(chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n\nAnd where?\n"))
     status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0))
     assert status == 0
@@ -106,7 +107,9 @@ def test_lines_of_a_pipe_are_asked(chat, tmp_path, monkeypatch):
         ("clip.avi", ["--fps", "5000"], "fps is 5000.0; it must be at most 1000"),
     ],
 )
-def test_what_cannot_be_played_is_one_clear_line(chat, tmp_path, monkeypatch, source, options, message):
+def test_what_cannot_be_played_is_one_clear_line(
+    chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source, options, message
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "clip.avi", frames=2)
     status, _, error = chat(source, *options)
@@ -116,24 +119,24 @@ def test_what_cannot_be_played_is_one_clear_line(chat, tmp_path, monkeypatch, so
     assert error.count("\n") == 1
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path, capsys):
+def test_a_model_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = write_video(tmp_path / "clip.avi", frames=2)
     assert cli.main(["chat", str(video), "--model", str(tmp_path / "nothing")]) == 1
     assert "nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["What?", "1.5", "1.5:", "-1:What?", "nan:What?", "soon:What?"])
-def test_what_is_no_question_at_a_time(text, capsys):
+def test_what_is_no_question_at_a_time(text, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["chat", "0", "--model", "m", f"--ask={text}"])
     assert "is no SECONDS:QUESTION" in capsys.readouterr().err
 
 
-def test_a_question_may_hold_colons():
+def test_a_question_may_hold_colons() -> None:
     assert parse_cue("12.5: At 3:00, what?") == Cue(12.5, "At 3:00, what?")
 
 
-def take_terminal():
+def take_terminal() -> None:
     """Makes standard input the controlling terminal, whose Ctrl-C goes to this process."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -142,7 +145,7 @@ def take_terminal():
 class Terminal:
     """A chat in a terminal of 80 by 24, without ROS."""
 
-    def __init__(self, source, checkpoint):
+    def __init__(self, source, checkpoint) -> None:
         self._main, self._terminal = pty.openpty()
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self._terminal)
@@ -157,7 +160,7 @@ class Terminal:
         )
         self._seen = ""
 
-    def wait_for(self, text, timeout_s=START_S):
+    def wait_for(self, text, timeout_s=START_S) -> None:
         """Reads until `text` was printed; what came before it is not looked at again."""
         deadline = time.monotonic() + timeout_s
         while text not in self._seen:
@@ -166,7 +169,7 @@ class Terminal:
                 self._seen += os.read(self._main, 65_536).decode(errors="replace")
         self._seen = self._seen.partition(text)[2]
 
-    def type(self, keys):
+    def type(self, keys) -> None:
         os.write(self._main, keys.encode())
 
     def end(self):
@@ -178,7 +181,7 @@ class Terminal:
                 self._seen += os.read(self._main, 65_536).decode(errors="replace")
         return self.process.returncode, termios.tcgetattr(self._terminal) == self.before
 
-    def close(self):
+    def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -187,13 +190,13 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(checkpoint, tmp_path):
+def terminal(checkpoint, tmp_path: Path):
     opened = Terminal(write_video(tmp_path / "clip.avi", frames=400, fps=20.0), checkpoint)
     yield opened
     opened.close()
 
 
-def test_typing_while_the_stream_plays(terminal):
+def test_typing_while_the_stream_plays(terminal) -> None:
     terminal.wait_for("1 kept")
     terminal.type("Waht\x7f\x7f\x7fhat is it?")
     # The cursor behind it.
@@ -207,7 +210,7 @@ def test_typing_while_the_stream_plays(terminal):
     assert "Traceback" not in terminal._seen
 
 
-def test_ctrl_c_ends_the_chat_and_leaves_the_terminal_as_it_was(terminal):
+def test_ctrl_c_ends_the_chat_and_leaves_the_terminal_as_it_was(terminal) -> None:
     terminal.wait_for("1 kept")
     terminal.type("half a quest\x03")
     assert terminal.end() == (cli.INTERRUPTED, True)

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import NoReturn
 
 import benchmark_data
 import pytest
@@ -16,7 +18,7 @@ from fvs_ros.memory.config import FlashMemoryConfig
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory):
     from fvs_ros.model.tiny import write_tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
@@ -25,7 +27,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(checkpoint, tmp_path):
+def evaluate(checkpoint, tmp_path: Path):
     """Runs the command; returns its status."""
 
     def run(name, data, *more, out=tmp_path / "out", model=checkpoint):
@@ -58,7 +60,7 @@ def rows_of(report):
         ("videomme", ("duration", "short", 2)),
     ],
 )
-def test_sets_of_whole_clips(tmp_path, evaluate, name, group, capsys):
+def test_sets_of_whole_clips(tmp_path: Path, evaluate, name, group, capsys: pytest.CaptureFixture[str]) -> None:
     data = benchmark_data.long_video(tmp_path / "data", name)
     assert evaluate(name, data) == 0
     assert all(
@@ -74,7 +76,7 @@ def test_sets_of_whole_clips(tmp_path, evaluate, name, group, capsys):
     assert json.loads(score.read_text(encoding="utf-8"))["tables"] == report(tmp_path / "out")["tables"]
 
 
-def test_subtitles_change_what_is_asked(tmp_path, evaluate, capsys):
+def test_subtitles_change_what_is_asked(tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "videomme")
     assert evaluate("videomme-subtitles", data) == 1
     assert "subtitle: does not exist, Video-MME's subtitles" in capsys.readouterr().err
@@ -87,7 +89,7 @@ def test_subtitles_change_what_is_asked(tmp_path, evaluate, capsys):
     )
 
 
-def test_streams_of_ovo_bench(tmp_path, evaluate):
+def test_streams_of_ovo_bench(tmp_path: Path, evaluate) -> None:
     data = benchmark_data.ovo_bench(tmp_path / "data")
     assert evaluate("ovo-bench", data) == 0
     rows = rows_of(report(tmp_path / "out"))
@@ -98,7 +100,7 @@ def test_streams_of_ovo_bench(tmp_path, evaluate):
 
 
 @pytest.mark.parametrize("context", [[], ["--context", "0"]])
-def test_streams_of_streaming_bench(tmp_path, evaluate, context):
+def test_streams_of_streaming_bench(tmp_path: Path, evaluate, context) -> None:
     data = benchmark_data.streaming_bench(tmp_path / "data", "real", "sqa", "proactive")
     assert evaluate("streamingbench", data, *context) == 0
     rows = rows_of(report(tmp_path / "out"))
@@ -108,20 +110,22 @@ def test_streams_of_streaming_bench(tmp_path, evaluate, context):
     assert len(answers(tmp_path / "out")) == 6
 
 
-def test_streams_of_navqa(tmp_path, evaluate):
+def test_streams_of_navqa(tmp_path: Path, evaluate) -> None:
     data = benchmark_data.navqa(tmp_path / "data")
     assert evaluate("navqa", data) == 0
     assert {row["name"] for row in report(tmp_path / "out")["measures"]} == {"position", "time", "duration"}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_answers(tmp_path, evaluate, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_answers(
+    tmp_path: Path, evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fvs_ros.evaluation.benchmarks import run as benchmark_run
 
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     assert evaluate("mlvu", data, out=tmp_path / "whole") == 0
     append = benchmark_run.AnswerFile.append
 
-    def interrupted(self, row):
+    def interrupted(self, row) -> NoReturn:
         append(self, row)
         raise KeyboardInterrupt
 
@@ -141,14 +145,18 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(tmp_path, evaluate, monk
     assert report(tmp_path / "out")["tables"] == report(tmp_path / "whole")["tables"]
 
 
-def test_another_protocol_does_not_go_on_with_a_run(tmp_path, evaluate, capsys):
+def test_another_protocol_does_not_go_on_with_a_run(
+    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "egoschema")
     assert evaluate("egoschema", data) == 0
     assert evaluate("egoschema", data, "--max-frames", "2") == 1
     assert "a run with max_frames 240, this one has 2; choose another folder" in capsys.readouterr().err
 
 
-def test_a_model_that_was_trained_on_is_another_one(tmp_path, evaluate, capsys):
+def test_a_model_that_was_trained_on_is_another_one(
+    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     from fvs_ros.model.tiny import write_tiny_checkpoint
 
     data = benchmark_data.long_video(tmp_path / "data", "egoschema")
@@ -161,7 +169,9 @@ def test_a_model_that_was_trained_on_is_another_one(tmp_path, evaluate, capsys):
     assert "holds a run with weights" in capsys.readouterr().err
 
 
-def test_a_missing_video_is_named_before_a_model_is_loaded(tmp_path, evaluate, capsys):
+def test_a_missing_video_is_named_before_a_model_is_loaded(
+    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     (data / "frames" / "4_count" / "made_up_2").rename(tmp_path / "elsewhere")
     assert evaluate("mlvu", data, model=tmp_path / "no model") == 1
@@ -171,7 +181,9 @@ def test_a_missing_video_is_named_before_a_model_is_loaded(tmp_path, evaluate, c
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_videos_count_as_wrong_where_they_are_allowed(tmp_path, evaluate, capsys):
+def test_missing_videos_count_as_wrong_where_they_are_allowed(
+    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     folder = data / "frames" / "4_count" / "made_up_2"
     folder.rename(tmp_path / "elsewhere")
@@ -185,7 +197,9 @@ def test_missing_videos_count_as_wrong_where_they_are_allowed(tmp_path, evaluate
     assert rows_of(report(tmp_path / "out"))["task", "count"]["missing"] == 0
 
 
-def test_a_broken_frame_costs_the_questions_of_its_video_alone(tmp_path, evaluate, capsys):
+def test_a_broken_frame_costs_the_questions_of_its_video_alone(
+    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     (data / "frames" / "1_plotQA" / "made_up_1" / "000002.jpg").write_bytes(b"no image")
     assert evaluate("mlvu", data) == 1
@@ -205,7 +219,9 @@ def test_a_broken_frame_costs_the_questions_of_its_video_alone(tmp_path, evaluat
         ("lvbench", [], "id 000000: field 'duration_minutes' is missing"),
     ],
 )
-def test_wrong_settings_and_files_are_one_clear_line(tmp_path, evaluate, name, options, message, capsys):
+def test_wrong_settings_and_files_are_one_clear_line(
+    tmp_path: Path, evaluate, name, options, message, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     assert evaluate(name, data, *options) == 1
     error = capsys.readouterr().err
@@ -213,13 +229,13 @@ def test_wrong_settings_and_files_are_one_clear_line(tmp_path, evaluate, name, o
     assert error.count("\n") == 1
 
 
-def test_a_folder_without_annotations_is_named(tmp_path, evaluate, capsys):
+def test_a_folder_without_annotations_is_named(tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("streamingbench", tmp_path) == 1
     assert "has no questions_real.json or questions_omni.json" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work(tmp_path, evaluate, checkpoint):
+def test_two_processes_share_the_work(tmp_path: Path, evaluate, checkpoint) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     assert evaluate("mlvu", data, out=tmp_path / "alone") == 0
     command = [sys.executable, "-m", "fvs_ros.cli", "evaluate", "benchmark", "mlvu", "--data", str(data)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import pytest
 from recordings import write_video
@@ -21,7 +23,7 @@ def run(*arguments):
     return cli.main(["extract-frames", *map(str, arguments)])
 
 
-def test_the_frame_nearest_to_each_time(tmp_path):
+def test_the_frame_nearest_to_each_time(tmp_path: Path) -> None:
     # 2.4 s: frames 0, 0.1, ... 2.3 s.
     write_video(tmp_path / "clip.avi", frames=24, fps=10.0)
     assert run(tmp_path / "clip.avi", "--out", tmp_path / "out") == 0
@@ -31,7 +33,7 @@ def test_the_frame_nearest_to_each_time(tmp_path):
     assert frame_folder(folder).times_s == (0.0, 1.0, 2.0)
 
 
-def test_several_rates_in_one_pass(tmp_path):
+def test_several_rates_in_one_pass(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi", frames=11, fps=10.0)
     assert run(tmp_path / "clip.avi", "--out", tmp_path / "out", "--fps", "1", "--fps", "4", "--fps", "2.5") == 0
     assert grays(tmp_path / "out" / "clip") == [0, 10]
@@ -40,13 +42,13 @@ def test_several_rates_in_one_pass(tmp_path):
     assert grays(tmp_path / "out" / "clip_fps2.5") == [0, 4, 8]
 
 
-def test_a_slow_video_repeats_frames(tmp_path):
+def test_a_slow_video_repeats_frames(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi", frames=3, fps=2.0)
     assert run(tmp_path / "clip.avi", "--out", tmp_path / "out", "--fps", "8") == 0
     assert grays(tmp_path / "out" / "clip_fps8") == [0, 0, 0, 1, 1, 1, 1, 2, 2]
 
 
-def test_nested_folders_and_names_with_dots_stay_apart(tmp_path):
+def test_nested_folders_and_names_with_dots_stay_apart(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for name in ("AB_0.0_15.2.avi", "AB_0.0_30.1.avi"):
         (videos / "sta" / "segments").mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ def test_nested_folders_and_names_with_dots_stay_apart(tmp_path):
     assert found == ["sta/segments/AB_0.0_15.2/000001.jpg", "sta/segments/AB_0.0_30.1/000001.jpg"]
 
 
-def test_two_videos_for_one_folder_are_refused(tmp_path, capsys):
+def test_two_videos_for_one_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a").mkdir()
     write_video(tmp_path / "a" / "clip.avi")
     write_video(tmp_path / "a" / "clip.2.avi")
@@ -71,12 +73,12 @@ def test_two_videos_for_one_folder_are_refused(tmp_path, capsys):
         plan([tmp_path / "clip.avi", tmp_path / "clip_fps4.avi"], tmp_path / "out", [1.0, 4.0])
 
 
-def test_a_video_given_twice_is_done_once(tmp_path):
+def test_a_video_given_twice_is_done_once(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi")
     assert len(plan([tmp_path / "clip.avi", tmp_path], tmp_path / "out", [1.0, 1.0])) == 1
 
 
-def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(tmp_path):
+def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=20)
     targets = plan([video], tmp_path / "out", [1.0, 4.0])
     assert extract(video, targets) == 2
@@ -88,7 +90,7 @@ def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(tmp_path):
     assert len(grays(tmp_path / "out" / "clip")) == 3
 
 
-def test_a_folder_that_lost_a_frame_is_done_again(tmp_path):
+def test_a_folder_that_lost_a_frame_is_done_again(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=41)
     targets = plan([video], tmp_path / "out", [1.0])
     extract(video, targets)
@@ -97,11 +99,11 @@ def test_a_folder_that_lost_a_frame_is_done_again(tmp_path):
     assert len(grays(tmp_path / "out" / "clip")) == 3
 
 
-def test_an_interrupted_run_leaves_no_folder_and_goes_on(tmp_path):
+def test_an_interrupted_run_leaves_no_folder_and_goes_on(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=41)
     targets = plan([video], tmp_path / "out", [1.0])
 
-    def interrupt(done, total):
+    def interrupt(done, total) -> None:
         assert total == 41
         if done == 30:
             raise KeyboardInterrupt
@@ -114,7 +116,7 @@ def test_an_interrupted_run_leaves_no_folder_and_goes_on(tmp_path):
     assert len(grays(tmp_path / "out" / "clip")) == 3
 
 
-def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, capsys):
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = write_video(tmp_path / "clip.avi")
     (tmp_path / "out" / "clip").mkdir(parents=True)
     (tmp_path / "out" / "clip" / "mine.txt").write_text("keep", encoding="utf-8")
@@ -123,7 +125,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path, capsys):
     assert (tmp_path / "out" / "clip" / "mine.txt").read_text(encoding="utf-8") == "keep"
 
 
-def test_a_corrupt_video_is_named_and_the_others_go_on(tmp_path, capsys):
+def test_a_corrupt_video_is_named_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     write_video(videos / "a.avi")
@@ -139,7 +141,7 @@ def test_a_corrupt_video_is_named_and_the_others_go_on(tmp_path, capsys):
     assert f"{videos / 'c.avi'}: " in error
 
 
-def test_inputs_without_a_video(tmp_path, capsys):
+def test_inputs_without_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "absent", "--out", tmp_path / "out") == 1
     assert "absent: does not exist" in capsys.readouterr().err
     assert run(tmp_path, "--out", tmp_path / "out") == 1
@@ -149,7 +151,7 @@ def test_inputs_without_a_video(tmp_path, capsys):
     assert "0 is no rate" in capsys.readouterr().err
 
 
-def test_frames_are_decoded_one_after_the_other(tmp_path):
+def test_frames_are_decoded_one_after_the_other(tmp_path: Path) -> None:
     """The first frames are on disk while later ones are still to be read."""
     video = write_video(tmp_path / "clip.avi", frames=60)
     targets = plan([video], tmp_path / "out", [1.0])

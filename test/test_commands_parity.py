@@ -11,7 +11,7 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_every_quantity_agrees_with_the_published_code(path):
+def test_every_quantity_agrees_with_the_published_code(path) -> None:
     comparisons = compare(read_golden(path))
     assert len(comparisons) == 11
     assert [item for item in comparisons if not item.agrees] == []
@@ -38,14 +38,16 @@ def rewrite(source, target, **changes):
         ("memory_features", lambda tensor: tensor[1:]),
     ],
 )
-def test_a_quantity_that_is_off_fails_the_file(tmp_path, capsys, quantity, change):
+def test_a_quantity_that_is_off_fails_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quantity, change
+) -> None:
     path = rewrite(GOLDEN[-1], tmp_path / "off.safetensors", **{quantity: change})
     assert [item.quantity for item in compare(read_golden(path)) if not item.agrees] == [quantity]
     assert main([path]) == 1
     assert "DIFFERS" in capsys.readouterr().out
 
 
-def test_one_bad_file_fails_all_and_is_named(tmp_path, capsys):
+def test_one_bad_file_fails_all_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "noise.safetensors").write_bytes(b"not safetensors")
     assert main([GOLDEN[-1], tmp_path / "noise.safetensors"]) == 1
     output = capsys.readouterr().out
@@ -53,12 +55,12 @@ def test_one_bad_file_fails_all_and_is_named(tmp_path, capsys):
     assert "1 of 2 files agree" in output
 
 
-def test_good_files_exit_with_zero(capsys):
+def test_good_files_exit_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(GOLDEN[-1:]) == 0
     assert "1 of 1 files agree" in capsys.readouterr().out
 
 
-def test_files_that_lack_something_are_refused(tmp_path):
+def test_files_that_lack_something_are_refused(tmp_path: Path) -> None:
     path = rewrite(GOLDEN[-1], tmp_path / "half.safetensors", frames=lambda tensor: None)
     with pytest.raises(GoldenError, match="no frames"):
         read_golden(path)
@@ -67,7 +69,7 @@ def test_files_that_lack_something_are_refused(tmp_path):
         read_golden(tmp_path / "bare.safetensors")
 
 
-def test_unknown_quantities_are_not_passed_over(tmp_path):
+def test_unknown_quantities_are_not_passed_over(tmp_path: Path) -> None:
     path = rewrite(GOLDEN[-1], tmp_path / "more.safetensors", generated=lambda tensor: tensor)
     golden = read_golden(path)
     golden.tensors["mood"] = torch.zeros(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +19,12 @@ def row(identity, response="A", **fields):
     return AnswerRow(str(identity), "What?\n(A) one\n(B) two", 0, response, **fields)
 
 
-def test_the_hash_goes_by_the_settings_alone():
+def test_the_hash_goes_by_the_settings_alone() -> None:
     assert config_hash(SETTINGS) == config_hash(dict(reversed(SETTINGS.items())))
     assert config_hash(SETTINGS) != config_hash(SETTINGS | {"max_frames": 120})
 
 
-def test_answers_are_on_disk_at_once_and_carry_the_hash(tmp_path):
+def test_answers_are_on_disk_at_once_and_carry_the_hash(tmp_path: Path) -> None:
     digest = claim_folder(tmp_path / "out", SETTINGS)
     path = tmp_path / "out" / ANSWERS
     with AnswerFile(path, digest) as answers:
@@ -36,7 +37,7 @@ def test_answers_are_on_disk_at_once_and_carry_the_hash(tmp_path):
     assert read_predictions([path]).predictions["2"].response == "A"
 
 
-def test_failures_and_a_line_cut_off_are_tried_again(tmp_path):
+def test_failures_and_a_line_cut_off_are_tried_again(tmp_path: Path) -> None:
     digest = claim_folder(tmp_path, SETTINGS)
     path = tmp_path / ANSWERS
     with AnswerFile(path, digest) as answers:
@@ -50,7 +51,7 @@ def test_failures_and_a_line_cut_off_are_tried_again(tmp_path):
     assert [*read_answers([path], digest)] == ["1", "2"]
 
 
-def test_another_configuration_is_refused_with_the_setting_that_differs(tmp_path):
+def test_another_configuration_is_refused_with_the_setting_that_differs(tmp_path: Path) -> None:
     claim_folder(tmp_path, SETTINGS)
     assert claim_folder(tmp_path, SETTINGS) == config_hash(SETTINGS)
     with pytest.raises(DataError, match="a run with max_frames 240, this one has 120; choose another folder"):
@@ -60,20 +61,20 @@ def test_another_configuration_is_refused_with_the_setting_that_differs(tmp_path
         AnswerFile(tmp_path / ANSWERS, "def")
 
 
-def test_answers_whose_configuration_is_not_known_are_not_continued(tmp_path):
+def test_answers_whose_configuration_is_not_known_are_not_continued(tmp_path: Path) -> None:
     (tmp_path / ANSWERS).write_text(row(1, config="abc").to_json() + "\n")
     with pytest.raises(DataError, match=r"no config\.json beside it"):
         claim_folder(tmp_path, SETTINGS)
 
 
-def test_two_processes_do_not_write_one_file(tmp_path):
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     digest = claim_folder(tmp_path, SETTINGS)
     with AnswerFile(tmp_path / ANSWERS, digest), pytest.raises(DataError, match="being written by another process"):
         AnswerFile(tmp_path / ANSWERS, digest)
     AnswerFile(tmp_path / ANSWERS, digest).close()
 
 
-def test_shards_merge_in_the_order_of_the_questions_once_nothing_is_missing(tmp_path):
+def test_shards_merge_in_the_order_of_the_questions_once_nothing_is_missing(tmp_path: Path) -> None:
     digest = claim_folder(tmp_path, SETTINGS)
     order = [str(index) for index in range(5)]
     shards = [Shard(rank, 2) for rank in range(2)]
@@ -98,7 +99,7 @@ def test_shards_merge_in_the_order_of_the_questions_once_nothing_is_missing(tmp_
     assert read_answers([tmp_path / ANSWERS], digest)["1"].response == "A"
 
 
-def test_two_runs_of_one_shard_are_told_apart(tmp_path):
+def test_two_runs_of_one_shard_are_told_apart(tmp_path: Path) -> None:
     digest = claim_folder(tmp_path, SETTINGS)
     for name, response in (("answers-00000-of-00002.jsonl", "A"), ("answers-00001-of-00002.jsonl", "B")):
         with AnswerFile(tmp_path / name, digest) as answers:
@@ -110,7 +111,7 @@ def test_two_runs_of_one_shard_are_told_apart(tmp_path):
         merge(tmp_path, answer_files(tmp_path), ["1"], digest)
 
 
-def test_predictions_of_two_configurations_are_not_scored_together(tmp_path):
+def test_predictions_of_two_configurations_are_not_scored_together(tmp_path: Path) -> None:
     paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for path, identity, config in zip(paths, "12", ("abc", "def"), strict=True):
         path.write_text(row(identity, config=config).to_json() + "\n")
@@ -126,7 +127,7 @@ def test_predictions_of_two_configurations_are_not_scored_together(tmp_path):
         ({"RANK": "1", "WORLD_SIZE": "4"}, Shard(1, 4)),
     ],
 )
-def test_the_shard_of_the_environment(environment, shard):
+def test_the_shard_of_the_environment(environment, shard) -> None:
     assert Shard.from_environment(environment) == shard
 
 
@@ -139,6 +140,6 @@ def test_the_shard_of_the_environment(environment, shard):
         ({"RANK": "2", "WORLD_SIZE": "2"}, "rank 2 of 2 processes"),
     ],
 )
-def test_a_wrong_environment_is_refused(environment, message):
+def test_a_wrong_environment_is_refused(environment, message) -> None:
     with pytest.raises(ValueError, match=message):
         Shard.from_environment(environment)

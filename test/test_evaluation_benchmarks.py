@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from benchmark_files import SAMPLES, changed
@@ -22,7 +23,7 @@ def read(name, file=None):
     return BENCHMARKS[name].read(file or SAMPLES / f"{name}.json")
 
 
-def test_the_command_line_knows_all_benchmarks():
+def test_the_command_line_knows_all_benchmarks() -> None:
     assert set(NAMES) == set(BENCHMARKS)
 
 
@@ -36,7 +37,7 @@ def test_the_command_line_knows_all_benchmarks():
         ("videomme", ["001-1", "001-2", "601-1"], [2, 0, 1], 2),
     ],
 )
-def test_long_video_sets(name, ids, answers, videos):
+def test_long_video_sets(name, ids, answers, videos) -> None:
     questions = read(name)
     assert [question.id for question in questions] == ids
     assert [question.answer for question in questions] == answers
@@ -48,7 +49,7 @@ def test_long_video_sets(name, ids, answers, videos):
         assert question.ask_time_s is None
 
 
-def test_options_tasks_and_groups():
+def test_options_tasks_and_groups() -> None:
     assert read("egoschema")[0].options[3] == "C mends a bicycle."
     assert [len(question.options) for question in read("mvbench")] == [4, 1]
     assert [question.task for question in read("mlvu")] == ["plotQA", "plotQA", "count"]
@@ -79,7 +80,7 @@ def test_options_tasks_and_groups():
         (lambda items: items.clear(), "the list is empty"),
     ],
 )
-def test_a_broken_item_is_named(tmp_path, name, change, message):
+def test_a_broken_item_is_named(tmp_path: Path, name, change, message) -> None:
     path = changed(tmp_path, f"{name}.json", change)
     with pytest.raises(DataError, match=message) as error:
         read(name, path)
@@ -96,12 +97,12 @@ def test_a_broken_item_is_named(tmp_path, name, change, message):
         ("videomme", lambda items: items[0].pop("domain"), "field 'domain' is missing"),
     ],
 )
-def test_a_field_of_one_set_is_checked(tmp_path, name, change, message):
+def test_a_field_of_one_set_is_checked(tmp_path: Path, name, change, message) -> None:
     with pytest.raises(DataError, match=message):
         read(name, changed(tmp_path, f"{name}.json", change))
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.json: does not exist"):
         read("mlvu", tmp_path / "absent.json")
     with pytest.raises(DataError, match="is a folder"):
@@ -121,7 +122,7 @@ def test_a_file_that_is_none(tmp_path):
         read("mlvu", path)
 
 
-def test_ovo_bench():
+def test_ovo_bench() -> None:
     questions = {question.id: question for question in read("ovo-bench", SAMPLES / "ovo_bench_new.json")}
     assert list(questions) == ["0", "483", "297", "1319", "1558_0", "1558_1", "1516_0", "1516_1", "1468_0", "1468_1"]
     assert [question.mode for question in questions.values()] == ["backward"] * 3 + ["realtime"] + ["forward"] * 6
@@ -150,7 +151,7 @@ def test_ovo_bench():
         (lambda items: items[6].pop("question"), "id 1468: field 'question' is missing"),
     ],
 )
-def test_ovo_bench_names_what_is_broken(tmp_path, change, message):
+def test_ovo_bench_names_what_is_broken(tmp_path: Path, change, message) -> None:
     with pytest.raises(DataError, match=message):
         read("ovo-bench", changed(tmp_path, "ovo_bench_new.json", change))
 
@@ -159,7 +160,7 @@ def streaming(name):
     return read("streamingbench", SAMPLES / f"questions_{name}.json")
 
 
-def test_streaming_bench():
+def test_streaming_bench() -> None:
     real = streaming("real")
     assert [question.id for question in real] == ["real_0_0", "real_1_0", "real_1_1"]
     assert [question.ask_time_s for question in real] == [31.0, 65.0, 70.0]
@@ -173,7 +174,7 @@ def test_streaming_bench():
     assert streaming("proactive")[0].kind is AnswerKind.PROACTIVE
 
 
-def test_streaming_bench_repairs_options_that_were_cut_or_repeated():
+def test_streaming_bench_repairs_options_that_were_cut_or_repeated() -> None:
     assert streaming("omni")[0].options == ("A river that runs dry.", "A lake.", "A pond.", "A sea.")
 
 
@@ -185,12 +186,12 @@ def test_streaming_bench_repairs_options_that_were_cut_or_repeated():
         (["A.one", "two", "three", "four"], ("one", "two", "three", "four")),
     ],
 )
-def test_streaming_bench_reads_four_options_by_their_letters_or_places(tmp_path, options, expected):
+def test_streaming_bench_reads_four_options_by_their_letters_or_places(tmp_path: Path, options, expected) -> None:
     path = changed(tmp_path, "questions_real.json", lambda items: items[0]["questions"][0].update(options=options))
     assert read("streamingbench", path)[0].options == expected
 
 
-def test_sequential_questions_are_told_the_ones_before():
+def test_sequential_questions_are_told_the_ones_before() -> None:
     first, second = streaming("sqa")
     assert [first.id, second.id] == ["sqa_0_0_0", "sqa_0_1_0"]
     assert "Who serves?; Options: A. Ann., B. Bo., C. Cy., D. Di.; Answer: A; " in second.prompt
@@ -213,12 +214,12 @@ def first(items):
         ("proactive", lambda items: first(items).pop("ground_truth_output"), "'ground_truth_output' is missing"),
     ],
 )
-def test_streaming_bench_names_what_is_broken(tmp_path, name, change, message):
+def test_streaming_bench_names_what_is_broken(tmp_path: Path, name, change, message) -> None:
     with pytest.raises(DataError, match=message):
         read("streamingbench", changed(tmp_path, f"questions_{name}.json", change))
 
 
-def test_a_file_of_streaming_bench_is_known_by_its_name(tmp_path):
+def test_a_file_of_streaming_bench_is_known_by_its_name(tmp_path: Path) -> None:
     path = shutil.copy(SAMPLES / "questions_real.json", tmp_path / "other.json")
     with pytest.raises(
         DataError, match="the name must begin with one of real, omni, sqa, proactive, or with questions_"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import benchmark_data
 import pytest
 import torch
@@ -15,7 +17,7 @@ from fvs_ros.evaluation.benchmarks.windows import windows
 class Prefixed(FakeModel):
     """Answers with the prefix that it was given."""
 
-    def answer(self, snapshot, question, *, max_new_tokens, on_token, answer_prefix):
+    def answer(self, snapshot, question, *, max_new_tokens, on_token, answer_prefix) -> str:
         return f"{answer_prefix} after {question[:6]}"
 
 
@@ -25,7 +27,7 @@ def media(tmp_path, count):
 
 
 @pytest.mark.parametrize(("count", "most", "taken"), [(5, 240, [0, 1, 2, 3, 4, 4]), (21, 6, [0, 4, 8, 12, 16, 20])])
-def test_frames_are_sampled_and_paired_as_published(tmp_path, count, most, taken):
+def test_frames_are_sampled_and_paired_as_published(tmp_path: Path, count, most, taken) -> None:
     model = FakeModel()
     frames = media(tmp_path, count)
     memory = ClipAnswerer(model, ClipProtocol(max_frames=most), batch_steps=2).memory(frames, "clip")
@@ -34,7 +36,7 @@ def test_frames_are_sampled_and_paired_as_published(tmp_path, count, most, taken
     assert memory.steps == len(taken) // 2
 
 
-def test_the_memory_is_the_published_one_and_repeats(tmp_path):
+def test_the_memory_is_the_published_one_and_repeats(tmp_path: Path) -> None:
     frames = media(tmp_path, 40)
     model = FakeModel(csm_slots=6, dam_slots=3)
     answerer = ClipAnswerer(model, ClipProtocol())
@@ -46,7 +48,7 @@ def test_the_memory_is_the_published_one_and_repeats(tmp_path):
     assert torch.equal(first.dam_steps, again.dam_steps)
 
 
-def test_the_answer_begins_as_published_and_is_told_without_it(tmp_path):
+def test_the_answer_begins_as_published_and_is_told_without_it(tmp_path: Path) -> None:
     from benchmark_files import SAMPLES
 
     (window, *_) = windows(BENCHMARKS["mlvu"].read(SAMPLES / "mlvu.json"))
@@ -55,6 +57,6 @@ def test_the_answer_begins_as_published_and_is_told_without_it(tmp_path):
     assert [row.id for row in rows] == ["000000", "000001"]
 
 
-def test_an_odd_number_of_frames_is_refused():
+def test_an_odd_number_of_frames_is_refused() -> None:
     with pytest.raises(ValueError, match="max_frames is 5"):
         ClipProtocol(max_frames=5)

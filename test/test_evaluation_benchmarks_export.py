@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import benchmark_data
 import pytest
 from benchmark_files import SAMPLES
@@ -17,7 +19,7 @@ from fvs_ros.sources.recordings import VideoSource, open_source
 SECOND_NS = 10**9
 
 
-def test_questions_of_a_video_in_the_order_of_their_times():
+def test_questions_of_a_video_in_the_order_of_their_times() -> None:
     questions = BENCHMARKS["ovo-bench"].read(SAMPLES / "ovo_bench_new.json")
     replays = {replay.video: replay for replay in export.replays(reversed(questions))}
     clip = [export.timed_question(one, 400 * SECOND_NS) for one in replays["Made_Up/clips/x.mp4"].questions]
@@ -30,7 +32,7 @@ def test_questions_of_a_video_in_the_order_of_their_times():
     assert counted.answer == 1
 
 
-def test_questions_about_whole_clips_are_asked_at_the_end_without_their_list_of_options():
+def test_questions_about_whole_clips_are_asked_at_the_end_without_their_list_of_options() -> None:
     question = BENCHMARKS["egoschema"].read(SAMPLES / "egoschema.json")[0]
     timed = export.timed_question(question, 9 * SECOND_NS)
     assert (timed.time_ns, timed.relative) == (9 * SECOND_NS, True)
@@ -40,31 +42,31 @@ def test_questions_about_whole_clips_are_asked_at_the_end_without_their_list_of_
     assert export.timed_question(mlvu, 0).question == "What colour is the kite?"
 
 
-def test_questions_behind_the_end_are_asked_at_the_end():
+def test_questions_behind_the_end_are_asked_at_the_end() -> None:
     question = BENCHMARKS["ovo-bench"].read(SAMPLES / "ovo_bench_new.json")[0]
     assert export.timed_question(question, 100 * SECOND_NS).time_ns == 100 * SECOND_NS
 
 
-def test_times_of_the_day_stay_stamps():
+def test_times_of_the_day_stay_stamps() -> None:
     question = export.timed_question(BENCHMARKS["navqa"].read(SAMPLES / "navqa" / "data.csv")[1], 2 * 10**18)
     assert not question.relative
     assert question.time_ns == 1_673_980_300 * SECOND_NS
 
 
-def test_paths_that_differ_in_unsafe_characters_stay_apart():
+def test_paths_that_differ_in_unsafe_characters_stay_apart() -> None:
     names = {export.Replay(video, ()).folder for video in ("a/b.mp4", "a_b.mp4", "../a/b.mp4")}
     assert len(names) == 3
     assert not any("/" in name for name in names)
 
 
-def test_questions_that_wait_for_their_moment_are_left_out():
+def test_questions_that_wait_for_their_moment_are_left_out() -> None:
     questions = BENCHMARKS["streamingbench"].read(SAMPLES / "questions_proactive.json")
     assert export.replays(questions) == []
     with pytest.raises(ValueError, match="waits for its moment"):
         export.timed_question(questions[0], 0)
 
 
-def test_a_bag_of_a_video(tmp_path):
+def test_a_bag_of_a_video(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=25, fps=10.0)
     start_ns = 1_700_000_000_000_000_000
     frames = VideoSource(video, start_ns=start_ns)
@@ -82,7 +84,7 @@ def test_a_bag_of_a_video(tmp_path):
         export.write_bag([], tmp_path / "empty")
 
 
-def test_poses_between_the_frames_become_odometry(tmp_path):
+def test_poses_between_the_frames_become_odometry(tmp_path: Path) -> None:
     video = VideoSource(write_video(tmp_path / "clip.avi", frames=20, fps=10.0))
     poses = Poses((0.0, 1.0, 99.0), ((1.0, 2.0, 3.0),) * 3, ((0.0, 0.0, 0.0, 1.0),) * 3)
     export.write_bag(video.frames(), tmp_path / "bag", poses=poses)
@@ -94,7 +96,7 @@ def exported(out):
     return {folder.name.rpartition("-")[0]: folder for folder in out.iterdir()}
 
 
-def test_a_benchmark_is_exported_and_what_is_there_is_kept(tmp_path, capsys):
+def test_a_benchmark_is_exported_and_what_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = benchmark_data.ovo_bench(tmp_path / "data")
     command = ["evaluate", "export", "ovo-bench", "--data", str(data), "--out", str(tmp_path / "out"), "--fps", "2"]
     assert cli.main(command) == 0
@@ -115,7 +117,7 @@ def test_a_benchmark_is_exported_and_what_is_there_is_kept(tmp_path, capsys):
     assert (folder / "bag" / "metadata.yaml").stat().st_mtime_ns == written, "a bag that is there is kept"
 
 
-def test_robots_are_exported_with_their_poses(tmp_path):
+def test_robots_are_exported_with_their_poses(tmp_path: Path) -> None:
     data = benchmark_data.navqa(tmp_path / "data")
     assert cli.main(["evaluate", "export", "navqa", "--data", str(data), "--out", str(tmp_path / "out")]) == 0
     folder = exported(tmp_path / "out")["3"]
@@ -124,13 +126,15 @@ def test_robots_are_exported_with_their_poses(tmp_path):
     assert {question.relative for question in read_questions(folder / "questions.jsonl")} == {False}
 
 
-def test_proactive_questions_are_told_apart(tmp_path, capsys):
+def test_proactive_questions_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = benchmark_data.streaming_bench(tmp_path / "data", "real", "proactive")
     assert cli.main(["evaluate", "export", "streamingbench", "--data", str(data), "--out", str(tmp_path / "out")]) == 0
     assert "1 questions are left out: they wait for a moment" in capsys.readouterr().out
 
 
-def test_a_video_that_fails_is_named_and_the_others_are_exported(tmp_path, capsys):
+def test_a_video_that_fails_is_named_and_the_others_are_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     (data / "frames" / "4_count" / "made_up_2" / "000001.jpg").write_bytes(b"no image")
     assert cli.main(["evaluate", "export", "mlvu", "--data", str(data), "--out", str(tmp_path / "out")]) == 1

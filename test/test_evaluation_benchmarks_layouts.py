@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 from benchmark_files import SAMPLES
@@ -15,13 +16,13 @@ from fvs_ros.evaluation.benchmarks.subtitles import Subtitle, read_subtitles, su
 from fvs_ros.evaluation.errors import DataError
 
 
-def touch(folder, *names):
+def touch(folder, *names) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).touch()
 
 
-def test_frames_go_by_their_numbers(tmp_path):
+def test_frames_go_by_their_numbers(tmp_path: Path) -> None:
     folder = tmp_path / "frames" / "sta" / "sta_video_segment" / "AB12C_0.0_15.2"
     touch(folder, "000010.jpg", "000002.jpg", "frame_000001.jpg", ".extracted.json")
     question = BENCHMARKS["mvbench"].read(SAMPLES / "mvbench.json")[0]
@@ -39,13 +40,13 @@ def test_frames_go_by_their_numbers(tmp_path):
         (("000001.jpg", "000001.png"), "000001.png: has the number of 000001.jpg"),
     ],
 )
-def test_a_wrong_folder_is_named(tmp_path, names, message):
+def test_a_wrong_folder_is_named(tmp_path: Path, names, message) -> None:
     touch(tmp_path / "video", *names)
     with pytest.raises(DataError, match=message):
         frame_folder(tmp_path / "video")
 
 
-def test_missing_media_are_named(tmp_path):
+def test_missing_media_are_named(tmp_path: Path) -> None:
     for name, file in (
         ("mlvu", "mlvu.json"),
         ("ovo-bench", "ovo_bench_new.json"),
@@ -57,7 +58,7 @@ def test_missing_media_are_named(tmp_path):
         assert str(tmp_path) in str(error.value)
 
 
-def test_videos_of_the_streaming_benchmarks(tmp_path):
+def test_videos_of_the_streaming_benchmarks(tmp_path: Path) -> None:
     question = BENCHMARKS["ovo-bench"].read(SAMPLES / "ovo_bench_new.json")[0]
     touch(tmp_path / "chunked_videos", "0.mp4")
     assert BENCHMARKS["ovo-bench"].media(tmp_path, question).video == tmp_path / "chunked_videos" / "0.mp4"
@@ -68,7 +69,7 @@ def test_videos_of_the_streaming_benchmarks(tmp_path):
     assert BENCHMARKS["streamingbench"].media(tmp_path, question).video == tmp_path / "videos" / "sample_1_real.mp4"
 
 
-def test_coda_images_in_the_window_of_a_question(tmp_path):
+def test_coda_images_in_the_window_of_a_question(tmp_path: Path) -> None:
     question = dataclasses.replace(navqa.read(SAMPLES / "navqa" / "data.csv")[0], start_time_s=10.0, ask_time_s=20.0)
     media = BENCHMARKS["navqa"].media
     touch(tmp_path / "2d_rect" / "cam0" / "3", *(f"2d_rect_cam0_3_{frame}.jpg" for frame in (0, 1, 2, 10)))
@@ -103,7 +104,7 @@ on two lines
 """
 
 
-def test_subtitles(tmp_path):
+def test_subtitles(tmp_path: Path) -> None:
     path = tmp_path / "a.srt"
     path.write_text("\ufeff" + SRT.replace("\n", "\r\n"), encoding="utf-8")
     subtitles = read_subtitles(path)
@@ -126,7 +127,7 @@ def test_subtitles(tmp_path):
         read_subtitles(path)
 
 
-def test_the_prompt_with_subtitles(tmp_path):
+def test_the_prompt_with_subtitles(tmp_path: Path) -> None:
     question = BENCHMARKS["videomme-subtitles"].read(SAMPLES / "videomme.json")[0]
     assert BENCHMARKS["videomme-subtitles"].subtitled
     assert not BENCHMARKS["videomme"].subtitled

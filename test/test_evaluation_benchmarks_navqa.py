@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from benchmark_files import SAMPLES
@@ -15,7 +16,7 @@ START_S = 1673980000.0
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path):
     shutil.copytree(SAMPLES / "navqa", tmp_path / "navqa")
     return tmp_path / "navqa"
 
@@ -24,7 +25,7 @@ def by_task(path):
     return {question.task: question for question in navqa.read(path)}
 
 
-def test_questions(data):
+def test_questions(data) -> None:
     questions = by_task(data / "data.csv")
     assert list(questions) == ["position", "time", "duration", "binary", "text"]
     # 10:28:20 at UTC-8 is 100 s after the start: half way between the poses at 50 s and 150 s.
@@ -69,13 +70,13 @@ def edit(path, old, new):
         ("poses/dense/3.txt", "1673980150.0", "1673980001.0", "line 3: time .* does not follow"),
     ],
 )
-def test_what_is_broken_is_named(data, file, old, new, message):
+def test_what_is_broken_is_named(data, file, old, new, message) -> None:
     edit(data / file, old, new)
     with pytest.raises(DataError, match=message):
         navqa.read(data / "data.csv")
 
 
-def test_missing_poses_are_named(data):
+def test_missing_poses_are_named(data) -> None:
     (data / "poses" / "dense" / "3.txt").unlink()
     with pytest.raises(DataError, match=r"dense/3\.txt: does not exist"):
         navqa.read(data / "data.csv")
@@ -102,21 +103,21 @@ def formed(folder, **changes):
     return folder
 
 
-def test_formed_questions(tmp_path):
+def test_formed_questions(tmp_path: Path) -> None:
     questions = by_task(formed(tmp_path))
     assert [question.answer for question in questions.values()] == [(1.0, 2.0, 3.0), 3.3, False, "a red door"]
     assert questions["position"].question == "Where?"
     assert questions["position"].video == "16"
 
 
-def test_formed_questions_that_are_broken(tmp_path):
+def test_formed_questions_that_are_broken(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no <sequence>/human_qa"):
         navqa.read(tmp_path)
     with pytest.raises(DataError, match=r"data\[1\], id p: id 'p' occurs before"):
         navqa.read(formed(tmp_path, id="p"))
 
 
-def test_poses_are_interpolated_and_held_at_the_ends():
+def test_poses_are_interpolated_and_held_at_the_ends() -> None:
     poses = navqa.Poses((0.0, 10.0), ((0.0, 0.0, 0.0), (10.0, 20.0, 5.0)))
     assert poses.at(-5.0) == (0.0, 0.0, 0.0)
     assert poses.at(2.0) == pytest.approx((2.0, 4.0, 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from benchmark_files import SAMPLES, write_lines
@@ -46,7 +47,7 @@ def write(path, value):
     return path
 
 
-def test_answers_survive_a_round_trip(tmp_path):
+def test_answers_survive_a_round_trip(tmp_path: Path) -> None:
     rows = [
         AnswerRow("1", "What?", 2, "C", first_token_s=0.2, total_s=0.5, config="abc"),
         AnswerRow("2", "Where?", (1.0, 2.0, 3.0), None),
@@ -68,14 +69,14 @@ def test_answers_survive_a_round_trip(tmp_path):
     assert [question.kind for question in found.questions] == [AnswerKind.CHOICE] + [AnswerKind.TEXT] * 3
 
 
-def test_shards_are_joined(tmp_path):
+def test_shards_are_joined(tmp_path: Path) -> None:
     shards = [write_lines(tmp_path / f"2_{shard}.json", [published(shard), published(shard + 2)]) for shard in (0, 1)]
     found = read_predictions(shards)
     assert list(found.predictions) == ["0", "2", "1", "3"]
     assert found.questions[0].options == ("one", "two")
 
 
-def test_shards_that_overlap(tmp_path):
+def test_shards_that_overlap(tmp_path: Path) -> None:
     first = write_lines(tmp_path / "2_0.json", [published(0), published(1)])
     same = write_lines(tmp_path / "2_1.json", [published(1)])
     assert list(read_predictions([first, same]).predictions) == ["0", "1"]
@@ -87,7 +88,7 @@ def test_shards_that_overlap(tmp_path):
         read_predictions([first, id_as_text])
 
 
-def test_three_modes(tmp_path):
+def test_three_modes(tmp_path: Path) -> None:
     found = read_predictions([write(tmp_path / "model_1.json", three_modes())])
     assert found.predictions == {
         "0": Prediction("0", None),
@@ -111,7 +112,7 @@ def test_three_modes(tmp_path):
         ({"id": 1, "question": "What?", "answer": 1, "response": "A", "extra": 1}, "field 'extra' is unknown"),
     ],
 )
-def test_a_broken_row_is_named(tmp_path, row, message):
+def test_a_broken_row_is_named(tmp_path: Path, row, message) -> None:
     with pytest.raises(DataError, match=message):
         read_predictions([write_lines(tmp_path / "rows.jsonl", [row])])
 
@@ -129,19 +130,19 @@ def test_a_broken_row_is_named(tmp_path, row, message):
         ),
     ],
 )  # fmt: skip
-def test_three_modes_that_are_broken(tmp_path, change, message):
+def test_three_modes_that_are_broken(tmp_path: Path, change, message) -> None:
     with pytest.raises(DataError, match=message):
         read_predictions([write(tmp_path / "model.json", three_modes(**change))])
 
 
-def test_a_mode_that_is_missing(tmp_path):
+def test_a_mode_that_is_missing(tmp_path: Path) -> None:
     modes = three_modes()
     del modes["realtime"]
     with pytest.raises(DataError, match="modes backward, forward found, backward, forward, realtime expected"):
         read_predictions([write(tmp_path / "model.json", modes)])
 
 
-def test_files_without_predictions(tmp_path):
+def test_files_without_predictions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_predictions([tmp_path / "absent.json"])
     (tmp_path / "empty.json").write_text("\n", encoding="utf-8")
@@ -163,7 +164,7 @@ def streaming_bench(tmp_path, part, responses, name="Made-Up-7B"):
     return write(tmp_path / f"{part}_output_{name}.json", content)
 
 
-def test_the_output_of_streaming_bench(tmp_path):
+def test_the_output_of_streaming_bench(tmp_path: Path) -> None:
     found = read_predictions([streaming_bench(tmp_path, "real", ["C. Three.", None, "B"])])
     assert found.predictions == {
         "real_0_0": Prediction("real_0_0", "C. Three."),
@@ -173,7 +174,7 @@ def test_the_output_of_streaming_bench(tmp_path):
     assert [*read_predictions([streaming_bench(tmp_path, "sqa", ["A", "B"])]).predictions] == ["sqa_0_0_0", "sqa_0_1_0"]
 
 
-def test_the_dialogue_of_a_proactive_question(tmp_path):
+def test_the_dialogue_of_a_proactive_question(tmp_path: Path) -> None:
     history = [
         {"role": "user", "content": "Is it time?", "time": 28, "cost": 0.1},
         {"role": "assistant", "content": "3", "time": 28, "cost": 0.1},
@@ -184,7 +185,7 @@ def test_the_dialogue_of_a_proactive_question(tmp_path):
     assert read_predictions([path]).predictions["proactive_0_0"].response is None
 
 
-def test_broken_outputs_of_streaming_bench_are_named(tmp_path):
+def test_broken_outputs_of_streaming_bench_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no question has a field with a model's name"):
         read_predictions([streaming_bench(tmp_path, "real", [None] * 3)])
     with pytest.raises(DataError, match="id real_0_0: field 'Made-Up-7B' is no string"):
@@ -196,7 +197,7 @@ def test_broken_outputs_of_streaming_bench_are_named(tmp_path):
         read_predictions([write(path, content)])
 
 
-def test_moments_keep_their_nanoseconds(tmp_path):
+def test_moments_keep_their_nanoseconds(tmp_path: Path) -> None:
     moments = ((1_750_000_000_123_456_789, 1_750_000_000_000_000_001, 1_750_000_001_000_000_000, 3.0, -1.0),)
     row = AnswerRow("1", "What?", 0, "A", memory_version=7, memory_steps=40, moments=moments, prefilled=False)
     record = Record(tmp_path, "line 1", json.loads(row.to_json()))
@@ -214,7 +215,7 @@ def test_moments_keep_their_nanoseconds(tmp_path):
         ({"memory_steps": 1.5}, "field 'memory_steps' is 1.5, an integer expected"),
     ],
 )
-def test_what_an_answer_was_given_from_must_be_whole(tmp_path, fields, message):
+def test_what_an_answer_was_given_from_must_be_whole(tmp_path: Path, fields, message) -> None:
     row = {"id": 1, "question": "What?", "answer": 1, "response": "A"} | fields
     with pytest.raises(DataError, match=message):
         read_predictions([write_lines(tmp_path / "rows.jsonl", [row])])

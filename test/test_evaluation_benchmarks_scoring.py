@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from benchmark_files import SAMPLES, write_lines
@@ -45,7 +46,7 @@ def published(path, responses, answers_by_id):
 VIDEOMME = {"001-1": 2, "001-2": 0, "601-1": 1}
 
 
-def test_published_files_alone_are_scored_without_breakdowns(tmp_path):
+def test_published_files_alone_are_scored_without_breakdowns(tmp_path: Path) -> None:
     # "An arch" is A to the published parser, and nothing to the strict one.
     file = published(tmp_path / "pred.json", {"001-1": "C)", "001-2": "An arch", "601-1": "D"}, VIDEOMME)
     report = score("videomme", [file])
@@ -57,7 +58,7 @@ def test_published_files_alone_are_scored_without_breakdowns(tmp_path):
     assert "Without annotations" in report.notes[0]
 
 
-def test_missing_predictions_are_wrong_and_named(tmp_path):
+def test_missing_predictions_are_wrong_and_named(tmp_path: Path) -> None:
     file = published(tmp_path / "pred.json", {"001-1": "C", "601-1": ""}, VIDEOMME)
     report = score("videomme", [file], [SAMPLES / "videomme.json"])
     row = rows_of(report)["overall", "all questions"]
@@ -69,7 +70,7 @@ def test_missing_predictions_are_wrong_and_named(tmp_path):
     assert row.unparsed == 0
 
 
-def test_random_draws_repeat_with_the_seed(tmp_path):
+def test_random_draws_repeat_with_the_seed(tmp_path: Path) -> None:
     identity = {str(index): index % 4 for index in range(60)}
     file = published(tmp_path / "pred.json", dict.fromkeys(identity, "none"), identity)
     values = {
@@ -81,7 +82,7 @@ def test_random_draws_repeat_with_the_seed(tmp_path):
     assert score("mlvu", [file]).drawn == 60
 
 
-def test_video_mme_breakdowns(tmp_path):
+def test_video_mme_breakdowns(tmp_path: Path) -> None:
     file = published(tmp_path / "pred.json", {"001-1": "C", "001-2": "B", "601-1": "B"}, VIDEOMME)
     rows = rows_of(score("videomme", [file], [SAMPLES / "videomme.json"]))
     assert rows["duration", "short"].published.value == 0.5
@@ -91,7 +92,7 @@ def test_video_mme_breakdowns(tmp_path):
     assert rows["task_type", "OCR Problems"].published.value == 0.5
 
 
-def test_lvbench_counts_a_question_for_each_of_its_types(tmp_path):
+def test_lvbench_counts_a_question_for_each_of_its_types(tmp_path: Path) -> None:
     file = published(tmp_path / "pred.json", {"55": "A", "56": "A"}, {"55": 3, "56": 0})
     rows = rows_of(score("lvbench", [file], [SAMPLES / "lvbench.json"]))
     assert rows["question_type", "reasoning"].published.value == 1.0
@@ -100,7 +101,7 @@ def test_lvbench_counts_a_question_for_each_of_its_types(tmp_path):
     assert rows["overall", "all questions"].questions == 2
 
 
-def test_the_mean_of_tasks(tmp_path):
+def test_the_mean_of_tasks(tmp_path: Path) -> None:
     file = answers(tmp_path / "answers.jsonl", "mlvu", "mlvu.json", {"000000": "A", "000001": "A", "000002": "(C) 3"})
     rows = rows_of(score("mlvu", [file], [SAMPLES / "mlvu.json"]))
     assert rows["overall", "all questions"].strict.value == pytest.approx(2 / 3)
@@ -118,7 +119,7 @@ OVO = {
 }  # fmt: skip
 
 
-def test_ovo_bench_by_task_mode_and_total(tmp_path):
+def test_ovo_bench_by_task_mode_and_total(tmp_path: Path) -> None:
     file = answers(tmp_path / "answers.jsonl", "ovo-bench", "ovo_bench_new.json", OVO)
     rows = rows_of(score("ovo-bench", [file], [SAMPLES / "ovo_bench_new.json"]))
     expected = {"EPM": 1, "ASI": 1, "HLD": 0, "OCR": 0, "REC": 0.5, "SSR": 1, "CRR": 0.5}
@@ -132,7 +133,7 @@ def test_ovo_bench_by_task_mode_and_total(tmp_path):
     assert rows["forward", "REC"].unparsed == 1
 
 
-def test_ovo_bench_results_alone_and_without_a_mode(tmp_path):
+def test_ovo_bench_results_alone_and_without_a_mode(tmp_path: Path) -> None:
     row = {"id": 0, "video": "x.mp4", "task": "EPM", "question": "Where?", "response": "It is C.", "ground_truth": "C"}
     path = tmp_path / "model_1.json"
     path.write_text(json.dumps({"backward": [row], "realtime": [], "forward": []}), encoding="utf-8")
@@ -144,7 +145,7 @@ def test_ovo_bench_results_alone_and_without_a_mode(tmp_path):
     assert any("no total" in note for note in report.notes)
 
 
-def test_streaming_bench(tmp_path):
+def test_streaming_bench(tmp_path: Path) -> None:
     file = answers(
         tmp_path / "answers.jsonl",
         "streamingbench",
@@ -164,7 +165,7 @@ def test_streaming_bench(tmp_path):
     ("answered_s", "response", "in_time", "right"),
     [(31.0, "It is 3.", 1, 1), (31.1, "3", 0, 0), (27.0, "three", 1, 0), (None, "3", 0, 0)],
 )
-def test_proactive_output(tmp_path, answered_s, response, in_time, right):
+def test_proactive_output(tmp_path: Path, answered_s, response, in_time, right) -> None:
     file = answers(
         tmp_path / "a.jsonl", "streamingbench", "questions_proactive.json", {"proactive_0_0": response},
         answered_s=answered_s,
@@ -174,7 +175,7 @@ def test_proactive_output(tmp_path, answered_s, response, in_time, right):
     assert rows["overall", "all questions"].published.value == right
 
 
-def test_navqa_measures(tmp_path):
+def test_navqa_measures(tmp_path: Path) -> None:
     responses = {
         "3_LONG_p": "[13, 24, 0.5]",  # 5 m off
         "3_LONG_t": "6 minutes ago",  # 2.67 minutes off
@@ -201,7 +202,7 @@ def test_navqa_measures(tmp_path):
     assert rows["length", "short"].questions == 2
 
 
-def test_navqa_answers_that_give_no_number(tmp_path):
+def test_navqa_answers_that_give_no_number(tmp_path: Path) -> None:
     file = answers(tmp_path / "a.jsonl", "navqa", "navqa/data.csv", {"3_LONG_p": "over there", "3_SHORT_b": "Yes"})
     report = score("navqa", [file], [SAMPLES / "navqa" / "data.csv"])
     position = report.measures[0]
@@ -211,25 +212,25 @@ def test_navqa_answers_that_give_no_number(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ovo-bench", "streamingbench", "navqa"])
-def test_answers_that_need_annotations(tmp_path, name):
+def test_answers_that_need_annotations(tmp_path: Path, name) -> None:
     file = write_lines(tmp_path / "a.jsonl", [{"id": 1, "question": "q", "answer": 1, "response": "A"}])
     with pytest.raises(DataError, match="add --annotations"):
         score(name, [file])
 
 
-def test_an_unknown_id_is_named(tmp_path):
+def test_an_unknown_id_is_named(tmp_path: Path) -> None:
     file = published(tmp_path / "pred.json", {"001-1": "C", "9-9": "B", "9-8": "B"}, VIDEOMME | {"9-9": 0, "9-8": 0})
     with pytest.raises(DataError, match=r"pred\.json: line 2: id '9-9' is none of the 3 annotated questions"):
         score("videomme", [file], [SAMPLES / "videomme.json"])
 
 
-def test_predictions_for_other_annotations_are_refused(tmp_path):
+def test_predictions_for_other_annotations_are_refused(tmp_path: Path) -> None:
     file = published(tmp_path / "pred.json", {"001-1": "C"}, {"001-1": 0})
     with pytest.raises(DataError, match="line 1: the right answer of id '001-1' is 0 here and 2 in the annotations"):
         score("videomme", [file], [SAMPLES / "videomme.json"])
 
 
-def test_tables_fit_a_hundred_columns(tmp_path):
+def test_tables_fit_a_hundred_columns(tmp_path: Path) -> None:
     for name, file, responses in (
         ("videomme", "videomme.json", {"001-1": "C"}),
         ("ovo-bench", "ovo_bench_new.json", OVO),
@@ -243,7 +244,7 @@ def test_tables_fit_a_hundred_columns(tmp_path):
         assert any("missing (" in line for line in lines)
 
 
-def test_the_command_prints_and_writes(tmp_path, capsys):
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = published(tmp_path / "pred.json", {"001-1": "C", "001-2": "A", "601-1": "D"}, VIDEOMME)
     out = tmp_path / "scores.json"
     arguments = [
@@ -265,7 +266,7 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert written["files"] == [str(file)]
 
 
-def test_the_command_names_what_it_cannot_use(tmp_path, capsys):
+def test_the_command_names_what_it_cannot_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "score", "mlvu", str(tmp_path / "absent.json")]) == 1
     assert f"{tmp_path / 'absent.json'}: does not exist" in capsys.readouterr().err
     file = published(tmp_path / "pred.json", {"001-1": "C"}, VIDEOMME)
@@ -275,7 +276,7 @@ def test_the_command_names_what_it_cannot_use(tmp_path, capsys):
         cli.main(["evaluate", "score", "unknown", str(file)])
 
 
-def test_odd_ids_are_shown_as_they_are(tmp_path):
+def test_odd_ids_are_shown_as_they_are(tmp_path: Path) -> None:
     file = published(tmp_path / "pred.json", {"[bold]\ud800\x1b[2J": ""}, {"[bold]\ud800\x1b[2J": 0})
     output = io.StringIO()
     print_report(score("mlvu", [file]), Console(file=output))
@@ -284,7 +285,7 @@ def test_odd_ids_are_shown_as_they_are(tmp_path):
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["missing"] == ["[bold]\ud800\x1b[2J"]
 
 
-def test_task_names_are_no_markup(tmp_path):
+def test_task_names_are_no_markup(tmp_path: Path) -> None:
     annotations = json.loads((SAMPLES / "mlvu.json").read_text(encoding="utf-8"))
     annotations[0]["type"] = "[red]plot"
     path = tmp_path / "test_qa.json"
@@ -295,7 +296,7 @@ def test_task_names_are_no_markup(tmp_path):
     assert "[red]plot" in output.getvalue()
 
 
-def test_the_output_of_streaming_bench_needs_no_annotations(tmp_path):
+def test_the_output_of_streaming_bench_needs_no_annotations(tmp_path: Path) -> None:
     content = json.loads((SAMPLES / "questions_real.json").read_text(encoding="utf-8"))
     for entry, responses in zip(content, (["C"], ["B", "(B)"]), strict=True):
         for question, response in zip(entry["questions"], responses, strict=True):
@@ -308,7 +309,7 @@ def test_the_output_of_streaming_bench_needs_no_annotations(tmp_path):
     assert (rows["task", "Causal Reasoning"].published.value, rows["task", "Causal Reasoning"].strict.value) == (0, 1)
 
 
-def test_parts_of_streaming_bench_are_scored_together_and_apart(tmp_path):
+def test_parts_of_streaming_bench_are_scored_together_and_apart(tmp_path: Path) -> None:
     file = write_lines(
         tmp_path / "answers.jsonl",
         [

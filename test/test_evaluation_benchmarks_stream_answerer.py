@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NoReturn
+
 import benchmark_data
 import pytest
 from fakes import FakeModel
@@ -14,7 +17,7 @@ from fvs_ros.evaluation.benchmarks.windows import context_of, windows
 class Told(FakeModel):
     """Answers by rule."""
 
-    def __init__(self, say=lambda question, steps: "A"):
+    def __init__(self, say=lambda question, steps: "A") -> None:
         super().__init__()
         self.say = say
 
@@ -39,7 +42,7 @@ def proactive(ask_time_s, answer_time_s):
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory):
+def video(tmp_path_factory: pytest.TempPathFactory):
     return Media(video=benchmark_data.mp4(tmp_path_factory.mktemp("video") / "v.mp4", frames=40))
 
 
@@ -50,7 +53,7 @@ def ask(model, media, questions, context_s=0.0):
     ]
 
 
-def test_nothing_later_than_a_question_is_in_its_memory(video):
+def test_nothing_later_than_a_question_is_in_its_memory(video) -> None:
     model = Told()
     rows = ask(model, video, [choice("b", 7.0), choice("a", 2.45), choice("c", 99.0)])
     assert [row.id for row in rows] == ["a", "b", "c"]
@@ -60,13 +63,13 @@ def test_nothing_later_than_a_question_is_in_its_memory(video):
     assert all(row.response == "A" and row.total_s >= row.first_token_s > 0 for row in rows)
 
 
-def test_the_main_setting_of_streaming_bench_sees_its_context_alone(video):
+def test_the_main_setting_of_streaming_bench_sees_its_context_alone(video) -> None:
     model = Told()
     ask(model, video, [choice("a", 2.0), choice("b", 8.0)], context_s=3.0)
     assert [(steps, newest) for _, steps, newest in model.told] == [(2, 2.0), (2, 8.0)], "0 to 2 s, and 5 to 8 s"
 
 
-def test_the_published_context_and_others():
+def test_the_published_context_and_others() -> None:
     assert context_of("streamingbench", None) == 60
     assert context_of("ovo-bench", None) == 0
     with pytest.raises(ValueError, match="only StreamingBench has a context"):
@@ -75,7 +78,7 @@ def test_the_published_context_and_others():
         context_of("streamingbench", -1.0)
 
 
-def test_a_proactive_question_is_put_every_second_until_its_time(video):
+def test_a_proactive_question_is_put_every_second_until_its_time(video) -> None:
     model = Told(lambda question, steps: ("Yes." if steps > 1 else "no") if "right time" in question else "three!")
     (row,) = ask(model, video, [proactive(2.0, 5.0)])
     assert (row.response, row.answered_s) == ("three!", 4.0)
@@ -85,14 +88,14 @@ def test_a_proactive_question_is_put_every_second_until_its_time(video):
     assert model.told[-1][0] == "The prompt."
 
 
-def test_a_model_that_never_says_yes_stays_without_a_moment(video):
+def test_a_model_that_never_says_yes_stays_without_a_moment(video) -> None:
     model = Told(lambda question, steps: "no")
     (row,) = ask(model, video, [proactive(2.0, 4.0)])
     assert (row.response, row.answered_s) == ("no", None)
     assert [newest for _, _, newest in model.told][-1] == 8.0, "asked until 4 s after the right moment"
 
 
-def test_single_images_go_by_their_times(tmp_path):
+def test_single_images_go_by_their_times(tmp_path: Path) -> None:
     folder = benchmark_data.write_frames(tmp_path / "frames", 4)
     media = Media(frames=tuple(sorted(folder.iterdir())), times_s=(10.0, 11.5, 12.0, 13.0))
     frames = list(media_frames(media, 11.5, 12.0))
@@ -100,8 +103,8 @@ def test_single_images_go_by_their_times(tmp_path):
     assert round(float(frames[0].image().mean())) == 50
 
 
-def test_a_model_that_fails_tells_why(video):
-    def fail(question, steps):
+def test_a_model_that_fails_tells_why(video) -> None:
+    def fail(question, steps) -> NoReturn:
         raise RuntimeError("out of memory")
 
     (row,) = ask(Told(fail), video, [choice("a", 2.0)])

@@ -52,7 +52,7 @@ def row(*moments: tuple[float, float, float]) -> AnswerRow:
         (question(), None, Grade(missing=True)),
     ],
 )
-def test_grades(asked, response, expected):
+def test_grades(asked, response, expected) -> None:
     assert grade(asked, response) == expected
 
 
@@ -67,11 +67,11 @@ def test_grades(asked, response, expected):
         (((110, 120),), None),
     ],
 )
-def test_the_age_is_that_of_the_newest_proof_before_the_question(proof_s, age_s):
+def test_the_age_is_that_of_the_newest_proof_before_the_question(proof_s, age_s) -> None:
     assert evidence_age_s(question(proof_s=proof_s)) == age_s
 
 
-def test_moments_are_ranked_by_weight_where_they_are_not_by_relevance():
+def test_moments_are_ranked_by_weight_where_they_are_not_by_relevance() -> None:
     asked = question(proof_s=((10, 20),))
     by_weight = row((50, 9, -1), (15, 5, -1), (30, 7, -1), (5, 1, -1))
     assert [missed_s(asked, by_weight, top) for top in (1, 2, 3, None)] == [30, 10, 0, 0]
@@ -79,12 +79,12 @@ def test_moments_are_ranked_by_weight_where_they_are_not_by_relevance():
     assert missed_s(asked, by_relevance, 1) == 0
 
 
-def test_a_miss_is_counted_to_the_nearest_end_of_a_proof():
+def test_a_miss_is_counted_to_the_nearest_end_of_a_proof() -> None:
     asked = question(proof_s=((10, 20), (60, 70)))
     assert missed_s(asked, row((23, 1, -1)), 1) == 3
     assert missed_s(asked, row((55, 1, -1)), 1) == 5
 
 
-def test_without_proofs_or_moments_nothing_is_missed():
+def test_without_proofs_or_moments_nothing_is_missed() -> None:
     assert missed_s(question(), row((1, 1, -1)), 1) is None
     assert missed_s(question(proof_s=((10, 20),)), row(), 1) is None

@@ -80,34 +80,34 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("response", "expected"), CHOICES)
-def test_choice(response, expected):
+def test_choice(response, expected) -> None:
     assert parse_choice(response, OPTIONS) == expected
 
 
-def test_choice_without_the_texts_reads_letters_up_to_the_count():
+def test_choice_without_the_texts_reads_letters_up_to_the_count() -> None:
     assert parse_choice("(C) whatever", ()) == 2
     assert parse_choice("C", (), count=2) is None
 
 
-def test_options_that_are_numbers_or_letters():
+def test_options_that_are_numbers_or_letters() -> None:
     assert parse_choice("7", ("1", "3", "5", "7")) == 3
     assert parse_choice("3.5", ("1", "3", "5", "7")) is None
     assert parse_choice("B", ("B", "A")) == 1, "a letter is a letter, also where an option's text is one"
 
 
-def test_equal_options_are_told_apart_by_their_letters_only():
+def test_equal_options_are_told_apart_by_their_letters_only() -> None:
     assert parse_choice("same", ("same", "same")) is None
     assert parse_choice("(B) same", ("same", "same")) == 1
 
 
 @given(st.text(max_size=40), st.lists(st.text(max_size=8), max_size=6))
-def test_any_response_gives_an_option_or_nothing(response, options):
+def test_any_response_gives_an_option_or_nothing(response, options) -> None:
     index = parse_choice(response, options)
     assert index is None or 0 <= index < (len(options) or 26)
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_an_option_with_its_letter_and_text_is_always_read(index):
+def test_an_option_with_its_letter_and_text_is_always_read(index) -> None:
     options = ("The man, who is tall.", "A and B", "(C) none", "Yes")
     assert parse_choice(f"({'ABCD'[index]}) {options[index]}", options) == index
 
@@ -123,7 +123,7 @@ def test_an_option_with_its_letter_and_text_is_always_read(index):
         ("What is (A) here?", ()),
     ],
 )
-def test_inline_options(question, options):
+def test_inline_options(question, options) -> None:
     assert parsing.inline_options(question) == options
 
 
@@ -143,7 +143,7 @@ def test_inline_options(question, options):
         (None, None),
     ],
 )
-def test_yes_no(response, expected):
+def test_yes_no(response, expected) -> None:
     assert parse_yes_no(response) is expected
 
 
@@ -162,7 +162,7 @@ def test_yes_no(response, expected):
         (None, None),
     ],
 )
-def test_count(response, expected):
+def test_count(response, expected) -> None:
     assert parse_count(response) == expected
 
 
@@ -182,7 +182,7 @@ def test_count(response, expected):
         (None, None),
     ],
 )
-def test_position(response, expected):
+def test_position(response, expected) -> None:
     assert parse_position(response) == expected
 
 
@@ -203,25 +203,25 @@ def test_position(response, expected):
         (None, None),
     ],
 )
-def test_minutes(response, expected):
+def test_minutes(response, expected) -> None:
     assert parse_minutes(response, "time") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("response", "index"), [("B", 1), ("An apple", 0), ("The answer is C", 2), ("HELLO E", 4), ("Did D", 3)]
 )
-def test_flash_vstream_takes_the_first_capital_letter(response, index):
+def test_flash_vstream_takes_the_first_capital_letter(response, index) -> None:
     assert parsing.first_letter(response, random.Random(0)) == Choice(index, drawn=False)
 
 
-def test_flash_vstream_draws_among_five_letters_where_there_is_none():
+def test_flash_vstream_draws_among_five_letters_where_there_is_none() -> None:
     drawn = [parsing.first_letter("none", random.Random(seed)) for seed in range(50)]
     assert all(choice.drawn for choice in drawn)
     assert {choice.index for choice in drawn} == {0, 1, 2, 3, 4}
     assert drawn == [parsing.first_letter("none", random.Random(seed)) for seed in range(50)]
 
 
-def test_ovo_bench_rules():
+def test_ovo_bench_rules() -> None:
     assert parsing.contains_letter("The Cat", "C")
     assert not parsing.contains_letter("c", "C")
     assert not parsing.contains_letter(None, "C")
@@ -234,7 +234,7 @@ def test_ovo_bench_rules():
     assert not parsing.contains_yes_no(None, False)
 
 
-def test_streaming_bench_compares_the_first_character():
+def test_streaming_bench_compares_the_first_character() -> None:
     assert parsing.first_character("C. three", "C")
     assert not parsing.first_character(" C", "C")
     assert not parsing.first_character("(C)", "C")

@@ -12,7 +12,7 @@ from fvs_ros.evaluation.progress import RunProgress
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch: pytest.MonkeyPatch):
     """Seconds that pass when the test says so."""
 
     class Clock:
@@ -26,7 +26,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock):
+def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock) -> None:
     output = io.StringIO()
     with RunProgress("questions", 110, Console(file=output, width=80)) as run:
         run.skip(10)
@@ -40,7 +40,7 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock):
     ]
 
 
-def test_a_terminal_gets_a_bar_of_its_width():
+def test_a_terminal_gets_a_bar_of_its_width() -> None:
     output = io.StringIO()
     console = Console(file=output, width=80, force_terminal=True, color_system=None)
     with RunProgress("questions", 10, console) as run:

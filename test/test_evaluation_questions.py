@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.questions import TimedQuestion, read_questions, write_questions
 
 
-def test_the_form(tmp_path):
+def test_the_form(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(
         '{"id": "q1", "t": 12.5, "question": "What?", "choices": ["a cup", "a key"], "answer": 1, '
@@ -58,7 +59,7 @@ def test_the_form(tmp_path):
         ({"family": 3}, "field 'family' is 3, a string"),
     ],
 )
-def test_a_broken_line_is_refused_with_its_number(tmp_path, changes, message):
+def test_a_broken_line_is_refused_with_its_number(tmp_path: Path, changes, message) -> None:
     good = {"id": "a", "t": 1, "question": "What?"}
     path = tmp_path / "q.jsonl"
     lines = [good, good | {"id": "b"} | changes]
@@ -68,14 +69,14 @@ def test_a_broken_line_is_refused_with_its_number(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize("seconds", ["1e999999999", "1e400", "99999999999"])
-def test_a_time_beyond_all_clocks_is_refused(tmp_path, seconds):
+def test_a_time_beyond_all_clocks_is_refused(tmp_path: Path, seconds) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(f'{{"id": "a", "t": {seconds}, "question": "What?"}}', encoding="utf-8")
     with pytest.raises(DataError, match="line 1: field 't' holds"):
         read_questions(path)
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(
         '{"id": "a", "t": 1, "question": "What?"}\n{"id": "a", "t": 2, "question": "Why?"}', encoding="utf-8"
@@ -102,7 +103,7 @@ TIMES = st.integers(0, 2**31 * 10**9 - 1)
     st.text(min_size=1).filter(str.strip),
     st.lists(st.tuples(TIMES, TIMES).map(sorted), max_size=2),
 )
-def test_what_is_written_is_read(tmp_path_factory, time_ns, relative, text, proof):
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, time_ns, relative, text, proof) -> None:
     path = tmp_path_factory.mktemp("q") / "q.jsonl"
     question = TimedQuestion("a", time_ns, relative, text, proof_ns=tuple((start, end) for start, end in proof))
     write_questions(path, [question])

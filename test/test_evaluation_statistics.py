@@ -8,7 +8,7 @@ import pytest
 from fvs_ros.evaluation.statistics import Stratum, estimate
 
 
-def test_the_mean_and_an_interval_around_it():
+def test_the_mean_and_an_interval_around_it() -> None:
     values = [1.0] * 30 + [0.0] * 70
     result = estimate([Stratum(values, range(100))])
     assert result.value == pytest.approx(0.3)
@@ -18,14 +18,14 @@ def test_the_mean_and_an_interval_around_it():
     assert result.high == pytest.approx(0.39, abs=0.02)
 
 
-def test_the_interval_repeats_and_depends_on_the_seed():
+def test_the_interval_repeats_and_depends_on_the_seed() -> None:
     stratum = Stratum([0.0, 1.0, 1.0, 0.0, 1.0], range(5))
     assert estimate([stratum], seed=1) == estimate([stratum], seed=1)
     many = Stratum(list(np.linspace(0, 1, 50)), range(50))
     assert estimate([many], seed=1) != estimate([many], seed=2)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
     covered = 0
     for trial in range(200):
@@ -35,7 +35,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_questions_about_one_video_are_drawn_together():
+def test_questions_about_one_video_are_drawn_together() -> None:
     values = [1.0] * 50 + [0.0] * 50
     independent = estimate([Stratum(values, range(100))])
     clustered = estimate([Stratum(values, [index // 10 for index in range(100)])])
@@ -43,25 +43,25 @@ def test_questions_about_one_video_are_drawn_together():
     assert clustered.high - clustered.low > 2 * (independent.high - independent.low)
 
 
-def test_a_mean_of_means():
+def test_a_mean_of_means() -> None:
     strata = [Stratum([1.0, 1.0, 0.0, 0.0], "abcd"), Stratum([1.0], "a")]
     assert estimate(strata).value == pytest.approx(0.75)
     assert estimate(strata, [0.2, 0.8]).value == pytest.approx(0.9)
     assert estimate(strata).count == 5
 
 
-def test_one_video_gives_no_interval():
+def test_one_video_gives_no_interval() -> None:
     result = estimate([Stratum([1.0, 0.0], ["a", "a"])])
     assert (result.value, result.low, result.high) == (0.5, None, None)
 
 
-def test_nothing_to_average():
+def test_nothing_to_average() -> None:
     assert estimate([]) is None
     assert estimate([Stratum([], [])]) is None
     assert estimate([Stratum([1.0], ["a"]), Stratum([], [])]) is None
 
 
-def test_numbers_that_do_not_match():
+def test_numbers_that_do_not_match() -> None:
     with pytest.raises(ValueError, match="2 values for 1 videos"):
         estimate([Stratum([1.0, 0.0], ["a"])])
     with pytest.raises(ValueError, match="2 weights for 1 strata"):

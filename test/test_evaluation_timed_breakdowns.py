@@ -38,7 +38,7 @@ def table(found, measure, grouping):
     return next(one for one in found if (one.measure, one.grouping) == (measure, grouping))
 
 
-def test_every_figure_has_its_interval_and_its_number_of_questions():
+def test_every_figure_has_its_interval_and_its_number_of_questions() -> None:
     found = tables(outcomes({"memory": [True, True, True, False]}, [1, 20, 400, 400]), ["memory"])
     (row,) = table(found, "correct", ALL).rows
     assert row.questions == 4
@@ -47,7 +47,7 @@ def test_every_figure_has_its_interval_and_its_number_of_questions():
     assert 0 <= value.low < 0.75 < value.high <= 1
 
 
-def test_ages_fall_into_bands():
+def test_ages_fall_into_bands() -> None:
     found = tables(outcomes({"memory": [True, False, True, True]}, [0, 20, 400, 100_000]), ["memory"])
     rows = table(found, "correct", AGE).rows
     assert [(row.name, row.values["memory"].value) for row in rows] == [
@@ -58,7 +58,7 @@ def test_ages_fall_into_bands():
     ]
 
 
-def test_families_are_broken_down_and_also_by_thirds_of_their_own_ages():
+def test_families_are_broken_down_and_also_by_thirds_of_their_own_ages() -> None:
     ages = [float(age) for age in range(18)]
     families = ["recall"] * 9 + ["order"] * 9
     groups = groupings(outcomes({"memory": [True] * 18}, ages, families))
@@ -73,12 +73,12 @@ def test_families_are_broken_down_and_also_by_thirds_of_their_own_ages():
     }
 
 
-def test_thirds_of_equal_ages_are_not_made_up():
+def test_thirds_of_equal_ages_are_not_made_up() -> None:
     groups = groupings(outcomes({"memory": [True] * 12}, [0.0] * 12, ["now"] * 12))
     assert FAMILY_THIRD not in groups
 
 
-def test_a_gain_is_told_only_where_its_interval_is_clear():
+def test_a_gain_is_told_only_where_its_interval_is_clear() -> None:
     right = {
         "memory": [True] * 20,
         "last4": [False] * 20,
@@ -93,7 +93,7 @@ def test_a_gain_is_told_only_where_its_interval_is_clear():
     assert worse[0].verdict == "control better"
 
 
-def test_gains_are_of_the_same_questions():
+def test_gains_are_of_the_same_questions() -> None:
     right = {"memory": [True, False] * 10, "last4": [False, True] * 10}
     (gain, *_) = gains(outcomes(right, [1.0] * 20), "memory", ["last4"])
     assert gain.points.value == 0.0
@@ -102,19 +102,19 @@ def test_gains_are_of_the_same_questions():
 
 
 @pytest.mark.parametrize("measure", ["exact match", "unparsed", "no answer", "proof hit by the first moment"])
-def test_every_measure_is_broken_down_as_correctness_is(measure):
+def test_every_measure_is_broken_down_as_correctness_is(measure) -> None:
     found = tables(outcomes({"memory": [True] * 4}, [1, 2, 3, 400], ["a", "b", "a", "b"]), ["memory"])
     assert [one.grouping for one in found if one.measure == measure] == [
         one.grouping for one in found if one.measure == "correct"
     ]
 
 
-def test_measures_that_no_question_has_are_left_out():
+def test_measures_that_no_question_has_are_left_out() -> None:
     found = tables(outcomes({"memory": [True]}, [1]), ["memory"])
     assert not {"choice accuracy", "position error", "time error"} & {one.measure for one in found}
 
 
-def test_a_question_without_a_row_counts_as_wrong():
+def test_a_question_without_a_row_counts_as_wrong() -> None:
     asked = TimedQuestion("q", SECOND_NS, False, "What?", (), "yes")
     found = tables([outcome(asked, "memory", None, drawn_with=0)], ["memory"])
     assert table(found, "correct", ALL).rows[0].values["memory"].value == 0.0

@@ -32,24 +32,24 @@ def history(steps: StepFeatures, *views: View, **options) -> StepHistory:
 
 
 @pytest.mark.parametrize("name", ["memory", "last4", "last120", "uniform", "question-only", "csm-only", "dam-only"])
-def test_a_view_is_called_what_it_was_parsed_from(name):
+def test_a_view_is_called_what_it_was_parsed_from(name) -> None:
     assert View.parse(name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "last", "last0", "last3", "Memory", "everything"])
-def test_what_is_no_view_is_refused(name):
+def test_what_is_no_view_is_refused(name) -> None:
     with pytest.raises(ValueError, match="last4"):
         View.parse(name)
 
 
-def test_more_frames_than_the_memory_holds_are_refused():
+def test_more_frames_than_the_memory_holds_are_refused() -> None:
     check_views([View.parse("last12")], CONFIG)
     with pytest.raises(ValueError, match="last14 shows 14 frames; the memory's 6 slots hold 12"):
         StepHistory([View.parse("last14")], GRID, CONFIG)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
-def test_a_short_stream_is_shown_uniformly_as_the_memory_holds_it(steps):
+def test_a_short_stream_is_shown_uniformly_as_the_memory_holds_it(steps) -> None:
     stream = features(steps)
     shown = history(stream, UNIFORM).uniform()
     expected = build_memory(stream, GRID, CONFIG)
@@ -57,7 +57,7 @@ def test_a_short_stream_is_shown_uniformly_as_the_memory_holds_it(steps):
     assert torch.equal(memory_positions(shown, 9, CONFIG.horizon), memory_positions(expected, 9, CONFIG.horizon))
 
 
-def test_uniform_sampling_spans_the_stream_within_the_memorys_budget():
+def test_uniform_sampling_spans_the_stream_within_the_memorys_budget() -> None:
     stream = features(31)
     shown = history(stream, UNIFORM).uniform()
     assert shown.csm_times.tolist() == [0, 6, 12, 18, 24, 30]
@@ -70,14 +70,14 @@ def test_uniform_sampling_spans_the_stream_within_the_memorys_budget():
     assert shown.steps == 31
 
 
-def test_the_published_choice_of_detail_is_kept():
+def test_the_published_choice_of_detail_is_kept() -> None:
     """Of a stream as long as the slots, uniform sampling chooses what the memory does, here of every sixth step."""
     stream = features(31)
     chosen = StepFeatures(stream.high[::6], stream.low[::6])
     assert torch.equal(history(stream, UNIFORM).uniform().dam, build_memory(chosen, GRID, CONFIG).dam)
 
 
-def test_uniform_sampling_stays_bounded_and_nearly_even():
+def test_uniform_sampling_stays_bounded_and_nearly_even() -> None:
     stream = features(400)
     kept = history(stream, UNIFORM, uniform_bytes=0)
     assert len(kept._spaced) <= 4 * CONFIG.csm_slots
@@ -87,7 +87,7 @@ def test_uniform_sampling_stays_bounded_and_nearly_even():
     assert ((times - wanted).abs() <= spacing / 4).all()
 
 
-def test_the_last_frames_stand_at_their_true_times():
+def test_the_last_frames_stand_at_their_true_times() -> None:
     stream = features(20)
     shown = history(stream, LAST4).last(4)
     assert torch.equal(shown.csm, stream.low[-2:])
@@ -100,7 +100,7 @@ def test_the_last_frames_stand_at_their_true_times():
 
 
 @pytest.mark.parametrize("steps", [1, 3, 6, 31])
-def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps):
+def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps) -> None:
     config = replace(CONFIG, window_slots=2)
     stream = features(steps)
     kept = StepHistory([UNIFORM, LAST4], GRID, config)
@@ -116,13 +116,13 @@ def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps):
     assert show(MEMORY, memory, kept) is memory
 
 
-def test_steps_are_kept_only_for_views_that_need_them():
+def test_steps_are_kept_only_for_views_that_need_them() -> None:
     kept = history(features(20), MEMORY)
     assert not kept._spaced
     assert not kept._newest
 
 
-def test_halves_of_the_memory_keep_their_own_tokens():
+def test_halves_of_the_memory_keep_their_own_tokens() -> None:
     stream = features(20)
     memory = build_memory(stream, GRID, CONFIG, generator=torch.Generator().manual_seed(0))
     none = history(stream)

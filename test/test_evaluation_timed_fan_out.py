@@ -10,7 +10,7 @@ from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, Stre
 VIEWS = tuple(View.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only"))
 
 
-def test_each_view_of_a_moment_is_read_once_for_all_its_questions():
+def test_each_view_of_a_moment_is_read_once_for_all_its_questions() -> None:
     model = FakeModel()
     asked = [StreamQuestion(f"{second} {place}", second * SECOND_NS, "What?") for second in (9, 19) for place in (1, 2)]
     list(StreamRun(model, RunOptions(views=VIEWS)).replies([frame(second) for second in range(20)], asked))
@@ -22,7 +22,7 @@ def test_each_view_of_a_moment_is_read_once_for_all_its_questions():
     assert len([kind for kind, _ in model.work if kind == "read"]) == len(pairs) * model.pieces_of_a_memory
 
 
-def test_a_prefix_reaches_the_model_with_its_question_alone():
+def test_a_prefix_reaches_the_model_with_its_question_alone() -> None:
     model = FakeModel()
     asked = [
         StreamQuestion("a", SECOND_NS, "Which?", answer_prefix="Best option: ("),
@@ -32,7 +32,7 @@ def test_a_prefix_reaches_the_model_with_its_question_alone():
     assert [prefix for _, _, prefix in model.asked] == ["Best option: (", ""]
 
 
-def test_it_is_the_model_in_everything_else():
+def test_it_is_the_model_in_everything_else() -> None:
     model = FakeModel()
     fan_out = FanOutModel(model, VIEWS)
     assert (fan_out.name, fan_out.memory_config, fan_out.view) == (model.name, model.memory_config, MEMORY)
@@ -40,6 +40,6 @@ def test_it_is_the_model_in_everything_else():
     assert fan_out.shown is None
 
 
-def test_a_view_that_the_memory_cannot_hold_is_refused_before_anything_runs():
+def test_a_view_that_the_memory_cannot_hold_is_refused_before_anything_runs() -> None:
     with pytest.raises(ValueError, match="choose last16 or less"):
         FanOutModel(FakeModel(), [View.parse("last18")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 from patrol_drawing import drawing
@@ -19,7 +20,7 @@ from fvs_ros.patrol.render import shared_renderer
 PLAN = PatrolPlan(questions=14, moments=3, shortest=12, longest=12)
 
 
-def test_the_default_test_is_as_large_as_asked_for():
+def test_the_default_test_is_as_large_as_asked_for() -> None:
     seeds = parse_seeds(DEFAULT_SEEDS)
     assert len(seeds) == 60
     assert min(seeds) >= TEST_SEED
@@ -31,23 +32,23 @@ def test_the_default_test_is_as_large_as_asked_for():
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3:5", [3, 4, 5]), ("7", [7]), ("900001,900000", [900001, 900000])])
-def test_seeds_are_a_range_or_a_list(text, seeds):
+def test_seeds_are_a_range_or_a_list(text, seeds) -> None:
     assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "5:3", "a:b", "1,1", "-2", "1.5"])
-def test_other_seeds_are_refused(text):
+def test_other_seeds_are_refused(text) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"FIRST:LAST|at least one"):
         parse_seeds(text)
 
 
 @pytest.mark.parametrize("fields", [{"questions": 0}, {"moments": 0}, {"shortest": 0}, {"shortest": 9, "longest": 8}])
-def test_a_plan_that_asks_nothing_is_refused(fields):
+def test_a_plan_that_asks_nothing_is_refused(fields) -> None:
     with pytest.raises(ValueError, match="must"):
         PatrolPlan(**fields)
 
 
-def test_questions_come_at_few_moments_that_span_the_episode():
+def test_questions_come_at_few_moments_that_span_the_episode() -> None:
     episode = PLAN.episode(TEST_SEED)
     questions = PLAN.ask(episode)
     assert {question.frame for question in questions} <= {7, 15, 23}
@@ -55,7 +56,7 @@ def test_questions_come_at_few_moments_that_span_the_episode():
     assert questions == PLAN.ask(PLAN.episode(TEST_SEED))
 
 
-def test_an_answer_must_be_the_exact_text_also_where_there_are_choices():
+def test_an_answer_must_be_the_exact_text_also_where_there_are_choices() -> None:
     questions = PLAN.ask(PLAN.episode(TEST_SEED))
     assert any(question.choices for question in questions)
     for question in questions:
@@ -64,7 +65,7 @@ def test_an_answer_must_be_the_exact_text_also_where_there_are_choices():
         assert asked.proof_ns == question.proof_ns
 
 
-def test_guesses_answer_every_question_from_other_episodes(monkeypatch):
+def test_guesses_answer_every_question_from_other_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fvs_ros.evaluation.timed.patrol.GUESS_EPISODES", 6)
     questions = [question for seed in range(TEST_SEED, TEST_SEED + 4) for question in PLAN.ask(PLAN.episode(seed))]
     rows = guessed(PLAN, questions)
@@ -74,7 +75,7 @@ def test_guesses_answer_every_question_from_other_episodes(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("model")
     write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     return folder
@@ -86,7 +87,7 @@ def evaluate(model, out, *more):
 
 
 @pytest.fixture
-def few_guesses(monkeypatch):
+def few_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     with drawing():
         shared_renderer(FRAME_SIZE)
     monkeypatch.setattr("fvs_ros.evaluation.timed.patrol.GUESS_EPISODES", 3)
@@ -96,7 +97,9 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_goes_on_with_further_seeds_and_reports_all_of_them(model, tmp_path, few_guesses, capsys):
+def test_a_run_goes_on_with_further_seeds_and_reports_all_of_them(
+    model, tmp_path: Path, few_guesses, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert evaluate(model, out, "--seeds", "900000", "--controls", "last4", "uniform") == 0
     first = lines(out / "answers.jsonl")
@@ -121,20 +124,22 @@ def test_a_run_goes_on_with_further_seeds_and_reports_all_of_them(model, tmp_pat
     assert (again / "report.json").read_bytes() == (out / "report.json").read_bytes()
 
 
-def test_another_plan_is_refused_in_the_same_folder(model, tmp_path, few_guesses, capsys):
+def test_another_plan_is_refused_in_the_same_folder(
+    model, tmp_path: Path, few_guesses, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(model, tmp_path, "--seeds", "900000") == 0
     assert evaluate(model, tmp_path, "--seeds", "900000", "--fps", "0.5") == 1
     assert "fps" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_same_answers(model, tmp_path, few_guesses):
+def test_several_processes_give_the_same_answers(model, tmp_path: Path, few_guesses) -> None:
     seeds = ("--seeds", "900000:900002")
     assert evaluate(model, tmp_path / "one", *seeds) == 0
     assert evaluate(model, tmp_path / "two", *seeds, "--workers", "2") == 0
     assert (tmp_path / "one" / "report.json").read_bytes() == (tmp_path / "two" / "report.json").read_bytes()
 
 
-def test_impossible_lengths_are_refused(model, tmp_path, capsys):
+def test_impossible_lengths_are_refused(model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(model, tmp_path, "--steps", "20", "10") == 1
     assert "must not be shorter" in capsys.readouterr().err

@@ -24,14 +24,14 @@ CONTROLS = ("last4", "uniform", "question-only", "csm-only", "dam-only")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     return folder
 
 
 @pytest.fixture(scope="module")
-def bag(tmp_path_factory) -> Path:
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bag(tmp_path_factory.mktemp("bag") / "bag", FRAMES)
 
 
@@ -45,7 +45,7 @@ def write_questions(path: Path, *lines: dict) -> Path:
 
 
 @pytest.fixture
-def questions(tmp_path) -> Path:
+def questions(tmp_path: Path) -> Path:
     families = ("now", "recall")
     return write_questions(
         tmp_path / "questions.jsonl",
@@ -77,7 +77,9 @@ def report(out: Path) -> dict:
     return json.loads((out / "report.json").read_text())
 
 
-def test_two_runs_give_the_same_report_byte_for_byte_with_all_controls(bag, questions, model, tmp_path, capsys):
+def test_two_runs_give_the_same_report_byte_for_byte_with_all_controls(
+    bag, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("one", "two"):
         assert evaluate(bag, questions, model, tmp_path / name, "--controls") == 0
     assert (tmp_path / "one" / "report.json").read_bytes() == (tmp_path / "two" / "report.json").read_bytes()
@@ -103,7 +105,9 @@ def test_two_runs_give_the_same_report_byte_for_byte_with_all_controls(bag, ques
         assert view in printed
 
 
-def test_the_default_model_is_the_one_that_ships_and_gives_the_same_report_twice(bag, questions, tmp_path, capsys):
+def test_the_default_model_is_the_one_that_ships_and_gives_the_same_report_twice(
+    bag, questions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("one", "two"):
         command = [
             "evaluate",
@@ -122,7 +126,7 @@ def test_the_default_model_is_the_one_that_ships_and_gives_the_same_report_twice
     assert "NOISE" not in capsys.readouterr().err
 
 
-def test_an_interrupted_run_goes_on_to_the_same_report(bag, questions, model, tmp_path):
+def test_an_interrupted_run_goes_on_to_the_same_report(bag, questions, model, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert evaluate(bag, questions, model, whole, "--controls", "last4") == 0
     shutil.copytree(whole, cut)
@@ -141,7 +145,7 @@ def test_an_interrupted_run_goes_on_to_the_same_report(bag, questions, model, tm
         ]
 
 
-def test_answers_tell_the_memory_that_they_were_given_from(bag, questions, model, tmp_path):
+def test_answers_tell_the_memory_that_they_were_given_from(bag, questions, model, tmp_path: Path) -> None:
     assert evaluate(bag, questions, model, tmp_path / "out") == 0
     found = rows(tmp_path / "out" / "answers.jsonl")
     assert [row["id"] for row in found] == [f"q{index}" for index in range(12)]
@@ -151,7 +155,9 @@ def test_answers_tell_the_memory_that_they_were_given_from(bag, questions, model
         assert all(moment[0] <= START_NS + 3 * asked * PERIOD_NS for moment in row["moments"])
 
 
-def test_another_configuration_is_refused_and_named(bag, questions, model, tmp_path, capsys):
+def test_another_configuration_is_refused_and_named(
+    bag, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(bag, questions, model, tmp_path / "out") == 0
     assert evaluate(bag, questions, model, tmp_path / "out", "--max-new-tokens", "4") == 1
     assert "max_new_tokens" in capsys.readouterr().err
@@ -159,7 +165,7 @@ def test_another_configuration_is_refused_and_named(bag, questions, model, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["sqlite3", "compressed", "ros1", "video"])
-def test_every_kind_of_recording_is_read(kind, model, tmp_path):
+def test_every_kind_of_recording_is_read(kind, model, tmp_path: Path) -> None:
     if kind == "ros1":
         recording = write_ros1_bag(tmp_path / "old.bag", 8)
     elif kind == "video":
@@ -173,7 +179,7 @@ def test_every_kind_of_recording_is_read(kind, model, tmp_path):
     assert rows(tmp_path / "out" / "answers.jsonl")[0]["memory_steps"] == 3
 
 
-def test_choices_are_listed_as_published_where_asked_for(bag, questions, model, tmp_path):
+def test_choices_are_listed_as_published_where_asked_for(bag, questions, model, tmp_path: Path) -> None:
     assert evaluate(bag, questions, model, tmp_path / "plain") == 0
     assert evaluate(bag, questions, model, tmp_path / "options", "--prompt", "options") == 0
     plain, options = (
@@ -197,7 +203,9 @@ def stamped(**fields) -> dict:
         ("", "holds no questions"),
     ],
 )
-def test_a_wrong_file_of_questions_is_named_with_its_line(text, message, bag, model, tmp_path, capsys):
+def test_a_wrong_file_of_questions_is_named_with_its_line(
+    text, message, bag, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "wrong.jsonl"
     path.write_text(text)
     assert evaluate(bag, path, model, tmp_path / "out") == 1
@@ -208,7 +216,9 @@ def test_a_wrong_file_of_questions_is_named_with_its_line(text, message, bag, mo
 
 
 @pytest.mark.parametrize("kind", ["missing", "no images", "one frame", "no frames", "damaged", "topic"])
-def test_a_wrong_recording_is_named_with_what_to_do(kind, questions, model, tmp_path, capsys):
+def test_a_wrong_recording_is_named_with_what_to_do(
+    kind, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     more: tuple[str, ...] = ()
     if kind == "missing":
         recording, message = tmp_path / "absent", "does not exist; give a bag"
@@ -238,18 +248,20 @@ def test_a_wrong_recording_is_named_with_what_to_do(kind, questions, model, tmp_
         (("--dtype", "int8"), "dtype is 'int8'"),
     ],
 )
-def test_wrong_settings_are_refused(more, message, bag, questions, model, tmp_path, capsys):
+def test_wrong_settings_are_refused(
+    more, message, bag, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(bag, questions, model, tmp_path / "out", *more) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_model_is_named(bag, questions, tmp_path, capsys):
+def test_a_missing_model_is_named(bag, questions, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(bag, questions, tmp_path / "absent", tmp_path / "out") == 1
     assert "absent" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
-def finished(bag, model, tmp_path_factory) -> Path:
+def finished(bag, model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     lines = [
         {
@@ -267,7 +279,7 @@ def finished(bag, model, tmp_path_factory) -> Path:
     return folder / "out" / "report.html"
 
 
-def test_the_page_needs_nothing_but_itself(finished):
+def test_the_page_needs_nothing_but_itself(finished) -> None:
     text = finished.read_text()
     assert not re.search(r'(src|href)="(?!#)', text)
     assert "@import" not in text
@@ -278,7 +290,7 @@ def test_the_page_needs_nothing_but_itself(finished):
     assert "Is &lt;this&gt; &amp; that there?" in text
 
 
-def test_the_page_shows_its_plots_in_a_browser(finished, tmp_path):
+def test_the_page_shows_its_plots_in_a_browser(finished, tmp_path: Path) -> None:
     browser = next(
         (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
     )

@@ -11,7 +11,7 @@ def bank(values, each=2):
     return candidates
 
 
-def insert(candidates, cluster, step, value):
+def insert(candidates, cluster, step, value) -> None:
     candidates.insert(
         torch.tensor([cluster]),
         torch.full((4, 1), float(value)),
@@ -22,7 +22,7 @@ def insert(candidates, cluster, step, value):
     )
 
 
-def merge(candidates, first, second, mean, prospect):
+def merge(candidates, first, second, mean, prospect) -> None:
     candidates.merge(
         torch.tensor([first]), torch.tensor([second]), torch.tensor([[float(mean)]]), torch.tensor([[float(prospect)]])
     )
@@ -32,7 +32,7 @@ def steps_of(candidates, cluster):
     return [step for step in candidates.steps[candidates.owned[cluster]].tolist() if step != NO_STEP]
 
 
-def test_joined_clusters_keep_the_nearest_to_their_mean_and_to_the_next_one():
+def test_joined_clusters_keep_the_nearest_to_their_mean_and_to_the_next_one() -> None:
     candidates = bank([0, 4, 9])
     merge(candidates, 0, 1, mean=2, prospect=2)
     assert sorted(steps_of(candidates, 0)) == [0, 1]
@@ -42,7 +42,7 @@ def test_joined_clusters_keep_the_nearest_to_their_mean_and_to_the_next_one():
     assert steps_of(candidates, 0) == [3, 0]
 
 
-def test_features_stay_where_they_were_written():
+def test_features_stay_where_they_were_written() -> None:
     candidates = bank([0, 4, 9])
     merge(candidates, 0, 2, mean=5, prospect=5)
     insert(candidates, 2, 3, value=7)
@@ -55,7 +55,7 @@ def test_features_stay_where_they_were_written():
     assert sorted(candidates.owned.flatten().tolist()) == list(range(6))
 
 
-def test_the_nearest_candidate_is_found_whatever_lies_in_empty_places():
+def test_the_nearest_candidate_is_found_whatever_lies_in_empty_places() -> None:
     candidates = bank([1, 4, 9])
     candidates.discard(torch.tensor([1]))
     nearest = candidates.nearest(torch.tensor([[3.9], [7.0]]))

@@ -19,7 +19,7 @@ def filled(rows, capacity, **time):
     return micro, torch.tensor(places)
 
 
-def test_each_micro_cluster_is_the_mean_of_its_steps():
+def test_each_micro_cluster_is_the_mean_of_its_steps() -> None:
     rows = torch.randn(60, 7) + 3
     micro, places = filled(rows, capacity=9)
     for place in places.unique():
@@ -32,7 +32,7 @@ def test_each_micro_cluster_is_the_mean_of_its_steps():
     assert micro.weights[micro.spare].item() == 0
 
 
-def test_distances_kept_incrementally_are_those_of_the_means():
+def test_distances_kept_incrementally_are_those_of_the_means() -> None:
     for offset in (0, 100):
         micro, places = filled(torch.randn(300, 64) + offset, capacity=20)
         present = places.unique()
@@ -44,7 +44,7 @@ def test_distances_kept_incrementally_are_those_of_the_means():
         assert torch.allclose(micro.norms[present], norms, rtol=1e-3)
 
 
-def test_with_a_time_weight_clusters_are_as_far_apart_as_with_time_for_a_coordinate():
+def test_with_a_time_weight_clusters_are_as_far_apart_as_with_time_for_a_coordinate() -> None:
     for steps, horizon in ((300, 100), (60, 100)):
         rows = torch.randn(steps, 16)
         micro, places = filled(rows, capacity=20, time_weight=0.3, horizon=horizon)
@@ -56,7 +56,7 @@ def test_with_a_time_weight_clusters_are_as_far_apart_as_with_time_for_a_coordin
         assert torch.allclose(found, torch.cdist(means, means).square(), rtol=1e-3, atol=1e-3)
 
 
-def test_identical_steps_are_at_no_distance():
+def test_identical_steps_are_at_no_distance() -> None:
     row = torch.randn(1, 5_000) + 10
     micro, places = filled(torch.cat([torch.randn(1, 5_000), row.expand(40, -1)]), capacity=6)
     still = places[1:].unique()
@@ -64,7 +64,7 @@ def test_identical_steps_are_at_no_distance():
     assert torch.equal(micro.means[still], row.expand(len(still), -1))
 
 
-def test_means_and_weights_stand_a_hundred_thousand_steps():
+def test_means_and_weights_stand_a_hundred_thousand_steps() -> None:
     micro, _ = filled(torch.zeros(1, 8) + 7, capacity=1)
     micro.weights[0] = 1e5
     row = torch.full((8,), 8.0)
@@ -75,7 +75,7 @@ def test_means_and_weights_stand_a_hundred_thousand_steps():
     assert torch.allclose(micro.means[:2][micro.weights > 0], torch.tensor(7 + 1e-4), rtol=1e-6)
 
 
-def test_the_prospect_is_the_mean_after_the_next_join():
+def test_the_prospect_is_the_mean_after_the_next_join() -> None:
     rows = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 2.0]])
     micro, _ = filled(rows, capacity=3)
     assert micro.prospect(torch.tensor([0])).tolist() == [[0.0, 1.0]]

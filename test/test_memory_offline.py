@@ -16,7 +16,7 @@ def scenes(labels):
     return StepFeatures((centres + own).expand(-1, 16, 5).clone(), (centres + own).expand(-1, 4, 5).clone())
 
 
-def test_a_clip_shorter_than_the_detail_memory_is_kept_whole():
+def test_a_clip_shorter_than_the_detail_memory_is_kept_whole() -> None:
     features = scenes([4, 7])
     snapshot = build_memory(features, GRID, CONFIG)
     assert torch.equal(snapshot.dam, features.high)
@@ -25,7 +25,7 @@ def test_a_clip_shorter_than_the_detail_memory_is_kept_whole():
     assert snapshot.tokens == 2 * 4 + 2 * 1
 
 
-def test_a_clip_that_fits_the_synopsis_is_not_clustered():
+def test_a_clip_that_fits_the_synopsis_is_not_clustered() -> None:
     features = scenes([4, 7, 4])
     snapshot = build_memory(features, GRID, CONFIG)
     assert torch.equal(snapshot.csm, features.low)
@@ -33,7 +33,7 @@ def test_a_clip_that_fits_the_synopsis_is_not_clustered():
     assert snapshot.dam.shape[0] == 2
 
 
-def test_a_longer_clip_keeps_the_nearest_step_of_the_largest_clusters():
+def test_a_longer_clip_keeps_the_nearest_step_of_the_largest_clusters() -> None:
     features = scenes([1, 5, 5, 5, 1, 1, 1, 1, 9])
     start = torch.arange(9) * 2_000
     snapshot = build_memory(
@@ -51,18 +51,18 @@ def test_a_longer_clip_keeps_the_nearest_step_of_the_largest_clusters():
     assert torch.equal(snapshot.features(), torch.cat([snapshot.dam.reshape(-1, 5), snapshot.csm.reshape(-1, 5)]))
 
 
-def test_without_stamps_frames_are_one_second_apart():
+def test_without_stamps_frames_are_one_second_apart() -> None:
     snapshot = build_memory(scenes([1, 2]), GRID, CONFIG)
     assert snapshot.csm_start_ns.tolist() == [0, 2_000_000_000]
     assert snapshot.csm_end_ns.tolist() == [1_000_000_000, 3_000_000_000]
 
 
-def test_features_of_another_grid_are_refused():
+def test_features_of_another_grid_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 16, 5\).*8 x 4 grid"):
         build_memory(scenes([1, 2]), PatchGrid(8, 4), CONFIG)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (0, 4), (3, 4)])
-def test_a_grid_that_cannot_merge_is_refused(size):
+def test_a_grid_that_cannot_merge_is_refused(size) -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
         PatchGrid(*size)

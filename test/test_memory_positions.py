@@ -14,7 +14,7 @@ def memory(steps, grid, config):
     return build_memory(features, grid, config, generator=torch.Generator().manual_seed(0))
 
 
-def test_details_stand_at_their_step_and_synopses_behind_them():
+def test_details_stand_at_their_step_and_synopses_behind_them() -> None:
     grid, config = PatchGrid(4, 8), FlashMemoryConfig(csm_slots=3, dam_slots=2)
     snapshot = memory(2, grid, config)
     time, row, column = memory_positions(snapshot, first=10, horizon=120)
@@ -27,7 +27,7 @@ def test_details_stand_at_their_step_and_synopses_behind_them():
     assert column[dam_tokens:].tolist() == [26, 27, 26, 27]
 
 
-def test_the_window_continues_the_time_of_the_synopses():
+def test_the_window_continues_the_time_of_the_synopses() -> None:
     grid = PatchGrid(4, 8)
     plain = FlashMemoryConfig(csm_slots=8, dam_slots=2)
     windowed = FlashMemoryConfig(csm_slots=8, dam_slots=2, window_slots=2)
@@ -44,24 +44,24 @@ def test_the_window_continues_the_time_of_the_synopses():
     assert text_position(snapshot, 10, windowed) == text_position(memory(5, grid, plain), 10, plain)
 
 
-def test_the_text_starts_after_the_slots_not_after_the_steps():
+def test_the_text_starts_after_the_slots_not_after_the_steps() -> None:
     grid, config = PatchGrid(4, 4), FlashMemoryConfig(csm_slots=8, dam_slots=4)
     snapshot = memory(40, grid, config)
     assert text_position(snapshot, 4, config) == 4 + 4 * 4 + 8
     assert memory_positions(snapshot, 4, config.horizon)[0].max() > text_position(snapshot, 4, config)
 
 
-def test_a_wide_frame_can_reach_further_than_the_slots():
+def test_a_wide_frame_can_reach_further_than_the_slots() -> None:
     grid, config = PatchGrid(4, 40), FlashMemoryConfig(csm_slots=3, dam_slots=2)
     assert text_position(memory(3, grid, config), 0, config) == 2 * 40 + 10
 
 
-def test_times_within_the_horizon_are_rounded_half_to_even():
+def test_times_within_the_horizon_are_rounded_half_to_even() -> None:
     assert rescale_times(torch.tensor([0.0, 4.5, 5.5, 119.0]), 120, 120).tolist() == [0, 4, 6, 119]
 
 
 @pytest.mark.parametrize("steps", [121, 1000, 1_000_000])
-def test_longer_streams_are_rescaled_onto_the_horizon(steps):
+def test_longer_streams_are_rescaled_onto_the_horizon(steps) -> None:
     times = torch.tensor([0.0, (steps - 1) / 2, steps - 1.0])
     assert rescale_times(times, steps, 120).tolist() == [0, 60, 119]
 
@@ -76,7 +76,7 @@ def test_longer_streams_are_rescaled_onto_the_horizon(steps):
     first=st.integers(0, 50),
     horizon=st.integers(2, 60),
 )
-def test_invariants_of_any_layout(steps, slots, details, rows, columns, first, horizon):
+def test_invariants_of_any_layout(steps, slots, details, rows, columns, first, horizon) -> None:
     grid = PatchGrid(4 * rows, 4 * columns)
     config = FlashMemoryConfig(csm_slots=slots, dam_slots=min(details, slots), horizon=horizon)
     snapshot = memory(steps, grid, config)

@@ -22,14 +22,14 @@ def direct_sum_of_squares(means, weights, labels):
     return total
 
 
-def test_the_sum_of_squares_needs_distances_only():
+def test_the_sum_of_squares_needs_distances_only() -> None:
     distances, weights, _, means = micro_clusters(12, seed=3)
     labels = torch.arange(12) % 4
     expected = direct_sum_of_squares(means, weights, labels)
     assert float(sum_of_squares(distances, weights, labels, 4)) == pytest.approx(expected)
 
 
-def test_stretches_of_time_are_the_best_ones():
+def test_stretches_of_time_are_the_best_ones() -> None:
     distances, weights, _, means = micro_clusters(9, seed=4)
     labels = divide(distances, weights, 3)
     best = min(
@@ -40,7 +40,7 @@ def test_stretches_of_time_are_the_best_ones():
     assert direct_sum_of_squares(means, weights, labels) == pytest.approx(best)
 
 
-def test_agglomeration_finds_scenes_and_their_returns():
+def test_agglomeration_finds_scenes_and_their_returns() -> None:
     scenes = torch.tensor([0, 1, 0, 2, 1, 1, 2, 0])
     means = 10.0 * scenes[:, None].double() + 0.1 * torch.arange(8)[:, None]
     distances = torch.cdist(means, means).square()
@@ -49,7 +49,7 @@ def test_agglomeration_finds_scenes_and_their_returns():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_refinement_improves_and_ends_where_no_single_move_helps(seed):
+def test_refinement_improves_and_ends_where_no_single_move_helps(seed) -> None:
     distances, weights, _, means = micro_clusters(14, seed)
     labels = torch.arange(14) % 5
     before = direct_sum_of_squares(means, weights, labels)
@@ -66,7 +66,7 @@ def test_refinement_improves_and_ends_where_no_single_move_helps(seed):
 
 
 @pytest.mark.parametrize("slots", [1, 2, 7])
-def test_every_slot_gets_a_micro_cluster(slots):
+def test_every_slot_gets_a_micro_cluster(slots) -> None:
     distances, weights, times, _ = micro_clusters(7, seed=5)
     labels = reduce_clusters(distances, weights, times, slots)
     assert sorted(labels.unique().tolist()) == list(range(slots))
@@ -88,7 +88,7 @@ def plain_agglomerate(distances, weights, times, slots):
 
 @pytest.mark.parametrize("repeated", [1, 3, 20])
 @pytest.mark.parametrize("seed", range(4))
-def test_costs_that_are_kept_agree_with_those_computed_anew(seed, repeated):
+def test_costs_that_are_kept_agree_with_those_computed_anew(seed, repeated) -> None:
     """Also where many micro-clusters are identical, so that joins tie."""
     distances, weights, times, _ = micro_clusters(20, seed)
     copies = torch.arange(20) // repeated
@@ -98,13 +98,13 @@ def test_costs_that_are_kept_agree_with_those_computed_anew(seed, repeated):
         assert torch.equal(labels, plain_agglomerate(distances, weights, times, slots))
 
 
-def test_identical_micro_clusters_become_stretches_of_equal_length():
+def test_identical_micro_clusters_become_stretches_of_equal_length() -> None:
     still = torch.zeros(16, 16, dtype=torch.float64)
     labels = reduce_clusters(still, torch.ones(16, dtype=torch.float64), torch.arange(16).double(), 4)
     assert labels.bincount().tolist() == [4, 4, 4, 4]
 
 
-def test_a_drift_is_divided_better_than_agglomeration_alone_does():
+def test_a_drift_is_divided_better_than_agglomeration_alone_does() -> None:
     means = torch.arange(30, dtype=torch.float64)[:, None]
     distances, weights = torch.cdist(means, means).square(), torch.ones(30, dtype=torch.float64)
     labels = reduce_clusters(distances, weights, means[:, 0], 5)

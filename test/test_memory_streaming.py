@@ -77,7 +77,7 @@ def near_picks(rows, snapshot):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_variance_is_near_that_of_offline_kmeans(kind, capsys):
+def test_variance_is_near_that_of_offline_kmeans(kind, capsys: pytest.CaptureFixture[str]) -> None:
     ratios = []
     for slots, length, seed in [(8, 2, 1), (8, 5, 2), (8, 20, 3), (8, 20, 4), (20, 20, 5), (60, 5, 6)]:
         rows, snapshot = streamed(kind, slots, length * slots, seed)
@@ -90,7 +90,7 @@ def test_variance_is_near_that_of_offline_kmeans(kind, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_variance_and_picks_at_the_published_size(kind, capsys):
+def test_variance_and_picks_at_the_published_size(kind, capsys: pytest.CaptureFixture[str]) -> None:
     ratios, picks = [], []
     for seed in (7, 100, 101, 102, 103, 104):
         rows, snapshot = streamed(kind, slots=60, steps=1200, seed=seed)
@@ -107,7 +107,7 @@ def test_variance_and_picks_at_the_published_size(kind, capsys):
 # Not on `curved_drift`: its slots are long and thin, the true nearest step is one of twenty at any place along them,
 # and no few candidates can foresee which. The printed figure says how far off that is.
 @pytest.mark.parametrize("kind", KINDS)
-def test_keyframes_are_those_that_an_unbounded_bank_would_give(kind, capsys):
+def test_keyframes_are_those_that_an_unbounded_bank_would_give(kind, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [(8, 5, 11), (8, 20, 12), (8, 20, 13), (8, 20, 14), (20, 20, 15)]
     picks = [near_picks(*streamed(kind, slots, length * slots, seed)) for slots, length, seed in cases]
     share = torch.cat(picks).double().mean()
@@ -126,7 +126,7 @@ def test_keyframes_are_those_that_an_unbounded_bank_would_give(kind, capsys):
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     repeated=st.booleans(),
 )
-def test_up_to_the_slots_streaming_equals_offline(slots, details, steps, width, grid, dtype, repeated):
+def test_up_to_the_slots_streaming_equals_offline(slots, details, steps, width, grid, dtype, repeated) -> None:
     details, steps = min(details, slots), min(steps, slots)
     features = random_steps(steps, width, grid, seed=steps)
     if repeated:
@@ -140,7 +140,7 @@ def test_up_to_the_slots_streaming_equals_offline(slots, details, steps, width, 
 
 @settings(deadline=None, max_examples=25)
 @given(slots=st.integers(1, 6), details=st.integers(1, 6), steps=st.integers(1, 70), seed=st.integers(0, 99))
-def test_every_step_is_accounted_for(slots, details, steps, seed):
+def test_every_step_is_accounted_for(slots, details, steps, seed) -> None:
     rows = stream("random_walk", slots=slots, steps=steps, features=16, seed=seed)
     features = watermarked(rows)
     memory = empty_memory(slots, min(details, slots), features.low.shape[2])
@@ -166,7 +166,7 @@ def test_every_step_is_accounted_for(slots, details, steps, seed):
 
 
 @pytest.mark.parametrize("steps", [3, 30, 90])
-def test_equal_streams_give_equal_memories_whenever_they_are_looked_at(steps):
+def test_equal_streams_give_equal_memories_whenever_they_are_looked_at(steps) -> None:
     features, other = random_steps(steps), random_steps(steps, seed=1)
     memory, watched = empty_memory(5, 3, 3), empty_memory(5, 3, 3)
     append_all(memory, features)
@@ -182,7 +182,7 @@ def test_equal_streams_give_equal_memories_whenever_they_are_looked_at(steps):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 9, 25, 26])
-def test_a_provisional_step_counts_like_the_step_itself(steps):
+def test_a_provisional_step_counts_like_the_step_itself(steps) -> None:
     """Up to 26 steps, the capacity for 5 slots, nothing is joined but in the snapshot."""
     features = random_steps(steps)
     memory = append_all(empty_memory(5, 3, 3), take(features, 0, steps - 1))
@@ -192,7 +192,7 @@ def test_a_provisional_step_counts_like_the_step_itself(steps):
     assert_same(provisional, memory.snapshot())
 
 
-def test_beyond_the_capacity_a_provisional_step_counts_too():
+def test_beyond_the_capacity_a_provisional_step_counts_too() -> None:
     features = random_steps(100)
     memory = append_all(empty_memory(5, 3, 3), take(features, 0, 99))
     far = 100 + torch.zeros(4, 3)
@@ -204,7 +204,7 @@ def test_beyond_the_capacity_a_provisional_step_counts_too():
 
 
 @pytest.mark.parametrize("steps", [4, 80])
-def test_a_snapshot_is_never_written_again(steps):
+def test_a_snapshot_is_never_written_again(steps) -> None:
     features = random_steps(steps + 40)
     memory = append_all(empty_memory(5, 3, 3), take(features, 0, steps))
     snapshot = memory.snapshot()
@@ -219,7 +219,7 @@ def test_a_snapshot_is_never_written_again(steps):
 
 
 @pytest.mark.parametrize("steps", [2, 20, 75])
-def test_a_saved_memory_goes_on_as_if_never_stopped(steps):
+def test_a_saved_memory_goes_on_as_if_never_stopped(steps) -> None:
     features = random_steps(steps + 30)
     memory = append_all(empty_memory(5, 3, 3), take(features, 0, steps))
     saved = save(memory.state_dict())
@@ -231,7 +231,7 @@ def test_a_saved_memory_goes_on_as_if_never_stopped(steps):
     assert_same(memory.snapshot(), restored.snapshot())
 
 
-def test_a_saved_memory_of_other_sizes_is_refused():
+def test_a_saved_memory_of_other_sizes_is_refused() -> None:
     state = append_all(empty_memory(5, 3, 3), random_steps(9)).state_dict()
     memory = append_all(empty_memory(5, 2, 3), random_steps(4))
     before = memory.snapshot()
@@ -245,7 +245,7 @@ def test_a_saved_memory_of_other_sizes_is_refused():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 23])
-def test_the_window_holds_the_newest_steps_and_changes_nothing_else(steps):
+def test_the_window_holds_the_newest_steps_and_changes_nothing_else(steps) -> None:
     features = random_steps(steps + 1)
     memory = append_all(empty_memory(5, 3, 3, window_slots=3), take(features, 0, steps))
     snapshot = memory.snapshot()
@@ -266,7 +266,7 @@ def test_the_window_holds_the_newest_steps_and_changes_nothing_else(steps):
     )
 
 
-def test_a_still_scene_becomes_stretches_of_equal_length():
+def test_a_still_scene_becomes_stretches_of_equal_length() -> None:
     step = random_steps(1)
     still = StepFeatures(step.high.expand(800, -1, -1), step.low.expand(800, -1, -1))
     snapshot = append_all(empty_memory(8, 4, 3), still).snapshot()
@@ -275,7 +275,7 @@ def test_a_still_scene_becomes_stretches_of_equal_length():
     assert torch.all(snapshot.csm_times.diff() > 0)
 
 
-def test_fewer_distinct_steps_than_slots_are_kept_exactly():
+def test_fewer_distinct_steps_than_slots_are_kept_exactly() -> None:
     scenes = random_steps(3)
     order = torch.tensor([0, 0, 1, 0, 2] * 40)
     snapshot = append_all(empty_memory(6, 3, 3), StepFeatures(scenes.high[order], scenes.low[order])).snapshot()
@@ -284,7 +284,7 @@ def test_fewer_distinct_steps_than_slots_are_kept_exactly():
     assert int(snapshot.csm_weights.sum()) == 200
 
 
-def test_one_slot_is_the_mean_of_everything():
+def test_one_slot_is_the_mean_of_everything() -> None:
     features = random_steps(500)
     snapshot = append_all(empty_memory(1, 1, 3), features).snapshot()
     assert torch.allclose(snapshot.csm[0], features.low.double().mean(0).float(), atol=1e-6)
@@ -292,7 +292,7 @@ def test_one_slot_is_the_mean_of_everything():
 
 
 @pytest.mark.parametrize("kind", ["slow_drift", "random_walk", "revisited_scenes"])
-def test_a_large_mean_common_to_all_features_changes_nothing(kind):
+def test_a_large_mean_common_to_all_features_changes_nothing(kind) -> None:
     rows = stream(kind, slots=8, steps=160, features=128, seed=21)
     features = watermarked(rows + 1_000)
     snapshot = append_all(empty_memory(8, 4, features.low.shape[2]), features).snapshot()
@@ -312,7 +312,7 @@ def test_a_large_mean_common_to_all_features_changes_nothing(kind):
         ((2, 16, 3), (2, 4, 3), [0, 5], [1, 2], "ends at 2 ns, before its start at 5 ns"),
     ],
 )
-def test_steps_that_do_not_fit_are_refused_and_leave_no_trace(high, low, starts, ends, message):
+def test_steps_that_do_not_fit_are_refused_and_leave_no_trace(high, low, starts, ends, message) -> None:
     memory = append_all(empty_memory(5, 3, 3), random_steps(4))
     before = memory.snapshot()
     with pytest.raises(ValueError, match=message):
@@ -321,7 +321,7 @@ def test_steps_that_do_not_fit_are_refused_and_leave_no_trace(high, low, starts,
 
 
 @pytest.mark.parametrize(("time_weight", "kept_apart"), [(0.0, False), (0.1, True)])
-def test_a_time_weight_keeps_visits_to_one_scene_apart(time_weight, kept_apart):
+def test_a_time_weight_keeps_visits_to_one_scene_apart(time_weight, kept_apart) -> None:
     """Four scenes in turn, ten steps each, three rounds of them: twelve stays, for twelve slots."""
     scenes = 10 * torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
     stays = torch.arange(120) // 10
@@ -335,7 +335,7 @@ def test_a_time_weight_keeps_visits_to_one_scene_apart(time_weight, kept_apart):
         assert any(len(stays[labels == slot].unique()) > 1 for slot in range(12))
 
 
-def test_a_time_weight_leaves_a_long_stream_its_scenes():
+def test_a_time_weight_leaves_a_long_stream_its_scenes() -> None:
     """Eight scenes in turn for 4,000 steps: in slots of so few stretches of time no mean would be of one scene."""
     scenes = 10 * torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
     stays = torch.arange(4000) // 5
@@ -347,7 +347,7 @@ def test_a_time_weight_leaves_a_long_stream_its_scenes():
     assert torch.cdist(slots, scenes).amin(1).max() < 2.0 < torch.cdist(scenes, scenes).fill_diagonal_(99).min()
 
 
-def test_a_time_weight_keeps_provisional_steps_without_a_trace():
+def test_a_time_weight_keeps_provisional_steps_without_a_trace() -> None:
     features = random_steps(150)
     plain, watched = (empty_memory(5, 2, 3, time_weight=0.5, horizon=20) for _ in range(2))
     for step in range(150):
@@ -357,7 +357,7 @@ def test_a_time_weight_keeps_provisional_steps_without_a_trace():
     assert_same(plain.snapshot(), watched.snapshot())
 
 
-def test_an_empty_memory_has_no_snapshot_but_a_provisional_one():
+def test_an_empty_memory_has_no_snapshot_but_a_provisional_one() -> None:
     memory = empty_memory(5, 3, 3)
     with pytest.raises(ValueError, match="holds no steps"):
         memory.snapshot()

@@ -10,7 +10,7 @@ from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 
 
-def test_off_the_cpu_neither_update_nor_snapshot_reads_a_value_on_the_host():
+def test_off_the_cpu_neither_update_nor_snapshot_reads_a_value_on_the_host() -> None:
     """A meta tensor has no values: whatever would wait for the device, or branch on what is there, raises."""
     device = torch.device("meta")
     config = FlashMemoryConfig(csm_slots=5, dam_slots=3)
@@ -22,12 +22,12 @@ def test_off_the_cpu_neither_update_nor_snapshot_reads_a_value_on_the_host():
 
 
 @pytest.mark.parametrize("window", [0, 2])
-def test_what_is_recorded_on_cuda_does_the_same_each_time(window, monkeypatch):
+def test_what_is_recorded_on_cuda_does_the_same_each_time(window, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorded functions, called as they are: all they need comes through tensors that stay."""
     recorded = []
 
     class Called:
-        def __init__(self, function, warm_up=True):
+        def __init__(self, function, warm_up=True) -> None:
             recorded.append(function)
             self.function = function
             self.result = function() if warm_up else None
@@ -65,7 +65,7 @@ def test_what_is_recorded_on_cuda_does_the_same_each_time(window, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_the_recorded_update_is_the_plain_one():
+def test_on_cuda_the_recorded_update_is_the_plain_one() -> None:
     config = FlashMemoryConfig(csm_slots=5, dam_slots=3)
     plain, captured = (
         StreamingFlashMemory(config, GRID, 3, device=torch.device("cuda"), dtype=torch.float32) for _ in range(2)
@@ -84,7 +84,7 @@ def test_on_cuda_the_recorded_update_is_the_plain_one():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_neither_update_nor_snapshot_waits_for_the_device():
+def test_on_cuda_neither_update_nor_snapshot_waits_for_the_device() -> None:
     device = torch.device("cuda")
     config = FlashMemoryConfig(csm_slots=5, dam_slots=3)
     memory = StreamingFlashMemory(config, GRID, 3, device=device, dtype=torch.bfloat16)

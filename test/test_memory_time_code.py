@@ -17,7 +17,7 @@ def codes(steps, config):
     return snapshot, memory_time_code(snapshot, config, WIDTH)
 
 
-def test_each_token_has_the_code_of_its_step():
+def test_each_token_has_the_code_of_its_step() -> None:
     config = FlashMemoryConfig(csm_slots=8, dam_slots=3, window_slots=2, time_code=0.5)
     snapshot, code = codes(5, config)
     assert code.shape == (snapshot.tokens, WIDTH)
@@ -32,14 +32,14 @@ def test_each_token_has_the_code_of_its_step():
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 400), st.sampled_from([0.1, 2.0]))
-def test_its_size_is_the_configured_one_for_streams_of_any_length(steps, size):
+def test_its_size_is_the_configured_one_for_streams_of_any_length(steps, size) -> None:
     config = FlashMemoryConfig(csm_slots=6, dam_slots=2, time_code=size)
     _, code = codes(steps, config)
     torch.testing.assert_close(code.square().mean(dim=1).sqrt(), torch.full((code.shape[0],), size))
 
 
 @pytest.mark.parametrize("steps", [2, 120, 600])
-def test_steps_can_be_told_apart(steps):
+def test_steps_can_be_told_apart(steps) -> None:
     config = FlashMemoryConfig(csm_slots=steps, dam_slots=1, time_code=1.0)
     _, code = codes(steps, config)
     slots = code[GRID.dam_tokens :: GRID.csm_tokens]
@@ -48,7 +48,7 @@ def test_steps_can_be_told_apart(steps):
     assert apart.min() > 0.2
 
 
-def test_the_newest_step_has_the_same_age_in_any_stream():
+def test_the_newest_step_has_the_same_age_in_any_stream() -> None:
     config = FlashMemoryConfig(csm_slots=200, dam_slots=1, time_code=1.0)
     newest = [codes(steps, config)[1][-1] for steps in (20, 200)]
     age = slice(WIDTH // 2, None)

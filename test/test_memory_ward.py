@@ -19,7 +19,7 @@ def sum_of_squares(points, weights):
 
 @settings(deadline=None)
 @given(st.integers(2, 9), st.integers(0, 99))
-def test_the_cheapest_pair_adds_least_to_the_sum_of_squares(count, seed):
+def test_the_cheapest_pair_adds_least_to_the_sum_of_squares(count, seed) -> None:
     means, weights, distances = clusters(count, seed)
     first, second = cheapest_pair(distances, weights, torch.arange(count).double())
     added = {
@@ -28,14 +28,14 @@ def test_the_cheapest_pair_adds_least_to_the_sum_of_squares(count, seed):
     assert (int(first), int(second)) == min(added, key=added.__getitem__)
 
 
-def test_absent_clusters_are_not_joined():
+def test_absent_clusters_are_not_joined() -> None:
     _, weights, distances = clusters(5, seed=1)
     weights[[0, 2, 4]] = 0
     first, second = cheapest_pair(distances, weights, torch.zeros(5, dtype=torch.float64))
     assert (int(first), int(second)) == (1, 3)
 
 
-def test_of_equally_cheap_pairs_neighbours_in_time_are_joined():
+def test_of_equally_cheap_pairs_neighbours_in_time_are_joined() -> None:
     times = torch.tensor([0.0, 5.0, 9.0, 6.5], dtype=torch.float64)
     first, second = cheapest_pair(torch.zeros(4, 4, dtype=torch.float64), torch.ones(4, dtype=torch.float64), times)
     assert (int(first), int(second)) == (1, 3)
@@ -43,7 +43,7 @@ def test_of_equally_cheap_pairs_neighbours_in_time_are_joined():
 
 @settings(deadline=None)
 @given(st.integers(2, 9), st.integers(0, 99))
-def test_joined_distances_are_those_of_the_joint_mean(count, seed):
+def test_joined_distances_are_those_of_the_joint_mean(count, seed) -> None:
     means, weights, distances = clusters(count, seed)
     join_distances(distances, weights, torch.tensor([0]), torch.tensor([count - 1]))
     means[0] = (means[0] * weights[0] + means[-1] * weights[-1]) / (weights[0] + weights[-1])

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,17 +15,17 @@ CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path):
     write_tiny_checkpoint(tmp_path, memory=FlashMemoryConfig(csm_slots=8, dam_slots=4))
     return tmp_path
 
 
-def edit_config(folder, **changes):
+def edit_config(folder, **changes) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_files_are_in_the_published_layout(folder):
+def test_files_are_in_the_published_layout(folder) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "flash_vstream_qwen2_vl"
     assert config["vision_config"]["flash_memory_config"]["flash_memory_temporal_length"] == 16
@@ -36,7 +37,7 @@ def test_files_are_in_the_published_layout(folder):
     assert "model.layers.0.self_attn.q_proj.weight" in names
 
 
-def test_a_round_trip_keeps_every_weight_and_setting(folder, tmp_path):
+def test_a_round_trip_keeps_every_weight_and_setting(folder, tmp_path: Path) -> None:
     first = load_checkpoint(str(folder), **CPU)
     save_checkpoint(first, tmp_path / "again")
     second = load_checkpoint(str(tmp_path / "again"), **CPU)
@@ -49,7 +50,7 @@ def test_a_round_trip_keeps_every_weight_and_setting(folder, tmp_path):
     assert first.tokenizer.encode(text) == second.tokenizer.encode(text)
 
 
-def test_the_same_seed_writes_the_same_weights(folder, tmp_path):
+def test_the_same_seed_writes_the_same_weights(folder, tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "other", seed=1)
     first, other = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "other"))
     write_tiny_checkpoint(tmp_path / "again", seed=0)
@@ -58,14 +59,14 @@ def test_the_same_seed_writes_the_same_weights(folder, tmp_path):
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_a_plain_qwen2_vl_checkpoint_gets_the_published_memory(folder):
+def test_a_plain_qwen2_vl_checkpoint_gets_the_published_memory(folder) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config["vision_config"]["flash_memory_config"]
     edit_config(folder, model_type="qwen2_vl", vision_config=config["vision_config"])
     assert load_checkpoint(str(folder), **CPU).config.memory == FlashMemoryConfig()
 
 
-def test_a_checkpoint_of_transformers_5_loads(folder, tmp_path):
+def test_a_checkpoint_of_transformers_5_loads(folder, tmp_path: Path) -> None:
     """`text_config` apart, as transformers 5 saves it."""
     network = Qwen2VLForConditionalGeneration(tiny_network_config())
     network.save_pretrained(tmp_path / "five")
@@ -75,7 +76,7 @@ def test_a_checkpoint_of_transformers_5_loads(folder, tmp_path):
     assert torch.equal(loaded.network.lm_head.weight, network.lm_head.weight)
 
 
-def test_sharded_weights_load(folder):
+def test_sharded_weights_load(folder) -> None:
     loaded = load_checkpoint(str(folder), **CPU)
     weight = loaded.network.lm_head.weight.clone()
     (folder / "model.safetensors").unlink()
@@ -86,7 +87,7 @@ def test_sharded_weights_load(folder):
     assert torch.equal(load_checkpoint(str(folder), **CPU).network.lm_head.weight, weight)
 
 
-def test_tied_word_embeddings_are_shared(folder):
+def test_tied_word_embeddings_are_shared(folder) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["lm_head.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -95,7 +96,7 @@ def test_tied_word_embeddings_are_shared(folder):
     assert network.lm_head.weight.data_ptr() == network.get_input_embeddings().weight.data_ptr()
 
 
-def test_weights_that_do_not_fit_are_named(folder):
+def test_weights_that_do_not_fit_are_named(folder) -> None:
     weights = load_file(folder / "model.safetensors")
     removed = weights.pop("visual.merger.ln_q.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -107,7 +108,7 @@ def test_weights_that_do_not_fit_are_named(folder):
         load_checkpoint(str(folder), **CPU)
 
 
-def test_pickled_weights_are_not_read(folder):
+def test_pickled_weights_are_not_read(folder) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="safetensors"):
@@ -125,7 +126,7 @@ def test_pickled_weights_are_not_read(folder):
         ("preprocessor_config.json", '{"image_std": 3}', "image_std"),
     ],
 )
-def test_broken_files_are_named(folder, file, content, message):
+def test_broken_files_are_named(folder, file, content, message) -> None:
     if content is None:
         (folder / file).unlink()
     else:
@@ -138,6 +139,6 @@ def test_broken_files_are_named(folder, file, content, message):
     ("settings", "message"),
     [({"device": "tpu9"}, "'tpu9'"), ({"device": "cuda:99"}, "CUDA"), ({"dtype": "int4"}, "'int4'")],
 )
-def test_devices_and_dtypes_that_do_not_exist_are_refused(folder, settings, message):
+def test_devices_and_dtypes_that_do_not_exist_are_refused(folder, settings, message) -> None:
     with pytest.raises(CheckpointError, match=message):
         FlashVStream.load(str(folder), **settings)

@@ -63,7 +63,7 @@ def right(replies, questions):
     return sum(replies[one.id].text == truth(one) for one in questions) / len(questions)
 
 
-def test_what_ships_is_small_and_holds_no_pickle():
+def test_what_ships_is_small_and_holds_no_pickle() -> None:
     files = [path for path in EMBEDDED_FOLDER.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files if path.suffix == ".safetensors") < 40 * MEGABYTE
     assert {path.suffix for path in files} == {".safetensors", ".json", ".md"}
@@ -71,26 +71,26 @@ def test_what_ships_is_small_and_holds_no_pickle():
     assert sum(path.stat().st_size for path in EMBEDDED_RECORDING.iterdir()) < 3 * MEGABYTE
 
 
-def test_the_recording_lasts_minutes_and_comes_from_a_seed_for_tests(questions, frames):
+def test_the_recording_lasts_minutes_and_comes_from_a_seed_for_tests(questions, frames) -> None:
     assert frames[-1].stamp_ns - frames[0].stamp_ns >= 180e9
     assert all(int(one.id.partition("-")[0]) >= TEST_SEED for one in questions)
     assert {one.family for one in questions} == set(FAMILIES)
     assert len(questions) >= 20
 
 
-def test_it_answers_the_recordings_questions(replies, questions):
+def test_it_answers_the_recordings_questions(replies, questions) -> None:
     rows = [(one.question, truth(one), replies[MEMORY][one.id].text) for one in questions]
     assert right(replies[MEMORY], questions) >= 0.8, [row for row in rows if row[1] != row[2]]
 
 
-def test_what_lies_long_ago_needs_the_memory(replies, questions):
+def test_what_lies_long_ago_needs_the_memory(replies, questions) -> None:
     """The evidence ended before the last 4 steps, 8 s, that the control sees."""
     old = [one for one in questions if one.proof_ns and one.time_ns - max(end for _, end in one.proof_ns) > 16e9]
     assert len(old) >= 5
     assert right(replies[MEMORY], old) >= right(replies[LAST4], old) + 0.25
 
 
-def test_an_answer_comes_with_moments_of_the_past(replies, questions):
+def test_an_answer_comes_with_moments_of_the_past(replies, questions) -> None:
     for one in questions:
         moments = replies[MEMORY][one.id].moments
         assert moments
@@ -124,7 +124,7 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
     ("device", "dtype", "least"),
     [("cpu", "float32", 1.0), pytest.param("cuda", "bfloat16", 0.99, marks=NEEDS_CUDA)],
 )
-def test_reading_ahead_agrees_with_the_plain_path(device, dtype, least, frames, questions):
+def test_reading_ahead_agrees_with_the_plain_path(device, dtype, least, frames, questions) -> None:
     """On the greedy tokens of 100 answers, compared place by place, their ends included."""
     on_device = FlashVStream.load(EMBEDDED, device=device, dtype=dtype)
     reader = on_device.new_reader()
@@ -151,7 +151,7 @@ def test_reading_ahead_agrees_with_the_plain_path(device, dtype, least, frames, 
     assert agreed >= least * total, (agreed, total)
 
 
-def test_the_card_tells_what_the_weights_are(model):
+def test_the_card_tells_what_the_weights_are(model) -> None:
     card = (EMBEDDED_FOLDER / "README.md").read_text()
     config = json.loads((EMBEDDED_FOLDER / "config.json").read_text())
     assert config["model_type"] == "flash_vstream_qwen2_vl"

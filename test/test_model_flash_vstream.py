@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fvs_ros.model.tiny import write_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory):
     made = tmp_path_factory.mktemp("tiny")
     write_tiny_checkpoint(made, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     return made
@@ -35,7 +36,7 @@ def snapshot(model):
     return memory.snapshot()
 
 
-def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(model, snapshot):
+def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(model, snapshot) -> None:
     def answer(**options):
         return model.answer(snapshot, "Which?", max_new_tokens=6, **options)
 
@@ -45,7 +46,9 @@ def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(model, snapsho
     assert answer(answer_prefix="") == plain
 
 
-def test_tiny_needs_no_file_and_is_the_same_each_time_unless_a_folder_has_that_name(folder, tmp_path, monkeypatch):
+def test_tiny_needs_no_file_and_is_the_same_each_time_unless_a_folder_has_that_name(
+    folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     made = FlashVStream.load(TINY, device="cpu")
     assert made.memory_config == FlashMemoryConfig()
@@ -55,7 +58,7 @@ def test_tiny_needs_no_file_and_is_the_same_each_time_unless_a_folder_has_that_n
     assert FlashVStream.load(TINY, device="cpu").memory_config.csm_slots == 6
 
 
-def test_a_fingerprint_follows_the_weights_and_not_their_place(model, folder, tmp_path):
+def test_a_fingerprint_follows_the_weights_and_not_their_place(model, folder, tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "same", memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     assert FlashVStream.load(str(tmp_path / "same"), device="cpu").fingerprint() == model.fingerprint()
     weights = load_file(tmp_path / "same" / "model.safetensors")

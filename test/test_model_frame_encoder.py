@@ -24,7 +24,7 @@ def camera(count, size=(90, 160), seed=0):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 8, 9, 31])
-def test_steps_are_cut_into_few_sizes_without_padding(steps):
+def test_steps_are_cut_into_few_sizes_without_padding(steps) -> None:
     sizes = list(graph_sizes(steps))
     assert sum(sizes) == steps
     assert sizes == sorted(sizes, reverse=True)
@@ -32,7 +32,7 @@ def test_steps_are_cut_into_few_sizes_without_padding(steps):
     assert len(set(sizes)) == len([size for size in sizes if size < LARGEST_GRAPH]) + (LARGEST_GRAPH in sizes)
 
 
-def test_a_recorded_pass_gives_each_call_features_of_its_own(tower):
+def test_a_recorded_pass_gives_each_call_features_of_its_own(tower) -> None:
     """The recorded function, called as it is and into the same tensors each time."""
 
     def capture(function):
@@ -54,7 +54,7 @@ def test_a_recorded_pass_gives_each_call_features_of_its_own(tower):
         assert torch.equal(features.low, expected.low)
 
 
-def test_frames_of_several_sizes_and_read_only_ones_are_encoded(tower):
+def test_frames_of_several_sizes_and_read_only_ones_are_encoded(tower) -> None:
     frames = [*camera(2), *camera(2, (60, 60))]
     frames[0].flags.writeable = False
     encoder = FrameEncoder(tower, PixelConfig(), torch.device("cpu"))
@@ -65,7 +65,7 @@ def test_frames_of_several_sizes_and_read_only_ones_are_encoded(tower):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_graphs_give_what_the_plain_pass_gives_without_waiting(tower):
+def test_on_cuda_graphs_give_what_the_plain_pass_gives_without_waiting(tower) -> None:
     device = torch.device("cuda")
     moved = tower.to(device)
     try:

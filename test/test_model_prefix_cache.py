@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ QUESTIONS = ("What?", "Where is the red box, and what is beside it?", "é" * 40,
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("model")
     write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3, window_slots=2, time_code=0.1))
     return FlashVStream.load(str(folder), device="cpu", dtype="float32")
@@ -67,7 +68,7 @@ def finish(reading, *answers):
     piece=st.sampled_from([1, 5, 128]),
     asked=st.lists(st.tuples(st.sampled_from(QUESTIONS), st.integers(1, 25)), min_size=1, max_size=5),
 )
-def test_answers_equal_the_plain_paths_token_for_token(model, seed, steps, chunk, piece, asked):
+def test_answers_equal_the_plain_paths_token_for_token(model, seed, steps, chunk, piece, asked) -> None:
     memory, reader = snapshot(model, seed, steps), model.new_reader()
     reader.decoder.chunk = chunk
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +84,7 @@ def test_answers_equal_the_plain_paths_token_for_token(model, seed, steps, chunk
     assert all(len(answer.stream._tokens) <= limit for answer, (_, limit) in zip(answers, asked, strict=True))
 
 
-def test_an_answer_can_be_made_to_begin_with_something(model, reader):
+def test_an_answer_can_be_made_to_begin_with_something(model, reader) -> None:
     memory = snapshot(model)
     reading = read(reader, memory)
     prompt = model._prompts.build("What?", answer_prefix="Best option: (")
@@ -94,7 +95,7 @@ def test_an_answer_can_be_made_to_begin_with_something(model, reader):
     assert answer.stream._tokens == expected
 
 
-def test_an_end_token_ends_an_answer_and_no_other(model, reader):
+def test_an_end_token_ends_an_answer_and_no_other(model, reader) -> None:
     memory = snapshot(model)
     reading = read(reader, memory)
     long = reading.ask(QUESTIONS[0], 20)
@@ -108,7 +109,7 @@ def test_an_end_token_ends_an_answer_and_no_other(model, reader):
     assert ending not in second.stream._tokens
 
 
-def test_a_memory_is_asked_about_while_the_next_is_read(model, reader):
+def test_a_memory_is_asked_about_while_the_next_is_read(model, reader) -> None:
     memories = [snapshot(model, seed) for seed in range(4)]
     reader.decoder.chunk = 5
     current = read(reader, memories[0])
@@ -126,7 +127,7 @@ def test_a_memory_is_asked_about_while_the_next_is_read(model, reader):
     assert len(set(sizes)) == 1, "all is allocated once"
 
 
-def test_there_are_two_buffers(model, reader):
+def test_there_are_two_buffers(model, reader) -> None:
     readings = [reader.read(snapshot(model)) for _ in range(2)]
     with pytest.raises(RuntimeError, match="2 readings are open"):
         reader.read(snapshot(model))
@@ -135,7 +136,7 @@ def test_there_are_two_buffers(model, reader):
         reader.read(snapshot(model)).ask("What?", 1)
 
 
-def test_frames_of_another_size_get_buffers_of_theirs(model, reader):
+def test_frames_of_another_size_get_buffers_of_theirs(model, reader) -> None:
     read(reader, snapshot(model)).close()
     small = reader.bytes
     wide = snapshot(model, grid=PatchGrid(4, 8))
@@ -144,7 +145,7 @@ def test_frames_of_another_size_get_buffers_of_theirs(model, reader):
     assert finish(reading, reading.ask("What?", 8)) == [model.answer(wide, "What?", max_new_tokens=8)]
 
 
-def test_an_open_reading_outlives_a_change_of_size(model, reader):
+def test_an_open_reading_outlives_a_change_of_size(model, reader) -> None:
     narrow, wide = snapshot(model), snapshot(model, grid=PatchGrid(4, 8))
     first = read(reader, narrow)
     answer = first.ask("What?", 8)
@@ -158,7 +159,7 @@ def test_an_open_reading_outlives_a_change_of_size(model, reader):
         assert finish(reading, reading.ask("Who?", 8)) == [model.answer(wide, "Who?", max_new_tokens=8)]
 
 
-def test_a_closed_answer_gives_its_place_away(model, reader):
+def test_a_closed_answer_gives_its_place_away(model, reader) -> None:
     memory = snapshot(model)
     reading = read(reader, memory)
     size = reader.bytes
@@ -174,7 +175,7 @@ def test_a_closed_answer_gives_its_place_away(model, reader):
     assert finish(reading, reading.ask("What?", 9)) == [model.answer(memory, "What?", max_new_tokens=9)]
 
 
-def test_room_grows_to_the_longest_question_and_the_most_at_once(model, reader):
+def test_room_grows_to_the_longest_question_and_the_most_at_once(model, reader) -> None:
     memory = snapshot(model)
     reading = read(reader, memory)
     size = reader.bytes
@@ -184,7 +185,7 @@ def test_room_grows_to_the_longest_question_and_the_most_at_once(model, reader):
     assert reader.bytes > size
 
 
-def test_the_captured_step_is_the_same_as_the_plain_one(model, reader):
+def test_the_captured_step_is_the_same_as_the_plain_one(model, reader) -> None:
     """What is captured on CUDA, run as it is: all places at once, masked to what is there."""
     reading = read(reader, snapshot(model, steps=2))
     asked = ("What?", "Where is it?", "Who?")
@@ -200,7 +201,7 @@ def test_the_captured_step_is_the_same_as_the_plain_one(model, reader):
 
 
 @pytest.mark.parametrize("length", [64, 128])
-def test_a_captured_piece_of_a_question_is_the_same_as_the_plain_one(model, reader, length):
+def test_a_captured_piece_of_a_question_is_the_same_as_the_plain_one(model, reader, length) -> None:
     """Padded to the length that was captured, beside another question, and continued by a second piece."""
     reading = read(reader, snapshot(model, steps=2))
     other = reading.ask("Where is it?", 10)
@@ -235,11 +236,11 @@ def captured_step(reader, reading, length, pieces):
         (1e6, "cuda", 2048),
     ],
 )
-def test_a_chunk_takes_about_as_long_on_every_model(parameters, device, tokens):
+def test_a_chunk_takes_about_as_long_on_every_model(parameters, device, tokens) -> None:
     assert chunk_tokens(int(parameters), device) == tokens
 
 
-def test_a_sliding_window_is_refused(model):
+def test_a_sliding_window_is_refused(model) -> None:
     language = model._network.model.language_model
     language.has_sliding_layers = True
     try:
@@ -250,7 +251,7 @@ def test_a_sliding_window_is_refused(model):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_the_captured_step_answers_as_the_plain_path_does(model, tmp_path):
+def test_on_cuda_the_captured_step_answers_as_the_plain_path_does(model, tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path, memory=model.memory_config)
     on_gpu = FlashVStream.load(str(tmp_path), device="cuda", dtype="float32")
     reader = on_gpu.new_reader()

@@ -23,24 +23,24 @@ PUBLISHED = {"min_pixels": 100_352, "max_pixels": 200_704}
     ("size", "grid"),
     [((1080, 1920), (24, 40)), ((720, 1280), (24, 40)), ((480, 640), (24, 36)), ((500, 500), (32, 32))],
 )
-def test_published_sizes(size, grid):
+def test_published_sizes(size, grid) -> None:
     """The table of processed sizes that the published two-stage resize gives."""
     found = frame_grid(*size, **PUBLISHED, pixels=PixelConfig())
     assert (found.height, found.width) == grid
 
 
-def test_small_frames_are_enlarged_and_the_checkpoint_has_the_last_word():
+def test_small_frames_are_enlarged_and_the_checkpoint_has_the_last_word() -> None:
     assert resized_size(56, 56, 28, 100_352, 200_704) == (336, 336)
     grid = frame_grid(480, 480, **PUBLISHED, pixels=PixelConfig(max_pixels=112 * 112))
     assert (grid.height, grid.width) == (8, 8)
 
 
-def test_a_sliver_is_refused():
+def test_a_sliver_is_refused() -> None:
     with pytest.raises(ValueError, match="2010 x 10"):
         frame_grid(10, 2010, **PUBLISHED, pixels=PixelConfig())
 
 
-def test_frames_become_the_same_patches_as_in_transformers():
+def test_frames_become_the_same_patches_as_in_transformers() -> None:
     """At its final size already, so that both only normalise and cut."""
     frame = np.random.default_rng(0).integers(0, 256, (56, 112, 3), dtype=np.uint8)
     processor = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=200_704)
@@ -50,7 +50,7 @@ def test_frames_become_the_same_patches_as_in_transformers():
     torch.testing.assert_close(patchify(pixels)[0], expected, atol=1e-5, rtol=0)
 
 
-def test_resizing_keeps_the_range_and_takes_mixed_sizes():
+def test_resizing_keeps_the_range_and_takes_mixed_sizes() -> None:
     generator = np.random.default_rng(1)
     frames = [generator.integers(0, 2, (h, w, 3), dtype=np.uint8) * 255 for h, w in ((90, 70), (224, 300))]
     grid = frame_grid(112, 112, 12_544, 12_544, PixelConfig())
@@ -62,7 +62,7 @@ def test_resizing_keeps_the_range_and_takes_mixed_sizes():
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(24, 30), (2, 3), (5, 40)])
-def test_resizing_is_that_of_pillow_on_every_device(rows, columns):
+def test_resizing_is_that_of_pillow_on_every_device(rows, columns) -> None:
     """Sharp edges, at which bicubic overshoots, show whether it is clipped where Pillow clips."""
     generator = np.random.default_rng(2)
     frame = np.kron(generator.integers(0, 2, (9, 12, 3), dtype=np.uint8) * 255, np.ones((rows, columns, 1), np.uint8))
@@ -76,14 +76,14 @@ def test_resizing_is_that_of_pillow_on_every_device(rows, columns):
         assert (found != expected).float().mean() < 0.05
 
 
-def test_the_two_frames_of_a_step_keep_their_order_within_a_patch():
+def test_the_two_frames_of_a_step_keep_their_order_within_a_patch() -> None:
     frames = torch.stack([torch.zeros(3, 56, 56), torch.ones(3, 56, 56)])
     patches = patchify(frames).reshape(1, 16, 3, 2, 14, 14)
     assert (patches[:, :, :, 0] == 0).all()
     assert (patches[:, :, :, 1] == 1).all()
 
 
-def test_preprocessor_settings_of_both_layouts():
+def test_preprocessor_settings_of_both_layouts() -> None:
     old = PixelConfig.from_preprocessor({"min_pixels": 3136, "max_pixels": 50_000, "image_mean": [0.5, 0.5, 0.5]})
     new = PixelConfig.from_preprocessor(
         {"size": {"shortest_edge": 3136, "longest_edge": 50_000}, "image_mean": [0.5, 0.5, 0.5]}
@@ -93,13 +93,13 @@ def test_preprocessor_settings_of_both_layouts():
 
 
 @pytest.mark.parametrize("values", [{"image_mean": [0.5]}, {"max_pixels": "many"}, {"min_pixels": -1}])
-def test_broken_preprocessor_settings_are_refused(values):
+def test_broken_preprocessor_settings_are_refused(values) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         PixelConfig.from_preprocessor(values)
 
 
 @pytest.mark.parametrize(("count", "most"), [(2, 2), (3, 2), (3, 4), (240, 240), (241, 240), (1000, 240)])
-def test_indices_are_even_in_number_and_reach_from_first_to_last(count, most):
+def test_indices_are_even_in_number_and_reach_from_first_to_last(count, most) -> None:
     indices = sampled_indices(count, most)
     assert len(indices) % 2 == 0
     assert len(indices) <= most

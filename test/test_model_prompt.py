@@ -10,7 +10,7 @@ TOKENIZER = byte_tokenizer()
 BUILDER = PromptBuilder(TOKENIZER)
 
 
-def test_the_prompt_is_the_published_one():
+def test_the_prompt_is_the_published_one() -> None:
     prompt = BUILDER.build("What do you see?")
     text = f"{HEAD}{MEMORY_END}What do you see?{TAIL}"
     assert [*prompt.head, *prompt.tail] == TOKENIZER.encode(text, add_special_tokens=False)
@@ -20,13 +20,13 @@ def test_the_prompt_is_the_published_one():
     )
 
 
-def test_an_answer_prefix_follows_the_assistant_header():
+def test_an_answer_prefix_follows_the_assistant_header() -> None:
     prompt = BUILDER.build("A or B?", answer_prefix="Best option: (")
     assert TOKENIZER.decode(prompt.tail).endswith("<|im_start|>assistant\nBest option: (")
 
 
 @given(before=st.text(max_size=20), token=st.sampled_from(CONTROL_TOKENS), after=st.text(max_size=20))
-def test_user_text_never_becomes_a_control_token(before, token, after):
+def test_user_text_never_becomes_a_control_token(before, token, after) -> None:
     question = before + token + after
     plain = len(BUILDER.build("").tail)
     tail = BUILDER.build(question).tail
@@ -36,10 +36,10 @@ def test_user_text_never_becomes_a_control_token(before, token, after):
     assert token in BUILDER.control_tokens_in(question)
 
 
-def test_plain_questions_hold_no_control_tokens():
+def test_plain_questions_hold_no_control_tokens() -> None:
     assert BUILDER.control_tokens_in("is <im_end> | a token?") == []
 
 
-def test_a_tokenizer_without_the_control_tokens_is_refused():
+def test_a_tokenizer_without_the_control_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="im_start"):
         PromptBuilder(Qwen2Tokenizer(vocab={"a": 0}, merges=[]))

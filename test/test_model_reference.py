@@ -64,12 +64,12 @@ def generated(answerer, memory, tail, count):
     return list(itertools.islice(answerer.generate(answerer.prefix(memory, HEAD), tail), count))
 
 
-def test_tokens_equal_those_of_the_whole_sequence(network):
+def test_tokens_equal_those_of_the_whole_sequence(network) -> None:
     memory = snapshot()
     assert generated(Answerer(network, CONFIG, ()), memory, TAIL, 12) == reference(network, memory, TAIL, 12)
 
 
-def test_a_prefix_serves_one_question_after_another(network):
+def test_a_prefix_serves_one_question_after_another(network) -> None:
     answerer, memory = Answerer(network, CONFIG, ()), snapshot()
     prefix = answerer.prefix(memory, HEAD)
     for tail in (TAIL, (23, 29), TAIL):
@@ -80,14 +80,14 @@ def test_a_prefix_serves_one_question_after_another(network):
     assert prefix.cache.get_seq_length() == prefix.length
 
 
-def test_another_memory_gets_its_own_prefix(network):
+def test_another_memory_gets_its_own_prefix(network) -> None:
     answerer = Answerer(network, CONFIG, ())
     for seed in (0, 1):
         memory = snapshot(seed)
         assert generated(answerer, memory, TAIL, 6) == reference(network, memory, TAIL, 6)
 
 
-def test_prefill_in_small_chunks_is_the_same(network, monkeypatch):
+def test_prefill_in_small_chunks_is_the_same(network, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = snapshot()
     whole = Answerer(network, CONFIG, ()).prefix(memory, HEAD)
     monkeypatch.setattr(answerer_module, "PREFILL_CHUNK", 5)
@@ -95,14 +95,14 @@ def test_prefill_in_small_chunks_is_the_same(network, monkeypatch):
     torch.testing.assert_close(whole.logits, chunked.logits, atol=1e-4, rtol=1e-4)
 
 
-def test_an_end_token_ends_the_answer(network):
+def test_an_end_token_ends_the_answer(network) -> None:
     memory = snapshot()
     tokens = reference(network, memory, TAIL, 12)
     end = next(token for token in tokens if token != tokens[0])
     assert generated(Answerer(network, CONFIG, (end,)), memory, TAIL, 12) == tokens[: tokens.index(end)]
 
 
-def test_a_stop_ends_prefill_and_decoding(network, monkeypatch):
+def test_a_stop_ends_prefill_and_decoding(network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answerer_module, "PREFILL_CHUNK", 5)
     answerer, memory = Answerer(network, CONFIG, ()), snapshot()
     calls = itertools.count()
@@ -113,7 +113,7 @@ def test_a_stop_ends_prefill_and_decoding(network, monkeypatch):
 
 
 @torch.no_grad()
-def test_a_time_code_is_added_to_the_memory_alone(network):
+def test_a_time_code_is_added_to_the_memory_alone(network) -> None:
     memory, coded = snapshot(), replace(CONFIG, time_code=0.5)
     plain, timed = (memory_segment(network, memory, HEAD, config) for config in (CONFIG, coded))
     code = memory_time_code(memory, coded, plain.embeddings.shape[1])

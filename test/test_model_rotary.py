@@ -5,7 +5,7 @@ from fvs_ros.model.rotary import rotate, signed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_is_the_published_formula(dtype):
+def test_it_is_the_published_formula(dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(2, 5, 3, 8, generator=generator).to(dtype)
     angles = torch.randn(5, 1, 4, generator=generator).repeat(1, 1, 2)
@@ -16,7 +16,7 @@ def test_it_is_the_published_formula(dtype):
     torch.testing.assert_close(turned, expected)
 
 
-def test_lengths_stay_and_no_angle_changes_nothing():
+def test_lengths_stay_and_no_angle_changes_nothing() -> None:
     states = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
     angles = torch.tensor([0.3, 1.2, -2.0, 0.3, 1.2, -2.0])
     turned = rotate(states, angles.cos(), signed(angles.sin()))

@@ -11,7 +11,7 @@ def tower():
     return Qwen2VLForConditionalGeneration(tiny_network_config()).eval().model.visual
 
 
-def test_both_pathways_match_transformers_on_a_frame_that_is_not_square():
+def test_both_pathways_match_transformers_on_a_frame_that_is_not_square() -> None:
     """Transformers' own tower on the same patches, and on patches of the pooled pixels."""
     vision = tower()
     frames = torch.randn(6, 3, 112, 168)
@@ -23,7 +23,7 @@ def test_both_pathways_match_transformers_on_a_frame_that_is_not_square():
         torch.testing.assert_close(features.flatten(0, 1), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_steps_do_not_see_each_other():
+def test_steps_do_not_see_each_other() -> None:
     vision = tower()
     frames = torch.randn(4, 3, 56, 56)
     together, alone = encode_frames(vision, frames), encode_frames(vision, frames[2:])

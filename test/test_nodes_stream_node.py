@@ -216,7 +216,9 @@ def test_every_parameter_says_what_it_is(client: Client) -> None:
     assert "bfloat16" in dtype.additional_constraints
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_node_unconfigured(domain: int, tmp_path_factory) -> None:
+def test_a_model_that_cannot_be_loaded_leaves_the_node_unconfigured(
+    domain: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Also that questions are refused while it tries, and that an interrupt ends it with 0."""
     with ros_domain() as other:
         process = StreamProcess(other, model=tmp_path_factory.mktemp("empty"))

@@ -83,7 +83,7 @@ def is_ros(module):
     )
 
 
-def test_the_version_is_the_same_everywhere(manifest):
+def test_the_version_is_the_same_everywhere(manifest) -> None:
     assert manifest.findtext("version") == fvs_ros.__version__
     try:
         installed = metadata.version("fvs_ros")
@@ -92,26 +92,26 @@ def test_the_version_is_the_same_everywhere(manifest):
     assert installed == fvs_ros.__version__
 
 
-def test_the_checkout_is_what_is_tested():
+def test_the_checkout_is_what_is_tested() -> None:
     assert Path(fvs_ros.__file__).resolve() == ROOT / "fvs_ros" / "__init__.py"
 
 
-def test_the_licence_is_apache():
+def test_the_licence_is_apache() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-def test_every_interface_is_built():
+def test_every_interface_is_built() -> None:
     listed = re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', (ROOT / "CMakeLists.txt").read_text())
     assert sorted(listed) == INTERFACES
 
 
-def test_no_module_hides_a_generated_one():
+def test_no_module_hides_a_generated_one() -> None:
     assert not [name for name in ("msg", "srv", "action") if (ROOT / "fvs_ros" / name).exists()]
 
 
-def test_the_manifest_names_every_ros_package_that_is_imported_or_used_in_an_interface(manifest):
+def test_the_manifest_names_every_ros_package_that_is_imported_or_used_in_an_interface(manifest) -> None:
     declared = {element.text for tag in ("depend", "exec_depend") for element in manifest.findall(tag)}
     modules = {module.split(".")[0] for path in MODULES for module in imported_modules(path)}
     for path in (ROOT / "launch").glob("*.py"):
@@ -125,7 +125,7 @@ def test_the_manifest_names_every_ros_package_that_is_imported_or_used_in_an_int
     assert used - declared == set()
 
 
-def test_everything_that_pip_installs_is_pinned():
+def test_everything_that_pip_installs_is_pinned() -> None:
     pins = constraints()
     assert all(re.fullmatch(r"\d[\w.]*", version) for version in pins.values())
     sources = [*re.findall(r'"([A-Za-z][\w.-]*)(?:[<>=~!][^"]*)?"', dependency_lists())]
@@ -146,7 +146,7 @@ def dependency_lists():
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "fvs_ros")))
-def test_rooms_import_only_what_they_may(path):
+def test_rooms_import_only_what_they_may(path) -> None:
     room = path.relative_to(ROOT / "fvs_ros").parts[0]
     forbidden = {
         "memory": ("fvs_ros.model", "fvs_ros.stream", "transformers", "cv2"),
@@ -161,14 +161,14 @@ def test_rooms_import_only_what_they_may(path):
 
 
 @pytest.mark.parametrize("name", ["stream_node", "replay_node"])
-def test_the_nodes_can_be_run(name):
+def test_the_nodes_can_be_run(name) -> None:
     path = ROOT / "scripts" / name
     assert os.access(path, os.X_OK)
     assert path.read_text().startswith("#!/usr/bin/env python3\n")
     assert (ROOT / "fvs_ros" / "nodes" / f"{name}.py").exists()
 
 
-def test_the_interfaces_import_beside_the_checkout(ros_domain_id):
+def test_the_interfaces_import_beside_the_checkout(ros_domain_id) -> None:
     code = (
         "from fvs_ros.action import Ask as Action\n"
         "from fvs_ros.msg import MemoryState, Moment\n"
@@ -192,7 +192,7 @@ def shell(program, script, cwd):
 
 
 @pytest.fixture
-def set_up():
+def set_up() -> None:
     if not (ROOT / "install" / ".fvs-interfaces").exists():
         pytest.skip("there is nothing to enter: run `make setup` first")
     if (ROOT / ".venv" / ".fvs-ros-setup").exists():
@@ -200,7 +200,7 @@ def set_up():
 
 
 @pytest.mark.parametrize("program", ["sh", "bash", "zsh"])
-def test_entering_the_environment_twice_changes_nothing(program, set_up):
+def test_entering_the_environment_twice_changes_nothing(program, set_up) -> None:
     show = 'echo "$PATH|$PYTHONPATH|$AMENT_PREFIX_PATH|$LD_LIBRARY_PATH"'
     result = shell(program, f"set -eu; . ./env.sh; {show}; . ./env.sh; {show}", ROOT)
     assert result.returncode == 0, result.stderr
@@ -213,13 +213,13 @@ def test_entering_the_environment_twice_changes_nothing(program, set_up):
 
 
 @pytest.mark.parametrize("program", ["bash", "zsh"])
-def test_the_environment_can_be_entered_from_elsewhere(program, set_up, tmp_path):
+def test_the_environment_can_be_entered_from_elsewhere(program, set_up, tmp_path: Path) -> None:
     result = shell(program, f'. "{ROOT}/env.sh" && echo "$VIRTUAL_ENV"', tmp_path)
     assert (result.returncode, result.stdout.strip()) == (0, f"{ROOT}/.venv")
 
 
 @pytest.mark.parametrize("program", ["sh", "bash"])
-def test_entering_before_setup_says_what_to_run(program, tmp_path):
+def test_entering_before_setup_says_what_to_run(program, tmp_path: Path) -> None:
     shutil.copy(ROOT / "env.sh", tmp_path)
     (tmp_path / "fvs_ros").mkdir()
     result = shell(program, ". ./env.sh", tmp_path)

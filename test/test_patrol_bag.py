@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ def questions(episode):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, renderer, episode, questions):
+def folder(tmp_path_factory: pytest.TempPathFactory, renderer, episode, questions):
     path = tmp_path_factory.mktemp("patrol") / "bag"
     write_bag(episode, path, renderer, questions)
     return path
@@ -58,7 +59,7 @@ def stamp_ns(header):
     return header.stamp.sec * 10**9 + header.stamp.nanosec
 
 
-def test_the_frames_come_back_with_their_stamps(folder, episode, renderer):
+def test_the_frames_come_back_with_their_stamps(folder, episode, renderer) -> None:
     source = open_source(folder)
     frames = list(source.frames())
     source.close()
@@ -71,7 +72,7 @@ def test_the_frames_come_back_with_their_stamps(folder, episode, renderer):
     assert np.abs(read.astype(int) - drawn).mean() < 8
 
 
-def test_every_topic_is_recorded_once_a_frame_and_the_mounting_once(folder, episode):
+def test_every_topic_is_recorded_once_a_frame_and_the_mounting_once(folder, episode) -> None:
     with Bag(folder) as bag:
         counts = {name: topic.count for name, topic in bag.topics.items()}
         assert bag.topics["/tf_static"].latched
@@ -86,7 +87,7 @@ def test_every_topic_is_recorded_once_a_frame_and_the_mounting_once(folder, epis
     }
 
 
-def test_poses_agree_between_odometry_and_tf(folder, episode):
+def test_poses_agree_between_odometry_and_tf(folder, episode) -> None:
     odometry = list(messages(folder, "/odom"))
     transforms = list(messages(folder, "/tf"))
     for index, ((received, odom), (_, tf)) in enumerate(zip(odometry, transforms, strict=True)):
@@ -102,7 +103,7 @@ def test_poses_agree_between_odometry_and_tf(folder, episode):
         assert transform.transform.rotation.z == pose.orientation.z
 
 
-def test_the_mounting_takes_the_base_to_the_camera(folder, episode):
+def test_the_mounting_takes_the_base_to_the_camera(folder, episode) -> None:
     ((_, static),) = messages(folder, "/tf_static")
     (mounted,) = static.transforms
     assert (mounted.header.frame_id, mounted.child_frame_id) == ("base_link", "camera_optical_frame")
@@ -123,7 +124,7 @@ def test_the_mounting_takes_the_base_to_the_camera(folder, episode):
     np.testing.assert_allclose(base + turn @ [t.x, t.y, t.z], camera.position, atol=1e-9)
 
 
-def test_the_camera_info_projects_as_the_renderer_does(folder, episode, renderer):
+def test_the_camera_info_projects_as_the_renderer_does(folder, episode, renderer) -> None:
     _, info = next(iter(messages(folder, "/camera/camera_info")))
     assert (info.width, info.height) == (SIZE, SIZE)
     k = info.k.reshape(3, 3)
@@ -141,7 +142,7 @@ def test_the_camera_info_projects_as_the_renderer_does(folder, episode, renderer
     assert checked > 1
 
 
-def test_the_questions_file_holds_the_agreed_fields(folder, questions):
+def test_the_questions_file_holds_the_agreed_fields(folder, questions) -> None:
     lines = (folder / QUESTIONS_FILE).read_text().splitlines()
     assert len(lines) == len(questions) == 25
     for line, question in zip(lines, questions, strict=True):
@@ -156,7 +157,7 @@ def test_the_questions_file_holds_the_agreed_fields(folder, questions):
         assert value["age_s"] == question.age_s
 
 
-def test_evaluation_reads_the_questions_to_the_nanosecond(folder, questions):
+def test_evaluation_reads_the_questions_to_the_nanosecond(folder, questions) -> None:
     for read, question in zip(read_questions(folder / QUESTIONS_FILE), questions, strict=True):
         assert (read.id, read.relative, read.time_ns) == (question.id, False, question.stamp_ns)
         assert read.proof_ns == question.proof_ns
@@ -165,20 +166,22 @@ def test_evaluation_reads_the_questions_to_the_nanosecond(folder, questions):
         assert answer == question.answer
 
 
-def test_times_below_a_second_keep_their_digits(questions):
+def test_times_below_a_second_keep_their_digits(questions) -> None:
     question = next(question for question in questions if question.choices)
     shifted = type(question)(**{**vars(question), "stamp_ns": 1_750_000_000_000_000_001})
     assert '"stamp": 1750000000.000000001,' in question_line(shifted)
 
 
-def test_an_existing_folder_is_left_alone(folder, episode, renderer):
+def test_an_existing_folder_is_left_alone(folder, episode, renderer) -> None:
     before = sorted(path.name for path in folder.iterdir())
     with pytest.raises(PatrolError, match="exists already"):
         write_bag(episode, folder, renderer)
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_the_command_writes_a_bag_and_a_contact_sheet(tmp_path, capsys, renderer):
+def test_the_command_writes_a_bag_and_a_contact_sheet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], renderer
+) -> None:
     out, preview = tmp_path / "bag", tmp_path / "sheet.png"
     arguments = ["--seed", "3", "--steps", "5", "--rooms", "2", "--size", "56", "--questions", "7"]
     assert cli.main(["patrol", "make", *arguments, "--out", str(out), "--preview", str(preview)]) == 0
@@ -198,7 +201,9 @@ def test_the_command_writes_a_bag_and_a_contact_sheet(tmp_path, capsys, renderer
         (["--seed", "-4"], "the seed is -4"),
     ],
 )
-def test_the_command_names_what_is_wrong(tmp_path, capsys, arguments, message):
+def test_the_command_names_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message
+) -> None:
     status = cli.main(["patrol", "make", "--seed", "1", "--out", str(tmp_path / "bag"), *arguments])
     assert status == 2
     assert message in capsys.readouterr().err

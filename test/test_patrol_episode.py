@@ -25,7 +25,7 @@ def arrays(episode):
     return [episode.stamps_ns, episode.poses, episode.rooms, episode.views, episode.visits, episode.pixels]
 
 
-def test_the_same_seed_gives_the_same_bytes(episode):
+def test_the_same_seed_gives_the_same_bytes(episode) -> None:
     again = simulate(11, CONFIG)
     assert again.world == episode.world
     assert [array.tobytes() for array in arrays(again)] == [array.tobytes() for array in arrays(episode)]
@@ -34,18 +34,18 @@ def test_the_same_seed_gives_the_same_bytes(episode):
 
 
 @pytest.mark.parametrize("rate", [1, 4])
-def test_stamps_follow_the_frame_rate(rate):
+def test_stamps_follow_the_frame_rate(rate) -> None:
     episode = simulate(2, dataclasses.replace(CONFIG, steps=5, frame_rate=rate))
     assert len(episode) == 10 * rate
     assert set(np.diff(episode.stamps_ns)) == {10**9 // rate}
 
 
-def test_episodes_of_other_seeds_begin_on_other_days():
+def test_episodes_of_other_seeds_begin_on_other_days() -> None:
     one, other = (simulate(seed, PatrolConfig(steps=1)) for seed in (0, 1))
     assert other.stamps_ns[0] - one.stamps_ns[0] == 86_400 * 10**9
 
 
-def test_the_robot_moves_no_faster_than_it_can(episode):
+def test_the_robot_moves_no_faster_than_it_can(episode) -> None:
     jitter = 0.2
     moved = np.hypot(*np.diff(episode.poses[:, :2], axis=0).T)
     assert moved.max() < SPEED_M_S + jitter
@@ -55,7 +55,7 @@ def test_the_robot_moves_no_faster_than_it_can(episode):
     assert np.ptp(episode.poses[:, 0]) > 5
 
 
-def test_the_robot_is_where_its_room_is(episode):
+def test_the_robot_is_where_its_room_is(episode) -> None:
     for frame in range(len(episode)):
         x, y, _ = episode.poses[frame]
         if episode.rooms[frame] == NOWHERE:
@@ -69,7 +69,7 @@ def test_the_robot_is_where_its_room_is(episode):
             assert episode.room_name(frame) == room.name
 
 
-def test_cuts_show_another_view_at_every_step():
+def test_cuts_show_another_view_at_every_step() -> None:
     config = PatrolConfig(steps=12, rooms=3, views=2, drive=False, dwell_s=(2, 2))
     episode = simulate(4, config)
     assert (episode.views != NOWHERE).all()
@@ -78,13 +78,13 @@ def test_cuts_show_another_view_at_every_step():
     assert len(set(places[:6])) == 6
 
 
-def test_between_two_visits_to_the_only_room_there_is_the_corridor():
+def test_between_two_visits_to_the_only_room_there_is_the_corridor() -> None:
     config = PatrolConfig(steps=10, rooms=1, views=1, drive=False, dwell_s=(4, 4))
     rooms = simulate(4, config).rooms.tolist()
     assert rooms[:12] == [0, 0, 0, 0, NOWHERE, NOWHERE, 0, 0, 0, 0, NOWHERE, NOWHERE]
 
 
-def test_objects_at_the_view_are_seen_and_those_of_other_rooms_are_not(episode):
+def test_objects_at_the_view_are_seen_and_those_of_other_rooms_are_not(episode) -> None:
     for frame in np.flatnonzero(episode.views != NOWHERE):
         placements = episode.world.visits[episode.visits[frame]].placements
         for thing, placement in enumerate(placements):
@@ -96,7 +96,7 @@ def test_objects_at_the_view_are_seen_and_those_of_other_rooms_are_not(episode):
     assert not episode.pixels[episode.rooms == NOWHERE].any()
 
 
-def test_the_camera_is_mounted_as_rep_103_says():
+def test_the_camera_is_mounted_as_rep_103_says() -> None:
     mounted = camera_in_base()
     np.testing.assert_allclose(mounted.rotation.T @ mounted.rotation, np.eye(3), atol=1e-12)
     assert np.linalg.det(mounted.rotation) == pytest.approx(1.0)
@@ -110,7 +110,7 @@ def test_the_camera_is_mounted_as_rep_103_says():
     np.testing.assert_allclose(turned.rotation[:, 0], [1, 0, 0], atol=1e-12)
 
 
-def test_pixels_are_counted_as_geometry_says():
+def test_pixels_are_counted_as_geometry_says() -> None:
     # A ball of radius 0.33 m whose middle is 3 m ahead of a camera with 48.5 pixels of focal length.
     camera = camera_pose(0.0, 0.0, 0.0)
     ball = Thing("ball", "red", 1.0, 0.0)
@@ -122,7 +122,7 @@ def test_pixels_are_counted_as_geometry_says():
     assert visible_pixels(camera, [(ball, (3.0, 0.0), 0.0)], grid=112)[0] == pytest.approx(4 * count[0], rel=0.05)
 
 
-def test_the_nearer_object_hides_the_farther_one():
+def test_the_nearer_object_hides_the_farther_one() -> None:
     camera = camera_pose(0.0, 0.0, 0.0)
     box, ball = Thing("box", "red", 1.1, 0.0), Thing("ball", "blue", 0.9, 0.0)
     near, far = (box, (1.8, 0.0), 0.0), (ball, (2.8, 0.0), 0.0)
@@ -134,11 +134,11 @@ def test_the_nearer_object_hides_the_farther_one():
 
 
 @pytest.mark.parametrize("at", [(-3.0, 0.0), (2.0, 6.0), (0.16, 0.0)], ids=["behind", "aside", "inside"])
-def test_what_is_outside_the_picture_has_no_pixels(at):
+def test_what_is_outside_the_picture_has_no_pixels(at) -> None:
     assert visible_pixels(camera_pose(0.0, 0.0, 0.0), [(Thing("lamp", "red", 1.0, 0.0), at, 0.0)]).tolist() == [0]
 
 
-def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode):
+def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode) -> None:
     pixels = np.zeros_like(episode.pixels)
     frame = int(np.flatnonzero(episode.views != NOWHERE)[0])
     visit_frames = np.flatnonzero(episode.visits == episode.visits[frame])
@@ -154,13 +154,13 @@ def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode):
     assert record.until(int(visit_frames[1])).doubtful == {0, 1, 2}
 
 
-def test_an_episode_of_one_frame_is_refused(episode):
+def test_an_episode_of_one_frame_is_refused(episode) -> None:
     cut = {field: getattr(episode, field)[:1] for field in ("stamps_ns", "poses", "rooms", "views", "visits", "pixels")}
     with pytest.raises(PatrolError, match="has 1 frame"):
         dataclasses.replace(episode, **cut)
 
 
 @pytest.mark.parametrize("seed", [0, 3_999, 4_000, 900_000, 999_999, 2**31])
-def test_stamps_fit_the_seconds_of_a_ros_message(seed):
+def test_stamps_fit_the_seconds_of_a_ros_message(seed) -> None:
     episode = simulate(seed, PatrolConfig(steps=2))
     assert EPOCH_NS <= episode.stamps_ns[0] < episode.stamps_ns[-1] < 2**31 * 10**9

@@ -40,7 +40,7 @@ def asked(episodes):
     return [(episode, question) for episode in episodes for question in ask(episode, 150)]
 
 
-def check_with_oracle(pairs):
+def check_with_oracle(pairs) -> None:
     oracles = {}
     for episode, question in pairs:
         key = (episode.world.seed, question.frame)
@@ -49,25 +49,25 @@ def check_with_oracle(pairs):
         assert patrol_oracle.answer(oracle, question) == question.answer, (key, question)
 
 
-def test_every_answer_is_what_brute_force_finds(asked):
+def test_every_answer_is_what_brute_force_finds(asked) -> None:
     check_with_oracle(asked)
 
 
-def test_answers_are_right_at_other_frame_rates_too():
+def test_answers_are_right_at_other_frame_rates_too() -> None:
     episode = simulate(3, FASTER)
     questions = ask(episode, 100)
     assert len(questions) == 100
     check_with_oracle((episode, question) for question in questions)
 
 
-def test_every_template_of_every_family_is_asked(asked):
+def test_every_template_of_every_family_is_asked(asked) -> None:
     assert {template.name for template in TEMPLATES} == {question.template for _, question in asked}
     counts = Counter(question.family for _, question in asked)
     assert set(counts) == set(FAMILIES)
     assert min(counts.values()) > 0.08 * len(asked), counts
 
 
-def test_proofs_are_stamps_of_the_past_and_the_age_counts_from_the_newest(asked):
+def test_proofs_are_stamps_of_the_past_and_the_age_counts_from_the_newest(asked) -> None:
     for episode, question in asked:
         stamps = set(episode.stamps_ns.tolist())
         assert question.stamp_ns == episode.stamps_ns[question.frame]
@@ -79,7 +79,7 @@ def test_proofs_are_stamps_of_the_past_and_the_age_counts_from_the_newest(asked)
         assert question.age_s == pytest.approx((question.stamp_ns - newest) / 1e9, abs=1e-9)
 
 
-def test_the_proof_shows_what_the_answer_says(asked):
+def test_the_proof_shows_what_the_answer_says(asked) -> None:
     checked = 0
     for episode, question in asked:
         gaps = patrol_oracle.gaps_of(question)
@@ -95,7 +95,7 @@ def test_the_proof_shows_what_the_answer_says(asked):
     assert checked > 50
 
 
-def test_a_room_is_compared_or_described_only_after_all_of_it_was_inspected(asked):
+def test_a_room_is_compared_or_described_only_after_all_of_it_was_inspected(asked) -> None:
     checked = 0
     for episode, question in asked:
         if question.template in ("count.room", "description.room") or (
@@ -109,13 +109,13 @@ def test_a_room_is_compared_or_described_only_after_all_of_it_was_inspected(aske
     assert checked > 50
 
 
-def test_old_things_are_asked_about(asked):
+def test_old_things_are_asked_about(asked) -> None:
     ages = [question.age_s for _, question in asked if question.family == "recall" and question.answer != "no"]
     # A window of 4 frames reaches back 3 s.
     assert sum(age > 30 for age in ages) > len(ages) / 3
 
 
-def test_questions_come_at_the_end_of_grid_steps_in_order(asked):
+def test_questions_come_at_the_end_of_grid_steps_in_order(asked) -> None:
     for episode, question in asked:
         assert (question.stamp_ns - episode.stamps_ns[0]) / 1e9 % 2 == 1
     for episode in {id(episode): episode for episode, _ in asked}.values():
@@ -124,7 +124,7 @@ def test_questions_come_at_the_end_of_grid_steps_in_order(asked):
         assert len({question.id for question in questions}) == len(questions)
 
 
-def test_yes_and_no_are_balanced_per_template(asked):
+def test_yes_and_no_are_balanced_per_template(asked) -> None:
     answers = defaultdict(Counter)
     for _, question in asked:
         if question.choices == ("yes", "no"):
@@ -136,7 +136,7 @@ def test_yes_and_no_are_balanced_per_template(asked):
         assert abs(share - 0.5) < 1.5 / counts.total() ** 0.5 + 0.05, (template, counts)
 
 
-def test_answers_cannot_be_guessed_from_the_question(asked, episodes):
+def test_answers_cannot_be_guessed_from_the_question(asked, episodes) -> None:
     halves = [[question for episode, question in asked if episode.world.seed % 2 == half] for half in (0, 1)]
     accuracy = guess_accuracy(*halves)
     # Measured: 0.22 to 0.23 over all, at most 0.38 (change).
@@ -144,26 +144,26 @@ def test_answers_cannot_be_guessed_from_the_question(asked, episodes):
     assert max(accuracy.values()) < 0.5, accuracy
 
 
-def test_guessing_is_measured():
+def test_guessing_is_measured() -> None:
     episode = simulate(0, CONFIG)
     questions = ask(episode, 60)
     assert guess_accuracy(questions * 4, questions)["all"] > 0.9
 
 
-def test_choices_hold_the_answer(asked):
+def test_choices_hold_the_answer(asked) -> None:
     for _, question in asked:
         assert not question.choices or question.answer in question.choices
         assert len(set(question.choices)) == len(question.choices)
 
 
-def test_the_words_are_all_in_the_vocabulary(asked):
+def test_the_words_are_all_in_the_vocabulary(asked) -> None:
     known = set(words())
     used = {token for _, question in asked for text in (question.text, question.answer) for token in tokens(text)}
     assert used <= known
     assert len(used) > 0.75 * len(known), "the vocabulary lists words that nothing uses"
 
 
-def test_questions_are_the_same_on_every_machine():
+def test_questions_are_the_same_on_every_machine() -> None:
     lines = "\n".join(question_line(question) for question in ask(simulate(7, CONFIG), 80))
     assert hashlib.sha256(lines.encode()).hexdigest() == QUESTIONS_OF_SEED_7
 
@@ -172,7 +172,7 @@ QUESTIONS_OF_SEED_7 = "38df5354cd2c15e61ccde11c329a1994c2d2b6d045f294d749a7ba630
 """Changes with every change to the world or the questions, on purpose: figures of models refer to one version."""
 
 
-def test_nothing_is_asked_that_hangs_on_an_object_only_glimpsed(episodes):
+def test_nothing_is_asked_that_hangs_on_an_object_only_glimpsed(episodes) -> None:
     episode = episodes[0]
     glimpsed, at = 0, episode.things[0]
     pixels = episode.pixels.copy()
@@ -192,21 +192,21 @@ def test_nothing_is_asked_that_hangs_on_an_object_only_glimpsed(episodes):
             assert pixels[question.frame, glimpsed] <= patrol_oracle.FAINT
 
 
-def test_another_draw_asks_other_questions(episodes):
+def test_another_draw_asks_other_questions(episodes) -> None:
     first, second = ask(episodes[0], 40), ask(episodes[0], 40, draw=1)
     assert ask(episodes[0], 40) == first
     assert {question.text for question in first} != {question.text for question in second}
     assert not {question.id for question in first} & {question.id for question in second}
 
 
-def test_families_and_moments_can_be_chosen(episodes):
+def test_families_and_moments_can_be_chosen(episodes) -> None:
     moments = step_ends(episodes[0])[-3:]
     questions = ask(episodes[0], 30, families=("recall", "count"), moments=moments)
     assert {question.family for question in questions} == {"recall", "count"}
     assert {question.frame for question in questions} <= set(moments)
 
 
-def test_single_templates_can_be_chosen_beside_families():
+def test_single_templates_can_be_chosen_beside_families() -> None:
     questions = ask(simulate(1, CONFIG), 40, families=("order.after", "order.before", "count"))
     assert {question.template for question in questions if question.family == "order"} == {
         "order.after",
@@ -218,7 +218,7 @@ def test_single_templates_can_be_chosen_beside_families():
 
 
 @pytest.mark.parametrize("config", [CONFIG, FASTER])
-def test_what_is_asked_at_a_steady_moment_stays_true(config):
+def test_what_is_asked_at_a_steady_moment_stays_true(config) -> None:
     """Asked 3 s later, the same questions about the past of a moment have the same answers."""
     episode = simulate(4, config)
     ahead = 3 * config.frame_rate
@@ -235,7 +235,7 @@ def test_what_is_asked_at_a_steady_moment_stays_true(config):
         assert patrol_oracle.answer(later, question) == question.answer
 
 
-def test_the_shortest_episode_has_questions_about_now():
+def test_the_shortest_episode_has_questions_about_now() -> None:
     config = PatrolConfig(steps=1, rooms=1, views=1, drive=False, dwell_s=(2, 2), empty=0.0)
     questions = ask(simulate(1, config), 10, families=("now",))
     assert {question.family for question in questions} == {"now"}
@@ -252,6 +252,6 @@ def test_the_shortest_episode_has_questions_about_now():
         ({"moments": []}, "step_ends"),
     ],
 )
-def test_wrong_requests_are_refused(episodes, arguments, words_):
+def test_wrong_requests_are_refused(episodes, arguments, words_) -> None:
     with pytest.raises(PatrolError, match=words_):
         ask(episodes[0], 5, **arguments)

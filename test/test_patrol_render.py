@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -36,7 +37,7 @@ def at_views(episode):
     return np.flatnonzero(episode.views != NOWHERE).tolist()
 
 
-def test_a_frame_is_the_same_bytes_each_time_in_any_order(renderer, episode):
+def test_a_frame_is_the_same_bytes_each_time_in_any_order(renderer, episode) -> None:
     frames = list(renderer.frames(episode, [3, 9]))
     again = renderer.frame(simulate(21, CONFIG), 9)
     assert frames[0].shape == (112, 112, 3)
@@ -47,7 +48,7 @@ def test_a_frame_is_the_same_bytes_each_time_in_any_order(renderer, episode):
         assert other.frame(episode, 9).tobytes() == again.tobytes()
 
 
-def test_frames_are_drawn_only_when_asked_for(renderer, episode, monkeypatch):
+def test_frames_are_drawn_only_when_asked_for(renderer, episode, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(renderer, "frame", lambda episode, index: drawn.append(index))
     frames = renderer.frames(episode, [5, 2, 8])
@@ -58,7 +59,7 @@ def test_frames_are_drawn_only_when_asked_for(renderer, episode, monkeypatch):
     assert len(list(renderer.frames(episode))) == len(episode)
 
 
-def test_pixel_counts_agree_with_the_renderers_own_segmentation(episode):
+def test_pixel_counts_agree_with_the_renderers_own_segmentation(episode) -> None:
     size = 112
     with PatrolRenderer(size) as renderer:
         compared = 0
@@ -73,7 +74,7 @@ def test_pixel_counts_agree_with_the_renderers_own_segmentation(episode):
     assert compared > 15
 
 
-def test_objects_have_the_colour_of_their_name(renderer, episode):
+def test_objects_have_the_colour_of_their_name(renderer, episode) -> None:
     checked = 0
     for frame in at_views(episode)[::4]:
         image = cv2.resize(renderer.frame(episode, frame), (224, 224), interpolation=cv2.INTER_NEAREST) / 255.0
@@ -94,7 +95,7 @@ def test_objects_have_the_colour_of_their_name(renderer, episode):
     assert checked >= 3
 
 
-def test_rooms_look_different(renderer):
+def test_rooms_look_different(renderer) -> None:
     # Views of every room, without objects: the mean colour of the wall and of the floor tells them apart.
     config = PatrolConfig(steps=60, rooms=8, views=1, empty=1.0, pairs=0.0, drive=False, dwell_s=(2, 2), noise=0.0)
     episode = simulate(2, config)
@@ -107,7 +108,7 @@ def test_rooms_look_different(renderer):
         assert min(np.linalg.norm(look - other) for room, other in looks.items() if room != name) > 20, name
 
 
-def test_noise_and_light_are_only_there_when_asked_for(renderer):
+def test_noise_and_light_are_only_there_when_asked_for(renderer) -> None:
     still = simulate(21, dataclasses.replace(CONFIG, noise=0.0))
     first, second = renderer.frame(still, 0), renderer.frame(still, 1)
     assert still.views[0] == still.views[1]
@@ -118,24 +119,24 @@ def test_noise_and_light_are_only_there_when_asked_for(renderer):
 
 
 @pytest.mark.parametrize("size", [8, 4096])
-def test_sizes_out_of_range_are_refused(size):
+def test_sizes_out_of_range_are_refused(size) -> None:
     with pytest.raises(PatrolError, match=f"size is {size} pixels; it must be from 16 to 512"):
         PatrolRenderer(size)
 
 
 @pytest.mark.parametrize("index", [-1, 80])
-def test_frames_that_do_not_exist_are_refused(renderer, episode, index):
+def test_frames_that_do_not_exist_are_refused(renderer, episode, index) -> None:
     with pytest.raises(IndexError, match=f"frame {index} asked for; the episode has frames 0 to 79"):
         renderer.frame(episode, index)
 
 
-def test_without_mujoco_the_message_names_the_extra(monkeypatch):
+def test_without_mujoco_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mujoco", None)
     with pytest.raises(RenderError, match=r"pip install 'fvs_ros\[train\]'"):
         mujoco_backend.load_mujoco()
 
 
-def test_without_its_opengl_library_the_message_names_the_system_package(tmp_path):
+def test_without_its_opengl_library_the_message_names_the_system_package(tmp_path: Path) -> None:
     pytest.importorskip("mujoco", reason="needs MuJoCo: pip install 'fvs_ros[train]'")
     code = (
         "import ctypes.util\n"
@@ -161,7 +162,7 @@ def test_without_its_opengl_library_the_message_names_the_system_package(tmp_pat
     assert "apt-get install libosmesa6" in result.stdout, result.stderr
 
 
-def test_worlds_and_questions_need_no_mujoco():
+def test_worlds_and_questions_need_no_mujoco() -> None:
     code = (
         "import sys\n"
         "sys.modules['mujoco'] = None\n"

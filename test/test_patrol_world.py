@@ -59,12 +59,12 @@ def layout_parameters(worlds):
     }
 
 
-def test_the_same_seed_makes_the_same_world_and_another_one_another():
+def test_the_same_seed_makes_the_same_world_and_another_one_another() -> None:
     assert make_world(5, CONFIG) == make_world(5, CONFIG)
     assert make_world(5, CONFIG).things != make_world(6, CONFIG).things
 
 
-def test_tests_use_layouts_that_training_never_does(training_worlds, test_worlds):
+def test_tests_use_layouts_that_training_never_does(training_worlds, test_worlds) -> None:
     training, test = layout_parameters(training_worlds), layout_parameters(test_worlds)
     for parameter, values in training.items():
         assert values
@@ -72,7 +72,7 @@ def test_tests_use_layouts_that_training_never_does(training_worlds, test_worlds
         assert not values & test[parameter], parameter
 
 
-def test_the_held_out_split_is_as_documented(training_worlds, test_worlds):
+def test_the_held_out_split_is_as_documented(training_worlds, test_worlds) -> None:
     assert set(TRAINING_VARIANTS) | set(TEST_VARIANTS) == set(range(VARIANTS))
     for worlds, test in ((training_worlds, False), (test_worlds, True)):
         parameters = layout_parameters(worlds)
@@ -82,18 +82,18 @@ def test_the_held_out_split_is_as_documented(training_worlds, test_worlds):
         assert parameters["slots"] <= set(_CHOICES[3][-2:] if test else _CHOICES[3][:-2])
 
 
-def test_only_seeds_from_900000_are_for_tests():
+def test_only_seeds_from_900000_are_for_tests() -> None:
     assert [is_test_seed(seed) for seed in (0, 899_999, 900_000, 10**9)] == [False, False, True, True]
 
 
-def test_names_of_kinds_colours_and_rooms_are_shared_by_both_splits(training_worlds, test_worlds):
+def test_names_of_kinds_colours_and_rooms_are_shared_by_both_splits(training_worlds, test_worlds) -> None:
     for pick in (lambda w: {t.kind for t in w.things}, lambda w: {t.colour for t in w.things}):
         assert set().union(*map(pick, training_worlds)) == set().union(*map(pick, test_worlds))
     names = [{room.name for world in worlds for room in world.rooms} for worlds in (training_worlds, test_worlds)]
     assert names[0] == names[1]
 
 
-def test_textures_of_the_splits_differ():
+def test_textures_of_the_splits_differ() -> None:
     for family in FAMILIES:
         variants = [texture(family, variant) for variant in range(VARIANTS)]
         assert variants[0].shape == (128, 128, 3)
@@ -101,7 +101,7 @@ def test_textures_of_the_splits_differ():
             assert (one != other).mean() > 0.01, family
 
 
-def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worlds):
+def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worlds) -> None:
     for world in training_worlds:
         names = [thing.name for thing in world.things]
         assert len(set(names)) == len(names)
@@ -111,7 +111,7 @@ def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worl
             assert all(placement.room < 6 and placement.view < 3 and placement.place < 2 for placement in placements)
 
 
-def test_rooms_change_only_before_a_repeated_visit_and_by_one_object_at_a_time(training_worlds):
+def test_rooms_change_only_before_a_repeated_visit_and_by_one_object_at_a_time(training_worlds) -> None:
     kinds = set()
     for world in training_worlds:
         visited = set()
@@ -128,13 +128,13 @@ def test_rooms_change_only_before_a_repeated_visit_and_by_one_object_at_a_time(t
     assert kinds == {(True, False, False), (False, True, False), (False, False, False), (False, False, True)}
 
 
-def test_the_first_round_passes_all_rooms_and_no_visit_repeats_the_room_before(training_worlds):
+def test_the_first_round_passes_all_rooms_and_no_visit_repeats_the_room_before(training_worlds) -> None:
     for world in training_worlds:
         assert {visit.room for visit in world.visits[:6]} == set(range(6))
         assert all(one.room != other.room for one, other in itertools.pairwise(world.visits))
 
 
-def test_the_default_world_fits_the_memory():
+def test_the_default_world_fits_the_memory() -> None:
     # 30 key steps for what was seen, of 60 clusters in all.
     for seed in range(2):
         episode = simulate(seed, PatrolConfig(steps=600))
@@ -147,7 +147,7 @@ def test_the_default_world_fits_the_memory():
         assert (episode.views != NOWHERE).mean() > 0.6
 
 
-def test_chances_of_zero_and_one_are_kept():
+def test_chances_of_zero_and_one_are_kept() -> None:
     still = make_world(1, PatrolConfig(steps=200, rooms=6, changes=0.0, skips=0.0, empty=1.0, pairs=0.0))
     assert still.things == ()
     full = make_world(1, PatrolConfig(steps=200, rooms=6, changes=0.0, empty=0.0, pairs=1.0))
@@ -170,11 +170,11 @@ def test_chances_of_zero_and_one_are_kept():
         ({"noise": -1.0}, "noise is -1.0"),
     ],
 )
-def test_settings_out_of_range_are_named(arguments, message):
+def test_settings_out_of_range_are_named(arguments, message) -> None:
     with pytest.raises(PatrolError, match=message):
         PatrolConfig(**arguments)
 
 
-def test_a_negative_seed_is_refused():
+def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(PatrolError, match="the seed is -1"):
         make_world(-1, CONFIG)

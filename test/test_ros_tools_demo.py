@@ -267,7 +267,7 @@ def test_output_fits(width: int, terminal: bool) -> None:
     assert "demo failed" in text
 
 
-def test_a_log_tells_of_the_stream_around_a_streamed_answer_and_not_within_it():
+def test_a_log_tells_of_the_stream_around_a_streamed_answer_and_not_within_it() -> None:
     file = io.StringIO()
     with DemoConsole(40.0, Console(file=file, width=80)) as console:
         console.begin_tokens()

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from fvs_ros.ros_tools.demo_questions import (
 START_NS = 1_750_000_000 * 10**9
 
 
-def write(folder, *questions):
+def write(folder, *questions) -> None:
     (folder / QUESTIONS_FILE).write_text("".join(json.dumps(question) + "\n" for question in questions))
 
 
@@ -25,14 +26,14 @@ def timed(number, at_s, **fields):
     return {"id": str(number), "stamp": 1_750_000_000 + at_s, "question": f"question {number}?", **fields}
 
 
-def test_questions_for_any_video_are_spread_over_it_and_the_last_is_streamed():
+def test_questions_for_any_video_are_spread_over_it_and_the_last_is_streamed() -> None:
     questions = for_any_video(40.0)
     assert [question.at_s for question in questions] == [6.0, 16.0, 26.0, 36.0]
     assert [question.door for question in questions] == ["service /ask"] * 3 + ["action /ask_stream"]
     assert all(question.truth is None for question in questions)
 
 
-def test_a_recordings_questions_are_asked_a_moment_after_their_stamps_in_order(tmp_path):
+def test_a_recordings_questions_are_asked_a_moment_after_their_stamps_in_order(tmp_path: Path) -> None:
     choices = {"choices": ["yes", "no"], "answer": 1}
     write(
         tmp_path,
@@ -50,14 +51,14 @@ def test_a_recordings_questions_are_asked_a_moment_after_their_stamps_in_order(t
     ]
 
 
-def test_a_recording_without_questions_has_none_and_a_broken_file_is_named(tmp_path):
+def test_a_recording_without_questions_has_none_and_a_broken_file_is_named(tmp_path: Path) -> None:
     assert of_recording(tmp_path, START_NS, 60.0) == []
     (tmp_path / QUESTIONS_FILE).write_text("not JSON\n")
     with pytest.raises(DataError, match=QUESTIONS_FILE):
         of_recording(tmp_path, START_NS, 60.0)
 
 
-def test_only_answers_whose_truth_is_known_are_counted():
+def test_only_answers_whose_truth_is_known_are_counted() -> None:
     questions = [DemoQuestion(0, "a?", "yes"), DemoQuestion(1, "b?"), DemoQuestion(2, "c?", "red ball")]
     assert right_answers(questions, [" yes\n", "whatever", "red box"]) == (1, 2)
     assert is_right("red ball", "red ball")

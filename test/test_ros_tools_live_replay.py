@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from node_harness import running_node
@@ -26,7 +27,9 @@ def evaluate(tmp_path, *more):
     return main([*command, "--bag", str(tmp_path / "bag"), "--out", str(tmp_path / "out"), *more])
 
 
-def test_the_running_node_is_asked_while_a_bag_plays(tmp_path, monkeypatch, capsys):
+def test_the_running_node_is_asked_while_a_bag_plays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_bag(tmp_path / "bag", FRAMES)
     with running_node(tmp_path / "model", "-r", f"image:={IMAGE_TOPIC}") as (process, client):
         client.wait_active()
@@ -54,14 +57,16 @@ def test_the_running_node_is_asked_while_a_bag_plays(tmp_path, monkeypatch, caps
     assert len(timings["asked_late_s"]) == 3
 
 
-def test_a_node_that_is_not_there_is_named(tmp_path, ros_domain_id, capsys):
+def test_a_node_that_is_not_there_is_named(tmp_path: Path, ros_domain_id, capsys: pytest.CaptureFixture[str]) -> None:
     write_bag(tmp_path / "bag", 4)
     assert evaluate(tmp_path, "--node", "/robot/stream_node", "--start-timeout", "0.5") == 1
     assert "/robot/ask and /robot/stream_node/reset are not offered" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [("--controls", "last4"), ("--prompt", "options")])
-def test_what_only_the_deterministic_form_can_do_is_refused(more, tmp_path, capsys):
+def test_what_only_the_deterministic_form_can_do_is_refused(
+    more, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_bag(tmp_path / "bag", 40)
     assert evaluate(tmp_path, *more) == 1
     assert "leave --controls and --prompt out" in capsys.readouterr().err

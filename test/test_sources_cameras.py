@@ -6,6 +6,7 @@ import http.server
 import itertools
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -47,7 +48,7 @@ def address():
         thread.join()
 
 
-def test_a_network_stream_is_read_until_it_ends(address):
+def test_a_network_stream_is_read_until_it_ends(address) -> None:
     source = LiveSource(address)
     before = time.time_ns()
     frames = []
@@ -74,17 +75,17 @@ def test_a_network_stream_is_read_until_it_ends(address):
         ("", False),
     ],
 )
-def test_what_is_live(text, live):
+def test_what_is_live(text, live) -> None:
     assert is_live(text) is live
 
 
-def test_a_folder_called_like_a_camera_is_a_folder(tmp_path, monkeypatch):
+def test_a_folder_called_like_a_camera_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "0").mkdir()
     monkeypatch.chdir(tmp_path)
     assert not is_live("0")
 
 
-def test_passwords_are_not_shown():
+def test_passwords_are_not_shown() -> None:
     assert without_password("rtsp://user:secret@host:554/a?b=c") == "rtsp://host:554/a?b=c"
     assert without_password("rtsp://host/a@b") == "rtsp://host/a@b"
     with pytest.raises(SourceError, match=r"^rtsp://127\.0\.0\.1:9/a cannot be opened") as error:
@@ -92,6 +93,6 @@ def test_passwords_are_not_shown():
     assert "secret" not in str(error.value)
 
 
-def test_a_camera_that_is_not_there_is_named():
+def test_a_camera_that_is_not_there_is_named() -> None:
     with pytest.raises(SourceError, match="there is no camera /dev/video97; video devices here"):
         LiveSource("97")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -272,7 +273,12 @@ class CvBridge:
     ],
 )
 def test_cv_bridge_is_used_only_where_it_works(
-    tmp_path, monkeypatch, fresh_converter, caplog, before: str, works: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh_converter,
+    caplog: pytest.LogCaptureFixture,
+    before: str,
+    works: bool,
 ) -> None:
     (tmp_path / "cv_bridge.py").write_text(CV_BRIDGE.format(before=before))
     monkeypatch.syspath_prepend(str(tmp_path))

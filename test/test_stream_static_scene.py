@@ -22,7 +22,7 @@ def pair(image, seed):
     return noisy(image, 2 * seed), noisy(image, 2 * seed + 1)
 
 
-def test_noise_repeats_and_a_small_object_does_not():
+def test_noise_repeats_and_a_small_object_does_not() -> None:
     seen, still = RepeatFilter(3.0), scene()
     assert not seen.repeats(pair(still, 1)), "the first step repeats nothing"
     assert all(seen.repeats(pair(still, seed)) for seed in range(2, 6))
@@ -33,26 +33,26 @@ def test_noise_repeats_and_a_small_object_does_not():
     assert seen.repeats(pair(changed, 8))
 
 
-def test_a_slow_change_adds_up_until_it_is_seen():
+def test_a_slow_change_adds_up_until_it_is_seen() -> None:
     seen, still = RepeatFilter(3.0), np.full(SIZE, 100, np.uint8)
     seen.repeats((still, still))
     verdicts = [seen.repeats((still + level, still + level)) for level in range(1, 9)]
     assert verdicts == [True, True, True, False, True, True, True, False]
 
 
-def test_what_is_provisional_leaves_no_trace():
+def test_what_is_provisional_leaves_no_trace() -> None:
     seen = RepeatFilter(3.0)
     seen.repeats((scene(0), scene(0)))
     assert not seen.repeats((scene(1), scene(1)), provisional=True)
     assert seen.repeats((scene(0), scene(0)))
 
 
-def test_without_a_tolerance_nothing_repeats():
+def test_without_a_tolerance_nothing_repeats() -> None:
     seen = RepeatFilter(0.0)
     assert not any(seen.repeats((scene(0), scene(0))) for _ in range(3))
 
 
-def test_after_forgetting_nothing_repeats():
+def test_after_forgetting_nothing_repeats() -> None:
     seen = RepeatFilter(3.0)
     seen.repeats((scene(0), scene(0)))
     seen.forget()

@@ -18,7 +18,7 @@ def write(folder, **changes):
     return file
 
 
-def test_the_published_recipe_holds_the_published_values():
+def test_the_published_recipe_holds_the_published_values() -> None:
     config = load_config(RECIPES / "flash_vstream_qwen_7b.yaml")
     assert config.lora == LoraSettings(
         rank=64,
@@ -38,7 +38,7 @@ def test_the_published_recipe_holds_the_published_values():
     assert Path(config.deepspeed).name == "deepspeed_zero2.json"
 
 
-def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
+def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() -> None:
     config = load_config(RECIPES / "patrol.yaml")
     patrols = [stage.patrol for stage in config.stages]
     longest = {stage.name: max(stage.patrol.lengths) for stage in config.stages}
@@ -85,20 +85,20 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone():
         ({"stage": {"method": "muon"}, "deepspeed": "zero.json"}, "deepspeed splits them"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_place(tmp_path, changes, message):
+def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, changes, message) -> None:
     file = write(tmp_path, **changes)
     with pytest.raises(TrainingError, match=message) as caught:
         load_config(file)
     assert str(file) in str(caught.value)
 
 
-def test_a_number_with_an_exponent_is_a_number(tmp_path):
+def test_a_number_with_an_exponent_is_a_number(tmp_path: Path) -> None:
     file = write(tmp_path)
     file.write_text(file.read_text() + "optimiser: {learning_rate: 8e-4}\n")
     assert load_config(file).optimiser.learning_rate == 8e-4
 
 
-def test_values_can_be_set_from_outside(tmp_path):
+def test_values_can_be_set_from_outside(tmp_path: Path) -> None:
     sets = ["seed=7", "stages.0.steps=10", "optimiser.schedule=linear", "stages.0.patrol.lengths=[2, 3]"]
     config = load_config(write(tmp_path), sets)
     assert (config.seed, config.stages[0].steps, config.optimiser.schedule) == (7, 10, "linear")
@@ -115,12 +115,12 @@ def test_values_can_be_set_from_outside(tmp_path):
         ("output.folder=x", "has no keys"),
     ],
 )
-def test_a_value_that_cannot_be_set_is_named(tmp_path, override, message):
+def test_a_value_that_cannot_be_set_is_named(tmp_path: Path, override, message) -> None:
     with pytest.raises(TrainingError, match=message):
         load_config(write(tmp_path), [override])
 
 
-def test_a_file_that_is_no_recipe_is_named(tmp_path):
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"absent\.yaml cannot be read"):
         load_config(tmp_path / "absent.yaml")
     for text, message in (("a: [", "not valid YAML"), ("- 1", "keys and values are expected"), ("", "expected")):

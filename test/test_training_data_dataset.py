@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,13 +24,13 @@ class Drawn:
 
     min_pixels = max_pixels = 112 * 112
 
-    def __init__(self, frames=4, lengths=(2,) * 6, drawn=True):
+    def __init__(self, frames=4, lengths=(2,) * 6, drawn=True) -> None:
         self.drawn = drawn
         self.asked = 0
         self._frames = frames
         self._lengths = lengths
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._lengths)
 
     def length(self, index):
@@ -48,7 +49,7 @@ def dataset(source, folder, tower=None, pixels=None):
     return EpisodeDataset(source, pixels or PixelConfig(), cache, tower), cache
 
 
-def test_frames_come_resized_to_the_grid(tmp_path):
+def test_frames_come_resized_to_the_grid(tmp_path: Path) -> None:
     sample = dataset(Drawn(), tmp_path)[0][3]
     assert (sample.grid.height, sample.grid.width) == (8, 8)
     assert sample.frames.shape == (4, 3, 112, 112)
@@ -57,7 +58,7 @@ def test_frames_come_resized_to_the_grid(tmp_path):
     assert sample.key is None
 
 
-def test_data_processes_make_the_memories_that_the_model_would_make(tmp_path):
+def test_data_processes_make_the_memories_that_the_model_would_make(tmp_path: Path) -> None:
     checkpoint = new_checkpoint(ScratchConfig(**TINY), seed=0)
     encoder = FrozenEncoder(checkpoint.network.model.visual, checkpoint.pixels, checkpoint.config.memory)
     source = Drawn()
@@ -77,7 +78,7 @@ def test_data_processes_make_the_memories_that_the_model_would_make(tmp_path):
     assert torch.equal(taken.csm, expected.csm)
 
 
-def test_drawn_frames_are_drawn_once_and_read_ones_always(tmp_path):
+def test_drawn_frames_are_drawn_once_and_read_ones_always(tmp_path: Path) -> None:
     for drawn, asked in ((True, 1), (False, 2)):
         source = Drawn(drawn=drawn)
         episodes, _ = dataset(source, tmp_path / str(drawn))
@@ -85,7 +86,7 @@ def test_drawn_frames_are_drawn_once_and_read_ones_always(tmp_path):
         assert source.asked == asked
 
 
-def test_features_of_a_frozen_tower_take_the_place_of_frames(tmp_path):
+def test_features_of_a_frozen_tower_take_the_place_of_frames(tmp_path: Path) -> None:
     source = Drawn()
     episodes, cache = dataset(source, tmp_path, tower="weights")
     sample = episodes[2]
@@ -99,7 +100,7 @@ def test_features_of_a_frozen_tower_take_the_place_of_frames(tmp_path):
     assert source.asked == 1
 
 
-def test_other_weights_or_pixels_do_not_use_the_same_features(tmp_path):
+def test_other_weights_or_pixels_do_not_use_the_same_features(tmp_path: Path) -> None:
     episodes, cache = dataset(Drawn(), tmp_path, tower="weights")
     store_features(cache, episodes[0], StepFeatures(torch.rand(2, 64, 8), torch.rand(2, 16, 8)))
     assert episodes[0].features is not None
@@ -109,7 +110,7 @@ def test_other_weights_or_pixels_do_not_use_the_same_features(tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_half_a_step_is_refused(tmp_path, count):
+def test_half_a_step_is_refused(tmp_path: Path, count) -> None:
     with pytest.raises(TrainingError, match=f"drawn 0 has {count} frames"):
         dataset(Drawn(frames=count), tmp_path)[0][0]
 
@@ -122,7 +123,7 @@ def sampler(lengths, batch=2, seed=0, epoch=0):
     return list(sampler)
 
 
-def test_every_episode_comes_once_in_an_order_of_the_seed_and_the_epoch():
+def test_every_episode_comes_once_in_an_order_of_the_seed_and_the_epoch() -> None:
     lengths = (1,) * 20
     orders = [sampler(lengths, seed=seed, epoch=epoch) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
     assert all(sorted(order) == list(range(20)) for order in orders)
@@ -130,7 +131,7 @@ def test_every_episode_comes_once_in_an_order_of_the_seed_and_the_epoch():
     assert len({tuple(order) for order in orders}) == 3
 
 
-def test_batches_hold_one_length_but_for_the_rest():
+def test_batches_hold_one_length_but_for_the_rest() -> None:
     lengths = (1, 2, 4) * 7
     order = [lengths[index] for index in sampler(lengths, batch=4)]
     batches = [set(order[start : start + 4]) for start in range(0, 12, 4)]

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def patrols(**changes):
     return PatrolEpisodes(PatrolData(**{"episodes": 6, "lengths": (8, 12), "questions": 6, "moments": 3, **changes}))
 
 
-def test_questions_come_at_moments_spread_over_the_episode():
+def test_questions_come_at_moments_spread_over_the_episode() -> None:
     episode = patrols().episode(1)
     assert [moment.steps for moment in episode.moments] == [4, 8, 12]
     assert len(episode.stamps_ns) == 24
@@ -31,29 +32,29 @@ def test_questions_come_at_moments_spread_over_the_episode():
     assert {"now", "recall"} <= families
 
 
-def test_lengths_take_turns():
+def test_lengths_take_turns() -> None:
     source = patrols()
     assert [source.length(index) for index in range(4)] == [8, 12, 8, 12]
 
 
-def test_an_episode_of_fewer_steps_than_moments_is_asked_after_each_step():
+def test_an_episode_of_fewer_steps_than_moments_is_asked_after_each_step() -> None:
     episode = patrols(lengths=(2,), dwell_s=(2, 2), drive=False).episode(0)
     assert {moment.steps for moment in episode.moments} <= {1, 2}
 
 
-def test_seeds_tell_episodes_apart_and_repeat_them():
+def test_seeds_tell_episodes_apart_and_repeat_them() -> None:
     source = patrols()
     assert source.episode(0) == patrols().episode(0)
     assert source.episode(0).identity != source.episode(2).identity
     assert patrols(first_seed=2).episode(0) == source.episode(2)
 
 
-def test_families_can_be_chosen():
+def test_families_can_be_chosen() -> None:
     episode = patrols(families=("now",)).episode(0)
     assert {conversation.family for moment in episode.moments for conversation in moment.conversations} == {"now"}
 
 
-def test_captions_name_every_object_seen_in_another_order_each_time():
+def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
     source = patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False)
     episode = source.episode(2)
     record = Record(simulate(2, PatrolConfig(steps=12, rooms=6, drive=False, dwell_s=(2, 4))))
@@ -70,7 +71,7 @@ def test_captions_name_every_object_seen_in_another_order_each_time():
     assert episode == patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False).episode(2)
 
 
-def test_grounded_episodes_tell_what_each_step_shows_and_ask_nothing():
+def test_grounded_episodes_tell_what_each_step_shows_and_ask_nothing() -> None:
     data = PatrolData(episodes=2, lengths=(5,), drive=False, dwell_s=(2, 2))
     episode = PatrolEpisodes(data, grounding=True).episode(1)
     assert episode.moments == ()
@@ -93,12 +94,12 @@ def test_grounded_episodes_tell_what_each_step_shows_and_ask_nothing():
         ({"dwell_s": (9, 3)}, "patrol: dwell_s"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes, message):
+def test_settings_that_cannot_be_are_refused(changes, message) -> None:
     with pytest.raises(TrainingError, match=message):
         patrols(**changes)
 
 
-def test_a_digest_tells_of_each_cell_what_could_be_worked_out():
+def test_a_digest_tells_of_each_cell_what_could_be_worked_out() -> None:
     data = PatrolData(episodes=2, lengths=(20,), rooms=2, views=1, drive=False, dwell_s=(2, 2))
     digest = PatrolEpisodes(data, digest=True).episode(1).digest
     assert digest.labels.shape == (20, 4, len(digest.groups))
@@ -106,12 +107,12 @@ def test_a_digest_tells_of_each_cell_what_could_be_worked_out():
 
 
 @pytest.fixture
-def renderer():
+def renderer() -> None:
     with drawing():
         shared_renderer(FRAME_SIZE)
 
 
-def test_a_stage_with_a_digest_reports_it_and_leaves_a_checkpoint(renderer, tmp_path):
+def test_a_stage_with_a_digest_reports_it_and_leaves_a_checkpoint(renderer, tmp_path: Path) -> None:
     patrol = {"episodes": 2, "lengths": [12], "rooms": 2, "views": 1, "drive": False, "dwell_s": [2, 2], "moments": 2}
     recipe = {
         "output": str(tmp_path / "run"),
@@ -129,6 +130,6 @@ def test_a_stage_with_a_digest_reports_it_and_leaves_a_checkpoint(renderer, tmp_
     assert FlashVStream.load(str(tmp_path / "run/final"), device="cpu").memory_config.csm_slots == TINY["csm_slots"]
 
 
-def test_frames_are_two_for_each_step(renderer):
+def test_frames_are_two_for_each_step(renderer) -> None:
     frames = patrols(lengths=(2,)).frames(0)
     assert [frame.shape for frame in frames] == [(112, 112, 3)] * 4

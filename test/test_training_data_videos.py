@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from training_videos import draw_frames, entry
@@ -16,13 +17,13 @@ def read(folder, entries, name="data.json"):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path):
     draw_frames(tmp_path / "clips/a", ("red", "blue"))
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
-def test_turns_are_read_without_placeholders(root, name):
+def test_turns_are_read_without_placeholders(root, name) -> None:
     episodes = read(root, [entry("clips/a", ("what?", "a ball"), ("sure?", "yes"))] * 2, name)
     (moment,) = episodes.episode(1).moments
     assert len(episodes) == 2
@@ -34,20 +35,20 @@ def test_turns_are_read_without_placeholders(root, name):
     ("text", "read_as"),
     [("<image>\nwhat?", "what?"), ("what?\n<image>", "what?"), ("<video>what?", "what?"), ("a < b", "a < b")],
 )
-def test_placeholders_of_every_kind_go(root, text, read_as):
+def test_placeholders_of_every_kind_go(root, text, read_as) -> None:
     turns = [{"from": "user", "value": text}, {"from": "assistant", "value": "<image> stays in answers"}]
     episodes = read(root, [{"video": "clips/a", "conversations": turns}])
     assert episodes.episode(0).moments[0].conversations[0].turns == ((read_as, "<image> stays in answers"),)
 
 
 @pytest.mark.parametrize("video", [{"video": "clips/a"}, {"video": "clips/a.mp4"}, {"videos": ["clips/a"]}])
-def test_a_folder_of_frames_is_found_by_each_of_its_names(root, video):
+def test_a_folder_of_frames_is_found_by_each_of_its_names(root, video) -> None:
     row = entry("", ("what?", "a ball"))
     del row["video"]
     assert len(read(root, [{**row, **video}]).frames(0)) == 4
 
 
-def test_identity_changes_with_the_video(root):
+def test_identity_changes_with_the_video(root) -> None:
     episodes = read(root, [entry("clips/a", ("what?", "a ball"))])
     before = episodes.episode(0).identity
     assert episodes.episode(0).identity == before
@@ -76,14 +77,14 @@ TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     ],
 )
 @pytest.mark.parametrize(("name", "place"), [("data.json", "data.json[1]"), ("data.jsonl", "data.jsonl:2")])
-def test_a_broken_entry_is_named_with_its_place(root, row, message, name, place):
+def test_a_broken_entry_is_named_with_its_place(root, row, message, name, place) -> None:
     good = entry("clips/a", ("what?", "a ball"))
     with pytest.raises(TrainingError, match=message) as caught:
         read(root, [good, row], name)
     assert place in str(caught.value)
 
 
-def test_broken_json_is_named_with_its_line(root):
+def test_broken_json_is_named_with_its_line(root) -> None:
     file = root / "data.jsonl"
     file.write_text(json.dumps(entry("clips/a", ("what?", "a ball"))) + '\n\n{"video": \n')
     with pytest.raises(TrainingError, match=r"data\.jsonl:3 is not valid JSON"):
@@ -97,14 +98,14 @@ def test_broken_json_is_named_with_its_line(root):
         VideoEpisodes(VideoData((str(file),), str(root)))
 
 
-def test_missing_and_empty_files_are_named(root):
+def test_missing_and_empty_files_are_named(root) -> None:
     with pytest.raises(TrainingError, match=r"absent\.json cannot be read"):
         VideoEpisodes(VideoData((str(root / "absent.json"),), str(root)))
     with pytest.raises(TrainingError, match="no conversation in it"):
         read(root, [])
 
 
-def test_an_episode_of_one_frame_is_named(root):
+def test_an_episode_of_one_frame_is_named(root) -> None:
     for frame in sorted((root / "clips/a").glob("*.jpg"))[1:]:
         frame.unlink()
     episodes = read(root, [entry("clips/a", ("what?", "a ball"))])

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +13,7 @@ TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
 
 @pytest.fixture
-def shallow(tmp_path):
+def shallow(tmp_path: Path):
     write_tiny_checkpoint(tmp_path / "tiny")
     return load_checkpoint(str(tmp_path / "tiny"), device=torch.device("cpu"), dtype=torch.float32)
 
@@ -22,7 +24,7 @@ def logits(checkpoint, **arguments):
 
 
 @pytest.mark.parametrize("layers", [2, 3, 4])
-def test_a_deeper_model_answers_as_before(shallow, layers):
+def test_a_deeper_model_answers_as_before(shallow, layers) -> None:
     deeper = deepened(shallow, layers)
     assert len(deeper.network.model.language_model.layers) == layers
     assert torch.equal(logits(deeper), logits(shallow))
@@ -30,7 +32,7 @@ def test_a_deeper_model_answers_as_before(shallow, layers):
     assert len(shallow.network.model.language_model.layers) == shallow.config.network.text_config.num_hidden_layers == 2
 
 
-def test_new_layers_stand_behind_the_ones_they_copy_and_learn(shallow):
+def test_new_layers_stand_behind_the_ones_they_copy_and_learn(shallow) -> None:
     old = shallow.network.model.language_model.layers
     new = deepened(shallow, 3).network.model.language_model.layers
     for place, source in ((0, 0), (1, 0), (2, 1)):
@@ -43,7 +45,7 @@ def test_new_layers_stand_behind_the_ones_they_copy_and_learn(shallow):
     assert idle.mlp.down_proj.weight.grad.any()
 
 
-def test_a_deeper_checkpoint_is_saved_with_its_depth(shallow, tmp_path):
+def test_a_deeper_checkpoint_is_saved_with_its_depth(shallow, tmp_path: Path) -> None:
     deeper = deepened(shallow, 4)
     save_checkpoint(deeper, tmp_path / "deeper")
     loaded = load_checkpoint(str(tmp_path / "deeper"), device=torch.device("cpu"), dtype=torch.float32)
@@ -53,6 +55,6 @@ def test_a_deeper_checkpoint_is_saved_with_its_depth(shallow, tmp_path):
 
 
 @pytest.mark.parametrize("layers", [1, 5])
-def test_other_depths_are_refused(shallow, layers):
+def test_other_depths_are_refused(shallow, layers) -> None:
     with pytest.raises(TrainingError, match=f"text_depth is {layers}; the language model has 2 layers, so give 2 to 4"):
         deepened(shallow, layers)

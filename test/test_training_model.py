@@ -58,7 +58,7 @@ def answerer_logits(checkpoint, snapshot, conversation):
 
 
 @pytest.mark.parametrize("stamped", [True, False], ids=["streaming", "offline"])
-def test_training_computes_the_logits_that_answering_computes(checkpoint, stamped):
+def test_training_computes_the_logits_that_answering_computes(checkpoint, stamped) -> None:
     """Two moments of one episode, one beyond the memory's slots; packed questions and a conversation of two turns."""
     turns = Conversation((("who?", "me"), ("where?", "in the garage")))
     moments = (Moment(6, QUESTIONS), Moment(40, (*QUESTIONS, turns)))
@@ -79,7 +79,7 @@ def test_training_computes_the_logits_that_answering_computes(checkpoint, stampe
     assert text.endswith("\nme<|im_end|>\nin the garage<|im_end|>")
 
 
-def test_the_published_tokens_are_learnt(checkpoint):
+def test_the_published_tokens_are_learnt(checkpoint) -> None:
     built = PromptBuilder(checkpoint.tokenizer).build_conversation([("a?", "b"), ("c?", "d")])
     text = "".join(
         f"[{checkpoint.tokenizer.decode([token])}]" if counts else checkpoint.tokenizer.decode([token])
@@ -91,13 +91,13 @@ def test_the_published_tokens_are_learnt(checkpoint):
     )
 
 
-def test_the_tail_of_a_question_is_the_begin_of_its_conversation(checkpoint):
+def test_the_tail_of_a_question_is_the_begin_of_its_conversation(checkpoint) -> None:
     prompts = PromptBuilder(checkpoint.tokenizer)
     tail = prompts.build("a?").tail
     assert prompts.build_conversation([("a?", "b")]).tokens[: len(tail)] == tail
 
 
-def test_conversations_about_one_memory_do_not_see_each_other(checkpoint):
+def test_conversations_about_one_memory_do_not_see_each_other(checkpoint) -> None:
     trained = model(checkpoint)
     together = trained([sample((Moment(None, QUESTIONS),), steps=3, stamped=True)])
     alone = [trained([sample((Moment(None, (question,)),), steps=3, stamped=True)]) for question in QUESTIONS]
@@ -107,7 +107,7 @@ def test_conversations_about_one_memory_do_not_see_each_other(checkpoint):
     assert together.families == ("now", "order")
 
 
-def test_rows_of_different_lengths_do_not_change_each_other(checkpoint):
+def test_rows_of_different_lengths_do_not_change_each_other(checkpoint) -> None:
     trained = model(checkpoint)
     samples = [sample((Moment(None, QUESTIONS),), steps=steps, stamped=True, seed=steps) for steps in (2, 5)]
     _, both = trained.predict([row for item in samples for row in trained.rows(item)])
@@ -115,7 +115,7 @@ def test_rows_of_different_lengths_do_not_change_each_other(checkpoint):
     torch.testing.assert_close(both, torch.cat(each), atol=1e-4, rtol=1e-4)
 
 
-def test_right_answers_are_counted_by_conversation(checkpoint):
+def test_right_answers_are_counted_by_conversation(checkpoint) -> None:
     trained = model(checkpoint)
     drawn = sample((Moment(2, QUESTIONS), Moment(3, QUESTIONS[:1])), steps=3, stamped=True)
     rows = trained.rows(drawn)
@@ -128,7 +128,7 @@ def test_right_answers_are_counted_by_conversation(checkpoint):
     assert trained([drawn]).right.tolist() == [True, False, True]
 
 
-def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint):
+def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint) -> None:
     frames = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8)
     moments = (Moment(1, QUESTIONS), Moment(2, QUESTIONS))
     episode = Episode("drawn", "drawn", tuple(range(0, 4 * 10**9, 10**9)), moments)
@@ -141,7 +141,7 @@ def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint):
     checkpoint.network.zero_grad()
 
 
-def test_gradient_checkpointing_changes_no_gradient(checkpoint):
+def test_gradient_checkpointing_changes_no_gradient(checkpoint) -> None:
     frames = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8)
     drawn = Sample(Episode("drawn", "drawn", None, (Moment(None, QUESTIONS),)), GRID, None, frames=frames)
     trained = model(checkpoint, tower_trained=True).train()
@@ -158,19 +158,19 @@ def test_gradient_checkpointing_changes_no_gradient(checkpoint):
     torch.testing.assert_close(*gradients)
 
 
-def test_gradients_through_joined_steps_are_refused(checkpoint):
+def test_gradients_through_joined_steps_are_refused(checkpoint) -> None:
     drawn = sample((Moment(None, QUESTIONS),), steps=9, stamped=True)
     drawn.features.low.requires_grad_()
     with pytest.raises(TrainingError, match="after 9 grid steps, more than the 8"):
         memories(drawn.features, drawn.episode, GRID, checkpoint.config.memory)
 
 
-def test_a_moment_outside_the_episode_is_refused(checkpoint):
+def test_a_moment_outside_the_episode_is_refused(checkpoint) -> None:
     with pytest.raises(TrainingError, match=r"drawn asks after \[4\] grid steps, of 3"):
         model(checkpoint)([sample((Moment(4, QUESTIONS),), steps=3, stamped=True)])
 
 
-def test_a_long_answer_loses_its_end_and_a_long_memory_is_refused(checkpoint):
+def test_a_long_answer_loses_its_end_and_a_long_memory_is_refused(checkpoint) -> None:
     drawn = sample((Moment(None, QUESTIONS[:1]),), steps=1, stamped=True)
     whole = model(checkpoint).rows(drawn)[0].targets.shape[0]
     assert model(checkpoint, max_tokens=whole - 3).rows(drawn)[0].targets.shape[0] == whole - 3

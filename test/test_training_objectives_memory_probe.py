@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def labelled(steps):
     return Digest(GROUPS, labels, SETS, np.eye(3, dtype=np.int64)[np.arange(steps) % 3])
 
 
-def test_slots_of_single_steps_have_their_labels_and_all_else_has_none():
+def test_slots_of_single_steps_have_their_labels_and_all_else_has_none() -> None:
     config = FlashMemoryConfig(csm_slots=6, dam_slots=2, window_slots=1)
     memory = StreamingFlashMemory(config, GRID, 64, device=torch.device("cpu"), dtype=torch.float32)
     seen = features(6)
@@ -55,7 +56,7 @@ def test_slots_of_single_steps_have_their_labels_and_all_else_has_none():
     assert (torch.cat([labels[:ahead], labels[ahead + slots :]]) == -1).all()
 
 
-def test_slots_of_steps_far_apart_have_no_labels():
+def test_slots_of_steps_far_apart_have_no_labels() -> None:
     config = FlashMemoryConfig(csm_slots=2, dam_slots=1)
     memory = StreamingFlashMemory(config, GRID, 64, device=torch.device("cpu"), dtype=torch.float32)
     seen = features(8)
@@ -72,7 +73,7 @@ def test_slots_of_steps_far_apart_have_no_labels():
         assert (labels[first : first + GRID.csm_tokens, 0] == -1).all() == (span > 8 * 10**9)
 
 
-def test_the_loss_is_of_the_labels_that_are_there():
+def test_the_loss_is_of_the_labels_that_are_there() -> None:
     hidden = torch.eye(4)
     reader = torch.nn.Linear(4, 10, bias=False)
     none = [-1, -1, -1]
@@ -109,7 +110,7 @@ def sample(steps=5):
     return Sample(episode, GRID, None, features=features(steps))
 
 
-def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint):
+def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint) -> None:
     train_everything(checkpoint.network, tower=False)
     plain, digesting = model(checkpoint, 0.0)([sample()]), model(checkpoint, 0.5)
     both = digesting([sample()])
@@ -125,14 +126,14 @@ def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint):
     assert digesting.digest_reader.weight.grad.abs().sum() > 0
 
 
-def test_only_episodes_that_tell_it_can_be_used(checkpoint):
+def test_only_episodes_that_tell_it_can_be_used(checkpoint) -> None:
     silent = sample()
     silent = dataclasses.replace(silent, episode=dataclasses.replace(silent.episode, digest=None))
     with pytest.raises(TrainingError, match="does not tell what could be worked out from its frames; only patrols do"):
         model(checkpoint, 0.5)([silent])
 
 
-def test_the_reader_is_left_out_of_what_a_stage_leaves(checkpoint, tmp_path):
+def test_the_reader_is_left_out_of_what_a_stage_leaves(checkpoint, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from fvs_ros.training.trainable import trained_weights

@@ -18,14 +18,14 @@ def words(labels):
     return [tuple(group[index] for group, index in zip(GROUPS, label, strict=True)) for label in labels]
 
 
-def test_owners_are_the_pixels_that_the_episode_counts(episode):
+def test_owners_are_the_pixels_that_the_episode_counts(episode) -> None:
     for frame in range(0, len(episode), 5):
         owner = episode.owners(frame)
         counted = np.bincount(owner[owner >= 0], minlength=len(episode.things))
         assert counted.tolist() == episode.pixels[frame].tolist()
 
 
-def test_a_cell_names_what_it_shows(episode):
+def test_a_cell_names_what_it_shows(episode) -> None:
     """Each object in view is named by some cell, and every cell that names one has pixels of it."""
     named = 0
     for frame in range(len(episode)):
@@ -49,7 +49,7 @@ def test_a_cell_names_what_it_shows(episode):
     assert named > 20
 
 
-def test_the_corridor_holds_nothing(episode):
+def test_the_corridor_holds_nothing(episode) -> None:
     on_the_way = np.flatnonzero(episode.rooms == NOWHERE)[:1].tolist()
     (labels,) = cell_labels(episode, on_the_way, 2)
     assert words(labels) == [("nothing", "nothing", "corridor")] * 4

@@ -41,7 +41,7 @@ def cells(told):
         yield number, ends[number], cell, things[number, cell]
 
 
-def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told):
+def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told) -> None:
     record, _, _, labels = told
     found = 0
     fresh = {thing for number, _, cell, thing in cells(told) if labels["fresh"][cell, number] == 1}
@@ -61,7 +61,7 @@ def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told):
     assert found > 100
 
 
-def test_counts_are_what_is_answered_to_questions_for_them(told):
+def test_counts_are_what_is_answered_to_questions_for_them(told) -> None:
     record, _, _, labels = told
     things = record.episode.things
     found = 0
@@ -78,7 +78,7 @@ def test_counts_are_what_is_answered_to_questions_for_them(told):
     assert found > 200
 
 
-def test_what_came_before_is_what_is_answered_to_questions_for_it(told):
+def test_what_came_before_is_what_is_answered_to_questions_for_it(told) -> None:
     record, ends, _, labels = told
     before = {gaps["thing"]: answer for gaps, answer in candidates("order.before", record, ends[-1])}
     named = {}
@@ -91,7 +91,7 @@ def test_what_came_before_is_what_is_answered_to_questions_for_it(told):
     assert before.items() <= named.items()
 
 
-def test_rooms_are_those_that_questions_tell_of(told):
+def test_rooms_are_those_that_questions_tell_of(told) -> None:
     record, ends, _, labels = told
     found = 0
     for number, frame in enumerate(ends):
@@ -107,7 +107,7 @@ def test_rooms_are_those_that_questions_tell_of(told):
     assert found > 100
 
 
-def test_sets_hold_what_descriptions_tell_of(told):
+def test_sets_hold_what_descriptions_tell_of(told) -> None:
     record, ends, _, _ = told
     sets = digest_sets(record, ends)
     assert sets.shape == (240, sum(DIGEST_SETS.values()))
@@ -128,7 +128,7 @@ def test_sets_hold_what_descriptions_tell_of(told):
     assert found > 100
 
 
-def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told):
+def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told) -> None:
     record, _, _, labels = told
     found = set()
     for number, frame, cell, thing in cells(told):
@@ -148,7 +148,7 @@ def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told):
     assert found >= {("new", 1), ("new", 3), ("gone", True), ("gone", False)}
 
 
-def test_an_episode_without_objects_has_rooms_and_empty_sets():
+def test_an_episode_without_objects_has_rooms_and_empty_sets() -> None:
     patrol = PatrolConfig(steps=8, rooms=2, views=1, drive=False, dwell_s=(2, 2), empty=1.0, pairs=0.0)
     seed = next(seed for seed in range(930_000, 930_100) if not simulate(seed, patrol).things)
     record = Record(simulate(seed, patrol))

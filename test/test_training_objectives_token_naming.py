@@ -35,7 +35,7 @@ def features(width=64):
 class Says(torch.nn.Module):
     """A merger that says the words of some labels, whatever it is given."""
 
-    def __init__(self, checkpoint, labels):
+    def __init__(self, checkpoint, labels) -> None:
         super().__init__()
         words = checkpoint.network.get_input_embeddings().weight.detach()
         forms = [word_tokens(checkpoint.tokenizer, group) for group in GROUPS]
@@ -49,7 +49,7 @@ class Says(torch.nn.Module):
         return 1e4 * self.said
 
 
-def test_a_token_that_points_to_its_words_has_no_loss(checkpoint):
+def test_a_token_that_points_to_its_words_has_no_loss(checkpoint) -> None:
     labels = np.concatenate([LABELS.high.reshape(-1, 2), LABELS.low.reshape(-1, 2)])
     network = checkpoint.network
     merger = network.model.visual.merger
@@ -68,7 +68,7 @@ def test_a_token_that_points_to_its_words_has_no_loss(checkpoint):
     assert list(loss.families) == [*names, "low_object", "low"]
 
 
-def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint):
+def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint) -> None:
     network = checkpoint.network
     network.zero_grad()
     grounding_loss(network, checkpoint.tokenizer, features(), [LABELS]).loss.backward()
@@ -78,7 +78,7 @@ def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint):
     network.zero_grad()
 
 
-def test_words_of_more_than_one_token_are_refused(checkpoint):
+def test_words_of_more_than_one_token_are_refused(checkpoint) -> None:
     tokens = word_tokens(checkpoint.tokenizer, ("red", "blue"))
     assert checkpoint.tokenizer.decode(tokens[0].tolist()) == " red blue"
     assert checkpoint.tokenizer.decode(tokens[1].tolist()) == "redblue"
@@ -86,7 +86,7 @@ def test_words_of_more_than_one_token_are_refused(checkpoint):
         word_tokens(checkpoint.tokenizer, ("red", "unicorn"))
 
 
-def test_only_episodes_that_tell_what_they_show_can_be_used(checkpoint):
+def test_only_episodes_that_tell_what_they_show_can_be_used(checkpoint) -> None:
     from fvs_ros.memory.snapshot import PatchGrid
     from fvs_ros.training.config import GROUNDING, CacheConfig
     from fvs_ros.training.data.cache import TensorCache

@@ -47,14 +47,14 @@ def tensors(folder):
     return load_file(folder / "model.safetensors")
 
 
-def assert_same_weights(first, second):
+def assert_same_weights(first, second) -> None:
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.fixture
-def published(tmp_path):
+def published(tmp_path: Path):
     """The published recipe on a tiny checkpoint of the same module names and three drawn videos."""
     for number, colours in enumerate((("red",), ("blue", "green"), ("yellow",))):
         draw_frames(tmp_path / f"video{number}", colours)
@@ -71,7 +71,7 @@ def published(tmp_path):
     ]
 
 
-def test_the_published_recipe_attaches_to_exactly_the_published_weights(published):
+def test_the_published_recipe_attaches_to_exactly_the_published_weights(published) -> None:
     prepared = stages.prepare(load_config(PUBLISHED, published), 0, None)
     language = {
         f"model.language_model.layers.{layer}.{block}.{name}_proj"
@@ -88,7 +88,7 @@ def test_the_published_recipe_attaches_to_exactly_the_published_weights(publishe
     assert module.lora_dropout["default"].p == 0.05
 
 
-def test_the_published_recipe_optimises_as_published(published, tmp_path):
+def test_the_published_recipe_optimises_as_published(published, tmp_path: Path) -> None:
     config = load_config(PUBLISHED, published)
     prepared = stages.prepare(config, 0, None)
     stage = config.stages[0]
@@ -113,12 +113,14 @@ def test_the_published_recipe_optimises_as_published(published, tmp_path):
     assert rates[warmup:] == pytest.approx(expected)
 
 
-def test_eight_processes_share_the_published_batch(monkeypatch):
+def test_eight_processes_share_the_published_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert stages.total_steps(load_config(PUBLISHED).stages[0], 9_000) == 141
 
 
-def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(published, capsys, tmp_path):
+def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(
+    published, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     stages.dry_run(load_config(PUBLISHED, published), Console(width=400))
     printed = capsys.readouterr().out
     assert "tuning: 3 episodes, 1 steps of 1 x 1 x 8 episodes" in printed
@@ -126,7 +128,7 @@ def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(published, cap
     assert not (tmp_path / "run").exists()
 
 
-def test_lora_is_merged_into_a_checkpoint_and_kept_beside_it(published, tmp_path):
+def test_lora_is_merged_into_a_checkpoint_and_kept_beside_it(published, tmp_path: Path) -> None:
     overrides = [*published, "stages.0.steps=2", "stages.0.accumulation=2", "lora.rank=4"]
     assert stages.run(load_config(PUBLISHED, overrides), QUIET)
     final = tmp_path / "run/final"
@@ -143,7 +145,7 @@ def test_lora_is_merged_into_a_checkpoint_and_kept_beside_it(published, tmp_path
     assert FlashVStream.load(str(final), device="cpu").memory_config == FlashMemoryConfig(csm_slots=4, dam_slots=2)
 
 
-def test_full_training_leaves_a_frozen_tower_as_it_was(tmp_path):
+def test_full_training_leaves_a_frozen_tower_as_it_was(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "tiny")
     changes = {"model": {"checkpoint": str(tmp_path / "tiny")}, "cache": {"folder": str(tmp_path / "cache")}}
     recipe = drawn(tmp_path, steps=2, stage={"tower": "frozen"}, **changes)
@@ -154,7 +156,7 @@ def test_full_training_leaves_a_frozen_tower_as_it_was(tmp_path):
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 3
 
 
-def test_cached_features_train_the_same_weights(tmp_path):
+def test_cached_features_train_the_same_weights(tmp_path: Path) -> None:
     """The second run reads what the first kept; frames are gone by then."""
     write_tiny_checkpoint(tmp_path / "tiny")
     changes = {"model": {"checkpoint": str(tmp_path / "tiny")}, "stage": {"tower": "frozen"}}
@@ -169,7 +171,7 @@ def test_cached_features_train_the_same_weights(tmp_path):
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "again/final"))
 
 
-def test_stages_follow_on_each_other(tmp_path):
+def test_stages_follow_on_each_other(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=2)
     values = yaml.safe_load(recipe.read_text())
     later = {"name": "second", "tower": "frozen", "time_code": 0.5, "time_weight": 30.0, "text_depth": 3}
@@ -189,7 +191,7 @@ def test_stages_follow_on_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["adamw", "muon"])
-def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path, method):
+def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path: Path, method) -> None:
     """`--minutes` over after every step; the pieces see the same data in the same order, with the same dropout."""
     recipe = drawn(tmp_path, steps=5)
     sets = [f"optimiser.method={method}"]
@@ -203,7 +205,7 @@ def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path, method):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(tmp_path):
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=60, save_steps=5)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = (
@@ -225,7 +227,7 @@ def test_a_killed_run_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_train_one_model(tmp_path):
+def test_two_processes_of_torchrun_train_one_model(tmp_path: Path) -> None:
     """Both see the same number of tokens, so that their mean is that of one process with both episodes in its batch."""
     for number, colour in enumerate(("red", "blue")):
         draw_frames(tmp_path / f"video{number}", (colour,))
@@ -247,7 +249,7 @@ def test_two_processes_of_torchrun_train_one_model(tmp_path):
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "both/final"))
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
+def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     for step, text in ((5, '{"global_step": 5}'), (10, '{"global'), (100, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if text is not None:
@@ -256,7 +258,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-5"]
 
 
-def test_another_recipe_does_not_go_on_with_a_run(tmp_path):
+def test_another_recipe_does_not_go_on_with_a_run(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=2)
     assert stages.run(load_config(recipe), QUIET)
     other = load_config(recipe, ["optimiser.learning_rate=1e-5", "log_steps=7"])
@@ -267,7 +269,7 @@ def test_another_recipe_does_not_go_on_with_a_run(tmp_path):
     assert not torch.equal(before, tensors(tmp_path / "run/final")["lm_head.weight"])
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=2)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.txt").write_text("years of work")
@@ -277,13 +279,13 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     assert (tmp_path / "run/thesis.txt").exists()
 
 
-def test_a_stage_ends_when_enough_is_right(tmp_path):
+def test_a_stage_ends_when_enough_is_right(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=400, stage={"until_accuracy": 0.5, "batch": 3})
     assert stages.run(load_config(recipe), QUIET)
     assert len(losses(tmp_path / "run/drawn")) < 400
 
 
-def test_progress_and_tensorboard_report_accuracy_and_rates(tmp_path, capsys):
+def test_progress_and_tensorboard_report_accuracy_and_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     recipe = drawn(tmp_path, steps=3)
@@ -298,21 +300,21 @@ def test_progress_and_tensorboard_report_accuracy_and_rates(tmp_path, capsys):
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
 
 
-def test_a_run_with_data_processes_is_the_same(tmp_path):
+def test_a_run_with_data_processes_is_the_same(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=2)
     assert stages.run(load_config(recipe), QUIET)
     assert stages.run(load_config(recipe, [f"output={tmp_path / 'other'}", "workers=1"]), QUIET)
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "other/final"))
 
 
-def test_a_video_that_cannot_be_decoded_is_named(tmp_path):
+def test_a_video_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=3)
     (tmp_path / "video1/000002.jpg").write_bytes(b"not a picture")
     with pytest.raises(TrainingError, match=r"data\.json\[1\]: .*000002\.jpg is no image"):
         stages.run(load_config(recipe), QUIET)
 
 
-def test_the_final_checkpoint_is_in_the_published_layout(tmp_path):
+def test_the_final_checkpoint_is_in_the_published_layout(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=1)
     assert stages.run(load_config(recipe), QUIET)
     final = tmp_path / "run/final"

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,29 +18,29 @@ def patrol():
     return new_checkpoint(ScratchConfig(), seed=0)
 
 
-def test_every_word_of_a_patrol_is_one_token(patrol):
+def test_every_word_of_a_patrol_is_one_token(patrol) -> None:
     for word in words():
         assert len(patrol.tokenizer.encode(word)) == 1
         assert len(patrol.tokenizer.encode(f" {word}")) == 1
 
 
-def test_any_text_survives_the_tokenizer(patrol):
+def test_any_text_survives_the_tokenizer(patrol) -> None:
     for text in ("Was there a zeppelin? ÄÖ 12:30 \U0001f916", "  two   spaces\n", "kitchens"):
         assert patrol.tokenizer.decode(patrol.tokenizer.encode(text)) == text
 
 
-def test_control_tokens_in_a_question_stay_text(patrol):
+def test_control_tokens_in_a_question_stay_text(patrol) -> None:
     tail = PromptBuilder(patrol.tokenizer).build("what?<|im_end|>").tail
     assert tail.count(patrol.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
 
 
-def test_the_default_fits_the_bounds_of_the_embedded_model(patrol):
+def test_the_default_fits_the_bounds_of_the_embedded_model(patrol) -> None:
     parameters = sum(parameter.numel() for parameter in patrol.network.parameters())
     assert 3e6 < parameters < 8e6
     assert 4 * parameters < MOST_BYTES
 
 
-def test_it_is_saved_and_loaded_with_its_tokenizer(patrol, tmp_path):
+def test_it_is_saved_and_loaded_with_its_tokenizer(patrol, tmp_path: Path) -> None:
     save_checkpoint(patrol, tmp_path)
     loaded = load_checkpoint(str(tmp_path), device=torch.device("cpu"), dtype=torch.float32)
     assert loaded.tokenizer.encode("what is in the kitchen?") == patrol.tokenizer.encode("what is in the kitchen?")
@@ -51,14 +52,14 @@ def test_it_is_saved_and_loaded_with_its_tokenizer(patrol, tmp_path):
         assert torch.equal(one, other), name
 
 
-def test_the_same_seed_gives_the_same_weights(patrol):
+def test_the_same_seed_gives_the_same_weights(patrol) -> None:
     same, other = (new_checkpoint(ScratchConfig(), seed=seed) for seed in (0, 1))
     weights = [found.network.lm_head.weight for found in (patrol, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_settings_reach_the_network():
+def test_settings_reach_the_network() -> None:
     config = dataclasses.replace(ScratchConfig(), text_depth=1, vision_depth=2, csm_slots=8, dam_slots=4)
     found = new_checkpoint(config, seed=0)
     assert len(found.network.model.language_model.layers) == 1
@@ -66,6 +67,6 @@ def test_settings_reach_the_network():
     assert (found.config.memory.csm_slots, found.config.memory.dam_slots) == (8, 4)
 
 
-def test_word_tokenizers_do_not_depend_on_the_order_of_words():
+def test_word_tokenizers_do_not_depend_on_the_order_of_words() -> None:
     vocabularies = [word_tokenizer(names).get_vocab() for names in (["ab", "abc", "b"], ["b", "abc", "ab", "ab"])]
     assert vocabularies[0] == vocabularies[1]

@@ -31,7 +31,7 @@ def visible(blocks):
 
 
 @pytest.mark.parametrize("blocks", [(Block(5, (4, 4, 4)),), (Block(3, (2,)), Block(7, (3, 1, 6, 2)), Block(1, (1, 1)))])
-def test_blocks_are_a_mask_in_values_and_gradients(blocks):
+def test_blocks_are_a_mask_in_values_and_gradients(blocks) -> None:
     torch.manual_seed(0)
     tokens = sum(block.tokens for block in blocks)
     query, key, value = states(tokens, HEADS), states(tokens, KEY_HEADS), states(tokens, KEY_HEADS)
@@ -46,7 +46,7 @@ def test_blocks_are_a_mask_in_values_and_gradients(blocks):
         torch.testing.assert_close(one, other)
 
 
-def test_without_blocks_it_is_plain_causal_attention():
+def test_without_blocks_it_is_plain_causal_attention() -> None:
     torch.manual_seed(0)
     module = SimpleNamespace(num_key_value_groups=HEADS // KEY_HEADS, is_causal=True)
     query, key, value = states(6, HEADS), states(6, KEY_HEADS), states(6, KEY_HEADS)

@@ -1,6 +1,7 @@
 """Training end to end: a minute-size model learns one drawn episode, and answers about it as the robot would ask."""
 
 import json
+from pathlib import Path
 
 import cv2
 import pytest
@@ -23,7 +24,7 @@ QUESTIONS = {
 
 
 @pytest.mark.slow
-def test_loss_halves_and_the_answers_turn_right(tmp_path):
+def test_loss_halves_and_the_answers_turn_right(tmp_path: Path) -> None:
     video = draw_frames(tmp_path / "video", ORDER)
     entries = [entry("video", turn) for turn in QUESTIONS.items()]
     recipe = write_recipe(tmp_path, entries, steps=90, stage={"batch": 6})

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -28,7 +30,7 @@ def network(dtype=torch.float32, **changes):
     return Qwen2VLForConditionalGeneration(config).to(dtype)
 
 
-def test_the_merger_is_trained_with_and_without_the_tower():
+def test_the_merger_is_trained_with_and_without_the_tower() -> None:
     found = network()
     for tower in (True, False):
         train_everything(found, tower=tower)
@@ -38,7 +40,7 @@ def test_the_merger_is_trained_with_and_without_the_tower():
         assert found.lm_head.weight.requires_grad
 
 
-def test_the_fingerprint_changes_with_the_tower_alone():
+def test_the_fingerprint_changes_with_the_tower_alone() -> None:
     found = network()
     before = tower_fingerprint(found)
     with torch.no_grad():
@@ -51,7 +53,7 @@ def test_the_fingerprint_changes_with_the_tower_alone():
     assert isinstance(tower_fingerprint(network(torch.bfloat16)), str)
 
 
-def test_only_trained_weights_become_float32():
+def test_only_trained_weights_become_float32() -> None:
     found = network(torch.bfloat16)
     apply_lora(found, LoraSettings(rank=2))
     trained_in_float32(found)
@@ -59,20 +61,20 @@ def test_only_trained_weights_become_float32():
     assert found.model.language_model.layers[0].self_attn.q_proj.base_layer.weight.dtype == torch.bfloat16
 
 
-def test_targets_that_fit_nothing_are_named():
+def test_targets_that_fit_nothing_are_named() -> None:
     with pytest.raises(TrainingError, match="LoRA targets x_proj fit no linear layer"):
         apply_lora(network(), LoraSettings(language_targets=("q_proj", "x_proj")))
     with pytest.raises(TrainingError, match=r"model\.visual\.merger\.mlp\.7"):
         apply_lora(network(), LoraSettings(merger_targets=("mlp.7",)))
 
 
-def test_an_lm_head_that_shares_its_weights_is_not_trained_alone():
+def test_an_lm_head_that_shares_its_weights_is_not_trained_alone() -> None:
     with pytest.raises(TrainingError, match="shares its weights with the embeddings"):
         apply_lora(network(tie_word_embeddings=True), LoraSettings())
     apply_lora(network(tie_word_embeddings=True), LoraSettings(fully_trained=()))
 
 
-def test_frozen_words_leave_the_layers_alone_to_be_trained():
+def test_frozen_words_leave_the_layers_alone_to_be_trained() -> None:
     found = network()
     train_everything(found, tower=False, words=False)
     trained = trained_weights(found)
@@ -80,7 +82,7 @@ def test_frozen_words_leave_the_layers_alone_to_be_trained():
     assert all(name.startswith(("model.language_model.layers.", "model.language_model.norm.")) for name in trained)
 
 
-def test_rescaled_words_leave_what_tokens_name_and_what_is_said():
+def test_rescaled_words_leave_what_tokens_name_and_what_is_said() -> None:
     checkpoint = new_checkpoint(ScratchConfig(**{**TINY, "tied_words": True}), seed=0)
     found = checkpoint.network
     patches, hidden = torch.randn(8, 64), torch.randn(3, 64)
@@ -97,7 +99,7 @@ def test_rescaled_words_leave_what_tokens_name_and_what_is_said():
         assert found.get_input_embeddings().weight.norm() == 8 * length
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path):
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     found = network()
     train_everything(found, tower=False)
     weights = {name: weight.detach().clone() for name, weight in trained_weights(found).items()}
