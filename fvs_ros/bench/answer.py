@@ -13,14 +13,14 @@ from rich.progress import Progress
 
 from fvs_ros.bench.costs import ModelCosts
 from fvs_ros.bench.measure import Machine, Measure, Stopwatch, single, summarise
-from fvs_ros.bench.memory import SECOND_NS, MixedScenes
+from fvs_ros.bench.memory import MixedScenes
 from fvs_ros.bench.shapes import MODEL_SHAPES, MemoryShape, random_checkpoint
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.prefix_cache import MemoryReader, MemoryReading
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import AskOptions
@@ -203,7 +203,7 @@ class _Camera:
     def _submit(self) -> None:
         image = self._images[self._count % len(self._images)]
         self._count += 1
-        self._engine.submit(Frame(round(self._count * self._period_s * 1e9), lambda: image))
+        self._engine.submit(Frame(round(self._count * self._period_s * SECOND_NS), lambda: image))
 
     def _run(self) -> None:
         begin = time.perf_counter()

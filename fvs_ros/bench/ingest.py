@@ -18,6 +18,7 @@ from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.memory.streaming import EAGER_UPDATES, micro_clusters_of
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import PATCH, normalise, resize_frames
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.images import PlainImage, decode_compressed_image, decode_image
 from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
 from fvs_ros.stream.origins import StepOrigin
@@ -26,7 +27,6 @@ CAMERA = (1_080, 1_920)
 REPEATS = 20
 BATCH_STEPS = {"cpu": 4, "cuda": 16}
 CAMERA_STEPS_PER_S = 15
-SECOND_NS = 1_000_000_000
 # Steps after which resident memory has settled.
 SETTLED = 100
 

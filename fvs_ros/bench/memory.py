@@ -13,13 +13,13 @@ from fvs_ros.bench.measure import Machine, Measure, Stopwatch, held_bytes, singl
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
 from fvs_ros.bench.shapes import MemoryShape
 from fvs_ros.memory.streaming import CANDIDATES, StreamingFlashMemory, micro_clusters_of
+from fvs_ros.sources.frame import SECOND_NS
 
 # Steps over which a figure is taken, so that a single disturbance does not decide.
 WINDOW = 100
 EARLY, SETTLED = 200, 500
 BASELINE_STEPS = 300
 BASELINE_WINDOW = 10
-SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)

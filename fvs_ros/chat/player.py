@@ -12,7 +12,7 @@ from functools import partial
 
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.cameras import LiveSource
-from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.playback import Playback, PlaybackItem
 from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.engine import StreamEngine
@@ -85,12 +85,12 @@ class Player:
     @property
     def clock_s(self) -> float:
         """Seconds of stream since its first frame."""
-        return 0.0 if self.start_ns is None else max(0.0, (self._now_ns - self.start_ns) / 1e9)
+        return 0.0 if self.start_ns is None else max(0.0, (self._now_ns - self.start_ns) / SECOND_NS)
 
     @property
     def duration_s(self) -> float:
         """Length of the recording in seconds; 0 where it has none that is known."""
-        return 0.0 if isinstance(self._source, LiveSource) else self._source.duration_ns / 1e9
+        return 0.0 if isinstance(self._source, LiveSource) else self._source.duration_ns / SECOND_NS
 
     @property
     def cues_left(self) -> bool:
@@ -162,7 +162,7 @@ class Player:
     def _end_ns(self, last_ns: int) -> int:
         """Where the recording ends: the last frame is shown for a while."""
         assert self.start_ns is not None
-        return max(last_ns, self.start_ns + round(self.duration_s * 1e9))
+        return max(last_ns, self.start_ns + round(self.duration_s * SECOND_NS))
 
     def _begin(self, frame: Frame) -> None:
         if self.start_ns is None:
@@ -171,7 +171,7 @@ class Player:
 
     def _due_ns(self, cue: Cue) -> int:
         assert self.start_ns is not None
-        return self.start_ns + round(cue.time_s * 1e9)
+        return self.start_ns + round(cue.time_s * SECOND_NS)
 
     def _fire(self, cue: Cue) -> None:
         self._on_cue(cue)

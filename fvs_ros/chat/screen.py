@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from fvs_ros.chat.line_editor import LineEditor
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import Answer
 from fvs_ros.terminal import ShownMoment, moments_table, printable
 
@@ -147,7 +148,7 @@ class Screen:
             self._row("answer", Text(printable(answer.text) or "(empty)", style="green"))
 
         def seconds(stamp_ns: int) -> float:
-            return (stamp_ns - start_ns) / 1e9
+            return (stamp_ns - start_ns) / SECOND_NS
 
         moments = [
             ShownMoment(seconds(moment.stamp_ns), seconds(moment.start_ns), seconds(moment.end_ns), moment.weight)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.sources.frame import SECOND_NS
 
 if TYPE_CHECKING:
     from fvs_ros.sources.frame import Frame
@@ -227,7 +228,7 @@ class _Sampler:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def _due_ns(self) -> int:
-        return self._start_ns + round(self._written / self._target.fps * 1e9)
+        return self._start_ns + round(self._written / self._target.fps * SECOND_NS)
 
     def add(self, frame: Frame) -> None:
         """Takes the next frame; writes for every time that it has reached or passed."""

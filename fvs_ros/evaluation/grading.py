@@ -9,6 +9,7 @@ from fvs_ros.evaluation import parsing
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.benchmarks.published_rules import MINUTES_TOLERANCE, POSITION_TOLERANCE_M, distance, yes_no_text
 from fvs_ros.evaluation.questions import TimedQuestion
+from fvs_ros.sources.frame import SECOND_NS
 
 # NaVQA's questions for a number of minutes. Other whole numbers are counts.
 MINUTES_FAMILIES = frozenset({"time", "duration"})
@@ -72,7 +73,7 @@ def grade(question: TimedQuestion, response: str | None) -> Grade:
 def evidence_age_s(question: TimedQuestion) -> float | None:
     """Seconds from the newest proof to the question, 0 if it is still going on; None without proofs."""
     ends = [min(end, question.time_ns) for start, end in question.proof_ns if start <= question.time_ns]
-    return (question.time_ns - max(ends)) / 1e9 if ends else None
+    return (question.time_ns - max(ends)) / SECOND_NS if ends else None
 
 
 def missed_s(question: TimedQuestion, row: AnswerRow, top: int | None) -> float | None:
@@ -88,7 +89,7 @@ def missed_s(question: TimedQuestion, row: AnswerRow, top: int | None) -> float 
     if not question.proof_ns or not moments:
         return None
     ranked = sorted(moments, key=lambda moment: (-moment[4], -moment[3], moment[0]))[:top]
-    return min(_gap_ns(stamp, question.proof_ns) for stamp, *_ in ranked) / 1e9
+    return min(_gap_ns(stamp, question.proof_ns) for stamp, *_ in ranked) / SECOND_NS
 
 
 def _gap_ns(stamp_ns: float, intervals: Sequence[tuple[int, int]]) -> float:

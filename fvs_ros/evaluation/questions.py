@@ -21,9 +21,9 @@ from pathlib import Path
 from fvs_ros.evaluation.benchmarks.predictions import Answer
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.records import Record, read_lines
+from fvs_ros.sources.frame import SECOND_NS
 
 _FIELDS = frozenset({"age_s", "id", "t", "stamp", "question", "choices", "answer", "proof", "family"})
-_NANOSECONDS = 10**9
 # Where the 32-bit seconds of builtin_interfaces/Time end.
 _LATEST_S = 2**31
 
@@ -67,7 +67,7 @@ class TimedQuestion:
 
 
 def _seconds_text(nanoseconds: int) -> str:
-    whole, rest = divmod(abs(nanoseconds), _NANOSECONDS)
+    whole, rest = divmod(abs(nanoseconds), SECOND_NS)
     return f"{'-' if nanoseconds < 0 else ''}{whole}.{rest:09d}".rstrip("0").rstrip(".")
 
 
@@ -126,7 +126,7 @@ def _nanoseconds(record: Record, key: str, value: object) -> int:
         raise record.error(f"field {key!r} holds {value}, seconds expected")
     if not 0 <= value < _LATEST_S:
         raise record.error(f"field {key!r} holds {value}, seconds from 0 to {_LATEST_S} expected")
-    return round(value * _NANOSECONDS)
+    return round(value * SECOND_NS)
 
 
 def _interval(record: Record, value: object) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import MemoryStatus, StreamStatistics
 
 Level = bytes
@@ -111,7 +112,7 @@ class StreamDiagnostics:
             "steps": memory.steps,
             "csm slots": f"{memory.csm_slots} of {capacity.csm_slots}",
             "dam slots": f"{memory.dam_slots} of {capacity.dam_slots}",
-            "span (s)": f"{(memory.end_ns - memory.start_ns) / 1e9:.3f}",
+            "span (s)": f"{(memory.end_ns - memory.start_ns) / SECOND_NS:.3f}",
             "size (MB)": f"{memory.bytes / 1e6:.2f}",
         }
         message = (

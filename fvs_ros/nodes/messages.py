@@ -11,10 +11,8 @@ from std_msgs.msg import Header
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.msg import MemoryState
 from fvs_ros.msg import Moment as MomentMessage
-from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment
-
-SECOND_NS = 1_000_000_000
 
 # Both have the fields of an answer, but share no class.
 AnswerMessage = TypeVar("AnswerMessage", bound=Any)  # fvs_ros.srv.Ask.Response or fvs_ros.action.Ask.Result

@@ -25,6 +25,7 @@ from fvs_ros.nodes.messages import time_message
 from fvs_ros.nodes.replay_outputs import BagOutput, ReplayOutput, VideoOutput
 from fvs_ros.nodes.replay_parameters import ReplayConfig, declare_parameters
 from fvs_ros.sources.bags import Bag, SourceError, is_bag
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.playback import Playback
 from fvs_ros.sources.recordings import open_source
 
@@ -79,7 +80,7 @@ class ReplayNode(Node):
     def _play(self) -> None:
         try:
             self._wait_for_subscriber()
-            length_s = self._output.duration_ns / 1e9
+            length_s = self._output.duration_ns / SECOND_NS
             self.get_logger().info(f"Playing {self._output.name}: {length_s:.1f} s at {self._config.rate:g} x")
             self._playback.run()
             self._wait_for_acknowledgment()
@@ -112,10 +113,10 @@ class ReplayNode(Node):
         progress = self._playback.progress
         if not progress.items:
             return
-        played_s = (progress.now_ns - progress.start_ns) / 1e9
+        played_s = (progress.now_ns - progress.start_ns) / SECOND_NS
         run = f", pass {progress.passes}" if progress.passes > 1 else ""
         self.get_logger().info(
-            f"{played_s:.1f} of {self._output.duration_ns / 1e9:.1f} s{run}, {progress.items} messages"
+            f"{played_s:.1f} of {self._output.duration_ns / SECOND_NS:.1f} s{run}, {progress.items} messages"
         )
 
     def _check_lag(self) -> None:
@@ -140,7 +141,7 @@ def _open_output(node: Node, config: ReplayConfig) -> ReplayOutput:
         return BagOutput(node, Bag(path), config)
     # The system's time: the node's own clock may be told to follow the /clock that this node is about to make.
     now_ns = Clock(clock_type=ClockType.SYSTEM_TIME).now().nanoseconds
-    start_ns = now_ns if config.stamp_offset < 0 else round(config.stamp_offset * 1e9)
+    start_ns = now_ns if config.stamp_offset < 0 else round(config.stamp_offset * SECOND_NS)
     return VideoOutput(node, open_source(path, fps=config.video_fps or None, start_ns=start_ns), config)
 
 

@@ -21,7 +21,7 @@ from std_msgs.msg import Header
 from fvs_ros.nodes.messages import time_message
 from fvs_ros.nodes.replay_parameters import ReplayConfig
 from fvs_ros.sources.bags import Bag, BagTopic, SourceError
-from fvs_ros.sources.frame import Frame, ImageError
+from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.playback import PlaybackItem
 from fvs_ros.sources.recordings import COMPRESSED_TYPE, IMAGE_TYPE, FrameSource
 
@@ -66,14 +66,14 @@ class BagOutput:
     def __init__(self, node: Node, bag: Bag, config: ReplayConfig) -> None:
         self._bag = bag
         self.name = str(bag.path)
-        self._start_ns = bag.start_ns + round(config.start_offset * 1e9)
+        self._start_ns = bag.start_ns + round(config.start_offset * SECOND_NS)
         end_ns = bag.start_ns + bag.duration_ns
-        self._stop_ns = self._start_ns + round(config.duration * 1e9) if config.duration else None
+        self._stop_ns = self._start_ns + round(config.duration * SECOND_NS) if config.duration else None
         self.duration_ns = max(0, min(end_ns, self._stop_ns or end_ns) - self._start_ns)
         if self._start_ns > end_ns:
             raise SourceError(
-                f"start_offset is {config.start_offset:g} s, but {bag.path} is {bag.duration_ns / 1e9:.3f} s long; "
-                "lower start_offset"
+                f"start_offset is {config.start_offset:g} s, but {bag.path} is {bag.duration_ns / SECOND_NS:.3f} s "
+                "long; lower start_offset"
             )
         self._publishers: dict[str, Publisher] = {}
         skipped: dict[str, str] = {}
@@ -122,8 +122,8 @@ class VideoOutput:
         self._config = config
         self._logger = node.get_logger()
         self.name = source.name
-        length_s = source.duration_ns / 1e9 - config.start_offset
-        self.duration_ns = round(max(0.0, min(length_s, config.duration or length_s)) * 1e9)
+        length_s = source.duration_ns / SECOND_NS - config.start_offset
+        self.duration_ns = round(max(0.0, min(length_s, config.duration or length_s)) * SECOND_NS)
         topic = node.resolve_topic_name("image")
         self._to_message: Callable[[np.ndarray, Header], Image | CompressedImage]
         if config.image_transport == "compressed":

@@ -39,6 +39,7 @@ from fvs_ros.nodes.messages import memory_message
 from fvs_ros.nodes.model_loader import ModelLoader
 from fvs_ros.nodes.parameters import StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.images import image_converter
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.model_protocol import StreamModel
@@ -317,7 +318,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             publishers=images.publishers,
             image_timeout_s=self._stream_parameters.settings().image_timeout_s,
             image_age_s=images.image_age_s,
-            stamp_age_s=(self.get_clock().now().nanoseconds - last_stamp_ns) / 1e9 if last_stamp_ns else None,
+            stamp_age_s=(self.get_clock().now().nanoseconds - last_stamp_ns) / SECOND_NS if last_stamp_ns else None,
             unstamped=images.unstamped,
             last_rejection=images.last_rejection,
         )

@@ -22,6 +22,7 @@ from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.questions import Question
 from fvs_ros.patrol.render import PatrolRenderer
 from fvs_ros.patrol.visibility import FIELD_OF_VIEW, camera_in_base
+from fvs_ros.sources.frame import SECOND_NS
 
 IMAGE_TOPIC = "/camera/image/compressed"
 INFO_TOPIC = "/camera/camera_info"
@@ -103,7 +104,7 @@ def question_line(question: Question) -> str:
 
 def _seconds(nanoseconds: int) -> str:
     # As text: a float of this size is exact to a quarter of a microsecond only.
-    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}".rstrip("0").rstrip(".")
+    return f"{nanoseconds // SECOND_NS}.{nanoseconds % SECOND_NS:09d}".rstrip("0").rstrip(".")
 
 
 class _Recorder:
@@ -156,7 +157,7 @@ class _Recorder:
         return self._store.types[message_type](**fields)
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
-        time = self._make("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        time = self._make("builtin_interfaces/msg/Time", sec=stamp_ns // SECOND_NS, nanosec=stamp_ns % SECOND_NS)
         return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame_id)
 
     def _vector(self, message_type: str, values: np.ndarray) -> Any:

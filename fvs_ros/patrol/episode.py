@@ -17,6 +17,7 @@ from fvs_ros.patrol.motion import NOWHERE, plan_route, sample
 from fvs_ros.patrol.visibility import GRID, CameraPose, Standing, camera_pose, owners, visible_pixels
 from fvs_ros.patrol.vocabulary import CORRIDOR
 from fvs_ros.patrol.world import Placement, Stream, Thing, World, generator, make_world
+from fvs_ros.sources.frame import SECOND_NS
 
 ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
 
@@ -144,7 +145,7 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
     # A robot that stands still sways a little: 1 cm, 0.4 degrees.
     sway = random.normal(size=(len(poses), 3)).clip(-2, 2) * (0.01, 0.01, np.deg2rad(0.4)) * config.noise
     poses = poses + np.where(views[:, None] == NOWHERE, 0.0, sway)
-    period_ns = np.arange(config.frames, dtype=np.int64) * 1_000_000_000 // config.frame_rate
+    period_ns = np.arange(config.frames, dtype=np.int64) * SECOND_NS // config.frame_rate
     episode = Episode(
         world=world,
         stamps_ns=EPOCH_NS + (seed % _DAYS) * _DAY_NS + period_ns,

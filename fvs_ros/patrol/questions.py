@@ -23,6 +23,7 @@ from fvs_ros.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, Templ
 from fvs_ros.patrol.truth import Record
 from fvs_ros.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
 from fvs_ros.patrol.world import Stream, generator
+from fvs_ros.sources.frame import SECOND_NS
 
 TEMPLATES: tuple[Template, ...] = templates_seen.TEMPLATES + templates_story.TEMPLATES + templates_time.TEMPLATES
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
@@ -176,7 +177,7 @@ def _question(
         proof_ns=tuple((int(stamps[start]), int(stamps[end])) for start, end in candidate.proof),
         family=template.family,
         template=template.name,
-        age_s=float(stamps[frame] - stamps[newest]) / 1e9,
+        age_s=float(stamps[frame] - stamps[newest]) / SECOND_NS,
     )
 
 

@@ -30,11 +30,12 @@ from fvs_ros.action import Ask as AskAction
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_RECORDING, TINY, is_embedded, is_tiny
 from fvs_ros.msg import MemoryState
-from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
+from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView
 from fvs_ros.ros_tools.demo_questions import DemoQuestion, for_any_video, is_right, of_recording, right_answers
 from fvs_ros.ros_tools.processes import DemoError, Processes
 from fvs_ros.sources.bags import Bag, SourceError, is_bag
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.recordings import COMPRESSED_TYPE, BagSource, open_source
 from fvs_ros.srv import Ask as AskService
 

@@ -14,7 +14,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
+from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.terminal import ShownMoment, moments_table, printable
 
 WIDEST = 100

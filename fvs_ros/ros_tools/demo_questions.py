@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fvs_ros.evaluation.questions import TimedQuestion, read_questions
-from fvs_ros.nodes.messages import SECOND_NS
+from fvs_ros.sources.frame import SECOND_NS
 
 QUESTIONS_FILE = "questions.jsonl"
 """Beside a recording's files, as `fvs patrol make` writes it."""

@@ -18,6 +18,7 @@ from fvs_ros.evaluation.timed.page import replay_notes
 from fvs_ros.evaluation.timed.replay import Replayed, ReplayResult, answer_path
 from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
 from fvs_ros.ros_tools.processes import DemoError
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.recordings import FrameSource
 
 
@@ -46,7 +47,7 @@ def live_form(
         if file.rows:
             raise ValueError(f"{arguments.out} holds a live run already; choose another folder")
         with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("seconds of stream", total=source.duration_ns / 1e9)
+            task = progress.add_task("seconds of stream", total=source.duration_ns / SECOND_NS)
             start_ns = int(str(settings["start_ns"]))
             try:
                 live = evaluate_live(

@@ -23,8 +23,9 @@ from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.replay import MemoryPoint
 from fvs_ros.msg import MemoryState
-from fvs_ros.nodes.messages import SECOND_NS, stamp_nanoseconds
+from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.ros_tools.processes import DemoError, Processes
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.srv import Ask
 from fvs_ros.stream.types import ErrorCode, StreamStatistics
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SECOND_NS = 1_000_000_000
+"""Nanoseconds a second: stamps and spans are whole nanoseconds everywhere."""
+
 
 class ImageError(ValueError):
     """An image that cannot be decoded.

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fvs_ros.sources.frame import SECOND_NS
+
 
 @dataclass(frozen=True)
 class PlaybackItem:
@@ -103,7 +105,7 @@ class Playback:
                 progress.passes += 1
                 progress.start_ns = progress.now_ns = item.time_ns
                 self._send_clock(item.time_ns)
-            due = began + (item.time_ns - progress.start_ns) / 1e9 / self._rate
+            due = began + (item.time_ns - progress.start_ns) / SECOND_NS / self._rate
             if not self._wait_until(due, began):
                 return
             if item.time_ns > progress.now_ns:
@@ -121,7 +123,7 @@ class Playback:
             if self._stopped.wait(min(due, tick) - now):
                 return False
             if tick < due:
-                self._send_clock(self.progress.start_ns + int((tick - began) * self._rate * 1e9))
+                self._send_clock(self.progress.start_ns + int((tick - began) * self._rate * SECOND_NS))
         return not self._stopped.is_set()
 
     def _next_tick(self, elapsed: float) -> float:

@@ -6,7 +6,7 @@ import bisect
 import math
 import threading
 
-from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.frame import SECOND_NS, Pose
 
 Quaternion = tuple[float, float, float, float]
 
@@ -25,7 +25,7 @@ class PoseBuffer:
     """
 
     def __init__(self, tolerance_s: float, capacity: int = CAPACITY) -> None:
-        self._tolerance_ns = round(tolerance_s * 1e9)
+        self._tolerance_ns = round(tolerance_s * SECOND_NS)
         self._capacity = capacity
         self._lock = threading.Lock()
         self._stamps_ns: list[int] = []

@@ -16,7 +16,7 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
 from fvs_ros.sources.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, SourceError, is_bag
-from fvs_ros.sources.frame import Frame, ImageError
+from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.images import decode_compressed_image, decode_image
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -31,7 +31,7 @@ _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", "
 _REORDER_FRAMES = 8
 # Further back than this is no swap but a recording that was looped or whose clock was set; as in
 # `StreamConfig.late_tolerance_s`.
-_JUMP_NS = 1_000_000_000
+_JUMP_NS = SECOND_NS
 # Containers round durations and frame counts; less than both of these missing is no sign of a truncated file.
 _TRUNCATION_S = 1.0
 _TRUNCATION_FRACTION = 0.05
@@ -139,8 +139,8 @@ class BagSource:
 
     def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
         """See `FrameSource.frames`."""
-        start = self.start_ns + round(start_offset_s * 1e9)
-        stop = None if duration_s is None else start + round(duration_s * 1e9)
+        start = self.start_ns + round(start_offset_s * SECOND_NS)
+        stop = None if duration_s is None else start + round(duration_s * SECOND_NS)
         yield from _in_stamp_order(map(bag_frame, self._bag.messages([self.topic.name], start, stop)))
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ def _header(data: bytes) -> tuple[int, str] | None:
     except struct.error:
         return None
     text = data[16 : 16 + length].rstrip(b"\0").decode("utf-8", errors="replace")
-    return seconds * 1_000_000_000 + nanoseconds, text
+    return seconds * SECOND_NS + nanoseconds, text
 
 
 def _decode_message(message_type: str, data: bytes) -> np.ndarray:
@@ -221,7 +221,7 @@ class VideoSource:
             # Stamp seconds per second of the video.
             self._stretch = own_fps / self._fps
             self.frame_count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-            self.duration_ns = round(self.frame_count / self._fps * 1e9)
+            self.duration_ns = round(self.frame_count / self._fps * SECOND_NS)
             if not capture.grab():
                 raise SourceError(f"{path} has no frame that can be decoded; re-encode it, for instance with ffmpeg")
         finally:
@@ -257,14 +257,14 @@ class VideoSource:
                     continue
                 decoded, image = capture.retrieve()
                 if decoded:
-                    stamp_ns = self.start_ns + round(position_s * 1e9)
+                    stamp_ns = self.start_ns + round(position_s * SECOND_NS)
                     yield Frame(stamp_ns, partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB))
             self._check_complete(max(0.0, position_s))
         finally:
             capture.release()
 
     def _check_complete(self, end_s: float) -> None:
-        duration_s = self.duration_ns / 1e9
+        duration_s = self.duration_ns / SECOND_NS
         if duration_s - end_s > max(_TRUNCATION_S, _TRUNCATION_FRACTION * duration_s):
             raise SourceError(
                 f"{self._path} ends at {end_s:.1f} s, but its header says {duration_s:.1f} s: the file is truncated or "
@@ -296,7 +296,7 @@ class ImageFolderSource:
         self.name = str(path)
         self.start_ns = start_ns
         self.frame_count = len(self._files)
-        self.duration_ns = round(self.frame_count / fps * 1e9)
+        self.duration_ns = round(self.frame_count / fps * SECOND_NS)
 
     def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
         """See `FrameSource.frames`."""
@@ -304,7 +304,7 @@ class ImageFolderSource:
         for index, file in enumerate(self._files):
             position_s = index / self._fps
             if start_offset_s <= position_s < stop_s:
-                yield Frame(self.start_ns + round(position_s * 1e9), partial(read_image, file))
+                yield Frame(self.start_ns + round(position_s * SECOND_NS), partial(read_image, file))
 
     def close(self) -> None:
         """See `FrameSource.close`; nothing stays open between reads."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.stream.config import StreamConfig
 
 # A frame may come this share of a period before its slot and still be taken as the slot's frame: a camera that runs
@@ -43,7 +43,7 @@ class RatePolicy:
             return True
         if self._anchor_ns is None:
             self._anchor_ns = stamp_ns
-        slot = math.floor((stamp_ns - self._anchor_ns) * self._fps / 1e9 + EARLY)
+        slot = math.floor((stamp_ns - self._anchor_ns) * self._fps / SECOND_NS + EARLY)
         if slot <= self._slot:
             return False
         self._slot = slot
@@ -93,7 +93,7 @@ class FrameQueue:
         self, config: StreamConfig, changed: threading.Condition, on_new_episode: Callable[[int], None]
     ) -> None:
         self._capacity = config.frame_queue
-        self._late_tolerance_ns = round(config.late_tolerance_s * 1e9)
+        self._late_tolerance_ns = round(config.late_tolerance_s * SECOND_NS)
         self._policy = RatePolicy(config.fps)
         self._changed = changed
         self._on_new_episode = on_new_episode

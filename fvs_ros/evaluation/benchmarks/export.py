@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
 from fvs_ros.evaluation.parsing import without_options
 from fvs_ros.evaluation.questions import TimedQuestion, write_questions
-from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame
 
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmarks.navqa import Poses
@@ -82,7 +82,7 @@ def timed_question(question: BenchmarkQuestion, end_ns: int) -> TimedQuestion:
     """
     if question.kind is AnswerKind.PROACTIVE:
         raise ValueError(f"question {question.id} waits for its moment; there is nothing to replay")
-    asked_ns = end_ns if question.ask_time_s is None else min(end_ns, round(question.ask_time_s * 1e9))
+    asked_ns = end_ns if question.ask_time_s is None else min(end_ns, round(question.ask_time_s * SECOND_NS))
     return TimedQuestion(
         id=question.id,
         time_ns=asked_ns,
@@ -165,15 +165,15 @@ def write_bag(frames: Iterable[Frame], bag: Path, fps: float = 1.0, poses: Poses
         for frame in frames:
             start_ns = start_ns if written else frame.stamp_ns
             # Half a millisecond: containers round positions.
-            if frame.stamp_ns - start_ns + 500_000 < written / fps * 1e9:
+            if frame.stamp_ns - start_ns + 500_000 < written / fps * SECOND_NS:
                 continue
             messages.write_image(frame)
             end_ns = frame.stamp_ns
             written += 1
         if poses is not None:
             for time_s, position, turn in zip(poses.times_s, poses.positions, poses.orientations, strict=True):
-                if start_ns <= round(time_s * 1e9) <= end_ns:
-                    messages.write_pose(round(time_s * 1e9), position, turn)
+                if start_ns <= round(time_s * SECOND_NS) <= end_ns:
+                    messages.write_pose(round(time_s * SECOND_NS), position, turn)
     if not written:
         raise ValueError("there is no frame to write")
     return written
@@ -224,7 +224,7 @@ class _Messages:
         )
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
-        stamp = self._make("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+        stamp = self._make("builtin_interfaces/msg/Time", sec=stamp_ns // SECOND_NS, nanosec=stamp_ns % SECOND_NS)
         return self._make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
     def _make(self, message_type: str, **fields: Any) -> Any:

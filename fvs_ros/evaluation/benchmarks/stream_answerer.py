@@ -13,7 +13,7 @@ from fvs_ros.evaluation.benchmarks.streaming_bench import PROACTIVE_POLL_AFTER_S
 from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.evaluation.timed.replay import answer_row
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
-from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.recordings import VideoSource, read_image
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.model_protocol import StreamModel
@@ -108,10 +108,10 @@ def media_frames(media: Media, start_s: float, end_s: float) -> Iterator[Frame]:
     if media.video is None:
         for path, time_s in zip(media.frames, media.times_s, strict=True):
             if start_s <= time_s <= end_s:
-                yield Frame(round(time_s * 1e9), partial(read_image, path))
+                yield Frame(round(time_s * SECOND_NS), partial(read_image, path))
         return
     for frame in VideoSource(media.video).frames(start_s):
-        if frame.stamp_ns > end_s * 1e9:
+        if frame.stamp_ns > end_s * SECOND_NS:
             return
         yield frame
 
@@ -122,4 +122,4 @@ def _ask_time(question: BenchmarkQuestion) -> float:
 
 
 def _at(identity: str, time_s: float, question: BenchmarkQuestion, text: str = "") -> StreamQuestion:
-    return StreamQuestion(identity, round(time_s * 1e9), text or question.prompt, question.answer_prefix)
+    return StreamQuestion(identity, round(time_s * SECOND_NS), text or question.prompt, question.answer_prefix)

@@ -14,6 +14,7 @@ from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.evaluation.timed.plots import accuracy_plot, gain_plot, latency_plot, memory_plot, timeline_plot
 from fvs_ros.evaluation.timed.replay import ReplayResult
 from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
+from fvs_ros.sources.frame import SECOND_NS
 
 # More rows than a person reads would only make the page slow; answers.jsonl has them all.
 _MOST_ANSWERS = 1000
@@ -149,7 +150,7 @@ def _folded(tables: Sequence[GroupTable], views: Sequence[str]) -> str:
 
 
 def _heading(report: EvaluationReport, result: ReplayResult) -> str:
-    length_s = (result.end_ns - result.start_ns) / 1e9
+    length_s = (result.end_ns - result.start_ns) / SECOND_NS
     facts = (
         f"{length_s:.0f} s of stream, {result.statistics.received} frames, {result.statistics.ingested} kept; "
         f"model {escape(str(report.settings.get('weights', '')))} on {escape(str(report.settings.get('device', '')))}"
@@ -259,7 +260,7 @@ def _rows(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], 
 def _answers_section(report: EvaluationReport, result: ReplayResult, right: Mapping[str, float | None]) -> str:
     rows = [
         [
-            f"{(one.time_ns - result.start_ns) / 1e9:.1f}",
+            f"{(one.time_ns - result.start_ns) / SECOND_NS:.1f}",
             escape(one.family),
             escape(one.question),
             escape(_expected(one)),

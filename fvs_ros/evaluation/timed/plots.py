@@ -15,6 +15,7 @@ from fvs_ros.evaluation.answers import ANSWERS
 from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.timed.breakdowns import Gain, GroupTable
 from fvs_ros.evaluation.timed.controls import MEMORY
+from fvs_ros.sources.frame import SECOND_NS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -215,7 +216,7 @@ def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: st
     keyframes = _last_keyframes(result)
 
     def seconds(stamp_ns: float) -> float:
-        return (stamp_ns - result.start_ns) / 1e9
+        return (stamp_ns - result.start_ns) / SECOND_NS
 
     # Rows of a tenth of an inch, closer together where there are hundreds.
     with _figure(8.2, 1.6 + min(0.09 * len(questions), 5.5) + min(0.07 * len(keyframes), 2.1)) as (axes, made):

@@ -24,7 +24,7 @@ from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
 from fvs_ros.process import resident_bytes
 from fvs_ros.sources.bags import SourceError
-from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.types import MemoryStatus, StreamStatistics
@@ -111,15 +111,15 @@ def check_times(questions: Sequence[TimedQuestion], source: FrameSource, start_n
     Raises:
         DataError: the first one, with both times.
     """
-    end_ns = start_ns + source.duration_ns + round(_CLOCK_TOLERANCE_S * 1e9)
+    end_ns = start_ns + source.duration_ns + round(_CLOCK_TOLERANCE_S * SECOND_NS)
     for one in questions:
         if one.time_ns < start_ns or (source.duration_ns and one.time_ns > end_ns):
             raise DataError(
                 file,
                 f"id {one.id!r}",
-                f"is asked at {one.time_ns / 1e9:.3f} s, but {source.name} runs from {start_ns / 1e9:.3f} to "
-                f"{(start_ns + source.duration_ns) / 1e9:.3f} s; give stamps on the recording's clock, or 't' in "
-                "seconds after its first frame",
+                f"is asked at {one.time_ns / SECOND_NS:.3f} s, but {source.name} runs from {start_ns / SECOND_NS:.3f} "
+                f"to {(start_ns + source.duration_ns) / SECOND_NS:.3f} s; give stamps on the recording's clock, or "
+                "'t' in seconds after its first frame",
             )
 
 
@@ -277,7 +277,7 @@ class _Watch:
     def on_memory(self, status: MemoryStatus) -> None:
         if not status.steps:
             return
-        time_s = (status.end_ns - self.start_ns) / 1e9
+        time_s = (status.end_ns - self.start_ns) / SECOND_NS
         self.memory.append(MemoryPoint(time_s, status.steps, status.csm_slots, status.dam_slots, status.bytes))
         self.resident.append((time_s, resident_bytes()))
 

@@ -13,6 +13,7 @@ from fvs_ros.memory.kmeans import clip_generator
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.training.data.episodes import Episode
 from fvs_ros.training.errors import TrainingError
 
@@ -69,7 +70,7 @@ def memories(
 
 def _stamps(episode: Episode, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Stamps [T] of the first and second frame of each step; one frame a second where the episode has none."""
-    stamps = range(0, 2 * steps * 1_000_000_000, 1_000_000_000) if episode.stamps_ns is None else episode.stamps_ns
+    stamps = range(0, 2 * steps * SECOND_NS, SECOND_NS) if episode.stamps_ns is None else episode.stamps_ns
     if len(stamps) != 2 * steps:
         raise TrainingError(f"{episode.name} has {len(stamps)} stamps for {2 * steps} frames")
     pairs = torch.tensor(stamps, device=device).view(steps, 2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fvs_ros.model.preprocess import sampled_indices
 from fvs_ros.sources.bags import SourceError
-from fvs_ros.sources.frame import Frame, ImageError
+from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.recordings import ImageFolderSource, VideoSource
 from fvs_ros.training.errors import TrainingError
 
@@ -62,7 +62,7 @@ def read_frames(video: Path, fps: float, max_frames: int, where: str) -> list[np
 
 def sample(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
     """The frame nearest to each multiple of 1 / fps seconds after the first."""
-    period_ns = 1e9 / fps
+    period_ns = SECOND_NS / fps
     previous: Frame | None = None
     start_ns, taken = 0, 0
     for frame in frames:
