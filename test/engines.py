@@ -27,7 +27,7 @@ def engine_maker(model: FakeModel) -> Iterator[MakeEngine]:
     engines: list[StreamEngine] = []
 
     def make(on_memory: Callable[[MemoryStatus], None] | None = None, **settings: Any) -> StreamEngine:
-        defaults: dict[str, Any] = {"fps": 0, "timeout_s": PATIENCE_S, "refresh_share": 0.0}
+        defaults: dict[str, Any] = {"fps": 0, "timeout_s": PATIENCE_S, "prefill_share": 0.0}
         engines.append(StreamEngine(model, StreamConfig(**defaults | settings), on_memory))
         engines[-1].start()
         return engines[-1]

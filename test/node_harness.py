@@ -275,7 +275,7 @@ def running_node(folder: Path, *arguments: str, client: dict[str, str] | None = 
     Unless told to, it reads no memory ahead, so that every answer is from the newest.
     """
     write_talkative_checkpoint(folder)
-    parameters = {"fps": 0.0, "refresh_share": 0.0} | parameters
+    parameters = {"fps": 0.0, "prefill_share": 0.0} | parameters
     with ros_domain() as domain:
         process = StreamProcess(domain, *arguments, model=folder, **parameters)
         ros_client = Client(domain, **(client or {}))

@@ -1,11 +1,11 @@
 from fakes import GRID, SECOND_NS, FakeModel, frame, pose_at
 
 from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
-from fvs_ros.stream.origins import StepLedger, StepOrigin
+from fvs_ros.stream.origins import StepOrigin, StepOrigins
 
 
 def test_only_live_steps_survive_a_pruning() -> None:
-    ledger = StepLedger(lambda: [1, 3, 99], prune_every=4)
+    ledger = StepOrigins(lambda: [1, 3, 99], prune_every=4)
     ledger.add(0, [StepOrigin(str(step)) for step in range(3)])
     assert sorted(ledger.view()) == [0, 1, 2]
     ledger.add(3, [StepOrigin("3")])
@@ -13,7 +13,7 @@ def test_only_live_steps_survive_a_pruning() -> None:
 
 
 def test_a_view_does_not_change_with_the_ledger() -> None:
-    ledger = StepLedger(list, prune_every=2)
+    ledger = StepOrigins(list, prune_every=2)
     ledger.add(0, [StepOrigin("0")])
     view = ledger.view()
     ledger.add(1, [StepOrigin("1")])

@@ -7,10 +7,10 @@ from engines import MakeEngine, failure, feed, result
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
 from fvs_ros.memory.snapshot import MemorySnapshot
-from fvs_ros.stream import prefill as read_ahead
+from fvs_ros.stream import prefill
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.latest_memory import MemoryBoard, PublishedMemory
-from fvs_ros.stream.prefill import ReadAhead
+from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
+from fvs_ros.stream.prefill import PrefillScheduler
 from fvs_ros.stream.types import AskOptions, ErrorCode, MemoryStatus
 
 
@@ -24,7 +24,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def ahead(make_engine: MakeEngine) -> StreamEngine:
     """An engine that reads ahead all the time, with two frames in memory and read."""
-    engine = make_engine(refresh_share=1.0)
+    engine = make_engine(prefill_share=1.0)
     feed(engine, frame(1), frame(2))
     wait_read(engine)
     return engine
@@ -49,7 +49,7 @@ def test_a_question_pays_only_for_its_own_tokens(ahead: StreamEngine, model: Fak
     answer = result(ahead.ask("What?"))
     assert (answer.text, answer.memory_version) == ("2 steps: 1.5 3.5", ahead.status.version)
     assert [kind for kind, _ in model.work] == ["answer"] * 3
-    assert ahead.statistics.refresh_s > 0
+    assert ahead.statistics.prefill_s > 0
 
 
 def test_a_question_waits_for_one_piece_of_a_newer_memory_and_is_answered_from_the_last(
@@ -83,7 +83,7 @@ def test_a_fresh_question_has_the_newest_memory_read_at_once(ahead: StreamEngine
 
 def test_the_first_question_waits_for_the_first_memory(make_engine: MakeEngine, model: FakeModel) -> None:
     model.reading.shut()
-    engine = make_engine(refresh_share=1.0)
+    engine = make_engine(prefill_share=1.0)
     feed(engine, frame(1))
     pending = engine.ask("What?")
     model.reading.wait_reached()
@@ -166,7 +166,7 @@ def test_a_memory_that_cannot_be_read_is_reported_and_not_tried_for_ever(
     make_engine: MakeEngine, model: FakeModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.read_error = ValueError("bad shape")
-    engine = make_engine(refresh_share=1.0)
+    engine = make_engine(prefill_share=1.0)
     feed(engine, frame(1))
     wait_for(lambda: "failed to read the memory" in caplog.text)
     error = failure(engine.ask("What?"))
@@ -191,7 +191,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, model: FakeModel) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(read_ahead, "time", clock)
+    monkeypatch.setattr(prefill, "time", clock)
 
     def take_a_second() -> None:
         clock.now += 1
@@ -200,7 +200,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, model: FakeModel) -> Clock:
     return clock
 
 
-def publish(board: MemoryBoard, snapshot: MemorySnapshot) -> None:
+def publish(board: LatestMemory, snapshot: MemorySnapshot) -> None:
     board.publish(PublishedMemory(snapshot, {}, MemoryStatus(steps=snapshot.steps)))
 
 
@@ -215,9 +215,9 @@ def snapshot_of(model: FakeModel, engine: StreamEngine) -> MemorySnapshot:
 def test_reading_takes_no_more_than_its_share_of_the_time(
     engine: StreamEngine, model: FakeModel, clock: Clock, share: float
 ) -> None:
-    board, snapshot = MemoryBoard(), snapshot_of(model, engine)
+    board, snapshot = LatestMemory(), snapshot_of(model, engine)
     model.pieces_of_a_memory = 4
-    ahead = ReadAhead(model, board, share)
+    ahead = PrefillScheduler(model, board, share)
     for _ in range(3000):
         publish(board, snapshot)
         pause_s = ahead.pause_s()
@@ -234,10 +234,10 @@ def test_reading_takes_no_more_than_its_share_of_the_time(
 def test_while_answers_are_given_reading_rests_but_not_for_ever(
     engine: StreamEngine, model: FakeModel, clock: Clock
 ) -> None:
-    board = MemoryBoard()
+    board = LatestMemory()
     publish(board, snapshot_of(model, engine))
     model.pieces_of_a_memory = 100
-    ahead = ReadAhead(model, board, 1.0)
+    ahead = PrefillScheduler(model, board, 1.0)
     clock.now = 100.0
     ahead.advance(None, answering=True)
     assert len(model.work) == 1

@@ -4,7 +4,7 @@ from engines import MakeEngine, feed, result
 from fakes import FakeModel, frame
 
 from fvs_ros.sources.frame import Frame
-from fvs_ros.stream.static_scene import RepeatFilter
+from fvs_ros.stream.static_scene import StaticSceneFilter
 
 SIZE = (360, 640, 3)
 
@@ -23,7 +23,7 @@ def pair(image, seed):
 
 
 def test_noise_repeats_and_a_small_object_does_not() -> None:
-    seen, still = RepeatFilter(3.0), scene()
+    seen, still = StaticSceneFilter(3.0), scene()
     assert not seen.repeats(pair(still, 1)), "the first step repeats nothing"
     assert all(seen.repeats(pair(still, seed)) for seed in range(2, 6))
     changed = still.copy()
@@ -34,26 +34,26 @@ def test_noise_repeats_and_a_small_object_does_not() -> None:
 
 
 def test_a_slow_change_adds_up_until_it_is_seen() -> None:
-    seen, still = RepeatFilter(3.0), np.full(SIZE, 100, np.uint8)
+    seen, still = StaticSceneFilter(3.0), np.full(SIZE, 100, np.uint8)
     seen.repeats((still, still))
     verdicts = [seen.repeats((still + level, still + level)) for level in range(1, 9)]
     assert verdicts == [True, True, True, False, True, True, True, False]
 
 
 def test_what_is_provisional_leaves_no_trace() -> None:
-    seen = RepeatFilter(3.0)
+    seen = StaticSceneFilter(3.0)
     seen.repeats((scene(0), scene(0)))
     assert not seen.repeats((scene(1), scene(1)), provisional=True)
     assert seen.repeats((scene(0), scene(0)))
 
 
 def test_without_a_tolerance_nothing_repeats() -> None:
-    seen = RepeatFilter(0.0)
+    seen = StaticSceneFilter(0.0)
     assert not any(seen.repeats((scene(0), scene(0))) for _ in range(3))
 
 
 def test_after_forgetting_nothing_repeats() -> None:
-    seen = RepeatFilter(3.0)
+    seen = StaticSceneFilter(3.0)
     seen.repeats((scene(0), scene(0)))
     seen.forget()
     assert not seen.repeats((scene(0), scene(0)))
@@ -61,7 +61,7 @@ def test_after_forgetting_nothing_repeats() -> None:
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_repeated_steps_add_weight_and_are_not_encoded(make_engine: MakeEngine, model: FakeModel, batch: int) -> None:
-    engine = make_engine(repeat_tolerance=2.0, batch_steps=batch, frame_queue=64)
+    engine = make_engine(static_tolerance=2.0, batch_steps=batch, frame_queue=64)
     values = [10, 10] * 5 + [90, 90] * 3 + [10, 10]
     model.encoding.shut()
     frames = [frame(second, value=value) for second, value in enumerate(values, 1)]
@@ -74,7 +74,7 @@ def test_repeated_steps_add_weight_and_are_not_encoded(make_engine: MakeEngine, 
     assert engine.flush(20.0)
     encoded = sum(len(call) for call in model.encoded)
     assert encoded == 2 + 2 * 3, "the first frame alone, then each scene once when it appears"
-    assert engine.statistics.repeated == 2 * (4 + 2)
+    assert engine.statistics.static_frames == 2 * (4 + 2)
     answer = result(engine.ask("What?"))
     assert answer.steps == 9
     plain = make_engine(frame_queue=64)
@@ -84,7 +84,7 @@ def test_repeated_steps_add_weight_and_are_not_encoded(make_engine: MakeEngine, 
 
 
 def test_after_a_failure_of_the_model_nothing_is_repeated(make_engine: MakeEngine, model: FakeModel) -> None:
-    engine = make_engine(repeat_tolerance=2.0)
+    engine = make_engine(static_tolerance=2.0)
     feed(engine, *[frame(second, value=10) for second in range(1, 5)])
     model.encode_error = RuntimeError("out of memory")
     feed(engine, frame(5, value=90), frame(6, value=90))
@@ -98,7 +98,7 @@ def test_after_a_failure_of_the_model_nothing_is_repeated(make_engine: MakeEngin
 def test_a_single_new_frame_is_provisional_and_a_repeated_one_needs_no_model(
     make_engine: MakeEngine, model: FakeModel
 ) -> None:
-    engine = make_engine(repeat_tolerance=2.0)
+    engine = make_engine(static_tolerance=2.0)
     feed(engine, frame(1, value=10), frame(2, value=10))
     model.encoded.clear()
     feed(engine, frame(3, value=10))

@@ -87,7 +87,7 @@ class StreamDiagnostics:
             "age of last stamp (s)": _seconds(now.stamp_age_s),
             "received": counts.received + now.unstamped,
             "ingested": counts.ingested,
-            "repeated (not encoded)": counts.repeated,
+            "static scene (not encoded)": counts.static_frames,
             "waiting": counts.waiting,
             "skipped (not due or paused)": counts.skipped,
             "late": counts.late,
@@ -128,8 +128,8 @@ class StreamDiagnostics:
             **{f"failed: {code}": count for code, count in sorted(counts.failed.items())},
             "last first token (s)": f"{counts.last_first_token_s:.3f}",
             "last answer (s)": f"{counts.last_answer_s:.3f}",
-            "memories read": counts.refreshes,
-            "last memory read in (s)": f"{counts.refresh_s:.3f}",
+            "memories prefilled": counts.prefills,
+            "last prefill (s)": f"{counts.prefill_s:.3f}",
         }
         level, message = DiagnosticStatus.OK, f"{counts.answers} of {counts.questions} questions answered"
         if _grown(before.statistics.failed, counts.failed).get("MODEL_ERROR"):

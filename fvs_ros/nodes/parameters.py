@@ -108,7 +108,7 @@ TABLE = (
     _stream("frame_queue", "Kept frames that may wait for the model; then the oldest is dropped", 2, 4_096),
     _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when behind", 1, 256),
     _stream(
-        "repeat_tolerance",
+        "static_tolerance",
         "Frames that differ from the last step by no more than this (0 to 255) add weight to it unseen; 0 sees all",
         0,
         255,
@@ -120,7 +120,7 @@ TABLE = (
         LONGEST_TIMEOUT_S,
     ),
     _stream(
-        "refresh_share",
+        "prefill_share",
         "Part of the answering thread's time for reading the newest memory ahead of questions; 0 reads it on demand",
         0,
         1,

@@ -234,11 +234,11 @@ def bench_node(name: str, device: torch.device, dtype: str, seconds: int, seed: 
             run = partial(_running, Path(folder), model, name, device, dtype, transport)
             rates = []
             for fps in COST_FPS:
-                with run(fps, read_ahead=False) as client:
+                with run(fps, prefill_ahead=False) as client:
                     rates.append(_phases(client, transport, seconds, seed))
             slow, fast = rates
             measures += _costs(slow, fast, transport, engine_ms, seed)
-            with run(KEPT_FPS, read_ahead=True) as client:
+            with run(KEPT_FPS, prefill_ahead=True) as client:
                 measures += _service(client, transport, seconds, seed)
     return measures
 
@@ -248,7 +248,7 @@ def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds
     scenes = [cv2.cvtColor(scene, cv2.COLOR_BGR2RGB) for scene in draw_scenes(seed)]
     loaded = FlashVStream.load(str(model), device=str(device), dtype=dtype)
     side = MODEL_SHAPES[name].frame
-    config = StreamConfig(fps=0, min_pixels=side**2, max_pixels=side**2, refresh_share=0.0)
+    config = StreamConfig(fps=0, min_pixels=side**2, max_pixels=side**2, prefill_share=0.0)
     with StreamEngine(loaded, config) as engine:
 
         def run(count: int) -> float:
@@ -266,11 +266,18 @@ def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds
 
 @contextmanager
 def _running(
-    folder: Path, model: Path, name: str, device: torch.device, dtype: str, transport: str, fps: float, read_ahead: bool
+    folder: Path,
+    model: Path,
+    name: str,
+    device: torch.device,
+    dtype: str,
+    transport: str,
+    fps: float,
+    prefill_ahead: bool,
 ) -> Iterator[NodeClient]:
     """The node and a client in its domain, without a camera.
 
-    Reading ahead takes what time is left, so that costs can be told from each other only without it.
+    Prefilling ahead takes what time is left, so that costs can be told apart only without it.
     """
     domain = random.randint(1, LAST_DOMAIN)
     side = MODEL_SHAPES[name].frame
@@ -282,7 +289,7 @@ def _running(
         "image_transport": transport,
         "min_pixels": side**2,
         "max_pixels": side**2,
-        "refresh_share": StreamConfig().refresh_share if read_ahead else 0.0,
+        "prefill_share": StreamConfig().prefill_share if prefill_ahead else 0.0,
     }
     # Without it hardly any raw image arrives; see the file.
     profile = Path(get_package_share_directory("fvs_ros")) / "config" / "fastdds_large_images.xml"

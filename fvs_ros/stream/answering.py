@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 
 from fvs_ros.stream.config import StreamConfig
-from fvs_ros.stream.latest_memory import MemoryBoard
+from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.model_protocol import OpenAnswer, StreamModel
-from fvs_ros.stream.prefill import ReadAhead, ReadMemory
+from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
 from fvs_ros.stream.questions import Question, QuestionQueue
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
 
@@ -34,7 +34,7 @@ class _Running:
     """
 
     question: Question
-    memory: ReadMemory
+    memory: ReadyMemory
     answer: OpenAnswer
     told: int = 0
     first_token_s: float | None = None
@@ -49,29 +49,29 @@ class AnswerWorker:
 
     Args:
         model: gives the answers.
-        config: `parallel_questions` and `refresh_share`.
+        config: `parallel_questions` and `prefill_share`.
         questions: where the questions wait.
         board: where the newest memory hangs.
     """
 
-    def __init__(self, model: StreamModel, config: StreamConfig, questions: QuestionQueue, board: MemoryBoard) -> None:
+    def __init__(self, model: StreamModel, config: StreamConfig, questions: QuestionQueue, board: LatestMemory) -> None:
         self._model = model
         self._places = config.parallel_questions
         self._questions = questions
         self._board = board
-        self._ahead = ReadAhead(model, board, config.refresh_share)
+        self._ahead = PrefillScheduler(model, board, config.prefill_share)
         self._waiting: list[_Waiting] = []
         self._running: list[_Running] = []
 
     @property
-    def refreshes(self) -> int:
+    def prefills(self) -> int:
         """Memories that the model has read."""
-        return self._ahead.refreshes
+        return self._ahead.prefills
 
     @property
-    def last_refresh_s(self) -> float:
+    def last_prefill_s(self) -> float:
         """Seconds of the model's time that reading the last memory took."""
-        return self._ahead.last_refresh_s
+        return self._ahead.last_prefill_s
 
     def run(self) -> None:
         """Works until the queue is closed."""
@@ -121,7 +121,7 @@ class AnswerWorker:
                 self._waiting.remove(waiting)
                 self._begin(waiting.question, memory)
 
-    def _begin(self, question: Question, memory: ReadMemory) -> None:
+    def _begin(self, question: Question, memory: ReadyMemory) -> None:
         question.begun = True
         try:
             answer = memory.reading.ask(question.text, question.limits.max_new_tokens)

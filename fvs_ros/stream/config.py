@@ -20,11 +20,11 @@ class StreamConfig:
         max_pixels, min_pixels: bounds on a processed frame's area; the published model used 4 * 224 * 224.
         frame_queue: kept frames that may wait for the model; when full, the oldest is dropped.
         batch_steps: grid steps encoded at once when behind.
-        repeat_tolerance: frames that differ from the last encoded step by no more than this, in the mean of any block
+        static_tolerance: frames that differ from the last encoded step by no more than this, in the mean of any block
             of the image and on a scale of 0 to 255, are not encoded but add weight to that step; 0 encodes all.
         late_tolerance_s: a stamp this far behind the newest is dropped as late; further back begins a new
             episode.
-        refresh_share: part of the answering thread's time in which it may read the newest memory into the model ahead
+        prefill_share: part of the answering thread's time in which it may read the newest memory into the model ahead
             of questions; 0 reads it when a question needs it, which then waits for that, 1 all the time.
         parallel_questions: questions answered at once; they share what the model has read of the memory.
         question_queue: questions that may wait; when full, the next is refused as busy.
@@ -38,9 +38,9 @@ class StreamConfig:
     min_pixels: int = 100_352
     frame_queue: int = 16
     batch_steps: int = 4
-    repeat_tolerance: float = 0.0
+    static_tolerance: float = 0.0
     late_tolerance_s: float = 1.0
-    refresh_share: float = 0.5
+    prefill_share: float = 0.5
     parallel_questions: int = 4
     question_queue: int = 4
     question_characters: int = 2_000
@@ -55,9 +55,9 @@ class StreamConfig:
             ("max_pixels", 56 * 56),
             ("frame_queue", 2),
             ("batch_steps", 1),
-            ("repeat_tolerance", 0),
+            ("static_tolerance", 0),
             ("late_tolerance_s", 0),
-            ("refresh_share", 0),
+            ("prefill_share", 0),
             ("parallel_questions", 1),
             ("question_queue", 1),
             ("question_characters", 1),
@@ -70,8 +70,8 @@ class StreamConfig:
                 raise ValueError(f"{name} is {value}; it must be at least {least}, and finite")
         for name, most in (
             ("fps", HIGHEST_FPS),
-            ("refresh_share", 1),
-            ("repeat_tolerance", 255),
+            ("prefill_share", 1),
+            ("static_tolerance", 255),
             ("timeout_s", LONGEST_TIMEOUT_S),
         ):
             if getattr(self, name) > most:

@@ -21,7 +21,7 @@ from fvs_ros.stream.answering import AnswerWorker
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
-from fvs_ros.stream.latest_memory import MemoryBoard
+from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.questions import PendingAnswer, Question, QuestionQueue, check_question
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, StreamStatistics
@@ -53,7 +53,7 @@ class StreamEngine:
         self._config = config
         # The one lock of frames, questions and memory. It is held to move references, never during a model call.
         self._changed = threading.Condition()
-        self._board = MemoryBoard()
+        self._board = LatestMemory()
         self._frames = FrameQueue(config, self._changed, self._board.clear)
         self._questions = QuestionQueue(config, self._changed, self._frames.settled)
         self._ingest = IngestWorker(model, config, self._frames, self._board, on_memory)
@@ -183,7 +183,7 @@ class StreamEngine:
             **vars(questions),
             ingest_s=self._ingest.last_batch_s,
             ingest_error=self._ingest.last_error,
-            repeated=self._ingest.repeated,
-            refreshes=self._answers.refreshes,
-            refresh_s=self._answers.last_refresh_s,
+            static_frames=self._ingest.static_frames,
+            prefills=self._answers.prefills,
+            prefill_s=self._answers.last_prefill_s,
         )

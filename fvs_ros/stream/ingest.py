@@ -15,11 +15,11 @@ from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
-from fvs_ros.stream.latest_memory import MemoryBoard, PublishedMemory
+from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.origins import StepLedger, StepOrigin
-from fvs_ros.stream.static_scene import RepeatFilter
+from fvs_ros.stream.origins import StepOrigin, StepOrigins
+from fvs_ros.stream.static_scene import StaticSceneFilter
 from fvs_ros.stream.types import MemoryStatus
 
 logger = logging.getLogger(__name__)
@@ -45,24 +45,24 @@ class EpisodeMemory:
         model: encodes the frames and makes the memory.
         grid: patches that all frames of the episode are resized to.
         episode: its number.
-        repeat_tolerance: see `RepeatFilter`.
+        static_tolerance: see `StaticSceneFilter`.
 
     Attributes:
-        repeated: frames whose step was not encoded, since it repeats the one before.
+        static_frames: frames whose step was not encoded, since it repeats the one before.
     """
 
-    def __init__(self, model: StreamModel, grid: PatchGrid, episode: int, repeat_tolerance: float = 0.0) -> None:
+    def __init__(self, model: StreamModel, grid: PatchGrid, episode: int, static_tolerance: float = 0.0) -> None:
         self._model = model
         self._grid = grid
         self._episode = episode
         self._memory = memory = model.new_memory(grid)
         # Not through self: in a cycle, the gigabytes of an episode that is over would outlive it until collected.
-        self._ledger = StepLedger(lambda: memory.candidate_steps().tolist())
-        self._repeats = RepeatFilter(repeat_tolerance)
+        self._ledger = StepOrigins(lambda: memory.candidate_steps().tolist())
+        self._repeats = StaticSceneFilter(static_tolerance)
         # Features of the last step that was encoded, to be its repetitions' too.
         self._last: StepFeatures | None = None
         self._unpaired: DecodedFrame | None = None
-        self.repeated = 0
+        self.static_frames = 0
         self._ready: torch.cuda.Event | None = None
         self._start_ns: int | None = None
 
@@ -140,7 +140,7 @@ class EpisodeMemory:
         for index, pair in enumerate(pairs):
             if self._repeats.repeats(pair, provisional=index >= steps):
                 sources.append(last)
-                self.repeated += 2 if index < steps else 0
+                self.static_frames += 2 if index < steps else 0
                 continue
             sources.append(len(encoded) // 2)
             encoded += pair
@@ -166,7 +166,7 @@ class IngestWorker:
 
     Args:
         model: encodes the frames.
-        config: `batch_steps`, `min_pixels`, `max_pixels` and `repeat_tolerance`.
+        config: `batch_steps`, `min_pixels`, `max_pixels` and `static_tolerance`.
         frames: where the frames wait.
         board: where the memory is published.
         on_memory: called on this worker's thread after each change of the memory, resets included; changes that
@@ -178,7 +178,7 @@ class IngestWorker:
         model: StreamModel,
         config: StreamConfig,
         frames: FrameQueue,
-        board: MemoryBoard,
+        board: LatestMemory,
         on_memory: Callable[[MemoryStatus], None] | None,
     ) -> None:
         self._model = model
@@ -190,7 +190,7 @@ class IngestWorker:
         self._log = ThrottledLog(logger)
         self._episode = 0
         self._memory: EpisodeMemory | None = None
-        self.repeated = 0
+        self.static_frames = 0
         self.last_batch_s = 0.0
         self.last_error = ""
 
@@ -220,8 +220,8 @@ class IngestWorker:
             if self._memory is None:
                 height, width = frames[0].image.shape[:2]
                 grid = self._model.frame_grid(height, width, self._config.min_pixels, self._config.max_pixels)
-                self._memory = EpisodeMemory(self._model, grid, batch.episode, self._config.repeat_tolerance)
-            before = self._memory.repeated
+                self._memory = EpisodeMemory(self._model, grid, batch.episode, self._config.static_tolerance)
+            before = self._memory.static_frames
             published = self._memory.add(frames)
         except Exception as error:
             self.last_error = f"{type(error).__name__}: {error}"
@@ -234,7 +234,7 @@ class IngestWorker:
             self._frames.reject(MODEL_ERROR, len(frames))
             return
 
-        self.repeated += self._memory.repeated - before
+        self.static_frames += self._memory.static_frames - before
 
         def publish() -> None:
             self._board.publish(published)

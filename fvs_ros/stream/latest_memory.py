@@ -47,7 +47,7 @@ class PublishedMemory:
         return tuple(sorted(moments, key=lambda moment: (moment.stamp_ns, moment.start_ns)))
 
 
-class MemoryBoard:
+class LatestMemory:
     """Where the newest memory hangs.
 
     It is changed with the engine's lock held, and read without: `current` and `status` are each swapped whole.

@@ -21,7 +21,7 @@ class StepOrigin:
     pose: Pose | None = None
 
 
-class StepLedger:
+class StepOrigins:
     """Origins of the steps that can still become keyframes; bounded on a stream without end.
 
     Steps that no DAM slot can retrieve any more are of no use. They are forgotten every `prune_every` steps only,

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from fvs_ros.stream.latest_memory import MemoryBoard, PublishedMemory
+from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.model_protocol import MemoryReader, MemoryReading, StreamModel
 from fvs_ros.stream.types import MemoryStatus, Moment
@@ -14,13 +14,13 @@ from fvs_ros.stream.types import MemoryStatus, Moment
 logger = logging.getLogger(__name__)
 
 # Memories that are read or being read at once, as many as the model has buffers for.
-READINGS = 2
+PREFILL_BUFFERS = 2
 # While answers are being given, reading rests; but only so long, lest questions without end keep the memory old.
-LONGEST_REST_S = 0.5
+LONGEST_PAUSE_S = 0.5
 
 
 @dataclass(eq=False)
-class ReadMemory:
+class ReadyMemory:
     """A memory that the model has read.
 
     Attributes:
@@ -44,7 +44,7 @@ class _Refresh:
     busy_s: float = 0.0
 
 
-class ReadAhead:
+class PrefillScheduler:
     """Reads the newest memory piece by piece, and swaps it in for the one before. Used by one thread.
 
     Never more than one memory is being read. The one before serves questions until the next is read whole, and as
@@ -57,24 +57,24 @@ class ReadAhead:
 
     Attributes:
         current: the newest memory that is read whole.
-        refreshes: memories read.
-        last_refresh_s: seconds of the model's time that the last one took.
+        prefills: memories read.
+        last_prefill_s: seconds of the model's time that the last one took.
     """
 
-    def __init__(self, model: StreamModel, board: MemoryBoard, share: float) -> None:
+    def __init__(self, model: StreamModel, board: LatestMemory, share: float) -> None:
         self._model = model
         self._board = board
         self._share = share
         self._reader: MemoryReader | None = None
         self._refresh: _Refresh | None = None
-        self._retired: list[ReadMemory] = []
+        self._retired: list[ReadyMemory] = []
         self._failed_version = 0
         self._rest_until = 0.0
         self._last_piece = 0.0
         self._log = ThrottledLog(logger)
-        self.current: ReadMemory | None = None
-        self.refreshes = 0
-        self.last_refresh_s = 0.0
+        self.current: ReadyMemory | None = None
+        self.prefills = 0
+        self.last_prefill_s = 0.0
 
     @property
     def on_demand(self) -> bool:
@@ -117,7 +117,7 @@ class ReadAhead:
         """
         newest = self._board.current
         if wanted is None:
-            resting = answering and time.monotonic() - self._last_piece < LONGEST_REST_S
+            resting = answering and time.monotonic() - self._last_piece < LONGEST_PAUSE_S
             if resting or self.pause_s() != 0.0:
                 return
         elif self._refresh is not None and self._refresh.memory.status.version < wanted:
@@ -144,7 +144,7 @@ class ReadAhead:
         return version != self._failed_version and (self.current is None or version > self.current.status.version)
 
     def _has_buffer(self) -> bool:
-        return len(self._retired) + (self.current is not None) < READINGS
+        return len(self._retired) + (self.current is not None) < PREFILL_BUFFERS
 
     def _begin(self, memory: PublishedMemory) -> None:
         try:
@@ -172,9 +172,9 @@ class ReadAhead:
             return
         self._retire()
         self._refresh = None
-        self.current = ReadMemory(refresh.reading, refresh.memory.status, moments)
-        self.refreshes += 1
-        self.last_refresh_s = refresh.busy_s
+        self.current = ReadyMemory(refresh.reading, refresh.memory.status, moments)
+        self.prefills += 1
+        self.last_prefill_s = refresh.busy_s
         if self._share > 0:
             self._rest_until = self._last_piece + refresh.busy_s * (1 / self._share - 1)
 

@@ -11,7 +11,7 @@ import numpy as np
 COLUMNS, ROWS = 64, 36
 
 
-class RepeatFilter:
+class StaticSceneFilter:
     """Tells whether both frames of a step repeat the last step that was encoded, to within a camera's noise.
 
     Frames are compared with one that was encoded, never with each other in a chain, so that a slow change adds up until

@@ -130,13 +130,13 @@ class StreamStatistics:
         discarded: frames thrown away, before they were in memory, by a reset, a new episode or the engine's end.
         waiting: frames in the queue or being encoded.
         episodes: memories started anew because a stamp jumped back.
-        repeated: of the ingested frames, those that were not encoded, since they repeat the last step.
+        static_frames: of the ingested frames, those not encoded because they showed the same scene as the last step.
         ingest_s: seconds that the last batch took from dequeuing to its published memory.
         ingest_error: the last failure of the model while ingesting, empty if none.
         questions, answers, failed: asked; answered; ended with an `AskError`, by code name.
         last_first_token_s, last_answer_s: of the last answer, 0 before one.
-        refreshes: memories that the model has read, to answer from.
-        refresh_s: seconds of the model's time that reading the last one took.
+        prefills: memories that the model has prefilled.
+        prefill_s: seconds of model time that the last prefill took.
     """
 
     received: int = 0
@@ -155,6 +155,6 @@ class StreamStatistics:
     failed: dict[str, int] = field(default_factory=dict)
     last_first_token_s: float = 0.0
     last_answer_s: float = 0.0
-    repeated: int = 0
-    refreshes: int = 0
-    refresh_s: float = 0.0
+    static_frames: int = 0
+    prefills: int = 0
+    prefill_s: float = 0.0

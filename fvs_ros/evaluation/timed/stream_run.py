@@ -123,9 +123,9 @@ class StreamRun:
         self._on_frame = on_frame
         self._on_memory = on_memory
         self._group = 2 * options.stream.batch_steps
-        # Nothing is read ahead: which view is asked about is known with the question.
+        # Nothing is prefilled ahead: which view is asked about is known with the question.
         self._config = replace(
-            options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S, refresh_share=0.0
+            options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S, prefill_share=0.0
         )
 
     def replies(
