@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 SECOND_NS = 1_000_000_000
 """Nanoseconds a second: stamps and spans are whole nanoseconds everywhere."""
