@@ -36,13 +36,13 @@ def engine_maker(model: FakeModel) -> Iterator[MakeEngine]:
         yield make
     finally:
         model.encoding.open()
-        model.reading.open()
+        model.prefilling.open()
         model.answering.open()
         for engine in engines:
             engine.close()
     for engine in engines:
         assert_adds_up(engine.statistics)
-    assert all(reader.closed for reader in model.readers)
+    assert all(cache.closed for cache in model.caches)
 
 
 def assert_adds_up(statistics: StreamStatistics) -> None:

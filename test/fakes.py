@@ -57,8 +57,8 @@ class FakeModel:
         asked: of each question the memory, the text, and what the answer is made to begin with.
         say: makes an answer of a question and the memory's steps, in place of the usual one.
         pieces: of text, of all answers.
-        pieces_of_a_memory: into how many pieces it is cut.
-        encode_error, read_error, answer_error: raised by the next calls while set.
+        chunks_of_a_memory: into how many pieces it is cut.
+        encode_error, prefill_error, answer_error: raised by the next calls while set.
     """
 
     name = "fake"
@@ -67,14 +67,14 @@ class FakeModel:
     def __init__(self, csm_slots: int = 8, dam_slots: int = 4) -> None:
         self.memory_config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots)
         self.encoding = Gate()
-        self.reading = Gate()
+        self.prefilling = Gate()
         self.answering = Gate()
-        self.readers: list[FakeReader] = []
+        self.caches: list[FakePrefixCache] = []
         self.work: list[tuple[str, int]] = []
         self.asked: list[tuple[MemorySnapshot, str, str]] = []
         self.say: Callable[[str, int], str] | None = None
-        self.pieces_of_a_memory = 1
-        self.read_error: Exception | None = None
+        self.chunks_of_a_memory = 1
+        self.prefill_error: Exception | None = None
         self.encoded: list[list[int]] = []
         self.pieces: list[str] = []
         self.encode_error: Exception | None = None
@@ -100,12 +100,12 @@ class FakeModel:
     def control_tokens_in(self, text: str) -> list[str]:
         return [token for token in ("<|im_end|>", "<|video_pad|>") if token in text]
 
-    def new_reader(self) -> FakeReader:
-        self.readers.append(FakeReader(self))
-        return self.readers[-1]
+    def new_prefix_cache(self) -> FakePrefixCache:
+        self.caches.append(FakePrefixCache(self))
+        return self.caches[-1]
 
 
-class FakeReader:
+class FakePrefixCache:
     """Holds its engine to two readings at a time.
 
     Attributes:
@@ -114,14 +114,14 @@ class FakeReader:
 
     def __init__(self, model: FakeModel) -> None:
         self.model = model
-        self.open: list[FakeReading] = []
+        self.open: list[FakePrefilledMemory] = []
         self.closed = False
 
-    def read(self, snapshot: MemorySnapshot) -> FakeReading:
+    def allocate(self, snapshot: MemorySnapshot) -> FakePrefilledMemory:
         assert not self.closed
         assert len(self.open) < 2, "there are two buffers"
-        assert all(reading.pieces_left == 0 for reading in self.open), "never more than one refresh in flight"
-        self.open.append(FakeReading(self, snapshot))
+        assert all(reading.chunks_left == 0 for reading in self.open), "never more than one refresh in flight"
+        self.open.append(FakePrefilledMemory(self, snapshot))
         return self.open[-1]
 
     def close(self) -> None:
@@ -129,38 +129,38 @@ class FakeReader:
         self.closed = True
 
 
-class FakeReading:
-    def __init__(self, reader: FakeReader, snapshot: MemorySnapshot) -> None:
-        self.reader = reader
+class FakePrefilledMemory:
+    def __init__(self, cache: FakePrefixCache, snapshot: MemorySnapshot) -> None:
+        self.cache = cache
         self.snapshot = snapshot
-        self.pieces_left = reader.model.pieces_of_a_memory
-        self.answers: list[FakeAnswer] = []
+        self.chunks_left = cache.model.chunks_of_a_memory
+        self.answers: list[FakeGeneration] = []
 
-    def advance(self) -> bool:
-        model = self.reader.model
-        model.reading.go_through()
-        if model.read_error is not None:
-            raise model.read_error
-        self.pieces_left -= 1
-        model.work.append(("read", self.snapshot.steps))
-        return self.pieces_left == 0
+    def prefill_chunk(self) -> bool:
+        model = self.cache.model
+        model.prefilling.go_through()
+        if model.prefill_error is not None:
+            raise model.prefill_error
+        self.chunks_left -= 1
+        model.work.append(("prefill", self.snapshot.steps))
+        return self.chunks_left == 0
 
-    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> FakeAnswer:
-        assert self in self.reader.open
-        assert self.pieces_left == 0, "not read whole"
-        model = self.reader.model
+    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> FakeGeneration:
+        assert self in self.cache.open
+        assert self.chunks_left == 0, "not read whole"
+        model = self.cache.model
         model.asked.append((self.snapshot, question, answer_prefix))
-        answer = FakeAnswer(self.snapshot, max_new_tokens, model.say and model.say(question, self.snapshot.steps))
+        answer = FakeGeneration(self.snapshot, max_new_tokens, model.say and model.say(question, self.snapshot.steps))
         self._next([answer])
         self.answers.append(answer)
         return answer
 
-    def step(self) -> None:
-        assert self in self.reader.open
+    def decode_step(self) -> None:
+        assert self in self.cache.open
         self._next([answer for answer in self.answers if not (answer.done or answer.closed)])
 
-    def _next(self, answers: Sequence[FakeAnswer]) -> None:
-        model = self.reader.model
+    def _next(self, answers: Sequence[FakeGeneration]) -> None:
+        model = self.cache.model
         model.answering.go_through()
         if model.answer_error is not None:
             raise model.answer_error
@@ -170,10 +170,10 @@ class FakeReading:
 
     def close(self) -> None:
         assert all(answer.closed for answer in self.answers), "an answer is still being given"
-        self.reader.open.remove(self)
+        self.cache.open.remove(self)
 
 
-class FakeAnswer:
+class FakeGeneration:
     """Tells the number of steps, then each CSM slot's colour as it is when its turn comes; or what it is made to."""
 
     def __init__(self, snapshot: MemorySnapshot, max_new_tokens: int, said: str | None) -> None:

@@ -19,7 +19,7 @@ def test_each_view_of_a_moment_is_read_once_for_all_its_questions() -> None:
     assert len(pairs) == 2 * len(VIEWS)
     assert all(first is second for first, second in pairs)
     assert len({id(first) for first, _ in pairs}) == len(pairs)
-    assert len([kind for kind, _ in model.work if kind == "read"]) == len(pairs) * model.pieces_of_a_memory
+    assert len([kind for kind, _ in model.work if kind == "prefill"]) == len(pairs) * model.chunks_of_a_memory
 
 
 def test_a_prefix_reaches_the_model_with_its_question_alone() -> None:

@@ -124,28 +124,28 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
     ("device", "dtype", "least"),
     [("cpu", "float32", 1.0), pytest.param("cuda", "bfloat16", 0.99, marks=NEEDS_CUDA)],
 )
-def test_reading_ahead_agrees_with_the_plain_path(device, dtype, least, frames, questions) -> None:
+def test_prefilled_answers_agree_with_the_plain_path(device, dtype, least, frames, questions) -> None:
     """On the greedy tokens of 100 answers, compared place by place, their ends included."""
     on_device = FlashVStream.load(EMBEDDED, device=device, dtype=dtype)
-    reader = on_device.new_reader()
+    cache = on_device.new_prefix_cache()
     texts = list(dict.fromkeys(one.question for one in questions))
     count = -(-100 // len(texts))
     agreed = total = 0
     for snapshot in memories(on_device, frames, count):
-        reading = reader.read(snapshot)
-        while not reading.advance():
+        prefilled = cache.allocate(snapshot)
+        while not prefilled.prefill_chunk():
             pass
         for text in texts:
-            answer = reading.ask(text, LONGEST_ANSWER)
+            answer = prefilled.start(text, LONGEST_ANSWER)
             while not answer.done:
-                reading.step()
+                prefilled.decode_step()
             answer.close()
             plain = on_device.answer(snapshot, text, max_new_tokens=LONGEST_ANSWER)
             ours, theirs = ([*on_device.tokenizer.tokenize(one), "end"] for one in (answer.text, plain))
             agreed += sum(one == other for one, other in zip(ours, theirs, strict=False))
             total += max(len(ours), len(theirs))
-        reading.close()
-    reader.close()
+        prefilled.close()
+    cache.close()
     assert count * len(texts) >= 100
     assert total >= 100
     assert agreed >= least * total, (agreed, total)

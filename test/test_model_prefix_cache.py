@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
-from fvs_ros.model import prefix_cache as reader_module
+from fvs_ros.model import prefix_cache
 from fvs_ros.model.decoder import Decoder, chunk_tokens
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.question_graph import Piece, QuestionStep
@@ -30,10 +30,10 @@ def model(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def reader(model):
-    reader = model.new_reader()
-    yield reader
-    reader.close()
+def cache(model):
+    cache = model.new_prefix_cache()
+    yield cache
+    cache.close()
 
 
 def snapshot(model, seed=0, steps=9, grid=GRID):
@@ -45,16 +45,16 @@ def snapshot(model, seed=0, steps=9, grid=GRID):
     return build_memory(features, grid, model.memory_config, generator=generator)
 
 
-def read(reader, memory):
-    reading = reader.read(memory)
-    while not reading.advance():
+def prefill(cache, memory):
+    prefilled = cache.allocate(memory)
+    while not prefilled.prefill_chunk():
         pass
-    return reading
+    return prefilled
 
 
-def finish(reading, *answers):
+def finish(prefilled, *answers):
     while not all(answer.done for answer in answers):
-        reading.step()
+        prefilled.decode_step()
     for answer in answers:
         answer.close()
     return [answer.text for answer in answers]
@@ -69,157 +69,157 @@ def finish(reading, *answers):
     asked=st.lists(st.tuples(st.sampled_from(QUESTIONS), st.integers(1, 25)), min_size=1, max_size=5),
 )
 def test_answers_equal_the_plain_paths_token_for_token(model, seed, steps, chunk, piece, asked) -> None:
-    memory, reader = snapshot(model, seed, steps), model.new_reader()
-    reader.decoder.chunk = chunk
+    memory, cache = snapshot(model, seed, steps), model.new_prefix_cache()
+    cache.decoder.chunk = chunk
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader_module, "QUESTION_CHUNK", piece)
-        reading = read(reader, memory)
+        patch.setattr(prefix_cache, "QUESTION_CHUNK", piece)
+        prefilled = prefill(cache, memory)
         # They come one after the other, while those before are being answered.
         answers = []
         for question, limit in asked:
-            answers.append(reading.ask(question, limit))
-            reading.step()
-        texts = finish(reading, *answers)
+            answers.append(prefilled.start(question, limit))
+            prefilled.decode_step()
+        texts = finish(prefilled, *answers)
     assert texts == [model.answer(memory, question, max_new_tokens=limit) for question, limit in asked]
     assert all(len(answer.stream._tokens) <= limit for answer, (_, limit) in zip(answers, asked, strict=True))
 
 
-def test_an_answer_can_be_made_to_begin_with_something(model, reader) -> None:
+def test_an_answer_can_be_made_to_begin_with_something(model, cache) -> None:
     memory = snapshot(model)
-    reading = read(reader, memory)
+    prefilled = prefill(cache, memory)
     prompt = model._prompts.build("What?", answer_prefix="Best option: (")
     prefix = model._answerer.prefix(memory, prompt.head)
     expected = list(itertools.islice(model._answerer.generate(prefix, prompt.tail), 8))
-    answer = reading.ask("What?", 8, "Best option: (")
-    finish(reading, answer)
+    answer = prefilled.start("What?", 8, "Best option: (")
+    finish(prefilled, answer)
     assert answer.stream._tokens == expected
 
 
-def test_an_end_token_ends_an_answer_and_no_other(model, reader) -> None:
+def test_an_end_token_ends_an_answer_and_no_other(model, cache) -> None:
     memory = snapshot(model)
-    reading = read(reader, memory)
-    long = reading.ask(QUESTIONS[0], 20)
-    (plain,) = finish(reading, long)
+    prefilled = prefill(cache, memory)
+    long = prefilled.start(QUESTIONS[0], 20)
+    (plain,) = finish(prefilled, long)
     ending = long.stream._tokens[5]
-    reader.end_tokens = frozenset({ending})
-    first, second = (reading.ask(question, 20) for question in QUESTIONS[:2])
-    finish(reading, first, second)
+    cache.end_tokens = frozenset({ending})
+    first, second = (prefilled.start(question, 20) for question in QUESTIONS[:2])
+    finish(prefilled, first, second)
     assert first.stream._tokens == long.stream._tokens[: long.stream._tokens.index(ending)]
     assert plain.startswith(first.text)
     assert ending not in second.stream._tokens
 
 
-def test_a_memory_is_asked_about_while_the_next_is_read(model, reader) -> None:
+def test_a_memory_is_asked_about_while_the_next_is_prefilled(model, cache) -> None:
     memories = [snapshot(model, seed) for seed in range(4)]
-    reader.decoder.chunk = 5
-    current = read(reader, memories[0])
+    cache.decoder.chunk = 5
+    current = prefill(cache, memories[0])
     sizes = []
     for before, memory in itertools.pairwise(memories):
-        following = reader.read(memory)
-        answer = current.ask("What?", 12)
-        while not following.advance():
-            current.step()
+        following = cache.allocate(memory)
+        answer = current.start("What?", 12)
+        while not following.prefill_chunk():
+            current.decode_step()
         assert finish(current, answer) == [model.answer(before, "What?", max_new_tokens=12)]
         current.close()
         current = following
-        sizes.append(reader.bytes)
-    assert finish(current, current.ask("What?", 12)) == [model.answer(memories[-1], "What?", max_new_tokens=12)]
+        sizes.append(cache.bytes)
+    assert finish(current, current.start("What?", 12)) == [model.answer(memories[-1], "What?", max_new_tokens=12)]
     assert len(set(sizes)) == 1, "all is allocated once"
 
 
-def test_there_are_two_buffers(model, reader) -> None:
-    readings = [reader.read(snapshot(model)) for _ in range(2)]
-    with pytest.raises(RuntimeError, match="2 readings are open"):
-        reader.read(snapshot(model))
-    readings[0].close()
+def test_there_are_two_buffers(model, cache) -> None:
+    memories = [cache.allocate(snapshot(model)) for _ in range(2)]
+    with pytest.raises(RuntimeError, match="2 memories are open"):
+        cache.allocate(snapshot(model))
+    memories[0].close()
     with pytest.raises(RuntimeError, match="until it is read whole"):
-        reader.read(snapshot(model)).ask("What?", 1)
+        cache.allocate(snapshot(model)).start("What?", 1)
 
 
-def test_frames_of_another_size_get_buffers_of_theirs(model, reader) -> None:
-    read(reader, snapshot(model)).close()
-    small = reader.bytes
+def test_frames_of_another_size_get_buffers_of_theirs(model, cache) -> None:
+    prefill(cache, snapshot(model)).close()
+    small = cache.bytes
     wide = snapshot(model, grid=PatchGrid(4, 8))
-    reading = read(reader, wide)
-    assert reader.bytes > small
-    assert finish(reading, reading.ask("What?", 8)) == [model.answer(wide, "What?", max_new_tokens=8)]
+    prefilled = prefill(cache, wide)
+    assert cache.bytes > small
+    assert finish(prefilled, prefilled.start("What?", 8)) == [model.answer(wide, "What?", max_new_tokens=8)]
 
 
-def test_an_open_reading_outlives_a_change_of_size(model, reader) -> None:
+def test_an_open_reading_outlives_a_change_of_size(model, cache) -> None:
     narrow, wide = snapshot(model), snapshot(model, grid=PatchGrid(4, 8))
-    first = read(reader, narrow)
-    answer = first.ask("What?", 8)
-    second = read(reader, wide)
+    first = prefill(cache, narrow)
+    answer = first.start("What?", 8)
+    second = prefill(cache, wide)
     assert finish(first, answer) == [model.answer(narrow, "What?", max_new_tokens=8)]
-    mixed = reader.bytes
+    mixed = cache.bytes
     first.close()
-    third = read(reader, wide)
-    assert reader.bytes > mixed, "the smaller buffer made way"
-    for reading in (second, third):
-        assert finish(reading, reading.ask("Who?", 8)) == [model.answer(wide, "Who?", max_new_tokens=8)]
+    third = prefill(cache, wide)
+    assert cache.bytes > mixed, "the smaller buffer made way"
+    for prefilled in (second, third):
+        assert finish(prefilled, prefilled.start("Who?", 8)) == [model.answer(wide, "Who?", max_new_tokens=8)]
 
 
-def test_a_closed_answer_gives_its_place_away(model, reader) -> None:
+def test_a_closed_answer_gives_its_place_away(model, cache) -> None:
     memory = snapshot(model)
-    reading = read(reader, memory)
-    size = reader.bytes
+    prefilled = prefill(cache, memory)
+    size = cache.bytes
     for _ in range(12):
-        given_up = reading.ask("What?", 50)
-        reading.step()
+        given_up = prefilled.start("What?", 50)
+        prefilled.decode_step()
         given_up.close()
         given_up.close()
     length = len(given_up.stream._tokens)
-    reading.step()
+    prefilled.decode_step()
     assert len(given_up.stream._tokens) == length
-    assert reader.bytes == size
-    assert finish(reading, reading.ask("What?", 9)) == [model.answer(memory, "What?", max_new_tokens=9)]
+    assert cache.bytes == size
+    assert finish(prefilled, prefilled.start("What?", 9)) == [model.answer(memory, "What?", max_new_tokens=9)]
 
 
-def test_room_grows_to_the_longest_question_and_the_most_at_once(model, reader) -> None:
+def test_room_grows_to_the_longest_question_and_the_most_at_once(model, cache) -> None:
     memory = snapshot(model)
-    reading = read(reader, memory)
-    size = reader.bytes
+    prefilled = prefill(cache, memory)
+    size = cache.bytes
     asked = [(f"{index} " + "why? " * 40 * (index == 4), 10) for index in range(6)]
-    answers = [reading.ask(*one) for one in asked]
-    assert finish(reading, *answers) == [model.answer(memory, text, max_new_tokens=limit) for text, limit in asked]
-    assert reader.bytes > size
+    answers = [prefilled.start(*one) for one in asked]
+    assert finish(prefilled, *answers) == [model.answer(memory, text, max_new_tokens=limit) for text, limit in asked]
+    assert cache.bytes > size
 
 
-def test_the_captured_step_is_the_same_as_the_plain_one(model, reader) -> None:
+def test_the_captured_step_is_the_same_as_the_plain_one(model, cache) -> None:
     """What is captured on CUDA, run as it is: all places at once, masked to what is there."""
-    reading = read(reader, snapshot(model, steps=2))
+    prefilled = prefill(cache, snapshot(model, steps=2))
     asked = ("What?", "Where is it?", "Who?")
-    answers = [reading.ask(question, 10) for question in asked]
+    answers = [prefilled.start(question, 10) for question in asked]
     # Its keys and values are left behind: whatever lies in a free place must not matter.
     answers.pop(1).close()
     pieces = [
-        Piece(answer.slot, [answer.token], answer.length, reading._position + answer.length) for answer in answers
+        Piece(answer.slot, [answer.token], answer.length, prefilled._position + answer.length) for answer in answers
     ]
-    tokens = captured_step(reader, reading, 1, pieces)
-    reading.step()
+    tokens = captured_step(cache, prefilled, 1, pieces)
+    prefilled.decode_step()
     assert [int(tokens[answer.slot]) for answer in answers] == [answer.token for answer in answers]
 
 
 @pytest.mark.parametrize("length", [64, 128])
-def test_a_captured_piece_of_a_question_is_the_same_as_the_plain_one(model, reader, length) -> None:
+def test_a_captured_piece_of_a_question_is_the_same_as_the_plain_one(model, cache, length) -> None:
     """Padded to the length that was captured, beside another question, and continued by a second piece."""
-    reading = read(reader, snapshot(model, steps=2))
-    other = reading.ask("Where is it?", 10)
-    tail = reader.prompts.build("What was on the table before that?").tail
+    prefilled = prefill(cache, snapshot(model, steps=2))
+    other = prefilled.start("Where is it?", 10)
+    tail = cache.prompts.build("What was on the table before that?").tail
     first, second = tail[:9], tail[9:]
-    slot = reader.tails.take(len(tail) + 10)
-    captured_step(reader, reading, length, [Piece(slot, first, 0, reading._position)])
-    (token,) = captured_step(reader, reading, length, [Piece(slot, second, 9, reading._position + 9)])
-    assert int(token) == reading.ask("What was on the table before that?", 10).token
-    (text,) = finish(reading, other)
+    slot = cache.tails.take(len(tail) + 10)
+    captured_step(cache, prefilled, length, [Piece(slot, first, 0, prefilled._position)])
+    (token,) = captured_step(cache, prefilled, length, [Piece(slot, second, 9, prefilled._position + 9)])
+    assert int(token) == prefilled.start("What was on the table before that?", 10).token
+    (text,) = finish(prefilled, other)
     assert text == model.answer(snapshot(model, steps=2), "Where is it?", max_new_tokens=10)
 
 
-def captured_step(reader, reading, length, pieces):
+def captured_step(cache, prefilled, length, pieces):
     """The tokens that follow, of a memory that does not fill its room."""
-    prefix = reading._prefix
+    prefix = prefilled._prefix
     assert prefix.length < prefix.cache.tokens
-    step = QuestionStep(reader.decoder, prefix.cache, reader.tails.cache, length)
+    step = QuestionStep(cache.decoder, prefix.cache, cache.tails.cache, length)
     step.inputs.copy_(torch.tensor(step.inputs_of(prefix.length, pieces)))
     with torch.no_grad():
         return step()
@@ -254,7 +254,7 @@ def test_a_sliding_window_is_refused(model) -> None:
 def test_on_cuda_the_captured_step_answers_as_the_plain_path_does(model, tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path, memory=model.memory_config)
     on_gpu = FlashVStream.load(str(tmp_path), device="cuda", dtype="float32")
-    reader = on_gpu.new_reader()
+    cache = on_gpu.new_prefix_cache()
     for seed in range(3):
         memory = snapshot(model, seed)
         tensors = {
@@ -263,7 +263,7 @@ def test_on_cuda_the_captured_step_answers_as_the_plain_path_does(model, tmp_pat
             if isinstance(value := getattr(memory, field.name), torch.Tensor)
         }
         memory = dataclasses.replace(memory, **tensors)
-        reading = read(reader, memory)
-        answers = [reading.ask(question, 20) for question in QUESTIONS]
-        assert finish(reading, *answers) == [on_gpu.answer(memory, text, max_new_tokens=20) for text in QUESTIONS]
-        reading.close()
+        prefilled = prefill(cache, memory)
+        answers = [prefilled.start(question, 20) for question in QUESTIONS]
+        assert finish(prefilled, *answers) == [on_gpu.answer(memory, text, max_new_tokens=20) for text in QUESTIONS]
+        prefilled.close()

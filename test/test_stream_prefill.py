@@ -37,9 +37,9 @@ def wait_read(engine: StreamEngine) -> None:
 
 def hold_while_reading(engine: StreamEngine, model: FakeModel, second: float = 3) -> None:
     """Leaves the answer thread within a piece of a newer memory."""
-    model.reading.shut()
+    model.prefilling.shut()
     feed(engine, frame(second))
-    model.reading.wait_reached()
+    model.prefilling.wait_reached()
 
 
 def test_a_question_pays_only_for_its_own_tokens(ahead: StreamEngine, model: FakeModel) -> None:
@@ -55,40 +55,40 @@ def test_a_question_pays_only_for_its_own_tokens(ahead: StreamEngine, model: Fak
 def test_a_question_waits_for_one_piece_of_a_newer_memory_and_is_answered_from_the_last(
     ahead: StreamEngine, model: FakeModel
 ) -> None:
-    model.pieces_of_a_memory = 5
+    model.chunks_of_a_memory = 5
     hold_while_reading(ahead, model)
     model.work.clear()
     pending = ahead.ask("What?")
-    model.reading.open()
+    model.prefilling.open()
     answer = result(pending)
     assert (answer.text, answer.steps) == ("1 steps: 1.5", 1)
-    assert model.work[:2] == [("read", 2), ("answer", 1)]
+    assert model.work[:2] == [("prefill", 2), ("answer", 1)]
     wait_read(ahead)
-    assert model.work.count(("read", 2)) == 5, "the newer one was read to its end, once"
+    assert model.work.count(("prefill", 2)) == 5, "the newer one was read to its end, once"
 
 
 def test_a_fresh_question_has_the_newest_memory_read_at_once(ahead: StreamEngine, model: FakeModel) -> None:
-    model.pieces_of_a_memory = 3
+    model.chunks_of_a_memory = 3
     hold_while_reading(ahead, model)
     feed(ahead, *[frame(second) for second in range(4, 10)])
     model.work.clear()
     pending = ahead.ask("What?", AskOptions(fresh=True))
-    model.reading.open()
+    model.prefilling.open()
     answer = result(pending)
     assert (answer.steps, answer.end_ns) == (5, 9 * SECOND_NS)
     assert answer.memory_version == ahead.status.version
-    reads = [steps for kind, steps in model.work if kind == "read"]
+    reads = [steps for kind, steps in model.work if kind == "prefill"]
     assert reads == [2, 5, 5, 5], "the one in flight was given up for it"
 
 
 def test_the_first_question_waits_for_the_first_memory(make_engine: MakeEngine, model: FakeModel) -> None:
-    model.reading.shut()
+    model.prefilling.shut()
     engine = make_engine(prefill_share=1.0)
     feed(engine, frame(1))
     pending = engine.ask("What?")
-    model.reading.wait_reached()
+    model.prefilling.wait_reached()
     assert not pending.done()
-    model.reading.open()
+    model.prefilling.open()
     assert result(pending).text == "1 steps: 1"
 
 
@@ -96,7 +96,7 @@ def test_without_a_share_memories_are_read_on_demand_once_each(engine: StreamEng
     feed(engine, frame(1), frame(2), frame(3))
     assert model.work == []
     assert [result(engine.ask("What?")).steps for _ in range(2)] == [2, 2]
-    assert [steps for kind, steps in model.work if kind == "read"] == [2]
+    assert [steps for kind, steps in model.work if kind == "prefill"] == [2]
 
 
 def test_questions_at_once_share_a_memory_each_with_its_own_limit_and_cancel(
@@ -127,7 +127,7 @@ def test_questions_at_once_share_a_memory_each_with_its_own_limit_and_cancel(
     assert "".join(told) == " ".join(whole.split(" ")[:4])
     assert len(told) == 3
     assert max(count for kind, count in model.work if kind == "answer") == 4
-    assert [kind for kind, _ in model.work].count("read") == 1
+    assert [kind for kind, _ in model.work].count("prefill") == 1
 
 
 def test_more_questions_than_places_wait_their_turn(make_engine: MakeEngine, model: FakeModel) -> None:
@@ -151,29 +151,29 @@ def test_an_answer_keeps_its_memory_while_newer_ones_are_read(ahead: StreamEngin
 
 
 def test_nothing_is_answered_from_an_episode_that_is_over(ahead: StreamEngine, model: FakeModel) -> None:
-    model.reading.shut()
+    model.prefilling.shut()
     ahead.reset()
     assert failure(ahead.ask("What?")).code == ErrorCode.NO_FRAMES
     feed(ahead, frame(7))
     pending = ahead.ask("What?")
-    model.reading.wait_reached()
+    model.prefilling.wait_reached()
     assert not pending.done()
-    model.reading.open()
+    model.prefilling.open()
     assert result(pending).text == "1 steps: 7"
 
 
 def test_a_memory_that_cannot_be_read_is_reported_and_not_tried_for_ever(
     make_engine: MakeEngine, model: FakeModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model.read_error = ValueError("bad shape")
+    model.prefill_error = ValueError("bad shape")
     engine = make_engine(prefill_share=1.0)
     feed(engine, frame(1))
     wait_for(lambda: "failed to read the memory" in caplog.text)
     error = failure(engine.ask("What?"))
     assert error.code == ErrorCode.MODEL_ERROR
     assert "ValueError: bad shape" in str(error)
-    assert len(model.readers[0].open) == 0
-    model.read_error = None
+    assert len(model.caches[0].open) == 0
+    model.prefill_error = None
     feed(engine, frame(2))
     assert result(engine.ask("What?")).text == "1 steps: 1.5"
 
@@ -196,7 +196,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, model: FakeModel) -> Clock:
     def take_a_second() -> None:
         clock.now += 1
 
-    monkeypatch.setattr(model.reading, "go_through", take_a_second)
+    monkeypatch.setattr(model.prefilling, "go_through", take_a_second)
     return clock
 
 
@@ -216,7 +216,7 @@ def test_reading_takes_no_more_than_its_share_of_the_time(
     engine: StreamEngine, model: FakeModel, clock: Clock, share: float
 ) -> None:
     board, snapshot = LatestMemory(), snapshot_of(model, engine)
-    model.pieces_of_a_memory = 4
+    model.chunks_of_a_memory = 4
     ahead = PrefillScheduler(model, board, share)
     for _ in range(3000):
         publish(board, snapshot)
@@ -226,7 +226,7 @@ def test_reading_takes_no_more_than_its_share_of_the_time(
             # What else goes on, in steps of a tenth of a second.
             clock.now += 0.1
         ahead.advance(None, answering=False)
-    busy_s = len([kind for kind, _ in model.work if kind == "read"])
+    busy_s = len([kind for kind, _ in model.work if kind == "prefill"])
     assert busy_s / clock.now == pytest.approx(share, rel=0.1)
     ahead.close()
 
@@ -236,7 +236,7 @@ def test_while_answers_are_given_reading_rests_but_not_for_ever(
 ) -> None:
     board = LatestMemory()
     publish(board, snapshot_of(model, engine))
-    model.pieces_of_a_memory = 100
+    model.chunks_of_a_memory = 100
     ahead = PrefillScheduler(model, board, 1.0)
     clock.now = 100.0
     ahead.advance(None, answering=True)

@@ -18,7 +18,7 @@ from fvs_ros.bench.shapes import MODEL_SHAPES, MemoryShape, random_checkpoint
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.model.prefix_cache import MemoryReader, MemoryReading
+from fvs_ros.model.prefix_cache import PrefilledMemory, PrefixCache
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.stream.config import StreamConfig
@@ -112,16 +112,16 @@ class _Still:
         tokens = self._snapshot.tokens
         asked = len(PromptBuilder(self._model.tokenizer).build(QUESTION).tail)
         costs, machine = self._costs, self._machine
-        reader = self._model.new_reader()
-        reading = reader.read(self._snapshot)
+        cache = self._model.new_prefix_cache()
+        prefilled = cache.allocate(self._snapshot)
         pieces: list[float] = []
-        while not self._whole(reading, pieces):
+        while not self._whole(prefilled, pieces):
             pass
-        read = self._times(lambda: self._read(reader), REPEATS // 4)
-        warm = self._times(lambda: reading.ask(QUESTION, 1).close(), REPEATS)
-        decode = {count: self._decode(reading, count) for count in (1, AT_ONCE)}
-        reading.close()
-        reader.close()
+        read = self._times(lambda: self._read(cache), REPEATS // 4)
+        warm = self._times(lambda: prefilled.start(QUESTION, 1).close(), REPEATS)
+        decode = {count: self._decode(prefilled, count) for count in (1, AT_ONCE)}
+        prefilled.close()
+        cache.close()
         plain = self._times(self._plain, 3)
         at = f"step {age}"
         rates = [1e3 / milliseconds for milliseconds in decode[1]]
@@ -141,12 +141,12 @@ class _Still:
             summarise("tokens a second", "1/s", rates, target=targets.tokens_per_s if targets else None, least=True),
         ]
 
-    def _whole(self, reading: MemoryReading, pieces: list[float]) -> bool:
+    def _whole(self, prefilled: PrefilledMemory, pieces: list[float]) -> bool:
         done = False
 
         def advance() -> None:
             nonlocal done
-            done = reading.advance()
+            done = prefilled.prefill_chunk()
 
         pieces.append(self._watch.milliseconds(advance))
         return done
@@ -155,15 +155,15 @@ class _Still:
         call()
         return [self._watch.milliseconds(call) for _ in range(count)]
 
-    def _read(self, reader: MemoryReader) -> None:
-        reading = reader.read(self._snapshot)
-        while not reading.advance():
+    def _read(self, cache: PrefixCache) -> None:
+        prefilled = cache.allocate(self._snapshot)
+        while not prefilled.prefill_chunk():
             pass
-        reading.close()
+        prefilled.close()
 
-    def _decode(self, reading: MemoryReading, count: int) -> list[float]:
-        answers = [reading.ask(QUESTION, TOKENS) for _ in range(count)]
-        times = self._times(reading.step, TOKENS - 2)
+    def _decode(self, prefilled: PrefilledMemory, count: int) -> list[float]:
+        answers = [prefilled.start(QUESTION, TOKENS) for _ in range(count)]
+        times = self._times(prefilled.decode_step, TOKENS - 2)
         for answer in answers:
             answer.close()
         return times

@@ -19,7 +19,7 @@ from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fvs_ros.model.frame_encoder import FrameEncoder
 from fvs_ros.model.names import is_tiny
-from fvs_ros.model.prefix_cache import MemoryReader
+from fvs_ros.model.prefix_cache import PrefixCache
 from fvs_ros.model.preprocess import frame_grid
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reference import Answerer
@@ -35,7 +35,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class FlashVStream:
     """A Flash-VStream model, as the streaming engine uses it.
 
-    `encode_steps` may run on one thread while a reader, or `answer`, runs on another; neither may run twice at a time.
+    One thread may call `encode_steps` while another uses a prefix cache or `answer`. Neither is thread-safe by itself.
 
     Attributes:
         name: what it was loaded from.
@@ -125,9 +125,9 @@ class FlashVStream:
         """Features of n grid steps from normalised frames [2n, 3, 14 gh, 14 gw] on the model's device."""
         return encode_frames(self._tower, frames)
 
-    def new_reader(self) -> MemoryReader:
-        """Reads memories ahead of questions, and answers several at once; with buffers of its own."""
-        return MemoryReader(self._network, self._tokenizer, self._prompts, self.memory_config, self._end_tokens)
+    def new_prefix_cache(self) -> PrefixCache:
+        """Prefills memories and answers several questions at once, with buffers of its own."""
+        return PrefixCache(self._network, self._tokenizer, self._prompts, self.memory_config, self._end_tokens)
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as `<|im_end|>`, that a text spells out."""
@@ -145,7 +145,7 @@ class FlashVStream:
     ) -> str:
         """The greedy answer to a question about a memory; shorter if `should_stop` turns true on the way.
 
-        The plain way, through transformers and one question at a time: what a reader's answers must equal.
+        The plain way, through transformers and one question at a time: what the prefix cache's answers must equal.
 
         Args:
             snapshot: the memory.

@@ -39,7 +39,7 @@ class _Buffer:
 
     Attributes:
         graphs: what continues it on CUDA, by the tokens of each question.
-        taken: whether a reading has it.
+        taken: whether a memory has it.
     """
 
     cache: KeyValues
@@ -56,7 +56,7 @@ class _Buffer:
 
 
 @dataclass(eq=False)
-class OpenAnswer:
+class Generation:
     """An answer that is being given.
 
     Attributes:
@@ -125,7 +125,7 @@ class _Tails:
         return slot
 
 
-class MemoryReader:
+class PrefixCache:
     """Reads memories into the language model and answers questions about them. Not thread-safe.
 
     On CUDA it works on a stream of its own, ahead of the streams that encode frames, and a piece of a question, like a
@@ -159,23 +159,23 @@ class MemoryReader:
         """Bytes of all buffers on the device; constant once a memory was read."""
         return self.tails.cache.nbytes + sum(buffer.cache.nbytes for buffer in self._buffers)
 
-    def read(self, snapshot: MemorySnapshot) -> MemoryReading:
+    def allocate(self, snapshot: MemorySnapshot) -> PrefilledMemory:
         """Begins to read a memory.
 
         Raises:
-            RuntimeError: two readings are open.
+            RuntimeError: two memories are open.
         """
         tokens = len(self.prompts.head) + self.config.tokens(snapshot.grid)
         tokens += -tokens % ALIGNED_TOKENS
         if all(one.taken for one in self._buffers) and len(self._buffers) == BUFFERS:
-            raise RuntimeError(f"{BUFFERS} readings are open, as many as there are buffers; close one first")
+            raise RuntimeError(f"{BUFFERS} memories are open, as many as there are buffers; close one first")
         # Frames of another size: the old buffers go before new ones come, 0.6 GB each for a 7B model.
         self._buffers = [one for one in self._buffers if one.taken or one.cache.tokens == tokens]
         while len(self._buffers) < BUFFERS:
             self._buffers.append(self._new_buffer(tokens))
         buffer = next(one for one in self._buffers if not one.taken)
         buffer.taken = True
-        return MemoryReading(self, snapshot, buffer)
+        return PrefilledMemory(self, snapshot, buffer)
 
     def _new_buffer(self, tokens: int) -> _Buffer:
         with self.running():
@@ -191,7 +191,7 @@ class MemoryReader:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Where all work on the device is launched: without gradients, on CUDA on the reader's stream.
+        """Where all work on the device is launched: without gradients, on CUDA on the cache's own stream.
 
         The host waits for that work at the end, so that no more than one piece of it is ever queued ahead of a
         question, and that no tensor of another stream is let go while it is still read.
@@ -207,29 +207,29 @@ class MemoryReader:
                 self._stream.synchronize()
 
 
-class MemoryReading:
+class PrefilledMemory:
     """One memory: first read piece by piece, then asked about."""
 
-    def __init__(self, reader: MemoryReader, snapshot: MemorySnapshot, buffer: _Buffer) -> None:
-        self._reader = reader
+    def __init__(self, cache: PrefixCache, snapshot: MemorySnapshot, buffer: _Buffer) -> None:
+        self._cache = cache
         self._snapshot: MemorySnapshot | None = snapshot
         self._segment: Segment | None = None
         self._buffer = buffer
         self._prefix = Prefix(buffer.cache, 0)
         self._position = 0
-        self._answers: list[OpenAnswer] = []
+        self._answers: list[Generation] = []
 
-    def advance(self) -> bool:
+    def prefill_chunk(self) -> bool:
         """Reads a bounded piece more; True once the memory is read whole."""
-        reader = self._reader
-        with reader.running():
+        cache = self._cache
+        with cache.running():
             if self._snapshot is not None:
                 self._snapshot.wait_ready()
-                self._segment = memory_segment(reader.network, self._snapshot, reader.prompts.head, reader.config)
+                self._segment = memory_segment(cache.network, self._snapshot, cache.prompts.head, cache.config)
                 self._position = self._segment.next_position
             elif self._segment is not None:
-                chunk = slice(self._prefix.length, self._prefix.length + reader.decoder.chunk)
-                self._prefix = reader.decoder.prefill(
+                chunk = slice(self._prefix.length, self._prefix.length + cache.decoder.chunk)
+                self._prefix = cache.decoder.prefill(
                     self._prefix, self._segment.embeddings[chunk], self._segment.positions[:, chunk]
                 )
         # Let go only now that the device has done with it.
@@ -238,7 +238,7 @@ class MemoryReading:
             self._segment = None
         return self._segment is None
 
-    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
+    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> Generation:
         """Takes a question in and gives the first token of its answer.
 
         Args:
@@ -251,13 +251,11 @@ class MemoryReading:
         """
         if self._snapshot is not None or self._segment is not None:
             raise RuntimeError(f"{self._prefix.length} tokens of the memory are read; advance until it is read whole")
-        reader = self._reader
-        tail = reader.prompts.build(question, answer_prefix).tail
-        with reader.running():
-            slot = reader.tails.take(len(tail) + max_new_tokens)
-            answer = OpenAnswer(
-                slot, max_new_tokens, TextStream(reader.tokenizer), reader.end_tokens, reader.tails.free
-            )
+        cache = self._cache
+        tail = cache.prompts.build(question, answer_prefix).tail
+        with cache.running():
+            slot = cache.tails.take(len(tail) + max_new_tokens)
+            answer = Generation(slot, max_new_tokens, TextStream(cache.tokenizer), cache.end_tokens, cache.tails.free)
             try:
                 for start in range(0, len(tail), QUESTION_CHUNK):
                     tokens = tail[start : start + QUESTION_CHUNK]
@@ -269,12 +267,12 @@ class MemoryReading:
         self._answers.append(answer)
         return answer
 
-    def step(self) -> None:
+    def decode_step(self) -> None:
         """Gives every open answer its next token."""
         self._answers = [answer for answer in self._answers if not (answer.done or answer.closed)]
         if not self._answers:
             return
-        with self._reader.running():
+        with self._cache.running():
             tokens = self._continue(self._answers, [[answer.token] for answer in self._answers])
         for answer, token in zip(self._answers, tokens, strict=True):
             answer.add(token)
@@ -284,17 +282,17 @@ class MemoryReading:
         self._snapshot = self._segment = None
         self._buffer.taken = False
 
-    def _continue(self, answers: Sequence[OpenAnswer], tokens: Sequence[Sequence[int]]) -> list[int]:
+    def _continue(self, answers: Sequence[Generation], tokens: Sequence[Sequence[int]]) -> list[int]:
         """Takes as many more tokens of each question or answer; the token that follows them."""
-        reader, tails = self._reader, self._reader.tails.cache
-        if reader.on_cuda:
+        cache, tails = self._cache, self._cache.tails.cache
+        if cache.on_cuda:
             pieces = [
                 Piece(answer.slot, more, answer.length, self._position + answer.length)
                 for answer, more in zip(answers, tokens, strict=True)
             ]
-            found = self._buffer.graph(reader.decoder, tails, len(tokens[0])).run(self._prefix.length, pieces)
+            found = self._buffer.graph(cache.decoder, tails, len(tokens[0])).run(self._prefix.length, pieces)
         else:
-            logits = reader.decoder.extend(
+            logits = cache.decoder.extend(
                 self._prefix,
                 tails,
                 [answer.slot for answer in answers],

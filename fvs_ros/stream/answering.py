@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.latest_memory import LatestMemory
-from fvs_ros.stream.model_protocol import OpenAnswer, StreamModel
+from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel
 from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
 from fvs_ros.stream.questions import Question, QuestionQueue
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
@@ -35,7 +35,7 @@ class _Running:
 
     question: Question
     memory: ReadyMemory
-    answer: OpenAnswer
+    answer: StreamGeneration
     told: int = 0
     first_token_s: float | None = None
 
@@ -124,7 +124,7 @@ class AnswerWorker:
     def _begin(self, question: Question, memory: ReadyMemory) -> None:
         question.begun = True
         try:
-            answer = memory.reading.ask(question.text, question.limits.max_new_tokens)
+            answer = memory.reading.start(question.text, question.limits.max_new_tokens)
         except Exception as error:
             self._fail([question], error)
             return
@@ -138,7 +138,7 @@ class AnswerWorker:
         for memory in {id(running.memory): running.memory for running in self._running}.values():
             readers = [running for running in self._running if running.memory is memory]
             try:
-                memory.reading.step()
+                memory.reading.decode_step()
             except Exception as error:
                 for running in readers:
                     self._end(running)

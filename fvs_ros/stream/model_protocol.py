@@ -34,7 +34,7 @@ class StepMemory(Protocol):
         """See `StreamingFlashMemory.snapshot`."""
 
 
-class OpenAnswer(Protocol):
+class StreamGeneration(Protocol):
     """An answer that is being given."""
 
     @property
@@ -49,29 +49,29 @@ class OpenAnswer(Protocol):
         """Gives its place to other questions: when it is complete, or before, to give it up. Again is no error."""
 
 
-class MemoryReading(Protocol):
+class StreamPrefilledMemory(Protocol):
     """One memory in the model: first read in pieces, then asked about."""
 
-    def advance(self) -> bool:
+    def prefill_chunk(self) -> bool:
         """Reads a piece more, which takes a bounded time; True once the memory is read whole."""
 
-    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
+    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
         """Takes a question in, once the memory is read whole, and gives its answer's first token.
 
         The answer is made to begin with `answer_prefix`, which is no part of its text.
         """
 
-    def step(self) -> None:
+    def decode_step(self) -> None:
         """Gives each answer that is neither complete nor closed its next token."""
 
     def close(self) -> None:
         """Frees its place for another memory. Its answers are complete or closed."""
 
 
-class MemoryReader(Protocol):
+class StreamPrefixCache(Protocol):
     """Where memories are read, two at a time: one is asked about while the next is read."""
 
-    def read(self, snapshot: MemorySnapshot) -> MemoryReading:
+    def allocate(self, snapshot: MemorySnapshot) -> StreamPrefilledMemory:
         """Begins to read a memory."""
 
     def close(self) -> None:
@@ -110,5 +110,5 @@ class StreamModel(Protocol):
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as ``<|im_end|>``, that are spelled out in `text`."""
 
-    def new_reader(self) -> MemoryReader:
+    def new_prefix_cache(self) -> StreamPrefixCache:
         """Where an engine's questions are answered; made, used and closed by one thread."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import ThrottledLog
-from fvs_ros.stream.model_protocol import MemoryReader, MemoryReading, StreamModel
+from fvs_ros.stream.model_protocol import StreamModel, StreamPrefilledMemory, StreamPrefixCache
 from fvs_ros.stream.types import MemoryStatus, Moment
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class ReadyMemory:
         answers: being given from it now.
     """
 
-    reading: MemoryReading
+    reading: StreamPrefilledMemory
     status: MemoryStatus
     moments: tuple[Moment, ...]
     answers: int = 0
@@ -40,7 +40,7 @@ class _Refresh:
     """A memory on its way through the model."""
 
     memory: PublishedMemory
-    reading: MemoryReading
+    reading: StreamPrefilledMemory
     busy_s: float = 0.0
 
 
@@ -65,7 +65,7 @@ class PrefillScheduler:
         self._model = model
         self._board = board
         self._share = share
-        self._reader: MemoryReader | None = None
+        self._reader: StreamPrefixCache | None = None
         self._refresh: _Refresh | None = None
         self._retired: list[ReadyMemory] = []
         self._failed_version = 0
@@ -149,8 +149,8 @@ class PrefillScheduler:
     def _begin(self, memory: PublishedMemory) -> None:
         try:
             if self._reader is None:
-                self._reader = self._model.new_reader()
-            self._refresh = _Refresh(memory, self._reader.read(memory.snapshot))
+                self._reader = self._model.new_prefix_cache()
+            self._refresh = _Refresh(memory, self._reader.allocate(memory.snapshot))
         except Exception:
             self._fail(memory)
             raise
@@ -160,7 +160,7 @@ class PrefillScheduler:
         assert refresh is not None
         begin = time.monotonic()
         try:
-            done = refresh.reading.advance()
+            done = refresh.reading.prefill_chunk()
             moments = refresh.memory.moments() if done else ()
         except Exception:
             self._abandon()

@@ -11,7 +11,13 @@ from torch import Tensor
 from fvs_ros.evaluation.timed.controls import MEMORY, StepHistory, View, check_views, show
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
-from fvs_ros.stream.model_protocol import MemoryReader, MemoryReading, OpenAnswer, StepMemory, StreamModel
+from fvs_ros.stream.model_protocol import (
+    StepMemory,
+    StreamGeneration,
+    StreamModel,
+    StreamPrefilledMemory,
+    StreamPrefixCache,
+)
 
 
 class FanOutModel:
@@ -80,9 +86,9 @@ class FanOutModel:
         """See `StreamModel.control_tokens_in`."""
         return self._model.control_tokens_in(text)
 
-    def new_reader(self) -> MemoryReader:
-        """See `StreamModel.new_reader`."""
-        return _FanOutReader(self, self._model.new_reader())
+    def new_prefix_cache(self) -> StreamPrefixCache:
+        """See `StreamModel.new_prefix_cache`."""
+        return _FanOutCache(self, self._model.new_prefix_cache())
 
     def show(self, snapshot: MemorySnapshot) -> MemorySnapshot:
         """What `view` shows in place of a Flash Memory."""
@@ -96,51 +102,51 @@ class FanOutModel:
         return self._shown[self.view]
 
 
-class _FanOutReader:
+class _FanOutCache:
     """Reads whichever view is asked for."""
 
-    def __init__(self, model: FanOutModel, reader: MemoryReader) -> None:
+    def __init__(self, model: FanOutModel, cache: StreamPrefixCache) -> None:
         self._model = model
-        self._reader = reader
+        self._cache = cache
 
-    def read(self, snapshot: MemorySnapshot) -> MemoryReading:
-        return _FanOutReading(self._model, self._reader, snapshot)
+    def allocate(self, snapshot: MemorySnapshot) -> StreamPrefilledMemory:
+        return _FanOutPrefilled(self._model, self._cache, snapshot)
 
     def close(self) -> None:
-        self._reader.close()
+        self._cache.close()
 
 
-class _FanOutReading:
+class _FanOutPrefilled:
     """One Flash Memory, of which one view at a time is read: the one that the newest question was about."""
 
-    def __init__(self, model: FanOutModel, reader: MemoryReader, snapshot: MemorySnapshot) -> None:
+    def __init__(self, model: FanOutModel, cache: StreamPrefixCache, snapshot: MemorySnapshot) -> None:
         self._model = model
-        self._reader = reader
+        self._cache = cache
         self._snapshot = snapshot
         self._view: View | None = None
-        self._reading: MemoryReading | None = None
+        self._prefilled: StreamPrefilledMemory | None = None
 
-    def advance(self) -> bool:
+    def prefill_chunk(self) -> bool:
         # Which view will be asked about is not known yet.
         return True
 
-    def ask(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> OpenAnswer:
+    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
         shown = self._model.show(self._snapshot)
-        if self._reading is None or self._view != self._model.view:
+        if self._prefilled is None or self._view != self._model.view:
             self.close()
-            self._view, self._reading = self._model.view, self._reader.read(shown)
-            while not self._reading.advance():
+            self._view, self._prefilled = self._model.view, self._cache.allocate(shown)
+            while not self._prefilled.prefill_chunk():
                 pass
-        return self._reading.ask(question, max_new_tokens, answer_prefix or self._model.answer_prefix)
+        return self._prefilled.start(question, max_new_tokens, answer_prefix or self._model.answer_prefix)
 
-    def step(self) -> None:
-        if self._reading is not None:
-            self._reading.step()
+    def decode_step(self) -> None:
+        if self._prefilled is not None:
+            self._prefilled.decode_step()
 
     def close(self) -> None:
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
+        if self._prefilled is not None:
+            self._prefilled.close()
+            self._prefilled = None
 
 
 class _FanOutMemory:
