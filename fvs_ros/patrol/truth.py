@@ -184,10 +184,6 @@ class Past:
         shown = np.flatnonzero(self.episode.pixels[: self.frame + 1, thing] > FAINT_PX)
         return int(shown[-1]) if len(shown) else -1
 
-    def glimpsed_in(self, visit: int, thing: int) -> bool:
-        """Whether the object is doubtful in a visit."""
-        return bool(self.unsure[visit, thing])
-
     @cached_property
     def calm(self) -> bool:
         """Whether the newest grid step shows one and the same: a view, or the corridor lengthwise, nothing doubtful.

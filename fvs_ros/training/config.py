@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.training.checks import fraction, one_of, positive
 from fvs_ros.training.scratch_config import ScratchConfig
 from fvs_ros.training.typed_yaml import read_yaml
@@ -185,12 +184,9 @@ class StageConfig:
             times as long as words, so that layers trained on both would hardly see the words.
         text_depth: layers of the language model from this stage on, in place of what they were; new ones begin idle,
             see `fvs_ros.training.depth_expansion`.
-        time_code, time_weight: of the memory from this stage on, in place of what they were, see `FlashMemoryConfig`.
         digest: weight, beside the loss of the answers, of what the memory's tokens could work out by themselves, see
             `fvs_ros.training.objectives.memory_probe`; only of patrols.
-        method, learning_rate, schedule, warmup: in place of the run's.
-        until_accuracy: ends the stage once so large a fraction of the answers between two log lines was right (every
-            token, given the ones before); on data seen for the first time this is what it would be on held-out data.
+        method, schedule, warmup: in place of the run's.
     """
 
     name: str
@@ -205,14 +201,10 @@ class StageConfig:
     accumulation: int = 1
     rescale_words: float = 1.0
     text_depth: int | None = None
-    time_code: float | None = None
-    time_weight: float | None = None
     digest: float = 0.0
     method: str | None = None
-    learning_rate: float | None = None
     schedule: str | None = None
     warmup: float | None = None
-    until_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
@@ -232,13 +224,12 @@ class StageConfig:
             one_of("schedule", self.schedule, SCHEDULES)
         if self.warmup is not None:
             fraction(self, "warmup")
-        FlashMemoryConfig(time_code=self.time_code or 0.0, time_weight=self.time_weight or 0.0)
         if not 0 <= self.digest < math.inf:
             raise ValueError(f"digest is {self.digest}; it must be a finite number of 0 or above")
         if self.digest and (self.patrol is None or self.objective == GROUNDING):
             raise ValueError("digest goes with questions about patrols; drop it, or give patrol without grounding")
         positive(self, "epochs", "batch", "accumulation", "rescale_words")
-        for name in ("steps", "text_depth", "learning_rate", "until_accuracy"):
+        for name in ("steps", "text_depth"):
             if getattr(self, name) is not None:
                 positive(self, name)
 

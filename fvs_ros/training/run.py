@@ -9,7 +9,6 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -39,10 +38,7 @@ from fvs_ros.training.trainable import (
     train_everything,
     trained_in_float32,
 )
-from fvs_ros.training.trainer import WEIGHTS_FILE, EpisodeTrainer, Progress, StopWhenDue, StopWhenLearnt
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from fvs_ros.training.trainer import WEIGHTS_FILE, EpisodeTrainer, Progress, StopWhenDue
 
 FINAL = "final"
 TRAINED = "trained"
@@ -68,14 +64,12 @@ class Prepared:
 
     Attributes:
         checkpoint: what it starts from; its network is trained in place.
-        adapters: `peft.PeftModel` around that network, None without LoRA.
         dataset: the stage's episodes.
         model: gives their loss.
         steps: optimiser steps.
     """
 
     checkpoint: Checkpoint
-    adapters: PeftModel | None
     dataset: EpisodeDataset
     model: EpisodeModel
     steps: int
@@ -157,9 +151,8 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     episodes = _episodes(stage)
     checkpoint = start(config, stage, source)
     network = checkpoint.network
-    adapters = None
     if config.lora is not None:
-        adapters = apply_lora(network, config.lora)
+        apply_lora(network, config.lora)
     else:
         train_everything(network, tower=stage.tower == "trained", words=stage.words == "trained")
     if not _uses_deepspeed(config):  # which keeps float32 copies of its own
@@ -185,7 +178,7 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
         digest_groups=DIGEST_GROUPS,
         digest_sets=DIGEST_SETS,
     )
-    return Prepared(checkpoint, adapters, dataset, model, total_steps(stage, len(dataset)))
+    return Prepared(checkpoint, dataset, model, total_steps(stage, len(dataset)))
 
 
 def start(config: TrainConfig, stage: StageConfig, source: str | None) -> Checkpoint:
@@ -201,9 +194,7 @@ def start(config: TrainConfig, stage: StageConfig, source: str | None) -> Checkp
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
     if stage.text_depth is not None:
         checkpoint = deepened(checkpoint, stage.text_depth)
-    changed = {name: getattr(stage, name) for name in ("time_code", "time_weight") if getattr(stage, name) is not None}
-    memory = replace(checkpoint.config.memory, **changed)
-    return replace(checkpoint, config=replace(checkpoint.config, memory=memory))
+    return checkpoint
 
 
 def use_bfloat16(config: TrainConfig) -> bool:
@@ -235,7 +226,7 @@ def training_arguments(config: TrainConfig, stage: StageConfig, folder: Path, st
         max_steps=steps,
         per_device_train_batch_size=stage.batch,
         gradient_accumulation_steps=stage.accumulation,
-        learning_rate=optimiser.learning_rate if stage.learning_rate is None else stage.learning_rate,
+        learning_rate=optimiser.learning_rate,
         lr_scheduler_type=stage.schedule or optimiser.schedule,
         warmup_steps=math.ceil((optimiser.warmup if stage.warmup is None else stage.warmup) * steps),
         weight_decay=optimiser.weight_decay,
@@ -325,8 +316,6 @@ def _train_stage(
             callbacks=[Progress(console, stage.name), _tensorboard(output / TENSORBOARD / stage.name), due],
         )
         trainer.remove_callback(PrinterCallback)
-        if stage.until_accuracy is not None:
-            trainer.add_callback(StopWhenLearnt(stage.until_accuracy))
         resumed = last_checkpoint(folder)
         if resumed is not None and arguments.should_save:
             console.print(f"{stage.name} goes on from {resumed.name}", highlight=False)

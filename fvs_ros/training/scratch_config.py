@@ -15,13 +15,11 @@ class ScratchConfig:
     The defaults are 5.4 M parameters, 21 MB: a ViT of 1.4 M, its merger 0.8 M, a language model of 3.2 M.
 
     Attributes:
-        vision_depth, vision_width, vision_heads, vision_mlp: layers, width, heads, and width of the MLP over width.
+        vision_depth, vision_width, vision_heads: layers, width and heads of the ViT.
         text_depth, text_width, text_mlp, text_heads, text_kv_heads: of the language model.
-        text_spread: standard deviation of the random weights in the language model's layers. transformers' own 0.02
-            suits widths of thousands; at a width of 256, twice to three times as much learnt twice as fast.
-        rope_theta, rope_section: base of the rotary positions, and how many of their frequencies turn with time,
-            row and column; time comes first and gets the fastest ones. With 10000 and 12 of 32, the slowest one of
-            time turns once in 150 steps, which the memory's slots fit in.
+        rope_section: how many of the rotary frequencies turn with time, row and column; time comes first and gets the
+            fastest ones. With 12 of 32 and a base of 10,000, the slowest one of time turns once in 150 steps, which
+            the memory's slots fit in.
         frame_pixels: area of a processed frame.
         csm_slots, dam_slots: of the Flash Memory, in grid steps.
         window_slots: newest grid steps that the memory also keeps as they are, in high resolution.
@@ -36,14 +34,11 @@ class ScratchConfig:
     vision_depth: int = 4
     vision_width: int = 192
     vision_heads: int = 6
-    vision_mlp: int = 2
     text_depth: int = 5
     text_width: int = 256
     text_mlp: int = 512
     text_heads: int = 4
     text_kv_heads: int = 2
-    text_spread: float = 0.04
-    rope_theta: float = 10_000.0
     rope_section: tuple[int, ...] = (12, 10, 10)
     frame_pixels: int = 112 * 112
     csm_slots: int = 120
@@ -63,8 +58,7 @@ class ScratchConfig:
                     f"{width} is {getattr(self, width)}, {heads} {getattr(self, heads)}; it must be a multiple of "
                     f"4 * {heads}"
                 )
-        positive(self, "text_spread")
-        positive(self, "vision_depth", "text_depth", "vision_mlp", "text_mlp", "text_kv_heads", "csm_slots")
+        positive(self, "vision_depth", "text_depth", "text_mlp", "text_kv_heads", "csm_slots")
         if self.text_heads % self.text_kv_heads:
             raise ValueError(f"text_heads is {self.text_heads}; it must be a multiple of {self.text_kv_heads} kv heads")
         half = self.text_width // self.text_heads // 2

@@ -161,20 +161,6 @@ class Progress(TrainerCallback):
         )
 
 
-class StopWhenLearnt(TrainerCallback):
-    """Ends a stage whose answers have become right often enough."""
-
-    def __init__(self, accuracy: float) -> None:
-        self._accuracy = accuracy
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """Compares the accuracy since the last report."""
-        accuracy = (rest.get("logs") or {}).get("accuracy")
-        if accuracy is not None and _agreed(accuracy >= self._accuracy, args):
-            control.should_save = True
-            control.should_training_stop = True
-
-
 class StopWhenDue(TrainerCallback):
     """Ends the run at a time, with a checkpoint to go on from.
 
