@@ -22,7 +22,7 @@ MakeEngine = Callable[..., StreamEngine]
 def engine_maker(model: FakeModel) -> Iterator[MakeEngine]:
     """Makes running engines that keep every frame; closes them at the end and checks that their counters add up.
 
-    Unless they are told to, they read no memory ahead, so that every answer is from the newest.
+    Unless `prefill_share` is set, they prefill on demand, so that every answer is from the newest memory.
     """
     engines: list[StreamEngine] = []
 

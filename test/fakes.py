@@ -47,12 +47,11 @@ class Gate:
 class FakeModel:
     """A `StreamModel`.
 
-    `encoding` holds `encode_steps`, `reading` holds a reading before each piece of a memory, `answering` before each
-    token.
+    The gate `encoding` holds `encode_steps`, `prefilling` holds each chunk of a memory, `answering` each token.
 
     Attributes:
         encoded: for each call of `encode_steps`, the mean value of each frame.
-        work: of readers, in order: "read" with the steps of the memory of which a piece was read, and "answer" with how
+        work: in order, "read" with the steps of the memory of which a piece was read, and "answer" with how
             many answers got a token at once.
         asked: of each question the memory, the text, and what the answer is made to begin with.
         say: makes an answer of a question and the memory's steps, in place of the usual one.
@@ -106,10 +105,10 @@ class FakeModel:
 
 
 class FakePrefixCache:
-    """Holds its engine to two readings at a time.
+    """Holds its engine to two memories at a time.
 
     Attributes:
-        open: readings that are not closed.
+        open: memories that are not closed.
     """
 
     def __init__(self, model: FakeModel) -> None:
@@ -120,12 +119,12 @@ class FakePrefixCache:
     def allocate(self, snapshot: MemorySnapshot) -> FakePrefilledMemory:
         assert not self.closed
         assert len(self.open) < 2, "there are two buffers"
-        assert all(reading.chunks_left == 0 for reading in self.open), "never more than one refresh in flight"
+        assert all(memory.chunks_left == 0 for memory in self.open), "never more than one prefill in progress"
         self.open.append(FakePrefilledMemory(self, snapshot))
         return self.open[-1]
 
     def close(self) -> None:
-        assert not self.open, "a reading was left open"
+        assert not self.open, "a memory was left open"
         self.closed = True
 
 
@@ -147,7 +146,7 @@ class FakePrefilledMemory:
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> FakeGeneration:
         assert self in self.cache.open
-        assert self.chunks_left == 0, "not read whole"
+        assert self.chunks_left == 0, "its prefill is not complete"
         model = self.cache.model
         model.asked.append((self.snapshot, question, answer_prefix))
         answer = FakeGeneration(self.snapshot, max_new_tokens, model.say and model.say(question, self.snapshot.steps))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import StreamConfig
-from fvs_ros.stream.frame_queue import FrameCounters, FrameQueue, RatePolicy
+from fvs_ros.stream.frame_queue import FrameQueue, RatePolicy
+from fvs_ros.stream.types import FrameCounters
 
 
 def make_queue(**settings: object) -> FrameQueue:
@@ -192,22 +193,22 @@ def test_a_batch_of_an_episode_that_is_over_is_not_committed() -> None:
     assert (queue.counters.discarded, queue.counters.ingested, queue.counters.waiting) == (1, 0, 0)
 
 
-def test_settled_looks_at_earlier_frames_only() -> None:
+def test_accounted_looks_at_earlier_frames_only() -> None:
     queue = make_queue(frame_queue=2)
     queue.offer(frame(1))
     mark = queue.mark()
-    assert not queue.settled(mark)
+    assert not queue.accounted(mark)
     batch = queue.take(8, 0)
     queue.offer(frame(2))
-    assert not queue.settled(mark), "in flight is not settled"
+    assert not queue.accounted(mark), "a frame in flight is not accounted for"
     queue.commit(0, len(batch.frames), lambda: None)
-    assert queue.settled(mark)
+    assert queue.accounted(mark)
     later = queue.mark()
-    assert not queue.settled(later)
+    assert not queue.accounted(later)
     queue.offer(frame(3))
     queue.offer(frame(4))
-    assert queue.settled(later), "dropped for newer frames is settled"
-    assert not queue.wait_settled(queue.mark(), timeout_s=0.0)
+    assert queue.accounted(later), "a dropped frame is accounted for"
+    assert not queue.wait_accounted(queue.mark(), timeout_s=0.0)
 
 
 def test_a_closed_queue_discards_and_takes_no_more() -> None:
@@ -217,7 +218,7 @@ def test_a_closed_queue_discards_and_takes_no_more() -> None:
     assert not queue.offer(frame(2))
     assert queue.take(8, 0) is None
     assert (queue.counters.received, queue.counters.discarded) == (1, 1)
-    assert not queue.wait_settled(queue.mark(), 0.0)
+    assert not queue.wait_accounted(queue.mark(), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_frames_that_are_held_are_taken_together() -> None:
         taker.start()
         queue.offer(frame(0))
         queue.offer(frame(1))
-        assert not queue.wait_settled(1, timeout_s=0.05)
+        assert not queue.wait_accounted(1, timeout_s=0.05)
         queue.offer(frame(2))
     taker.join(20)
     assert [one.stamp_ns for one in taken[0].frames] == [0, SECOND_NS, 2 * SECOND_NS]

@@ -5,23 +5,23 @@ from fvs_ros.stream.origins import StepOrigin, StepOrigins
 
 
 def test_only_live_steps_survive_a_pruning() -> None:
-    ledger = StepOrigins(lambda: [1, 3, 99], prune_every=4)
-    ledger.add(0, [StepOrigin(str(step)) for step in range(3)])
-    assert sorted(ledger.view()) == [0, 1, 2]
-    ledger.add(3, [StepOrigin("3")])
-    assert {step: origin.frame_id for step, origin in ledger.view().items()} == {1: "1", 3: "3"}
+    origins = StepOrigins(lambda: [1, 3, 99], prune_every=4)
+    origins.add(0, [StepOrigin(str(step)) for step in range(3)])
+    assert sorted(origins.view()) == [0, 1, 2]
+    origins.add(3, [StepOrigin("3")])
+    assert {step: origin.frame_id for step, origin in origins.view().items()} == {1: "1", 3: "3"}
 
 
-def test_a_view_does_not_change_with_the_ledger() -> None:
-    ledger = StepOrigins(list, prune_every=2)
-    ledger.add(0, [StepOrigin("0")])
-    view = ledger.view()
-    ledger.add(1, [StepOrigin("1")])
+def test_a_view_does_not_change_with_later_steps() -> None:
+    origins = StepOrigins(list, prune_every=2)
+    origins.add(0, [StepOrigin("0")])
+    view = origins.view()
+    origins.add(1, [StepOrigin("1")])
     assert view == {0: StepOrigin("0")}
-    assert len(ledger) == 0
+    assert len(origins) == 0
 
 
-def test_the_ledger_stays_bounded_and_knows_every_keyframe_over_10_000_frames() -> None:
+def test_origins_stay_bounded_and_cover_every_keyframe_over_10_000_frames() -> None:
     memory = EpisodeMemory(FakeModel(csm_slots=2, dam_slots=2), GRID, episode=0)
     largest = 0
     for first in range(0, 10_000, 500):

@@ -22,45 +22,45 @@ def pair(image, seed):
     return noisy(image, 2 * seed), noisy(image, 2 * seed + 1)
 
 
-def test_noise_repeats_and_a_small_object_does_not() -> None:
-    seen, still = StaticSceneFilter(3.0), scene()
-    assert not seen.repeats(pair(still, 1)), "the first step repeats nothing"
-    assert all(seen.repeats(pair(still, seed)) for seed in range(2, 6))
+def test_noise_is_static_and_a_small_object_is_not() -> None:
+    filter_, still = StaticSceneFilter(3.0), scene()
+    assert not filter_.is_static(pair(still, 1)), "the first step has no reference"
+    assert all(filter_.is_static(pair(still, seed)) for seed in range(2, 6))
     changed = still.copy()
     changed[100:112, 200:212] = 255
-    assert not seen.repeats((still, changed))
-    assert not seen.repeats(pair(changed, 7)), "the step before showed it come"
-    assert seen.repeats(pair(changed, 8))
+    assert not filter_.is_static((still, changed))
+    assert not filter_.is_static(pair(changed, 7)), "the step before showed it come"
+    assert filter_.is_static(pair(changed, 8))
 
 
 def test_a_slow_change_adds_up_until_it_is_seen() -> None:
-    seen, still = StaticSceneFilter(3.0), np.full(SIZE, 100, np.uint8)
-    seen.repeats((still, still))
-    verdicts = [seen.repeats((still + level, still + level)) for level in range(1, 9)]
+    filter_, still = StaticSceneFilter(3.0), np.full(SIZE, 100, np.uint8)
+    filter_.is_static((still, still))
+    verdicts = [filter_.is_static((still + level, still + level)) for level in range(1, 9)]
     assert verdicts == [True, True, True, False, True, True, True, False]
 
 
 def test_what_is_provisional_leaves_no_trace() -> None:
-    seen = StaticSceneFilter(3.0)
-    seen.repeats((scene(0), scene(0)))
-    assert not seen.repeats((scene(1), scene(1)), provisional=True)
-    assert seen.repeats((scene(0), scene(0)))
+    filter_ = StaticSceneFilter(3.0)
+    filter_.is_static((scene(0), scene(0)))
+    assert not filter_.is_static((scene(1), scene(1)), provisional=True)
+    assert filter_.is_static((scene(0), scene(0)))
 
 
-def test_without_a_tolerance_nothing_repeats() -> None:
-    seen = StaticSceneFilter(0.0)
-    assert not any(seen.repeats((scene(0), scene(0))) for _ in range(3))
+def test_without_a_tolerance_nothing_is_static() -> None:
+    filter_ = StaticSceneFilter(0.0)
+    assert not any(filter_.is_static((scene(0), scene(0))) for _ in range(3))
 
 
-def test_after_forgetting_nothing_repeats() -> None:
-    seen = StaticSceneFilter(3.0)
-    seen.repeats((scene(0), scene(0)))
-    seen.forget()
-    assert not seen.repeats((scene(0), scene(0)))
+def test_after_forgetting_nothing_is_static() -> None:
+    filter_ = StaticSceneFilter(3.0)
+    filter_.is_static((scene(0), scene(0)))
+    filter_.forget()
+    assert not filter_.is_static((scene(0), scene(0)))
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_repeated_steps_add_weight_and_are_not_encoded(make_engine: MakeEngine, model: FakeModel, batch: int) -> None:
+def test_static_steps_add_weight_and_are_not_encoded(make_engine: MakeEngine, model: FakeModel, batch: int) -> None:
     engine = make_engine(static_tolerance=2.0, batch_steps=batch, frame_queue=64)
     values = [10, 10] * 5 + [90, 90] * 3 + [10, 10]
     model.encoding.shut()
@@ -83,7 +83,7 @@ def test_repeated_steps_add_weight_and_are_not_encoded(make_engine: MakeEngine, 
     assert (answer.text, answer.moments) == (expected.text, expected.moments)
 
 
-def test_after_a_failure_of_the_model_nothing_is_repeated(make_engine: MakeEngine, model: FakeModel) -> None:
+def test_after_a_failure_of_the_model_nothing_is_static(make_engine: MakeEngine, model: FakeModel) -> None:
     engine = make_engine(static_tolerance=2.0)
     feed(engine, *[frame(second, value=10) for second in range(1, 5)])
     model.encode_error = RuntimeError("out of memory")
@@ -95,7 +95,7 @@ def test_after_a_failure_of_the_model_nothing_is_repeated(make_engine: MakeEngin
     assert model.encoded[0] == [90, 90]
 
 
-def test_a_single_new_frame_is_provisional_and_a_repeated_one_needs_no_model(
+def test_a_single_new_frame_is_provisional_and_a_static_one_needs_no_model(
     make_engine: MakeEngine, model: FakeModel
 ) -> None:
     engine = make_engine(static_tolerance=2.0)

@@ -1,4 +1,4 @@
-"""From waiting questions to their answers, several at a time, given from the newest memory that the model has read."""
+"""Answers waiting questions, several at a time, from the newest memory whose prefill is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel
 from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
-from fvs_ros.stream.questions import Question, QuestionQueue
+from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
 
 logger = logging.getLogger(__name__)
@@ -18,98 +18,92 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Waiting:
-    """A question that the worker has taken and not begun: it needs a memory of at least `version`."""
+    """A question taken from the queue and not started: it needs a memory of at least `version`."""
 
-    question: Question
+    question: AcceptedQuestion
     version: int
 
 
 @dataclass(eq=False)
 class _Running:
-    """A question whose answer is being given.
+    """A question whose answer is being decoded.
 
     Attributes:
-        told: characters of the answer that were passed on.
+        emitted: characters of the answer emitted so far.
         first_token_s: from the question's arrival to its first text, None before it.
     """
 
-    question: Question
+    question: AcceptedQuestion
     memory: ReadyMemory
     answer: StreamGeneration
-    told: int = 0
+    emitted: int = 0
     first_token_s: float | None = None
 
 
 class AnswerWorker:
-    """Answers up to `parallel_questions` at a time, and reads the memory ahead while nobody asks.
+    """Answers up to `parallel_questions` at a time, and prefills the newest memory in between.
 
-    A question is answered from the newest memory that is read whole, whatever is published meanwhile; a fresh one from
-    the newest that was published when its frames were in memory. Questions go before reading ahead: one that comes
-    waits for the piece of a memory, or the token of others, that is being computed.
+    A question is answered from the newest memory whose prefill is complete, whatever is published meanwhile; a fresh
+    one from the newest that was published once its frames were accounted for. Questions come before prefill: a new one
+    waits for at most the chunk of a memory, or the token of other answers, that is being computed.
 
     Args:
         model: gives the answers.
         config: `parallel_questions` and `prefill_share`.
-        questions: where the questions wait.
-        board: where the newest memory hangs.
+        questions: the queue of questions.
+        latest: the newest memory.
+
+    Attributes:
+        prefill: which memory is prefilled when.
     """
 
-    def __init__(self, model: StreamModel, config: StreamConfig, questions: QuestionQueue, board: LatestMemory) -> None:
+    def __init__(
+        self, model: StreamModel, config: StreamConfig, questions: QuestionQueue, latest: LatestMemory
+    ) -> None:
         self._model = model
-        self._places = config.parallel_questions
+        self._parallel_questions = config.parallel_questions
         self._questions = questions
-        self._board = board
-        self._ahead = PrefillScheduler(model, board, config.prefill_share)
+        self._latest = latest
+        self.prefill = PrefillScheduler(model, latest, config.prefill_share)
         self._waiting: list[_Waiting] = []
         self._running: list[_Running] = []
 
-    @property
-    def prefills(self) -> int:
-        """Memories that the model has read."""
-        return self._ahead.prefills
-
-    @property
-    def last_prefill_s(self) -> float:
-        """Seconds of the model's time that reading the last memory took."""
-        return self._ahead.last_prefill_s
-
     def run(self) -> None:
-        """Works until the queue is closed."""
-        while (questions := self._questions.take(self._room(), self._ahead.moved_on, self._pause_s())) is not None:
+        """Runs until the queue is closed."""
+        while (questions := self._questions.take(self._room(), self.prefill.is_due, self._pause_s())) is not None:
             for question in questions:
                 self._admit(question)
             self._end_settled()
-            self._ahead.tidy()
-            self._begin_waiting()
-            self._step()
-            self._read()
+            self.prefill.release_unused()
+            self._start_waiting()
+            self._decode_step()
+            self._prefill_chunk()
         for running in list(self._running):
             self._end(running)
-        self._ahead.close()
+        self.prefill.close()
 
     def _room(self) -> int:
-        return self._places - len(self._waiting) - len(self._running)
+        return self._parallel_questions - len(self._waiting) - len(self._running)
 
     def _pause_s(self) -> float | None:
-        return 0.0 if self._running or self._waiting else self._ahead.pause_s()
+        return 0.0 if self._running or self._waiting else self.prefill.pause_s()
 
-    def _admit(self, question: Question) -> None:
-        newest = self._board.current
-        # Not the version alone: the read memory can be of an episode that has just ended.
-        needs_newest = question.fresh or self._ahead.on_demand
+    def _admit(self, question: AcceptedQuestion) -> None:
+        newest = self._latest.current
+        needs_newest = question.fresh or self.prefill.on_demand
         self._waiting.append(_Waiting(question, newest.status.version if newest and needs_newest else 0))
 
     def _end_settled(self) -> None:
-        """Forgets the questions that were cancelled or timed out."""
+        """Drops the questions that were cancelled or timed out."""
         self._waiting = [waiting for waiting in self._waiting if not waiting.question.pending.settled()]
         for running in [running for running in self._running if running.question.pending.settled()]:
             self._end(running)
 
-    def _begin_waiting(self) -> None:
-        """Begins the questions that the current memory serves, and refuses all if there is no memory."""
-        memory = self._ahead.current
+    def _start_waiting(self) -> None:
+        """Starts the questions that the current memory serves; fails all if there is no memory."""
+        memory = self.prefill.current
         for waiting in list(self._waiting):
-            if self._board.current is None:
+            if self._latest.current is None:
                 self._waiting.remove(waiting)
                 waiting.question.pending.settle(
                     AskError(
@@ -119,58 +113,58 @@ class AnswerWorker:
                 )
             elif memory is not None and memory.status.version >= waiting.version:
                 self._waiting.remove(waiting)
-                self._begin(waiting.question, memory)
+                self._start(waiting.question, memory)
 
-    def _begin(self, question: Question, memory: ReadyMemory) -> None:
-        question.begun = True
+    def _start(self, question: AcceptedQuestion, memory: ReadyMemory) -> None:
+        question.started = True
         try:
-            answer = memory.reading.start(question.text, question.limits.max_new_tokens)
+            answer = memory.prefilled.start(question.text, question.limits.max_new_tokens)
         except Exception as error:
             self._fail([question], error)
             return
         memory.answers += 1
         running = _Running(question, memory, answer)
         self._running.append(running)
-        self._pass_on(running)
+        self._emit(running)
 
-    def _step(self) -> None:
-        """One token more of each answer."""
+    def _decode_step(self) -> None:
+        """Decodes the next token of every running answer."""
         for memory in {id(running.memory): running.memory for running in self._running}.values():
-            readers = [running for running in self._running if running.memory is memory]
+            answering = [running for running in self._running if running.memory is memory]
             try:
-                memory.reading.decode_step()
+                memory.prefilled.decode_step()
             except Exception as error:
-                for running in readers:
+                for running in answering:
                     self._end(running)
-                self._fail([running.question for running in readers], error)
+                self._fail([running.question for running in answering], error)
                 continue
-            for running in readers:
-                self._pass_on(running)
+            for running in answering:
+                self._emit(running)
 
-    def _read(self) -> None:
-        wanted = max((waiting.version for waiting in self._waiting), default=None)
+    def _prefill_chunk(self) -> None:
+        needed_version = max((waiting.version for waiting in self._waiting), default=None)
         try:
-            self._ahead.advance(wanted, bool(self._running))
+            self.prefill.advance(needed_version, bool(self._running))
         except Exception as error:
             questions = [waiting.question for waiting in self._waiting]
             self._waiting.clear()
             if questions:
                 self._fail(questions, error)
 
-    def _pass_on(self, running: _Running) -> None:
-        """Tells what is new of an answer, and ends it once it is complete. Of a settled question nothing is told."""
+    def _emit(self, running: _Running) -> None:
+        """Emits the new text of an answer, and ends a complete one. A settled question emits nothing more."""
         question, text = running.question, running.answer.text
-        piece = text[running.told :]
-        if piece and not question.pending.settled():
-            running.told = len(text)
+        chunk = text[running.emitted :]
+        if chunk and not question.pending.settled():
+            running.emitted = len(text)
             if running.first_token_s is None:
                 running.first_token_s = time.perf_counter() - question.asked
-            question.pieces += 1
+            question.chunks += 1
             if question.on_token is not None:
                 try:
-                    question.on_token(piece)
+                    question.on_token(chunk)
                 except Exception:
-                    logger.exception("the callback on_token failed; it is told no more of this answer")
+                    logger.exception("the callback on_token failed; it is not called again for this answer")
                     question.on_token = None
         if running.answer.done:
             self._end(running)
@@ -196,7 +190,7 @@ class AnswerWorker:
         running.memory.answers -= 1
         self._running.remove(running)
 
-    def _fail(self, questions: list[Question], error: Exception) -> None:
+    def _fail(self, questions: list[AcceptedQuestion], error: Exception) -> None:
         logger.error("the model failed on a question", exc_info=error)
         for question in questions:
             question.pending.settle(

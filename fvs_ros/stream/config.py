@@ -1,36 +1,37 @@
-"""Every setting of the stream, with its one default and its check."""
+"""Every setting of the stream, with its default and its check."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-# More than any camera delivers, and far below where slot numbers lose precision on a stream of years.
+# More than any camera delivers, and low enough for exact slot numbers on a stream of years.
 HIGHEST_FPS = 1_000.0
-# Longest time that a question may take: a day.
+# Longest timeout of a question: a day.
 LONGEST_TIMEOUT_S = 86_400.0
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """How frames become memory and questions become answers.
+    """Settings of the stream engine.
 
     Attributes:
         fps: camera frames kept per second of stamp time; the published model was trained at 1. 0 keeps all.
-        max_pixels, min_pixels: bounds on a processed frame's area; the published model used 4 * 224 * 224.
-        frame_queue: kept frames that may wait for the model; when full, the oldest is dropped.
-        batch_steps: grid steps encoded at once when behind.
-        static_tolerance: frames that differ from the last encoded step by no more than this, in the mean of any block
-            of the image and on a scale of 0 to 255, are not encoded but add weight to that step; 0 encodes all.
-        late_tolerance_s: a stamp this far behind the newest is dropped as late; further back begins a new
-            episode.
-        prefill_share: part of the answering thread's time in which it may read the newest memory into the model ahead
-            of questions; 0 reads it when a question needs it, which then waits for that, 1 all the time.
-        parallel_questions: questions answered at once; they share what the model has read of the memory.
-        question_queue: questions that may wait; when full, the next is refused as busy.
-        question_characters: longest question.
-        max_new_tokens: default length limit of an answer; at most `max_new_tokens_limit` may be asked for.
-        timeout_s: default seconds from a question to its complete answer.
+        max_pixels, min_pixels: bounds on the area of a processed frame; the published model used 4 * 224 * 224.
+        frame_queue: kept frames that may wait for the model; when the queue is full, the oldest is dropped.
+        batch_steps: most grid steps encoded at once, when frames wait.
+        static_tolerance: a step is not encoded, but adds weight to the last encoded step, if no mean of an image block
+            differs from that step's by more than this, on a scale of 0 to 255; 0 encodes every step.
+        late_tolerance_s: a frame at most this many seconds behind the newest is dropped as late; further back, it
+            begins a new episode.
+        prefill_share: share of the answer thread's time for prefilling the newest memory before a question comes;
+            0 prefills when a question needs it, which then waits, 1 does so without pause.
+        parallel_questions: questions answered at once, from one prefill of the memory.
+        question_queue: questions that may wait; when the queue is full, the next is refused as BUSY.
+        question_characters: most characters in a question.
+        max_new_tokens: default length limit of an answer, in tokens.
+        max_new_tokens_limit: highest length limit that a question may set.
+        timeout_s: default limit in seconds from a question to its complete answer.
     """
 
     fps: float = 1.0

@@ -23,7 +23,7 @@ from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.questions import PendingAnswer, Question, QuestionQueue, check_question
+from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, StreamStatistics
 
 logger = logging.getLogger(__name__)
@@ -34,16 +34,19 @@ DEFAULT_OPTIONS = AskOptions()
 class StreamEngine:
     """Keeps the Flash Memory of a frame stream and answers questions about it.
 
-    One thread turns frames into memory, another reads the newest memory ahead and answers. They share nothing but the
-    reference to the newest published memory, which is never written again, so that neither waits for the other. Every
-    public method may be called from any thread, and none waits for the model except `close`, `flush` and
-    `PendingAnswer.result`.
+    The ingest thread turns frames into memory; the answer thread prefills the newest memory and answers questions from
+    it. They share the model, one lock that guards the queues of frames and questions and is never held during a model
+    call, and the reference to the newest memory, which is never written again once published. So neither thread waits
+    for the other's model calls.
+
+    Every public method may be called from any thread. Only `close`, `flush` and `PendingAnswer.result` wait for the
+    model.
 
     Args:
-        model: encodes frames and answers; it stays the caller's and outlives the engine.
-        config: how.
-        on_memory: called on the ingest thread with each new memory, resets included; changes that follow each other
-            quickly may be told as one. It must return soon: no frame is ingested meanwhile.
+        model: encodes frames and answers questions; owned by the caller, and must outlive the engine.
+        config: rates, bounds, limits and defaults.
+        on_memory: called on the ingest thread after the memory changed, resets included; changes in quick succession
+            may be reported as one. No frame is ingested before it returns.
     """
 
     def __init__(
@@ -51,13 +54,13 @@ class StreamEngine:
     ) -> None:
         self._model = model
         self._config = config
-        # The one lock of frames, questions and memory. It is held to move references, never during a model call.
+        # The one lock of frames, questions and memory: held to move references, never during a model call.
         self._changed = threading.Condition()
-        self._board = LatestMemory()
-        self._frames = FrameQueue(config, self._changed, self._board.clear)
-        self._questions = QuestionQueue(config, self._changed, self._frames.settled)
-        self._ingest = IngestWorker(model, config, self._frames, self._board, on_memory)
-        self._answers = AnswerWorker(model, config, self._questions, self._board)
+        self._latest = LatestMemory()
+        self._frames = FrameQueue(config, self._changed, self._latest.clear)
+        self._questions = QuestionQueue(config, self._changed, self._frames.accounted)
+        self._ingest = IngestWorker(model, config, self._frames, self._latest, on_memory)
+        self._answers = AnswerWorker(model, config, self._questions, self._latest)
         self._threads = (
             threading.Thread(target=self._ingest.run, name="fvs-ingest", daemon=True),
             threading.Thread(target=self._answers.run, name="fvs-answer", daemon=True),
@@ -75,10 +78,10 @@ class StreamEngine:
         self.close()
 
     def start(self) -> None:
-        """Starts both threads; does nothing if they run.
+        """Starts both threads; does nothing if they are running.
 
         Raises:
-            RuntimeError: the engine was closed.
+            RuntimeError: the engine has been closed.
         """
         with self._changed:
             if self._closed:
@@ -93,7 +96,7 @@ class StreamEngine:
     def close(self) -> None:
         """Discards waiting frames, cancels all questions, ends both threads and frees the memory.
 
-        A model call in progress is waited for; an answer stops at its next token. Closing again does nothing.
+        Waits for a model call in progress; an answer stops at its next token. Closing again does nothing.
         """
         with self._changed:
             self._closed = True
@@ -103,13 +106,13 @@ class StreamEngine:
             # A callback that closes the engine runs on one of the threads, which ends after it.
             if self._started and thread is not threading.current_thread():
                 thread.join()
-        self._board.release()
+        self._latest.release()
 
     def submit(self, frame: Frame) -> bool:
-        """Offers a frame; never waits, never decodes.
+        """Submits a frame; never waits, never decodes.
 
         Returns:
-            True if its stamp was due and it waits for the model now. It can still be dropped for newer frames.
+            Whether the frame was due and is queued now. Newer frames can still push it out of the queue.
         """
         return self._frames.offer(frame)
 
@@ -119,12 +122,12 @@ class StreamEngine:
         options: AskOptions = DEFAULT_OPTIONS,
         on_token: Callable[[str], None] | None = None,
     ) -> PendingAnswer:
-        """Asks about everything in memory. Never raises for what a user asks: errors come with the result.
+        """Asks about everything in memory. Never raises: `PendingAnswer.result` raises what went wrong.
 
         Args:
-            question: in any language that the model speaks.
+            question: in any language that the model knows.
             options: limits and freshness.
-            on_token: called on the answer thread with each piece of the answer as it comes.
+            on_token: called on the answer thread with each chunk of the answer's text as it is decoded.
         """
         asked = time.perf_counter()
         pending = self._questions.new_pending()
@@ -132,7 +135,8 @@ class StreamEngine:
             self._questions.require_active()
             limits = check_question(question, options, self._config, self._model.control_tokens_in)
             after_frame = self._frames.mark() if options.fresh else 0
-            self._questions.put(Question(question, limits, on_token, pending, asked, options.fresh, after_frame))
+            accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame)
+            self._questions.put(accepted)
         except AskError as error:
             pending.settle(error)
         except Exception as error:
@@ -141,42 +145,42 @@ class StreamEngine:
         return pending
 
     def reset(self) -> None:
-        """Forgets everything: a new episode begins with the next frame. Running answers keep what they read."""
+        """Forgets everything; the next frame begins a new episode. Running answers keep their memory."""
         self._frames.new_episode()
 
     @property
     def paused(self) -> bool:
-        """Whether frames are skipped; the memory stays, and questions are answered."""
+        """Whether frames are skipped; the memory stays, and questions are still answered."""
         return self._frames.paused
 
     def pause(self, paused: bool) -> None:
-        """Begins to skip frames, or ends it."""
+        """Starts or stops skipping frames."""
         self._frames.pause(paused)
 
     def hold(self) -> AbstractContextManager[None]:
-        """A block in which frames are only gathered: none is ingested before its end.
+        """A block within which frames are only queued; they are ingested after it.
 
-        How many frames are encoded together then follows from what is submitted, not from how fast this machine is,
-        and so the features do, bit for bit. From one thread at a time.
+        The frames encoded together, and with them the features, bit for bit, then depend on what is submitted and not
+        on the speed of the machine. For one thread at a time.
         """
         return self._frames.hold()
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until each frame submitted so far is in memory, dropped, discarded or rejected.
+        """Waits until each frame submitted so far is accounted for: in memory, dropped, discarded or rejected.
 
         Returns:
             False if that took longer than `timeout_s` seconds, or the engine was closed.
         """
-        return self._frames.wait_settled(self._frames.mark(), timeout_s)
+        return self._frames.wait_accounted(self._frames.mark(), timeout_s)
 
     @property
     def status(self) -> MemoryStatus:
-        """The newest memory."""
-        return self._board.status
+        """Status of the newest memory."""
+        return self._latest.status
 
     @property
     def statistics(self) -> StreamStatistics:
-        """All counters, those of frames and those of questions each taken at one moment."""
+        """All counters; those of frames are consistent with each other, and so are those of questions."""
         frames, questions = self._frames.counters, self._questions.counters
         return StreamStatistics(
             **vars(frames),
@@ -184,6 +188,6 @@ class StreamEngine:
             ingest_s=self._ingest.last_batch_s,
             ingest_error=self._ingest.last_error,
             static_frames=self._ingest.static_frames,
-            prefills=self._answers.prefills,
-            prefill_s=self._answers.last_prefill_s,
+            prefills=self._answers.prefill.prefills,
+            prefill_s=self._answers.prefill.last_prefill_s,
         )

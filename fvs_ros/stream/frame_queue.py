@@ -1,4 +1,4 @@
-"""Which frames are kept, and where they wait: everything that is decided before a frame is decoded."""
+"""Decides which frames are kept, and queues them: everything that happens before a frame is decoded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.types import FrameCounters
 
-# A frame may come this share of a period before its slot and still be taken as the slot's frame: a camera that runs
-# at the kept rate itself jitters around its period, and would otherwise lose every frame that is a little early.
+# A frame may come this fraction of a period before its slot and still be taken for it: a camera that runs at the kept
+# rate itself jitters around its period, and would otherwise lose every frame that is a little early.
 EARLY = 0.1
 
 
@@ -48,21 +49,6 @@ class RatePolicy:
             return False
         self._slot = slot
         return True
-
-
-@dataclass
-class FrameCounters:
-    """The frame counters of `StreamStatistics`, by the same names."""
-
-    received: int = 0
-    skipped: int = 0
-    late: int = 0
-    dropped: int = 0
-    discarded: int = 0
-    ingested: int = 0
-    waiting: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    episodes: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +97,7 @@ class FrameQueue:
 
     @property
     def counters(self) -> FrameCounters:
-        """A copy of the counters; they add up as `StreamStatistics` says, at any time."""
+        """A copy of the counters; they add up at any time."""
         with self._changed:
             return replace(
                 self._counters,
@@ -225,21 +211,21 @@ class FrameQueue:
             return current
 
     def mark(self) -> int:
-        """The number of the newest kept frame, for `settled`."""
+        """The number of the newest kept frame, for `accounted`."""
         with self._changed:
             return self._kept
 
-    def settled(self, mark: int) -> bool:
-        """Whether each kept frame up to `mark` is in memory, or will never be."""
+    def accounted(self, mark: int) -> bool:
+        """Whether each kept frame up to `mark` is in memory, or never will be."""
         with self._changed:
             in_flight = self._in_flight > 0 and self._in_flight_first <= mark
             return not in_flight and self._kept - len(self._waiting) >= mark
 
-    def wait_settled(self, mark: int, timeout_s: float) -> bool:
-        """Waits until `settled(mark)`; False if that took longer than `timeout_s`, or the queue was closed."""
+    def wait_accounted(self, mark: int, timeout_s: float) -> bool:
+        """Waits until `accounted(mark)`; False if that took longer than `timeout_s`, or the queue was closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self.settled(mark), timeout_s)
-            return not self._closed and self.settled(mark)
+            self._changed.wait_for(lambda: self._closed or self.accounted(mark), timeout_s)
+            return not self._closed and self.accounted(mark)
 
     def close(self) -> None:
         """Discards the waiting frames and ends `take`."""

@@ -48,7 +48,7 @@ class EpisodeMemory:
         static_tolerance: see `StaticSceneFilter`.
 
     Attributes:
-        static_frames: frames whose step was not encoded, since it repeats the one before.
+        static_frames: frames whose step was not encoded because it shows the last encoded step's scene.
     """
 
     def __init__(self, model: StreamModel, grid: PatchGrid, episode: int, static_tolerance: float = 0.0) -> None:
@@ -56,10 +56,10 @@ class EpisodeMemory:
         self._grid = grid
         self._episode = episode
         self._memory = memory = model.new_memory(grid)
-        # Not through self: in a cycle, the gigabytes of an episode that is over would outlive it until collected.
-        self._ledger = StepOrigins(lambda: memory.candidate_steps().tolist())
-        self._repeats = StaticSceneFilter(static_tolerance)
-        # Features of the last step that was encoded, to be its repetitions' too.
+        # Not through self: a reference cycle would keep the gigabytes of an episode beyond its end, until collected.
+        self._origins = StepOrigins(lambda: memory.candidate_steps().tolist())
+        self._static_scene = StaticSceneFilter(static_tolerance)
+        # Features of the last encoded step, which the static ones after it share.
         self._last: StepFeatures | None = None
         self._unpaired: DecodedFrame | None = None
         self.static_frames = 0
@@ -68,19 +68,19 @@ class EpisodeMemory:
 
     @property
     def has_unpaired(self) -> bool:
-        """Whether the newest frame still waits for its partner."""
+        """Whether the newest frame still waits for the second of its step."""
         return self._unpaired is not None
 
     def add(self, frames: Sequence[DecodedFrame]) -> PublishedMemory:
-        """Adds at least one frame and returns the memory as it is then, its version still open.
+        """Adds at least one frame and returns the memory after it, without a version yet.
 
-        Two consecutive frames are one grid step. If a newest one is left over, it counts, doubled, as a provisional
-        step that leaves no trace once its partner comes. If the model fails, that frame is lost with the others:
-        kept, it could make every later batch fail as well.
+        Two consecutive frames make a grid step. A single newest frame counts twice, as a provisional step that leaves
+        no trace once the next frame comes. If the model fails, that frame is lost with the batch: kept, it could make
+        every later batch fail as well.
         """
         if self._ready is not None:
-            # On CUDA this thread only launches. Decoding this batch went on beside the work on the last one; more than
-            # one must not wait for the device, since each holds a snapshot of hundreds of megabytes.
+            # On CUDA this thread only launches, so that it decoded this batch while the device worked on the last one.
+            # No more than one may be queued there: each holds a snapshot of hundreds of megabytes.
             self._ready.synchronize()
         if self._unpaired is not None:
             frames = [self._unpaired, *frames]
@@ -93,7 +93,7 @@ class EpisodeMemory:
         try:
             features = self._encode(images, steps)
         except Exception:
-            self._repeats.forget()
+            self._static_scene.forget()
             raise
         starts, ends = frames[0 : 2 * steps : 2], frames[1 : 2 * steps : 2]
         if steps:
@@ -104,8 +104,8 @@ class EpisodeMemory:
                 [frame.stamp_ns for frame in starts],
                 [frame.stamp_ns for frame in ends],
             )
-            self._ledger.add(first_step, [frame.origin for frame in starts])
-        origins = self._ledger.view()
+            self._origins.add(first_step, [frame.origin for frame in starts])
+        origins = self._origins.view()
         if unpaired is None:
             snapshot = self._memory.snapshot()
         else:
@@ -128,17 +128,17 @@ class EpisodeMemory:
         return PublishedMemory(snapshot, origins, status)
 
     def _encode(self, images: Sequence[np.ndarray], steps: int) -> StepFeatures:
-        """Features of all steps, of which those beyond `steps` are provisional. Of a repetition, those it repeats.
+        """Features of all steps, those from `steps` on being provisional; a static one gets the last encoded step's.
 
-        Adding a step that is equal to the one before adds weight to it: the memory joins the two at no cost.
+        A step equal to the last one adds weight to it: the memory joins the two at no cost.
         """
         pairs = [images[first : first + 2] for first in range(0, len(images), 2)]
-        # Where each step's features come from: a position among those that are encoded, or -1 for the last batch's.
+        # Where each step's features come from: a position among the steps encoded here, or -1 for the last batch's.
         sources: list[int] = []
         encoded: list[np.ndarray] = []
         last = -1
         for index, pair in enumerate(pairs):
-            if self._repeats.repeats(pair, provisional=index >= steps):
+            if self._static_scene.is_static(pair, provisional=index >= steps):
                 sources.append(last)
                 self.static_frames += 2 if index < steps else 0
                 continue
@@ -148,7 +148,7 @@ class EpisodeMemory:
                 last = sources[-1]
         new = self._model.encode_steps(encoded, self._grid) if encoded else None
         kept = self._last
-        if new is not None and last >= 0 and self._repeats.active:
+        if new is not None and last >= 0 and self._static_scene.active:
             self._last = StepFeatures(new.high[last : last + 1].clone(), new.low[last : last + 1].clone())
         if new is not None and sources == list(range(len(pairs))):
             return new
@@ -157,20 +157,25 @@ class EpisodeMemory:
 
 
 def _step_of(features: StepFeatures | None, index: int) -> StepFeatures:
-    assert features is not None  # nothing repeats before something was encoded
+    assert features is not None  # nothing is static before a step was encoded
     return StepFeatures(features.high[index : index + 1], features.low[index : index + 1])
 
 
 class IngestWorker:
-    """Takes waiting frames into memory, one batch after the other, and publishes a snapshot of each.
+    """Takes waiting frames into memory, batch by batch, and publishes a snapshot after each.
 
     Args:
         model: encodes the frames.
         config: `batch_steps`, `min_pixels`, `max_pixels` and `static_tolerance`.
-        frames: where the frames wait.
-        board: where the memory is published.
-        on_memory: called on this worker's thread after each change of the memory, resets included; changes that
-            follow each other quickly may be told as one.
+        frames: the queue of kept frames.
+        latest: where the memory is published.
+        on_memory: called on this worker's thread after the memory changed, resets included; changes in quick
+            succession may be reported as one.
+
+    Attributes:
+        static_frames: frames ingested without encoding them, over all episodes.
+        last_batch_s: seconds from dequeuing the last batch to publishing its memory.
+        last_error: the model's last failure, empty if none.
     """
 
     def __init__(
@@ -178,15 +183,15 @@ class IngestWorker:
         model: StreamModel,
         config: StreamConfig,
         frames: FrameQueue,
-        board: LatestMemory,
+        latest: LatestMemory,
         on_memory: Callable[[MemoryStatus], None] | None,
     ) -> None:
         self._model = model
         self._config = config
         self._frames = frames
-        self._board = board
+        self._latest = latest
         self._on_memory = on_memory
-        self._announced = board.status.version
+        self._announced = latest.status.version
         self._log = ThrottledLog(logger)
         self._episode = 0
         self._memory: EpisodeMemory | None = None
@@ -195,7 +200,7 @@ class IngestWorker:
         self.last_error = ""
 
     def run(self) -> None:
-        """Works until the queue is closed."""
+        """Runs until the queue is closed."""
         with _own_stream(self._model.device):
             while (batch := self._frames.take(self._room(), self._episode)) is not None:
                 if batch.episode != self._episode:
@@ -207,7 +212,7 @@ class IngestWorker:
             self._memory = None
 
     def _room(self) -> int:
-        """Frames that make at most `batch_steps` steps with the one that may be waiting for its partner."""
+        """Frames that make at most `batch_steps` steps, counting one that still waits for the second of its step."""
         unpaired = self._memory is not None and self._memory.has_unpaired
         return 2 * self._config.batch_steps - unpaired
 
@@ -237,13 +242,13 @@ class IngestWorker:
         self.static_frames += self._memory.static_frames - before
 
         def publish() -> None:
-            self._board.publish(published)
+            self._latest.publish(published)
             self.last_batch_s = time.perf_counter() - begin
 
         self._frames.commit(batch.episode, len(frames), publish)
 
     def _decode(self, frame: Frame) -> DecodedFrame | None:
-        """Decodes a frame and looks up where it was taken; None, counted and logged, if it has no usable image."""
+        """Decodes a frame and looks up its pose; None, counted and logged, if it has no usable image."""
         try:
             image = frame.image()
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
@@ -275,7 +280,7 @@ class IngestWorker:
             return None
 
     def _announce(self) -> None:
-        status = self._board.status
+        status = self._latest.status
         if self._on_memory is None or status.version == self._announced:
             return
         self._announced = status.version
@@ -286,5 +291,5 @@ class IngestWorker:
 
 
 def _own_stream(device: torch.device) -> AbstractContextManager[object]:
-    """On CUDA a stream of this thread's own: whoever waits on the default one waits for no frames."""
+    """On CUDA a stream of this thread's own, so that waiting on the default stream does not wait for frames."""
     return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()

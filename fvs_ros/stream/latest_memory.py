@@ -14,7 +14,7 @@ from fvs_ros.stream.types import MemoryStatus, Moment
 
 @dataclass(frozen=True)
 class PublishedMemory:
-    """A memory that answers can be given from. Nothing in it is written again.
+    """A memory that answers can be given from. Nothing in it is ever written again.
 
     Attributes:
         origins: of every step in `snapshot.dam_steps`.
@@ -48,13 +48,13 @@ class PublishedMemory:
 
 
 class LatestMemory:
-    """Where the newest memory hangs.
+    """The newest memory.
 
-    It is changed with the engine's lock held, and read without: `current` and `status` are each swapped whole.
+    Written with the engine's lock held, read without it: `current` and `status` are each replaced as a whole.
 
     Attributes:
-        current: None before the first frame of an episode is in memory.
-        status: of the newest memory, published or cleared.
+        current: None until the first frame of an episode is in memory.
+        status: of the newest memory, or of the empty one after `clear`.
     """
 
     def __init__(self) -> None:
@@ -62,15 +62,15 @@ class LatestMemory:
         self.status = MemoryStatus()
 
     def publish(self, memory: PublishedMemory) -> None:
-        """Hangs up `memory`, under the next version number."""
+        """Replaces the memory, under the next version number."""
         self.status = replace(memory.status, version=self.status.version + 1)
         self.current = replace(memory, status=self.status)
 
     def clear(self, episode: int) -> None:
-        """Takes the memory down because `episode` begins, which is a new version too."""
+        """Drops the memory because `episode` begins, which is a new version too."""
         self.status = MemoryStatus(version=self.status.version + 1, episode=episode)
         self.current = None
 
     def release(self) -> None:
-        """Takes the memory down for good, to free its tensors."""
+        """Drops the memory for good, to free its tensors."""
         self.current = None

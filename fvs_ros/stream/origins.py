@@ -1,4 +1,4 @@
-"""Where the steps in memory came from: what the host knows of them and the tensors do not."""
+"""Where the steps in memory were seen: what the host knows of them and the tensors do not hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fvs_ros.sources.frame import Pose
 
 @dataclass(frozen=True)
 class StepOrigin:
-    """Origin of a grid step's first frame, which is the one that a keyframe is stamped with.
+    """Origin of a grid step's first frame, whose stamp is the keyframe's.
 
     Attributes:
         frame_id: the camera's coordinate frame.
@@ -24,11 +24,10 @@ class StepOrigin:
 class StepOrigins:
     """Origins of the steps that can still become keyframes; bounded on a stream without end.
 
-    Steps that no DAM slot can retrieve any more are of no use. They are forgotten every `prune_every` steps only,
-    because asking for the live ones waits for the device.
+    The others are pruned only every `prune_every` steps, because asking for the live ones waits for the device.
 
     Args:
-        live_steps: tells the steps that can still become keyframes.
+        live_steps: returns the steps that can still become keyframes.
         prune_every: steps between two prunings.
     """
 
@@ -42,7 +41,7 @@ class StepOrigins:
         return len(self._origins)
 
     def add(self, first_step: int, origins: Sequence[StepOrigin]) -> None:
-        """Records the origins of the steps `first_step`, `first_step + 1`, ..., all of which are in memory."""
+        """Records the origins of the steps `first_step`, `first_step + 1`, ..., which must be in memory already."""
         self._origins.update(enumerate(origins, first_step))
         self._added += len(origins)
         if self._added >= self._prune_every:
@@ -51,5 +50,5 @@ class StepOrigins:
             self._origins = {step: origin for step, origin in self._origins.items() if step in live}
 
     def view(self) -> dict[int, StepOrigin]:
-        """A copy of the origins, a few hundred references: small beside the frames that it is made once for."""
+        """A copy of the origins, a few hundred references: cheap beside the batch of frames it is made for."""
         return dict(self._origins)

@@ -1,4 +1,4 @@
-"""Memories read by the model before anybody asks, so that a question pays only for its own tokens."""
+"""Prefills the newest memory before a question comes, so that the question pays only for its own tokens."""
 
 from __future__ import annotations
 
@@ -13,64 +13,65 @@ from fvs_ros.stream.types import MemoryStatus, Moment
 
 logger = logging.getLogger(__name__)
 
-# Memories that are read or being read at once, as many as the model has buffers for.
+# Memories in the model at once, complete or not: it has this many buffers.
 PREFILL_BUFFERS = 2
-# While answers are being given, reading rests; but only so long, lest questions without end keep the memory old.
+# Prefill pauses while answers are decoded, but no longer than this: questions without end must not keep the memory old.
 LONGEST_PAUSE_S = 0.5
 
 
 @dataclass(eq=False)
 class ReadyMemory:
-    """A memory that the model has read.
+    """A memory whose prefill is complete.
 
     Attributes:
+        prefilled: the memory in the model.
         status: of the memory.
         moments: of its keyframes.
-        answers: being given from it now.
+        answers: being decoded from it now.
     """
 
-    reading: StreamPrefilledMemory
+    prefilled: StreamPrefilledMemory
     status: MemoryStatus
     moments: tuple[Moment, ...]
     answers: int = 0
 
 
 @dataclass(eq=False)
-class _Refresh:
-    """A memory on its way through the model."""
+class _Prefill:
+    """A prefill in progress, and the model time that it has taken."""
 
     memory: PublishedMemory
-    reading: StreamPrefilledMemory
+    prefilled: StreamPrefilledMemory
     busy_s: float = 0.0
 
 
 class PrefillScheduler:
-    """Reads the newest memory piece by piece, and swaps it in for the one before. Used by one thread.
+    """Prefills the newest memory chunk by chunk, then swaps it in. Used by one thread.
 
-    Never more than one memory is being read. The one before serves questions until the next is read whole, and as
-    long as its last answer takes.
+    At most one prefill is in progress. The memory before it serves questions until then, and is kept until the last
+    answer decoded from it ends.
 
     Args:
-        model: reads.
-        board: where the newest memory hangs.
-        share: part of the time that reading unasked may take; 0 reads only what a question waits for.
+        model: prefills.
+        latest: the newest memory.
+        share: share of the time for prefilling before a question comes; 0 prefills only what a question waits for.
 
     Attributes:
-        current: the newest memory that is read whole.
-        prefills: memories read.
-        last_prefill_s: seconds of the model's time that the last one took.
+        current: the newest memory whose prefill is complete.
+        prefills: completed prefills.
+        last_prefill_s: seconds of model time that the last one took.
     """
 
-    def __init__(self, model: StreamModel, board: LatestMemory, share: float) -> None:
+    def __init__(self, model: StreamModel, latest: LatestMemory, share: float) -> None:
         self._model = model
-        self._board = board
+        self._latest = latest
         self._share = share
-        self._reader: StreamPrefixCache | None = None
-        self._refresh: _Refresh | None = None
+        self._cache: StreamPrefixCache | None = None
+        self._prefill: _Prefill | None = None
         self._retired: list[ReadyMemory] = []
         self._failed_version = 0
-        self._rest_until = 0.0
-        self._last_piece = 0.0
+        self._pause_until = 0.0
+        self._last_chunk = 0.0
         self._log = ThrottledLog(logger)
         self.current: ReadyMemory | None = None
         self.prefills = 0
@@ -78,109 +79,107 @@ class PrefillScheduler:
 
     @property
     def on_demand(self) -> bool:
-        """Whether memories are read only when a question waits for them."""
+        """Whether a memory is prefilled only when a question waits for it."""
         return self._share == 0
 
-    def tidy(self) -> None:
-        """Lets go of memories of another episode and of those whose last answer has ended."""
-        episode = self._board.status.episode
+    def release_unused(self) -> None:
+        """Frees memories of a past episode and those whose last answer has ended."""
+        episode = self._latest.status.episode
         if self.current is not None and self.current.status.episode != episode:
             self._retire()
-        if self._refresh is not None and self._refresh.memory.status.episode != episode:
+        if self._prefill is not None and self._prefill.memory.status.episode != episode:
             self._abandon()
-        for read in [read for read in self._retired if not read.answers]:
-            self._retired.remove(read)
-            read.reading.close()
+        for ready in [ready for ready in self._retired if not ready.answers]:
+            self._retired.remove(ready)
+            ready.prefilled.close()
 
     def pause_s(self) -> float | None:
-        """Seconds until there is something to read unasked; None if there is nothing until the memory moves on."""
-        if self._refresh is not None:
+        """Seconds until the next chunk is due; None if none is due before the memory changes."""
+        if self._prefill is not None:
             return 0.0
-        newest = self._board.current
-        if self.on_demand or newest is None or not self._is_news(newest) or not self._has_buffer():
+        newest = self._latest.current
+        if self.on_demand or newest is None or not self._is_newer(newest) or not self._has_buffer():
             return None
-        return max(0.0, self._rest_until - time.monotonic())
+        return max(0.0, self._pause_until - time.monotonic())
 
-    def moved_on(self) -> bool:
-        """Whether `pause_s` has become zero."""
+    def is_due(self) -> bool:
+        """Whether the next chunk is due now."""
         return self.pause_s() == 0.0
 
-    def advance(self, wanted: int | None, answering: bool) -> None:
-        """Reads a piece, if it is time to.
+    def advance(self, needed_version: int | None, answering: bool) -> None:
+        """Prefills the next chunk, if it is due or needed.
 
         Args:
-            wanted: the least version that a question waits for, None if none does.
-            answering: answers are being given, which go first.
+            needed_version: lowest version that a question waits for, None if no question waits.
+            answering: whether answers are being decoded, which have priority.
 
         Raises:
-            Exception: whatever the model failed with; that memory is not read again unless a question needs it.
+            Exception: what the model failed with; that memory is not tried again unless a question needs it.
         """
-        newest = self._board.current
-        if wanted is None:
-            resting = answering and time.monotonic() - self._last_piece < LONGEST_PAUSE_S
-            if resting or self.pause_s() != 0.0:
+        newest = self._latest.current
+        if needed_version is None:
+            pausing = answering and time.monotonic() - self._last_chunk < LONGEST_PAUSE_S
+            if pausing or not self.is_due():
                 return
-        elif self._refresh is not None and self._refresh.memory.status.version < wanted:
+        elif self._prefill is not None and self._prefill.memory.status.version < needed_version:
             self._abandon()
-        if self._refresh is None:
+        if self._prefill is None:
             if newest is None or not self._has_buffer():
                 return
-            self._begin(newest)
-        self._read_piece()
+            self._prefill = self._begin(newest)
+        self._prefill_chunk(self._prefill)
 
     def close(self) -> None:
         """Frees everything."""
         self._abandon()
         self._retire()
-        for read in self._retired:
-            read.reading.close()
+        for ready in self._retired:
+            ready.prefilled.close()
         self._retired.clear()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
 
-    def _is_news(self, memory: PublishedMemory) -> bool:
+    def _is_newer(self, memory: PublishedMemory) -> bool:
         version = memory.status.version
         return version != self._failed_version and (self.current is None or version > self.current.status.version)
 
     def _has_buffer(self) -> bool:
         return len(self._retired) + (self.current is not None) < PREFILL_BUFFERS
 
-    def _begin(self, memory: PublishedMemory) -> None:
+    def _begin(self, memory: PublishedMemory) -> _Prefill:
         try:
-            if self._reader is None:
-                self._reader = self._model.new_prefix_cache()
-            self._refresh = _Refresh(memory, self._reader.allocate(memory.snapshot))
+            if self._cache is None:
+                self._cache = self._model.new_prefix_cache()
+            return _Prefill(memory, self._cache.allocate(memory.snapshot))
         except Exception:
             self._fail(memory)
             raise
 
-    def _read_piece(self) -> None:
-        refresh = self._refresh
-        assert refresh is not None
+    def _prefill_chunk(self, prefill: _Prefill) -> None:
         begin = time.monotonic()
         try:
-            done = refresh.reading.prefill_chunk()
-            moments = refresh.memory.moments() if done else ()
+            done = prefill.prefilled.prefill_chunk()
+            moments = prefill.memory.moments() if done else ()
         except Exception:
             self._abandon()
-            self._fail(refresh.memory)
+            self._fail(prefill.memory)
             raise
-        self._last_piece = time.monotonic()
-        refresh.busy_s += self._last_piece - begin
+        self._last_chunk = time.monotonic()
+        prefill.busy_s += self._last_chunk - begin
         if not done:
             return
         self._retire()
-        self._refresh = None
-        self.current = ReadyMemory(refresh.reading, refresh.memory.status, moments)
+        self._prefill = None
+        self.current = ReadyMemory(prefill.prefilled, prefill.memory.status, moments)
         self.prefills += 1
-        self.last_prefill_s = refresh.busy_s
+        self.last_prefill_s = prefill.busy_s
         if self._share > 0:
-            self._rest_until = self._last_piece + refresh.busy_s * (1 / self._share - 1)
+            self._pause_until = self._last_chunk + prefill.busy_s * (1 / self._share - 1)
 
     def _fail(self, memory: PublishedMemory) -> None:
         self._failed_version = memory.status.version
-        self._log.log(logging.ERROR, "read", "the model failed to read the memory", exc_info=True)
+        self._log.log(logging.ERROR, "prefill", "the model failed to prefill the memory", exc_info=True)
 
     def _retire(self) -> None:
         if self.current is None:
@@ -188,10 +187,10 @@ class PrefillScheduler:
         if self.current.answers:
             self._retired.append(self.current)
         else:
-            self.current.reading.close()
+            self.current.prefilled.close()
         self.current = None
 
     def _abandon(self) -> None:
-        if self._refresh is not None:
-            self._refresh.reading.close()
-            self._refresh = None
+        if self._prefill is not None:
+            self._prefill.prefilled.close()
+            self._prefill = None

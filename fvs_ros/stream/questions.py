@@ -1,4 +1,4 @@
-"""Questions on their way to an answer: what is refused, where they wait, and who is told."""
+"""Questions on their way to an answer: their checks, the queue they wait in, and the answer to come."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
-from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode
+from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode, QuestionCounters
 
 
 class PendingAnswer:
-    """An answer to come. It is settled once, by the first of: the answer, an error, its timeout, a cancel.
+    """An answer to come. It is settled once, by whichever comes first: the answer, an error, the timeout, a cancel.
 
     Args:
-        on_settle: called with the outcome just before anybody else learns of it.
+        on_settle: called with the outcome just before it becomes visible.
     """
 
     def __init__(self, on_settle: Callable[[PendingAnswer, Answer | AskError], None]) -> None:
@@ -26,7 +26,7 @@ class PendingAnswer:
         self._claim = threading.Lock()
 
     def settle(self, outcome: Answer | AskError) -> bool:
-        """Sets the outcome, if there is none yet; False otherwise. For the engine."""
+        """Sets the outcome unless there is one already, in which case it returns False. For the engine."""
         if not self._claim.acquire(blocking=False):
             return False
         self._on_settle(self, outcome)
@@ -34,7 +34,7 @@ class PendingAnswer:
         return True
 
     def settled(self) -> bool:
-        """Whether the outcome is decided; the model stops at the next token."""
+        """Whether the outcome is decided; the model then stops at the next token."""
         return self._claim.locked()
 
     def done(self) -> bool:
@@ -42,19 +42,19 @@ class PendingAnswer:
         return self._future.done()
 
     def cancel(self) -> bool:
-        """Ends the question as cancelled, at once, unless it has ended already. At most one more token follows."""
-        return self.settle(AskError(ErrorCode.CANCELLED, "the question was cancelled by the one who asked"))
+        """Ends the question as cancelled, at once; False if it has ended already. At most one more token follows."""
+        return self.settle(AskError(ErrorCode.CANCELLED, "the question was cancelled by the client"))
 
     def result(self, timeout: float | None = None) -> Answer:
         """Waits for the answer.
 
         Args:
-            timeout: seconds to wait here; the question goes on after them. None waits for its end, which the
-                question's own timeout bounds.
+            timeout: most seconds to wait; the question itself goes on afterwards. None waits until the question ends,
+                which its own timeout bounds.
 
         Raises:
             AskError: the question got no answer.
-            TimeoutError: `timeout` is over.
+            TimeoutError: there was no answer within `timeout`.
         """
         try:
             outcome = self._future.result(timeout)
@@ -65,13 +65,13 @@ class PendingAnswer:
         return outcome
 
     def add_done_callback(self, callback: Callable[[PendingAnswer], None]) -> None:
-        """Calls `callback` once the outcome is there, on the thread that settles it, or now on this one."""
+        """Calls `callback` on the thread that settles the outcome, or at once on this one if it is settled already."""
         self._future.add_done_callback(lambda _: callback(self))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a question may cost, its options and the engine's defaults joined."""
+    """What a question may cost: its options, completed by the engine's defaults."""
 
     max_new_tokens: int
     timeout_s: float
@@ -80,10 +80,10 @@ class Limits:
 def check_question(
     question: str, options: AskOptions, config: StreamConfig, control_tokens_in: Callable[[str], list[str]]
 ) -> Limits:
-    """Checks what a user asks.
+    """Checks a question and its options.
 
     Raises:
-        AskError: INVALID_QUESTION, with what is wrong and what to do.
+        AskError: INVALID_QUESTION; the message says what is wrong and what to do.
     """
 
     def invalid(message: str) -> AskError:
@@ -113,16 +113,16 @@ def check_question(
 
 
 @dataclass(eq=False)
-class Question:
+class AcceptedQuestion:
     """A question that passed the checks.
 
     Attributes:
-        asked: `time.perf_counter()` when it arrived.
-        fresh: to be answered from the newest memory there is once its frames are settled.
-        after_frame: number of the frame that must be settled first, 0 for none.
-        begun: whether the model has it.
-        pieces: pieces of text that came so far.
-        deadline: settles it with TIMEOUT.
+        asked: `time.perf_counter()` at its arrival.
+        fresh: answer from the newest memory once the frames up to `after_frame` are accounted for.
+        after_frame: number of the frame that must be accounted for first, 0 for none.
+        started: whether the model has begun to answer.
+        chunks: chunks of text emitted so far.
+        deadline: settles the question with TIMEOUT.
     """
 
     text: str
@@ -132,8 +132,8 @@ class Question:
     asked: float
     fresh: bool = False
     after_frame: int = 0
-    begun: bool = False
-    pieces: int = 0
+    started: bool = False
+    chunks: int = 0
     deadline: threading.Timer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,10 +142,10 @@ class Question:
         self.deadline.daemon = True
 
     def _expire(self) -> None:
-        if self.begun:
-            state = f"the model had begun and given {self.pieces} pieces of text; ask for fewer max_new_tokens"
+        if self.started:
+            state = f"the model had begun and given {self.chunks} chunks of text; ask for fewer max_new_tokens"
         elif self.fresh:
-            state = "it waited for its turn or, being fresh, for the memory of what came before; ask without fresh"
+            state = "it waited for its turn or, being fresh, for the frames before it; ask without fresh"
         else:
             state = "it waited for its turn; ask less often"
         self.pending.settle(
@@ -153,38 +153,27 @@ class Question:
         )
 
 
-@dataclass
-class QuestionCounters:
-    """The question counters of `StreamStatistics`, by the same names."""
-
-    questions: int = 0
-    answers: int = 0
-    failed: dict[str, int] = field(default_factory=dict)
-    last_first_token_s: float = 0.0
-    last_answer_s: float = 0.0
-
-
 class QuestionQueue:
-    """Questions waiting for the answer worker, bounded; and the count of all that were asked.
+    """The bounded queue of questions for the answer worker, and the counters of all questions.
 
     A question that must wait for frames does not hold up those behind it. One that is settled while it waits
-    (cancelled, timed out) leaves at once.
+    (cancelled, timed out) leaves the queue at once.
 
     Args:
         config: `question_queue`.
-        changed: the engine's one lock; also notified when frames settle.
-        frame_settled: whether the frames up to a number are settled; called with the lock held.
+        changed: the engine's one lock; also notified when frames become accounted for.
+        frames_accounted: whether the frames up to a number are accounted for; called with the lock held.
     """
 
     def __init__(
-        self, config: StreamConfig, changed: threading.Condition, frame_settled: Callable[[int], bool]
+        self, config: StreamConfig, changed: threading.Condition, frames_accounted: Callable[[int], bool]
     ) -> None:
         self._capacity = config.question_queue
         self._changed = changed
-        self._frame_settled = frame_settled
-        self._waiting: list[Question] = []
-        # Waiting or with the model, not settled yet.
-        self._open: dict[PendingAnswer, Question] = {}
+        self._frames_accounted = frames_accounted
+        self._waiting: list[AcceptedQuestion] = []
+        # Waiting or being answered, not settled yet.
+        self._open: dict[PendingAnswer, AcceptedQuestion] = {}
         self._active = False
         self._counters = QuestionCounters()
 
@@ -195,12 +184,12 @@ class QuestionQueue:
             return replace(self._counters, failed=dict(self._counters.failed))
 
     def activate(self) -> None:
-        """Lets questions in."""
+        """Begins to accept questions."""
         with self._changed:
             self._active = True
 
     def new_pending(self) -> PendingAnswer:
-        """Counts a question, and returns what it will be told by."""
+        """Counts a question and returns its answer to come."""
         with self._changed:
             self._counters.questions += 1
         return PendingAnswer(self._settle)
@@ -225,8 +214,8 @@ class QuestionQueue:
         if not self._active:
             raise AskError(ErrorCode.NOT_ACTIVE, "the engine is not running; activate the node, or start the engine")
 
-    def put(self, question: Question) -> None:
-        """Lets a question wait for the worker, its time running.
+    def put(self, question: AcceptedQuestion) -> None:
+        """Queues a question and starts its timeout.
 
         Raises:
             AskError: BUSY or NOT_ACTIVE.
@@ -247,13 +236,13 @@ class QuestionQueue:
 
     def take(
         self, limit: int, otherwise: Callable[[], bool] = lambda: False, timeout_s: float | None = None
-    ) -> list[Question] | None:
-        """Takes the oldest questions whose frames are settled, up to `limit`; waits for one if there is none.
+    ) -> list[AcceptedQuestion] | None:
+        """Takes the oldest questions whose frames are accounted for, up to `limit`; waits if there is none.
 
         Args:
-            limit: how many at most.
-            otherwise: ends the wait too, with no question; called with the lock held.
-            timeout_s: longest wait; None waits on.
+            limit: most questions to take.
+            otherwise: also ends the wait, without a question; called with the lock held.
+            timeout_s: most seconds to wait; None waits without limit.
 
         Returns:
             None once closed.
@@ -267,8 +256,8 @@ class QuestionQueue:
                 self._waiting.remove(question)
             return taken
 
-    def _ready(self) -> list[Question]:
-        return [question for question in self._waiting if self._frame_settled(question.after_frame)]
+    def _ready(self) -> list[AcceptedQuestion]:
+        return [question for question in self._waiting if self._frames_accounted(question.after_frame)]
 
     def close(self) -> None:
         """Cancels all questions and ends `take`."""

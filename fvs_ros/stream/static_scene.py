@@ -1,4 +1,4 @@
-"""Which grid steps show what the last one showed, so that the model need not look again."""
+"""Recognises grid steps of a static scene, which the model need not encode again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-# Frames are compared by the means of so many blocks: noise averages out in a block, what moves does not.
+# Frames are compared by the means of 64 x 36 blocks: noise averages out within a block, movement does not.
 COLUMNS, ROWS = 64, 36
 
 
 class StaticSceneFilter:
-    """Tells whether both frames of a step repeat the last step that was encoded, to within a camera's noise.
+    """Recognises steps that show the last encoded step's scene again, to within a camera's noise.
 
-    Frames are compared with one that was encoded, never with each other in a chain, so that a slow change adds up until
-    it is seen. A step counts as the last one only if its own two frames were alike: else its features show a movement
-    that a still scene after it does not.
+    Frames are compared with an encoded frame, never with each other in a chain, so that a slow change adds up until it
+    exceeds the tolerance. An encoded step becomes the reference only if its own two frames are alike: otherwise its
+    features show a movement that a static scene after it does not.
 
     Args:
-        tolerance: largest difference of any block's mean, on a scale of 0 to 255; 0 takes no frame for a repetition.
+        tolerance: largest difference of any block's mean, on a scale of 0 to 255; 0 takes no step for static.
     """
 
     def __init__(self, tolerance: float) -> None:
@@ -28,15 +28,15 @@ class StaticSceneFilter:
 
     @property
     def active(self) -> bool:
-        """Whether any frame can be taken for a repetition."""
+        """Whether any step can be taken for static."""
         return self._tolerance > 0
 
-    def repeats(self, frames: Sequence[np.ndarray], *, provisional: bool = False) -> bool:
-        """Whether a step of RGB uint8 frames [H, W, 3] repeats the reference; one that does not becomes the next.
+    def is_static(self, frames: Sequence[np.ndarray], *, provisional: bool = False) -> bool:
+        """Whether a step of RGB uint8 frames [H, W, 3] shows the reference's scene; if not, it becomes the reference.
 
         Args:
             frames: of the step.
-            provisional: the step leaves no trace: it is compared only.
+            provisional: only compare; the reference stays.
         """
         if not self.active:
             return False
@@ -48,7 +48,7 @@ class StaticSceneFilter:
         return False
 
     def forget(self) -> None:
-        """Lets no step repeat what came before."""
+        """Drops the reference; the next step is not static."""
         self._reference = None
 
     def _alike(self, one: np.ndarray, other: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ from fvs_ros.sources.frame import Pose
 
 
 class ErrorCode(enum.IntEnum):
-    """Why a question got no answer. The values are those of `srv/Ask.srv`."""
+    """Why a question got no answer; the values of `srv/Ask.srv`."""
 
     NONE = 0
     NO_FRAMES = 1
@@ -25,7 +25,7 @@ class AskError(Exception):
     """A question that got no answer.
 
     Attributes:
-        code: which kind of failure it was.
+        code: the kind of failure.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:
@@ -35,15 +35,15 @@ class AskError(Exception):
 
 @dataclass(frozen=True)
 class Moment:
-    """One detail slot of the memory that the model had in front of it.
+    """One detail slot of the memory that a question was answered from.
 
     Attributes:
         stamp_ns: when the keyframe was taken.
-        start_ns, end_ns: first and last frame of the cluster that the keyframe stands for.
+        start_ns, end_ns: first and last frame of the keyframe's cluster.
         weight: grid steps in that cluster.
         frame_id: the camera's coordinate frame.
-        pose: where the camera was at the keyframe, None where unknown.
-        relevance: in [0, 1] where moments were ranked against the question, None where not.
+        pose: of the camera at the keyframe, None if unknown.
+        relevance: in [0, 1] if moments were ranked against the question, else None.
     """
 
     stamp_ns: int
@@ -60,10 +60,10 @@ class AskOptions:
     """How to answer. None means the engine's default (`StreamConfig`).
 
     Attributes:
-        max_new_tokens: the answer's longest length.
-        timeout_s: seconds from the question to its complete answer.
-        fresh: answer from a memory that holds every frame that was submitted before the question, as soon as there is
-            one and the model has read it; otherwise from the newest that it has read already.
+        max_new_tokens: length limit of the answer.
+        timeout_s: most seconds from the question to its complete answer.
+        fresh: wait for a memory that holds every frame submitted before the question, and for its prefill; otherwise
+            answer from the newest memory that is prefilled already.
     """
 
     max_new_tokens: int | None = None
@@ -73,13 +73,13 @@ class AskOptions:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and the memory that it was given from.
+    """An answer and the memory it was given from.
 
     Attributes:
         moments: in time order.
-        memory_version: `MemoryStatus.version` of the memory that was read.
-        start_ns, end_ns: the first and the last frame in that memory.
-        steps: grid steps that it had seen.
+        memory_version: `MemoryStatus.version` of that memory.
+        start_ns, end_ns: stamps of the first and last frame in that memory.
+        steps: grid steps seen by that memory.
         first_token_s, total_s: seconds from the question's arrival, waiting included.
     """
 
@@ -96,14 +96,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class MemoryStatus:
-    """The newest memory, as told on `~/memory`.
+    """The newest memory, as published on `~/memory`.
 
     Attributes:
-        version: counts published memories; never goes back, also not over a reset.
-        episode: counts memories started anew (a reset, or a stamp that jumped back).
+        version: counts published memories; a reset counts too, so it never decreases.
+        episode: counts new memories (after a reset, or a stamp that jumped back).
         steps: grid steps seen in this episode.
         csm_slots, dam_slots: slots filled.
-        bytes: host or device memory held by the stream's state, constant once all slots are full.
+        bytes: host or device memory of the stream's state; constant within an episode, 0 without a memory.
         frame_id: the camera's coordinate frame, of the newest frame in memory.
     """
 
@@ -118,25 +118,22 @@ class MemoryStatus:
     frame_id: str = ""
 
 
-@dataclass(frozen=True)
-class StreamStatistics:
-    """Counters since the engine was made.
+@dataclass
+class FrameCounters:
+    """What became of the frames, counted since the engine was made.
 
-    Every received frame is counted once more: as skipped (not due at the kept rate, or paused), late, dropped
-    (the queue was full), discarded, rejected or ingested, or it is still waiting.
+    Each received frame is in exactly one of the other counters but `episodes`.
 
     Attributes:
-        rejected: frames without a usable image, by reason; ``"model_error"`` counts those on which the model failed.
-        discarded: frames thrown away, before they were in memory, by a reset, a new episode or the engine's end.
-        waiting: frames in the queue or being encoded.
-        episodes: memories started anew because a stamp jumped back.
-        static_frames: of the ingested frames, those not encoded because they showed the same scene as the last step.
-        ingest_s: seconds that the last batch took from dequeuing to its published memory.
-        ingest_error: the last failure of the model while ingesting, empty if none.
-        questions, answers, failed: asked; answered; ended with an `AskError`, by code name.
-        last_first_token_s, last_answer_s: of the last answer, 0 before one.
-        prefills: memories that the model has prefilled.
-        prefill_s: seconds of model time that the last prefill took.
+        received: frames submitted.
+        skipped: not due at the kept rate, or submitted while paused.
+        late: at most `late_tolerance_s` behind the newest.
+        dropped: kept, then pushed out of the full queue by newer ones.
+        discarded: kept, then thrown away by a reset, a new episode or the engine's end.
+        rejected: without a usable image, by reason; ``"model_error"`` counts those on which the model failed.
+        ingested: taken into memory.
+        waiting: in the queue or being encoded.
+        episodes: new episodes because a stamp jumped back.
     """
 
     received: int = 0
@@ -144,17 +141,44 @@ class StreamStatistics:
     late: int = 0
     dropped: int = 0
     discarded: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
     ingested: int = 0
     waiting: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
     episodes: int = 0
-    ingest_s: float = 0.0
-    ingest_error: str = ""
+
+
+@dataclass
+class QuestionCounters:
+    """What became of the questions, counted since the engine was made.
+
+    Attributes:
+        questions: asked.
+        answers: answered.
+        failed: ended with an `AskError`, by the code's name.
+        last_first_token_s, last_answer_s: latencies of the last answer, 0 before the first.
+    """
+
     questions: int = 0
     answers: int = 0
     failed: dict[str, int] = field(default_factory=dict)
     last_first_token_s: float = 0.0
     last_answer_s: float = 0.0
+
+
+@dataclass
+class StreamStatistics(FrameCounters, QuestionCounters):
+    """All counters of the engine, and what its two threads measured.
+
+    Attributes:
+        static_frames: of the ingested frames, those not encoded because they showed the same scene as the last step.
+        ingest_s: seconds from dequeuing the last batch to publishing its memory.
+        ingest_error: the model's last failure on frames, empty if none.
+        prefills: memories that the model has prefilled.
+        prefill_s: seconds of model time that the last prefill took.
+    """
+
     static_frames: int = 0
+    ingest_s: float = 0.0
+    ingest_error: str = ""
     prefills: int = 0
     prefill_s: float = 0.0
