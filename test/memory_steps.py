@@ -5,24 +5,25 @@ import dataclasses
 import torch
 
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+from fvs_ros.memory.streaming import StreamingFlashMemory
 
 GRID = PatchGrid(4, 4)
 
 
-def random_steps(count, width=3, grid=GRID, seed=0):
+def random_steps(count: int, width: int = 3, grid: PatchGrid = GRID, seed: int = 0) -> StepFeatures:
     generator = torch.Generator().manual_seed(seed)
     high = torch.randn(count, grid.patches, width, generator=generator)
     return StepFeatures(high, torch.randn(count, grid.low_patches, width, generator=generator))
 
 
-def append_all(memory, features, first=0):
+def append_all(memory: StreamingFlashMemory, features: StepFeatures, first: int = 0) -> StreamingFlashMemory:
     """Step t starts at 10 t ns and ends at 10 t + 5."""
     stamps = range(10 * first, 10 * (first + features.low.shape[0]), 10)
     memory.append(features.high, features.low, list(stamps), [stamp + 5 for stamp in stamps])
     return memory
 
 
-def take(features, start, end):
+def take(features: StepFeatures, start: int, end: int) -> StepFeatures:
     return StepFeatures(features.high[start:end], features.low[start:end])
 
 

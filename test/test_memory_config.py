@@ -11,7 +11,7 @@ def test_published_lengths_are_frames_and_halve_to_grid_steps() -> None:
 
 
 @pytest.mark.parametrize("published", [None, {}])
-def test_missing_settings_take_the_published_defaults(published) -> None:
+def test_missing_settings_take_the_published_defaults(published: dict[str, object] | None) -> None:
     config = FlashMemoryConfig.from_published(published)
     assert (config.csm_slots, config.dam_slots, config.horizon) == (60, 30, 120)
 
@@ -44,7 +44,7 @@ def test_the_published_settings_know_nothing_of_what_was_added() -> None:
         ({"flash_memory_temporal_length": 4, "flash_memory_spatial_length": 6}, "dam_slots is 3, csm_slots 2"),
     ],
 )
-def test_settings_that_cannot_be_honoured_are_refused(published, message) -> None:
+def test_settings_that_cannot_be_honoured_are_refused(published: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FlashMemoryConfig.from_published(published)
 
@@ -55,7 +55,7 @@ def test_unknown_settings_are_named_and_ignored(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize("values", [{"csm_slots": 0}, {"dam_slots": 0}, {"horizon": 1}])
-def test_sizes_below_the_least_are_refused(values) -> None:
+def test_sizes_below_the_least_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         FlashMemoryConfig(**values)
 

@@ -2,11 +2,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from fvs_ros.memory.kmeans import distances, ordered_kmeans
+from fvs_ros.memory.kmeans import Clusters, distances, ordered_kmeans
 
 
-def within_cluster(rows, clusters):
+def within_cluster(rows: Tensor, clusters: Clusters) -> Tensor:
     return (rows - clusters.centroids[clusters.labels]).square().sum()
 
 
@@ -63,7 +64,7 @@ def test_same_generator_same_clusters() -> None:
 
 
 @pytest.mark.parametrize("clusters", [0, 4])
-def test_impossible_numbers_of_clusters_are_refused(clusters) -> None:
+def test_impossible_numbers_of_clusters_are_refused(clusters: int) -> None:
     with pytest.raises(ValueError, match=rf"{clusters} clusters of 3 rows"):
         ordered_kmeans(torch.randn(3, 2), clusters)
 
@@ -75,7 +76,7 @@ def test_initial_rows_must_be_one_per_cluster() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(rows=st.integers(4, 40), clusters=st.integers(1, 8), seed=st.integers(0, 2**20))
-def test_invariants_of_any_clustering(rows, clusters, seed) -> None:
+def test_invariants_of_any_clustering(rows: int, clusters: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     data = torch.randn(rows, 6, generator=generator)
     found = ordered_kmeans(data, min(clusters, rows), generator=generator)

@@ -9,7 +9,7 @@ GRID = PatchGrid(4, 4)
 CONFIG = FlashMemoryConfig(csm_slots=3, dam_slots=2)
 
 
-def scenes(labels):
+def scenes(labels: list[int]) -> StepFeatures:
     """Steps that show scene 0, 1, 2...: features far apart between scenes, a step's own number within."""
     centres = torch.tensor(labels, dtype=torch.float32)[:, None, None] * 10
     own = torch.arange(len(labels), dtype=torch.float32)[:, None, None] * 0.1
@@ -25,7 +25,7 @@ def test_a_clip_shorter_than_the_detail_memory_is_kept_whole() -> None:
     assert snapshot.tokens == 2 * 4 + 2 * 1
 
 
-def test_a_clip_that_fits_the_synopsis_is_not_clustered() -> None:
+def test_a_clip_that_fits_the_csm_is_not_clustered() -> None:
     features = scenes([4, 7, 4])
     snapshot = build_memory(features, GRID, CONFIG)
     assert torch.equal(snapshot.csm, features.low)
@@ -63,6 +63,6 @@ def test_features_of_another_grid_are_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 6), (0, 4), (3, 4)])
-def test_a_grid_that_cannot_merge_is_refused(size) -> None:
+def test_a_grid_that_cannot_merge_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
         PatchGrid(*size)

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions, rescale_times, text_position
-from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
 
-def memory(steps, grid, config):
+def memory(steps: int, grid: PatchGrid, config: FlashMemoryConfig) -> MemorySnapshot:
     features = StepFeatures(torch.randn(steps, grid.patches, 3), torch.randn(steps, grid.low_patches, 3))
     return build_memory(features, grid, config, generator=torch.Generator().manual_seed(0))
 
 
-def test_details_stand_at_their_step_and_synopses_behind_them() -> None:
+def test_keyframes_stand_at_their_step_and_csm_slots_behind_them() -> None:
     grid, config = PatchGrid(4, 8), FlashMemoryConfig(csm_slots=3, dam_slots=2)
     snapshot = memory(2, grid, config)
     time, row, column = memory_positions(snapshot, first=10, horizon=120)
@@ -27,7 +27,7 @@ def test_details_stand_at_their_step_and_synopses_behind_them() -> None:
     assert column[dam_tokens:].tolist() == [26, 27, 26, 27]
 
 
-def test_the_window_continues_the_time_of_the_synopses() -> None:
+def test_the_window_continues_the_time_of_the_csm_slots() -> None:
     grid = PatchGrid(4, 8)
     plain = FlashMemoryConfig(csm_slots=8, dam_slots=2)
     windowed = FlashMemoryConfig(csm_slots=8, dam_slots=2, window_slots=2)
@@ -61,7 +61,7 @@ def test_times_within_the_horizon_are_rounded_half_to_even() -> None:
 
 
 @pytest.mark.parametrize("steps", [121, 1000, 1_000_000])
-def test_longer_streams_are_rescaled_onto_the_horizon(steps) -> None:
+def test_longer_streams_are_rescaled_onto_the_horizon(steps: int) -> None:
     times = torch.tensor([0.0, (steps - 1) / 2, steps - 1.0])
     assert rescale_times(times, steps, 120).tolist() == [0, 60, 119]
 
@@ -76,7 +76,9 @@ def test_longer_streams_are_rescaled_onto_the_horizon(steps) -> None:
     first=st.integers(0, 50),
     horizon=st.integers(2, 60),
 )
-def test_invariants_of_any_layout(steps, slots, details, rows, columns, first, horizon) -> None:
+def test_invariants_of_any_layout(
+    steps: int, slots: int, details: int, rows: int, columns: int, first: int, horizon: int
+) -> None:
     grid = PatchGrid(4 * rows, 4 * columns)
     config = FlashMemoryConfig(csm_slots=slots, dam_slots=min(details, slots), horizon=horizon)
     snapshot = memory(steps, grid, config)

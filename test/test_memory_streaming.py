@@ -5,6 +5,7 @@ they do not move a decision, from which a slot's centroid tells its members.
 """
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_steps import GRID, append_all, assert_same, random_steps, take
 from safetensors.torch import load, save
+from torch import Tensor
 
+from fvs_ros.memory import streaming as streaming_module
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.kmeans import ordered_kmeans
 from fvs_ros.memory.offline import build_memory
-from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 
 WATERMARK = 1e-2
@@ -26,12 +29,30 @@ PICKS_LIMIT = 0.95
 NEAR = 1.05
 
 
-def empty_memory(csm_slots, dam_slots, width, grid=GRID, dtype=torch.float32, **options):
-    config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots, **options)
+def empty_memory(
+    csm_slots: int,
+    dam_slots: int,
+    width: int,
+    grid: PatchGrid = GRID,
+    dtype: torch.dtype = torch.float32,
+    *,
+    window_slots: int = 0,
+    horizon: int = 120,
+    time_code: float = 0.0,
+    time_weight: float = 0.0,
+) -> StreamingFlashMemory:
+    config = FlashMemoryConfig(
+        csm_slots=csm_slots,
+        dam_slots=dam_slots,
+        window_slots=window_slots,
+        horizon=horizon,
+        time_code=time_code,
+        time_weight=time_weight,
+    )
     return StreamingFlashMemory(config, grid, width, device=torch.device("cpu"), dtype=dtype)
 
 
-def watermarked(rows):
+def watermarked(rows: Tensor) -> StepFeatures:
     """Steps whose low-resolution features begin with `rows` [T, F] and name their step in T more."""
     count = len(rows)
     low = torch.cat([rows, WATERMARK * torch.eye(count), torch.zeros(count, -(rows.shape[1] + count) % 4)], dim=1)
@@ -41,7 +62,7 @@ def watermarked(rows):
     return StepFeatures(high, low)
 
 
-def labels_of(snapshot, features):
+def labels_of(snapshot: MemorySnapshot, features: int) -> Tensor:
     """The slot [T] of each of the T steps, read off the watermark that follows the first `features` features."""
     marks = snapshot.csm.flatten(1)[:, features : features + snapshot.steps] / WATERMARK * snapshot.csm_weights[:, None]
     assert torch.allclose(marks, marks.round(), atol=1e-2)
@@ -49,26 +70,26 @@ def labels_of(snapshot, features):
     return marks.argmax(0)
 
 
-def sum_of_squares(rows, labels):
+def sum_of_squares(rows: Tensor, labels: Tensor) -> float:
     rows = rows.double()
     _, labels = labels.unique(return_inverse=True)
     sums = torch.zeros(int(labels.max()) + 1, rows.shape[1], dtype=torch.float64).index_add_(0, labels, rows)
     return float((rows - (sums / labels.bincount()[:, None])[labels]).square().sum())
 
 
-def best_offline(rows, slots):
+def best_offline(rows: Tensor, slots: int) -> float:
     starts = [torch.Generator().manual_seed(seed) for seed in range(5)]
     return min(sum_of_squares(rows, ordered_kmeans(rows, slots, generator=start).labels) for start in starts)
 
 
-def streamed(kind, slots, steps, seed, features=128):
+def streamed(kind: str, slots: int, steps: int, seed: int, features: int = 128) -> tuple[Tensor, MemorySnapshot]:
     rows = stream(kind, slots=slots, steps=steps, features=features, seed=seed)
     steps_features = watermarked(rows)
     memory = empty_memory(slots, max(1, slots // 2), steps_features.low.shape[2])
     return rows, append_all(memory, steps_features).snapshot()
 
 
-def near_picks(rows, snapshot):
+def near_picks(rows: Tensor, snapshot: MemorySnapshot) -> Tensor:
     """For each keyframe, whether it is as near to its slot's centroid, within 5 percent, as any step ever was."""
     means = snapshot.csm.flatten(1)[snapshot.dam_slots, : rows.shape[1]]
     distances = torch.cdist(means.double(), rows.double())
@@ -77,7 +98,7 @@ def near_picks(rows, snapshot):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_variance_is_near_that_of_offline_kmeans(kind, capsys: pytest.CaptureFixture[str]) -> None:
+def test_variance_is_near_that_of_offline_kmeans(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     ratios = []
     for slots, length, seed in [(8, 2, 1), (8, 5, 2), (8, 20, 3), (8, 20, 4), (20, 20, 5), (60, 5, 6)]:
         rows, snapshot = streamed(kind, slots, length * slots, seed)
@@ -90,7 +111,7 @@ def test_variance_is_near_that_of_offline_kmeans(kind, capsys: pytest.CaptureFix
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_variance_and_picks_at_the_published_size(kind, capsys: pytest.CaptureFixture[str]) -> None:
+def test_variance_and_picks_at_the_published_size(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     ratios, picks = [], []
     for seed in (7, 100, 101, 102, 103, 104):
         rows, snapshot = streamed(kind, slots=60, steps=1200, seed=seed)
@@ -107,7 +128,7 @@ def test_variance_and_picks_at_the_published_size(kind, capsys: pytest.CaptureFi
 # Not on `curved_drift`: its slots are long and thin, the true nearest step is one of twenty at any place along them,
 # and no few candidates can foresee which. The printed figure says how far off that is.
 @pytest.mark.parametrize("kind", KINDS)
-def test_keyframes_are_those_that_an_unbounded_bank_would_give(kind, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keyframes_are_those_that_an_unbounded_bank_would_give(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [(8, 5, 11), (8, 20, 12), (8, 20, 13), (8, 20, 14), (20, 20, 15)]
     picks = [near_picks(*streamed(kind, slots, length * slots, seed)) for slots, length, seed in cases]
     share = torch.cat(picks).double().mean()
@@ -126,7 +147,9 @@ def test_keyframes_are_those_that_an_unbounded_bank_would_give(kind, capsys: pyt
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     repeated=st.booleans(),
 )
-def test_up_to_the_slots_streaming_equals_offline(slots, details, steps, width, grid, dtype, repeated) -> None:
+def test_up_to_the_slots_streaming_equals_offline(
+    slots: int, details: int, steps: int, width: int, grid: PatchGrid, dtype: torch.dtype, repeated: bool
+) -> None:
     details, steps = min(details, slots), min(steps, slots)
     features = random_steps(steps, width, grid, seed=steps)
     if repeated:
@@ -140,7 +163,7 @@ def test_up_to_the_slots_streaming_equals_offline(slots, details, steps, width, 
 
 @settings(deadline=None, max_examples=25)
 @given(slots=st.integers(1, 6), details=st.integers(1, 6), steps=st.integers(1, 70), seed=st.integers(0, 99))
-def test_every_step_is_accounted_for(slots, details, steps, seed) -> None:
+def test_every_step_is_accounted_for(slots: int, details: int, steps: int, seed: int) -> None:
     rows = stream("random_walk", slots=slots, steps=steps, features=16, seed=seed)
     features = watermarked(rows)
     memory = empty_memory(slots, min(details, slots), features.low.shape[2])
@@ -166,7 +189,7 @@ def test_every_step_is_accounted_for(slots, details, steps, seed) -> None:
 
 
 @pytest.mark.parametrize("steps", [3, 30, 90])
-def test_equal_streams_give_equal_memories_whenever_they_are_looked_at(steps) -> None:
+def test_equal_streams_give_equal_memories_whenever_they_are_looked_at(steps: int) -> None:
     features, other = random_steps(steps), random_steps(steps, seed=1)
     memory, watched = empty_memory(5, 3, 3), empty_memory(5, 3, 3)
     append_all(memory, features)
@@ -182,7 +205,7 @@ def test_equal_streams_give_equal_memories_whenever_they_are_looked_at(steps) ->
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 9, 25, 26])
-def test_a_provisional_step_counts_like_the_step_itself(steps) -> None:
+def test_a_provisional_step_counts_like_the_step_itself(steps: int) -> None:
     """Up to 26 steps, the capacity for 5 slots, nothing is joined but in the snapshot."""
     features = random_steps(steps)
     memory = append_all(empty_memory(5, 3, 3), take(features, 0, steps - 1))
@@ -204,11 +227,11 @@ def test_beyond_the_capacity_a_provisional_step_counts_too() -> None:
 
 
 @pytest.mark.parametrize("steps", [4, 80])
-def test_a_snapshot_is_never_written_again(steps) -> None:
+def test_a_snapshot_is_never_written_again(steps: int) -> None:
     features = random_steps(steps + 40)
     memory = append_all(empty_memory(5, 3, 3), take(features, 0, steps))
     snapshot = memory.snapshot()
-    copies = {
+    copies: dict[str, Any] = {
         field.name: value.clone()
         for field in dataclasses.fields(snapshot)
         if isinstance(value := getattr(snapshot, field.name), torch.Tensor)
@@ -219,7 +242,7 @@ def test_a_snapshot_is_never_written_again(steps) -> None:
 
 
 @pytest.mark.parametrize("steps", [2, 20, 75])
-def test_a_saved_memory_goes_on_as_if_never_stopped(steps) -> None:
+def test_a_saved_memory_goes_on_as_if_never_stopped(steps: int) -> None:
     features = random_steps(steps + 30)
     memory = append_all(empty_memory(5, 3, 3), take(features, 0, steps))
     saved = save(memory.state_dict())
@@ -231,21 +254,59 @@ def test_a_saved_memory_goes_on_as_if_never_stopped(steps) -> None:
     assert_same(memory.snapshot(), restored.snapshot())
 
 
-def test_a_saved_memory_of_other_sizes_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            empty_memory(6, 3, 3, window_slots=1),
+            "csm_slots 5 where this one has 6, micro_clusters 26 where",
+        ),
+        (empty_memory(5, 2, 3, window_slots=1), "dam_slots 3 where this one has 2;"),
+        (empty_memory(5, 3, 3, window_slots=2), "window_slots 1 where this one has 2;"),
+        (empty_memory(5, 3, 3), "window_slots 1 where this one has 0;"),
+        (empty_memory(5, 3, 3, window_slots=1, horizon=60), "horizon 120 where this one has 60;"),
+        (empty_memory(5, 3, 3, window_slots=1, time_code=0.1), "time_code 0.0 where this one has 0.1;"),
+        (empty_memory(5, 3, 3, window_slots=1, time_weight=250.0), "time_weight 0.0 where this one has 250.0;"),
+        (empty_memory(5, 3, 6, window_slots=1), "feature_dim 3 where this one has 6;"),
+        (empty_memory(5, 3, 3, PatchGrid(8, 4), window_slots=1), "grid_height 4 where this one has 8;"),
+        (empty_memory(5, 3, 3, PatchGrid(4, 8), window_slots=1), "grid_width 4 where this one has 8;"),
+        (empty_memory(5, 3, 3, dtype=torch.bfloat16, window_slots=1), "bfloat16"),
+    ],
+    ids=lambda value: value.split()[0] if isinstance(value, str) else "",
+)
+def test_a_memory_saved_with_other_settings_is_refused(other: StreamingFlashMemory, message: str) -> None:
+    state = append_all(empty_memory(5, 3, 3, window_slots=1), random_steps(9)).state_dict()
+    before = other.state_dict()
+    with pytest.raises(ValueError, match=message):
+        other.load_state_dict(state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.parametrize(("constant", "setting"), [("CANDIDATES", "candidates"), ("MICRO_EXTRA", "micro_clusters")])
+def test_a_memory_of_another_version_with_other_constants_is_refused(
+    constant: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = append_all(empty_memory(5, 3, 3), random_steps(9)).state_dict()
-    memory = append_all(empty_memory(5, 2, 3), random_steps(4))
-    before = memory.snapshot()
-    with pytest.raises(ValueError, match=r"sizes \[5, 3, 0, 4, 4, 3\].*\[5, 2, 0, 4, 4, 3\]"):
-        memory.load_state_dict(state)
-    with pytest.raises(ValueError, match="bfloat16"):
-        empty_memory(5, 3, 3, dtype=torch.bfloat16).load_state_dict(state)
-    with pytest.raises(ValueError, match="holds"):
-        memory.load_state_dict({})
-    assert_same(before, memory.snapshot())
+    monkeypatch.setattr(streaming_module, constant, getattr(streaming_module, constant) + 1)
+    with pytest.raises(ValueError, match=rf"{setting} (\d+) where this one has (?!\1)\d+"):
+        empty_memory(5, 3, 3).load_state_dict(state)
+
+
+def test_every_setting_of_the_memory_is_saved() -> None:
+    saved = empty_memory(5, 3, 3).state_dict()
+    assert {f"settings.{field.name}" for field in dataclasses.fields(FlashMemoryConfig)} <= saved.keys()
+
+
+def test_a_state_with_missing_or_unknown_tensors_is_refused() -> None:
+    memory = empty_memory(5, 3, 3)
+    state = memory.state_dict()
+    del state["micro.norms"]
+    with pytest.raises(ValueError, match=r"lacks \['micro.norms'\] and holds the unknown \['weights'\]"):
+        memory.load_state_dict({**state, "weights": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 23])
-def test_the_window_holds_the_newest_steps_and_changes_nothing_else(steps) -> None:
+def test_the_window_holds_the_newest_steps_and_changes_nothing_else(steps: int) -> None:
     features = random_steps(steps + 1)
     memory = append_all(empty_memory(5, 3, 3, window_slots=3), take(features, 0, steps))
     snapshot = memory.snapshot()
@@ -292,7 +353,7 @@ def test_one_slot_is_the_mean_of_everything() -> None:
 
 
 @pytest.mark.parametrize("kind", ["slow_drift", "random_walk", "revisited_scenes"])
-def test_a_large_mean_common_to_all_features_changes_nothing(kind) -> None:
+def test_a_large_mean_common_to_all_features_changes_nothing(kind: str) -> None:
     rows = stream(kind, slots=8, steps=160, features=128, seed=21)
     features = watermarked(rows + 1_000)
     snapshot = append_all(empty_memory(8, 4, features.low.shape[2]), features).snapshot()
@@ -312,7 +373,9 @@ def test_a_large_mean_common_to_all_features_changes_nothing(kind) -> None:
         ((2, 16, 3), (2, 4, 3), [0, 5], [1, 2], "ends at 2 ns, before its start at 5 ns"),
     ],
 )
-def test_steps_that_do_not_fit_are_refused_and_leave_no_trace(high, low, starts, ends, message) -> None:
+def test_steps_that_do_not_fit_are_refused_and_leave_no_trace(
+    high: tuple[int, ...], low: tuple[int, ...], starts: list[int], ends: list[int], message: str
+) -> None:
     memory = append_all(empty_memory(5, 3, 3), random_steps(4))
     before = memory.snapshot()
     with pytest.raises(ValueError, match=message):
@@ -321,7 +384,7 @@ def test_steps_that_do_not_fit_are_refused_and_leave_no_trace(high, low, starts,
 
 
 @pytest.mark.parametrize(("time_weight", "kept_apart"), [(0.0, False), (0.1, True)])
-def test_a_time_weight_keeps_visits_to_one_scene_apart(time_weight, kept_apart) -> None:
+def test_a_time_weight_keeps_visits_to_one_scene_apart(time_weight: float, kept_apart: bool) -> None:
     """Four scenes in turn, ten steps each, three rounds of them: twelve stays, for twelve slots."""
     scenes = 10 * torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
     stays = torch.arange(120) // 10

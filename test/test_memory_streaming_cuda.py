@@ -1,5 +1,8 @@
 """What the streaming memory does on a GPU: nothing that waits, and the same as recorded graphs."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from memory_steps import GRID, append_all, assert_same, random_steps, take
@@ -22,25 +25,25 @@ def test_off_the_cpu_neither_update_nor_snapshot_reads_a_value_on_the_host() -> 
 
 
 @pytest.mark.parametrize("window", [0, 2])
-def test_what_is_recorded_on_cuda_does_the_same_each_time(window, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_recorded_on_cuda_does_the_same_each_time(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorded functions, called as they are: all they need comes through tensors that stay."""
-    recorded = []
+    recorded: list[Callable[[], Any]] = []
 
     class Called:
-        def __init__(self, function, warm_up=True) -> None:
+        def __init__(self, function: Callable[[], Any], warm_up: bool = True) -> None:
             recorded.append(function)
             self.function = function
             self.result = function() if warm_up else None
 
-        def __call__(self):
+        def __call__(self) -> Any:
             result = self.function()
             if result is None or self.result is None:
                 return result
             # As a graph does: into the tensors of the first call.
             for name in ("slots", "high", "steps", "stamps_ns"):
                 getattr(self.result, name).copy_(getattr(result, name))
-            for name, tensor in vars(result.synopsis).items():
-                getattr(self.result.synopsis, name).copy_(tensor)
+            for name, tensor in vars(result.csm).items():
+                getattr(self.result.csm, name).copy_(tensor)
             return self.result
 
     monkeypatch.setattr(streaming_module, "CapturedCall", Called)

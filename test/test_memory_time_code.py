@@ -2,16 +2,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
-from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.time_code import memory_time_code
 
 GRID, WIDTH = PatchGrid(4, 8), 32
 
 
-def codes(steps, config):
+def codes(steps: int, config: FlashMemoryConfig) -> tuple[MemorySnapshot, Tensor]:
     features = StepFeatures(torch.randn(steps, GRID.patches, 3), torch.randn(steps, GRID.low_patches, 3))
     snapshot = build_memory(features, GRID, config, generator=torch.Generator().manual_seed(0))
     return snapshot, memory_time_code(snapshot, config, WIDTH)
@@ -32,14 +33,14 @@ def test_each_token_has_the_code_of_its_step() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 400), st.sampled_from([0.1, 2.0]))
-def test_its_size_is_the_configured_one_for_streams_of_any_length(steps, size) -> None:
+def test_its_size_is_the_configured_one_for_streams_of_any_length(steps: int, size: float) -> None:
     config = FlashMemoryConfig(csm_slots=6, dam_slots=2, time_code=size)
     _, code = codes(steps, config)
     torch.testing.assert_close(code.square().mean(dim=1).sqrt(), torch.full((code.shape[0],), size))
 
 
 @pytest.mark.parametrize("steps", [2, 120, 600])
-def test_steps_can_be_told_apart(steps) -> None:
+def test_steps_can_be_told_apart(steps: int) -> None:
     config = FlashMemoryConfig(csm_slots=steps, dam_slots=1, time_code=1.0)
     _, code = codes(steps, config)
     slots = code[GRID.dam_tokens :: GRID.csm_tokens]

@@ -15,7 +15,7 @@ from fvs_ros.bench.costs import ModelCosts
 from fvs_ros.bench.measure import Machine, Measure, Stopwatch, held_bytes, single, summarise
 from fvs_ros.bench.shapes import MODEL_SHAPES, random_checkpoint
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.memory.streaming import EAGER_UPDATES, micro_clusters_of
+from fvs_ros.memory.streaming import EAGER_UPDATES, micro_cluster_count
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import PATCH, normalise, resize_frames
 from fvs_ros.sources.frame import SECOND_NS
@@ -90,7 +90,7 @@ def bench_ingest(
     memory = EpisodeMemory(model, grid, 0)
     stream = _Stream(memory, images)
     # A memory that has merged long since, as it is from the first minutes on: reducing it costs most of a snapshot.
-    for _ in range(0, micro_clusters_of(model.memory_config) + EAGER_UPDATES, batch):
+    for _ in range(0, micro_cluster_count(model.memory_config) + EAGER_UPDATES, batch):
         stream.add(batch)
     step = times(lambda: stream.add(1))
     batched = [milliseconds / batch for milliseconds in times(lambda: stream.add(batch))]

@@ -12,7 +12,7 @@ from torch import Tensor
 from fvs_ros.bench.measure import Machine, Measure, Stopwatch, held_bytes, single, summarise
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
 from fvs_ros.bench.shapes import MemoryShape
-from fvs_ros.memory.streaming import CANDIDATES, StreamingFlashMemory, micro_clusters_of
+from fvs_ros.memory.streaming import CANDIDATES, StreamingFlashMemory, micro_cluster_count
 from fvs_ros.sources.frame import SECOND_NS
 
 # Steps over which a figure is taken, so that a single disturbance does not decide.
@@ -109,7 +109,7 @@ def _update_bytes(shape: MemoryShape, dtype: torch.dtype) -> int:
     """
     row = shape.grid.low_patches * shape.feature_dim
     high = shape.grid.patches * shape.feature_dim
-    means = micro_clusters_of(shape.config) + 2
+    means = micro_cluster_count(shape.config) + 2
     return (means + 3) * row * 4 + (2 * high + (2 + 2 * CANDIDATES) * row) * dtype.itemsize
 
 

@@ -1,4 +1,4 @@
-"""Sizes of the Flash Memory, and how published checkpoints spell them."""
+"""Sizes of the Flash Memory, and their spelling in published checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 # What the published code writes into `vision_config.flash_memory_config`; each key carries this prefix.
 PUBLISHED_PREFIX = "flash_memory_"
 PUBLISHED_METHODS = {"temporal_method": "kmeans_ordered", "spatial_method": "klarge_retrieve"}
-# Our own additions, written only where they are used.
+# Our own additions, written only where they are not 0.
 WINDOW_KEY, TIME_CODE_KEY, TIME_WEIGHT_KEY = "window_length", "time_code", "time_weight"
 
 
@@ -27,18 +27,16 @@ class FlashMemoryConfig:
     Attributes:
         csm_slots: K, clusters in the Context Synopsis Memory.
         dam_slots: M, keyframes in the Detail Augmentation Memory; at most K, since each stands for a cluster.
-        horizon: longest stream, in grid steps, whose temporal positions are taken as they are; the published
-            model was trained and evaluated on at most 240 frames. Longer streams are rescaled onto it.
-        window_slots: W, newest steps that are also kept as they are, in high resolution. The published memory has
-            none: a step that joins a large cluster, or none of the M largest ones, is seen no more as it was. What is
-            in view now is asked for most, so models trained for a robot can have it; weights that were trained
-            without must not.
-        time_code: root mean square of what each token tells of its time, see `fvs_ros.memory.time_code`; 0 for nothing,
-            as published. Like the window it belongs to the weights that were trained with it.
-        time_weight: how distance in time counts where the streaming memory joins steps: as so much of a squared feature
-            distance for each squared position on the horizon. 0, as published, joins what looks alike however far
-            apart, and so a room's last visit with its first; above, what lies together is joined first, and slots
-            tell when they were.
+        horizon: longest stream, in grid steps, whose temporal positions are its step indices; longer streams are
+            rescaled onto it. The published model was trained and evaluated on at most 240 frames.
+        window_slots: W, newest steps kept in high resolution beside CSM and DAM. The published memory has none and
+            loses sight of a step that joins a large cluster, or none of the M largest. Most questions are about what is
+            in view now, so models trained for a robot can have a window; weights trained without one must not.
+        time_code: root mean square of the time code added to each memory token, see `fvs_ros.memory.time_code`; 0, as
+            published, adds none. Like the window it belongs to the weights that were trained with it.
+        time_weight: squared feature distance that one squared position on the horizon counts for where the streaming
+            memory merges steps. 0, as published, merges what looks alike however far apart in time, such as the first
+            and the last visit to a room; above 0, neighbours in time are merged first and each slot has its own time.
     """
 
     csm_slots: int = 60
@@ -71,10 +69,10 @@ class FlashMemoryConfig:
 
     @classmethod
     def from_published(cls, published: Mapping[str, object] | None) -> FlashMemoryConfig:
-        """Reads a checkpoint's `vision_config.flash_memory_config`, whose lengths are in frames.
+        """The sizes in a checkpoint's `vision_config.flash_memory_config`, whose lengths are in frames.
 
-        Missing keys, or a missing dict (a plain Qwen2-VL checkpoint), take the published defaults. `pca_dim` is
-        stored by the published code but used by none of its default paths.
+        Missing keys, or a missing dict (a plain Qwen2-VL checkpoint), take the published defaults. The published code
+        stores `pca_dim` but uses it in none of its default paths.
 
         Raises:
             ValueError: an odd length, or a method other than the one that the weights were trained with.
@@ -104,7 +102,7 @@ class FlashMemoryConfig:
         )
 
     def to_published(self) -> dict[str, object]:
-        """The dict that `from_published` reads, as the published code writes it, and what was added where used."""
+        """The dict that `from_published` reads: the keys of the published code, and our own where they are not 0."""
         ours = {
             WINDOW_KEY: 2 * self.window_slots,
             TIME_CODE_KEY: self.time_code,

@@ -1,4 +1,4 @@
-"""The CSM of a snapshot: slots made of micro-clusters.
+"""The Context Synopsis Memory of a snapshot: slots made of micro-clusters.
 
 Shapes: S filled slots, V micro-clusters present, F features of a low-resolution step.
 """
@@ -16,27 +16,27 @@ from fvs_ros.memory.slot_reduction import membership, reduce_clusters
 
 
 @dataclass(frozen=True)
-class Synopsis:
+class CsmSlots:
     """CSM slots in order of their mean time.
 
     Attributes:
-        means: [S, F] float32, weighted mean of the slot's steps.
-        weights: [S] float32, steps in the slot.
+        centroids: [S, F] float32, mean features of the slot's steps.
+        weights: [S] float32, number of those steps.
         times: [S] float32, their mean index.
-        start_ns, end_ns: [S] int64, the first and last of their stamps.
+        start_ns, end_ns: [S] int64, their first and last stamp.
     """
 
-    means: Tensor
+    centroids: Tensor
     weights: Tensor
     times: Tensor
     start_ns: Tensor
     end_ns: Tensor
 
 
-def take_steps(micro: MicroClusters, count: int) -> Synopsis:
-    """The first `count` micro-clusters as slots, in storage of their own; each is still a single step."""
-    return Synopsis(
-        means=micro.means[:count].clone(),
+def slots_of_steps(micro: MicroClusters, count: int) -> CsmSlots:
+    """The first `count` micro-clusters, each still a single step, as slots in storage of their own."""
+    return CsmSlots(
+        centroids=micro.centroids[:count].clone(),
         weights=micro.weights[:count].float(),
         times=micro.times[:count].float(),
         start_ns=micro.start_ns[:count].clone(),
@@ -44,11 +44,11 @@ def take_steps(micro: MicroClusters, count: int) -> Synopsis:
     )
 
 
-def reduce_to_slots(micro: MicroClusters, count: int, slots: int) -> Synopsis:
-    """The V = `count` micro-clusters that are present, reduced to `slots`."""
+def reduce_to_slots(micro: MicroClusters, count: int, slots: int) -> CsmSlots:
+    """The V = `count` micro-clusters that are present, reduced to S = `slots`."""
     order = micro.in_time_order(count)
     weights, times = micro.weights[order], micro.times[order]
-    labels = reduce_clusters(micro.separations()[order][:, order], weights, times, slots)
+    labels = reduce_clusters(micro.timed_distances()[order][:, order], weights, times, slots)
     members = membership(labels, slots)
     totals = members @ weights
     mean_times = (members @ (weights * times)) / totals
@@ -58,18 +58,18 @@ def reduce_to_slots(micro: MicroClusters, count: int, slots: int) -> Synopsis:
     labels = torch.argsort(chronological)[labels]
     sorted_labels, grouped = torch.sort(labels, stable=True)
     sizes = members.sum(1).long()
-    # One pass over the means, without a copy of them in order; a matrix product takes three times as long.
-    means = functional.embedding_bag(
+    # One pass over the centroids, without a sorted copy of them; a matrix product takes three times as long.
+    centroids = functional.embedding_bag(
         order[grouped],
-        micro.means,
+        micro.centroids,
         sizes.cumsum(0) - sizes,
         mode="sum",
         per_sample_weights=(weights[grouped] / totals[sorted_labels]).float(),
     )
     stamps = torch.iinfo(torch.int64)
     belongs = members > 0
-    return Synopsis(
-        means=means,
+    return CsmSlots(
+        centroids=centroids,
         weights=totals.float(),
         times=mean_times[chronological].float(),
         start_ns=torch.where(belongs, micro.start_ns[order], stamps.max).amin(1),

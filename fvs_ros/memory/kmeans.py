@@ -33,7 +33,7 @@ class Clusters:
 
 
 def clip_generator(identity: str, device: torch.device) -> torch.Generator:
-    """Random numbers for the k-means of one clip, the same whenever its `identity` is, whatever ran before."""
+    """Random numbers for the k-means of one clip: they depend on its `identity` alone, not on what ran before."""
     seed = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:7], "big")
     return torch.Generator(device).manual_seed(seed)
 
@@ -41,8 +41,8 @@ def clip_generator(identity: str, device: torch.device) -> torch.Generator:
 def distances(rows: Tensor, centroids: Tensor) -> Tensor:
     """Euclidean distances [T, K] of rows [T, F] to centroids [K, F], in the expanded form, as published.
 
-    Rounding can make the expanded square of a tiny distance negative; the published code gets NaN as its root, here
-    it is 0.
+    Rounding can make the expanded square of a tiny distance negative. The published code takes its root, NaN; here
+    the distance is 0.
     """
     norms = rows.square().sum(1)[:, None] + centroids.square().sum(1)[None]
     return torch.clamp(norms - 2 * rows @ centroids.T, min=0).sqrt()
@@ -58,13 +58,13 @@ def ordered_kmeans(
 ) -> Clusters:
     """Weighted k-means as published (`kmeans_ordered`), on rows [T, F] of T steps.
 
-    Kept from the published code, since the weights were trained with it: at most ten iterations, convergence
-    returns the centroids of the iteration before, and a cluster that runs empty restarts at a random row. Where
-    fewer rows differ than there are clusters, the distinct rows become clusters of weight 1 and the first
-    `clusters` minus that many rows are put in front, as they are.
+    The released weights were trained with these details of the published code: at most ten iterations; convergence
+    returns the centroids of the previous iteration; a cluster that runs empty restarts at a random row. With fewer
+    distinct rows than clusters, each distinct row becomes a cluster of weight 1, and the first rows of the clip fill
+    the remaining clusters in front of them.
 
-    Unlike there, a cluster that is empty at the end has weight 0 and the time of its restart row; the published
-    code divides by zero.
+    One detail differs: a cluster that is empty at the end has weight 0 and the time of its restart row, where the
+    published code divides by zero.
 
     Args:
         rows: [T, F], any floating dtype; clustered in float32.
@@ -72,6 +72,9 @@ def ordered_kmeans(
         weights: [T], ones if None.
         initial_rows: [K] int64, the rows that the centroids start from; random distinct rows if None.
         generator: for the random start and restarts, on the device of `rows`.
+
+    Raises:
+        ValueError: fewer rows than clusters, or `initial_rows` of another shape.
     """
     rows = rows.float()
     if not 1 <= clusters <= rows.shape[0]:
@@ -113,7 +116,7 @@ def _in_time_order(centroids: Tensor, weights: Tensor, times: Tensor, labels: Te
 
 
 def _pad_distinct(rows: Tensor, distinct: Tensor, inverse: Tensor, clusters: int) -> Clusters:
-    """Fewer distinct rows than clusters: each distinct row once, and raw rows in front to fill up."""
+    """Clusters of fewer distinct rows than there are clusters: each distinct row once, padded by raw rows in front."""
     missing = clusters - distinct.shape[0]
     counts = torch.bincount(inverse, minlength=distinct.shape[0])
     index = torch.arange(rows.shape[0], dtype=torch.float32, device=rows.device)

@@ -13,7 +13,7 @@ from fvs_ros.memory.keyframes import largest_clusters, nearest_steps
 from fvs_ros.memory.kmeans import Clusters, ordered_kmeans
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
-# Without stamps, frames count as sampled at the published rate of one a second.
+# Without stamps, frames are taken to be sampled at the published rate of one a second.
 FRAME_PERIOD_NS = 1_000_000_000
 
 
@@ -28,20 +28,23 @@ def build_memory(
     generator: torch.Generator | None = None,
 ) -> MemorySnapshot:
     """Flash Memory of a whole clip, exactly as published (ICCV 2025; the released Qwen2-VL code), plus a
-    window where the configuration has one.
+    window if the configuration has one.
 
-    Up to `csm_slots` steps, the CSM holds every step as it is; beyond, ordered k-means. Up to `dam_slots`
-    steps, the DAM holds every step in order of time; beyond, the step nearest to each of the largest clusters, in
-    order of falling cluster weight, repeated where two clusters share their nearest step.
+    The CSM holds up to `csm_slots` steps unchanged, and the clusters of an ordered k-means beyond. The DAM holds up to
+    `dam_slots` steps in order of time; beyond, the step nearest to each of the largest clusters, in order of falling
+    cluster weight and repeated where two clusters share their nearest step.
 
     Args:
-        features: T steps.
+        features: of T steps, high [T, P, D] and low [T, P / 4, D].
         grid: patches of a frame.
         config: sizes.
         start_ns: [T] int64, stamp of each step's first frame; one frame a second from 0 if None.
         end_ns: [T] int64, stamp of each step's second frame; one second after its first if None.
-        initial_rows: where k-means starts, see `ordered_kmeans`.
-        generator: of k-means, see `ordered_kmeans`.
+        initial_rows: the start of k-means, see `ordered_kmeans`.
+        generator: for the random numbers of k-means, see `ordered_kmeans`.
+
+    Raises:
+        ValueError: no steps, or features that do not fit the grid or each other.
     """
     high, low = features.high, features.low
     steps = low.shape[0]
@@ -79,7 +82,7 @@ def build_memory(
 
 
 def _choose_keyframes(rows: Tensor, clusters: Clusters, count: int) -> tuple[Tensor, Tensor]:
-    """The slots that detail is kept of, and the step for each; every step as it comes if there are at most `count`."""
+    """The slots [R] that get a keyframe, and its step [R]; all steps in order of time if there are at most `count`."""
     if rows.shape[0] <= count:
         every = torch.arange(rows.shape[0], device=rows.device)
         return every, every
@@ -88,6 +91,6 @@ def _choose_keyframes(rows: Tensor, clusters: Clusters, count: int) -> tuple[Ten
 
 
 def _reduce_stamps(stamps: Tensor, clusters: Clusters, reduce: str) -> Tensor:
-    """First or last stamp [K] of each cluster's members; a cluster without members has the step nearest its time."""
+    """First or last stamp [K] of each cluster's members; a cluster without members takes the step nearest its time."""
     nearest = stamps[clusters.times.round().long()]
     return nearest.scatter_reduce(0, clusters.labels, stamps, reduce, include_self=False)

@@ -1,10 +1,10 @@
-"""AM-RoPE: where the memory and the text after it stand on Qwen2-VL's three position axes (time, row, column).
+"""AM-RoPE: positions of the memory and of the text after it on Qwen2-VL's three axes (time, row, column).
 
 The published layout puts all DAM tokens first, in order of falling cluster weight, then all CSM tokens in order of
-time. The temporal position of a DAM step is its step index, that of a CSM slot its mean step index, but CSM slots are
-counted from behind the DAM tokens. One accident is kept, because the released weights were trained with it: the text
-starts after the number of CSM *slots* although a CSM slot's temporal position can reach the number of *steps*, so that
-late slots stand beside or behind the text.
+time. The temporal position of a keyframe is its step index; that of a CSM slot is its mean step index plus the number
+of DAM tokens. One accident is kept, because the released weights were trained with it: the text starts after the number
+of CSM *slots* although a CSM slot's temporal position can reach the number of *steps*, so late slots stand beside or
+behind the text.
 
 Shapes: S filled CSM slots, R filled DAM slots, N memory tokens.
 """
@@ -19,10 +19,10 @@ from fvs_ros.memory.snapshot import MERGE, POOL, MemorySnapshot, PatchGrid
 
 
 def rescale_times(times: Tensor, steps: int, horizon: int) -> Tensor:
-    """Step indices as whole numbers, mapped from a stream of `steps` onto the trained horizon where it is longer.
+    """Step indices `times` rounded to int64, after a stream of more than `horizon` steps is rescaled onto the horizon.
 
-    Sampling a long video uniformly to the trained number of frames, as the published evaluation does, has the same
-    effect: the first step keeps 0 and the newest is at most `horizon` - 1.
+    The first step keeps 0 and the newest gets `horizon` - 1, as if the stream were sampled uniformly to the trained
+    number of frames, which is how the published evaluation treats long videos.
     """
     if steps > horizon:
         times = times * ((horizon - 1) / (steps - 1))
@@ -30,12 +30,12 @@ def rescale_times(times: Tensor, steps: int, horizon: int) -> Tensor:
 
 
 def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tensor:
-    """Position ids [3, N] int64 of the memory's tokens, on the snapshot's device.
+    """Position ids [3, N] int64 of the memory's tokens in the order of `MemorySnapshot.features`, on its device.
 
     Args:
         snapshot: the memory.
         first: position of the first memory token.
-        horizon: see `rescale_times`.
+        horizon: in grid steps, see `rescale_times`.
     """
     grid = snapshot.grid
     keyframes = rescale_times(snapshot.dam_steps, snapshot.steps, horizon)
@@ -49,7 +49,7 @@ def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tens
 
 
 def text_position(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> int:
-    """Position of the first text token after the memory whose first token stands at `first`."""
+    """Position of the first text token after a memory whose first token is at `first`."""
     grid = snapshot.grid
     dam_tokens = snapshot.dam.shape[0] * grid.dam_tokens
     extent = max(min(snapshot.steps, config.csm_slots), *_low_extent(grid))
@@ -61,7 +61,7 @@ def _low_extent(grid: PatchGrid) -> tuple[int, int]:
 
 
 def _grid_positions(times: Tensor, rows: int, columns: int) -> Tensor:
-    """[3, len(times) * rows * columns]: time, row and column of each token, time varying slowest."""
+    """[3, len(times) * rows * columns]: time, row and column of each token; time varies slowest."""
     shape = (times.shape[0], rows, columns)
     row = torch.arange(rows, device=times.device)
     column = torch.arange(columns, device=times.device)

@@ -1,8 +1,8 @@
 """From micro-clusters to CSM slots: weighted k-means on squared distances alone.
 
-A snapshot asks for K clusters of V micro-clusters. Two starts are refined, and the better one is taken: Ward's
-agglomeration, which finds scenes and their returns, and the best division of the stream into K stretches of time,
-which is what a slow drift asks for. On a GPU nothing waits for the device or branches on values.
+A snapshot reduces V micro-clusters to K slots. Two starts are refined and the better result is taken: Ward's
+agglomeration, which finds scenes that return, and the best segmentation of the stream into K stretches of time, which
+suits a slow drift. On a GPU nothing waits for the device or branches on values.
 
 Shapes: V micro-clusters in order of time, K slots.
 """
@@ -12,63 +12,63 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.ward import INFINITY, cheapest_of, join_costs, join_distances, join_factors, set_row
+from fvs_ros.memory.ward import INFINITY, cheapest_pair_by_cost, merge_costs, merge_distances, merge_factors, set_row
 
-# A move must gain more than rounding could.
+# Relative gain below which a move could be rounding.
 LEAST_GAIN = 1e-9
 
 
 def reduce_clusters(distances: Tensor, weights: Tensor, times: Tensor, slots: int) -> Tensor:
-    """The slot [V] int64 of each micro-cluster, so that the sum of squares within slots is small.
+    """The slot [V] int64 of each micro-cluster, chosen for a small sum of squares within slots.
 
-    Every slot gets at least one. Equal input gives equal output, bit for bit.
+    Every slot gets at least one micro-cluster. Equal input gives equal output, bit for bit.
 
     Args:
-        distances: [V, V] float64, squared distances between the means.
+        distances: [V, V] float64, squared distances between the centroids.
         weights: [V] float64, all positive.
         times: [V] float64, rising.
         slots: K, at most V.
     """
     merged = refine(distances, weights, agglomerate(distances, weights, times, slots), slots)
-    divided = refine(distances, weights, divide(distances, weights, slots), slots)
-    better = sum_of_squares(distances, weights, divided, slots) < sum_of_squares(distances, weights, merged, slots)
-    return torch.where(better, divided, merged)
+    segmented = refine(distances, weights, segment_time(distances, weights, slots), slots)
+    better = sum_of_squares(distances, weights, segmented, slots) < sum_of_squares(distances, weights, merged, slots)
+    return torch.where(better, segmented, merged)
 
 
 def membership(labels: Tensor, slots: int) -> Tensor:
-    """[K, V] float64, 1 where a micro-cluster belongs to a slot."""
+    """[K, V] float64, 1 where the micro-cluster belongs to the slot and 0 elsewhere."""
     return (labels[None] == torch.arange(slots, device=labels.device)[:, None]).double()
 
 
 def sum_of_squares(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Tensor:
-    """Sum over micro-clusters of weight times squared distance to the slot's mean, a float64 scalar."""
+    """Sum over micro-clusters of weight times squared distance to the slot's centroid, a float64 scalar."""
     members = membership(labels, slots) * weights
     return (((members @ distances) * members).sum(1) / members.sum(1)).sum() / 2
 
 
 def agglomerate(distances: Tensor, weights: Tensor, times: Tensor, slots: int) -> Tensor:
-    """Labels [V] by Ward's method: V - K times, the cheapest pair is joined."""
+    """Labels [V] by Ward's method: the cheapest pair is merged, V - K times."""
     count = weights.shape[0]
     distances, weights, times = distances.clone(), weights.clone(), times.clone()
-    costs = join_costs(distances, weights)
+    costs = merge_costs(distances, weights)
     heads = torch.arange(count, device=weights.device)
     for _ in range(count - slots):
-        first, second = cheapest_of(costs, weights, times)
+        first, second = cheapest_pair_by_cost(costs, weights, times)
         total = weights[first] + weights[second]
-        join_distances(distances, weights, first, second)
+        merge_distances(distances, weights, first, second)
         times.index_copy_(0, first, torch.lerp(times[first], times[second], weights[second] / total))
         weights.index_copy_(0, first, total)
         weights.index_fill_(0, second, 0)
         # Of the costs, only those of the two change.
-        row = torch.where(weights > 0, join_factors(total, weights) * distances[first], INFINITY).view(-1)
+        row = torch.where(weights > 0, merge_factors(total, weights) * distances[first], INFINITY).view(-1)
         set_row(costs, first, row.index_fill(0, first, INFINITY))
         set_row(costs, second, torch.full_like(row, INFINITY))
         heads = torch.where(heads == second, first, heads)
     return ((weights > 0).cumsum(0) - 1)[heads]
 
 
-def divide(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
-    """Labels [V] of the K stretches of time with the least sum of squares, by dynamic programming."""
+def segment_time(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
+    """Labels [V] of the K consecutive segments with the least sum of squares, by dynamic programming."""
     count = weights.shape[0]
     # sums[a, b]: over the first a rows and first b columns.
     sums = distances.new_zeros(count + 1, count + 1)
@@ -82,7 +82,7 @@ def divide(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
     costs = torch.where(index[:, None] > index[None], blocks.T / spans / 2, INFINITY).contiguous()
     best = costs[:, 0]
     previous = []
-    # Written over and over: so large a tensor would be mapped and unmapped each time, which costs more than the sum.
+    # Reused: a new tensor of this size would be mapped and unmapped each time, which costs more than the sum.
     sums = torch.empty_like(costs)
     for _ in range(slots - 1):
         best, start = torch.add(best, costs, out=sums).min(1)
@@ -96,10 +96,10 @@ def divide(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
 
 
 def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Tensor:
-    """Labels [V] after up to K moves of one micro-cluster to another slot, each the best one (Hartigan 1975).
+    """Labels [V] after up to K moves, each the best move of one micro-cluster to another slot (Hartigan 1975).
 
-    A move counts the shift of both means, so that it finds improvements where Lloyd's iterations stand still. It
-    changes two slots, and of all pairs of a slot and a micro-cluster only theirs are computed anew.
+    The gain of a move counts the shift of both centroids, so it finds improvements where Lloyd's iterations stand
+    still. A move changes two slots, and only their rows are computed anew.
     """
     labels = labels.clone()
     members = membership(labels, slots)
@@ -107,10 +107,10 @@ def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Te
     # spreads[k, i]: sum over the members j of slot k of w_j d_ij; inner[k]: half the sum of w_i w_j d_ij within it.
     spreads = (members * weights) @ distances
     inner = (spreads * members * weights).sum(1) / 2
-    # squares[k, i]: squared distance of micro-cluster i to the mean of slot k; costs[k, i]: of joining it.
+    # squares[k, i]: squared distance of micro-cluster i to the centroid of slot k; costs[k, i]: of moving it there.
     squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
     own = squares.gather(0, labels[None])[0]
-    costs = (join_factors(totals, weights) * squares).scatter_(0, labels[None], INFINITY)
+    costs = (merge_factors(totals, weights) * squares).scatter_(0, labels[None], INFINITY)
     for _ in range(slots):
         left = totals[labels] - weights
         gains = weights * totals[labels] / left * own
@@ -131,5 +131,5 @@ def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Te
         squares = spreads[both] / totals[both, None] - (inner[both] / totals[both].square())[:, None]
         owned = labels[None] == both[:, None]
         own = torch.where(owned[0], squares[0], torch.where(owned[1], squares[1], own))
-        costs.index_copy_(0, both, torch.where(owned, INFINITY, join_factors(totals[both], weights) * squares))
+        costs.index_copy_(0, both, torch.where(owned, INFINITY, merge_factors(totals[both], weights) * squares))
     return labels

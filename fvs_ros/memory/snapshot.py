@@ -1,4 +1,4 @@
-"""An immutable picture of the memory: what an answer is computed from.
+"""Immutable snapshots of the memory, from which answers are computed.
 
 Shapes: T grid steps, S filled CSM slots, R filled DAM slots, V filled window slots, P patches of a frame, D width of a
 patch feature.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 # A patch of the Qwen2-VL ViT is 14 pixels wide; its merger joins 2 x 2 of them into one language-model token.
 MERGE = 2
-# The low-resolution pathway pools pixels 2 x 2, so that it has a quarter of the patches.
+# The low-resolution pathway pools pixels 2 x 2 and so has a quarter of the patches.
 POOL = 2
 
 
@@ -23,7 +23,7 @@ class PatchGrid:
     """Patches of one frame at high resolution.
 
     Attributes:
-        height, width: in patches, multiples of 4, so that the pooled frame still merges 2 x 2.
+        height, width: in patches; multiples of 4, since the pooled frame is merged 2 x 2 as well.
     """
 
     height: int
@@ -64,7 +64,7 @@ class StepFeatures:
 
     Attributes:
         high: [n, P, D].
-        low: [n, P / 4, D], of the pixel-pooled frames.
+        low: [n, P / 4, D], of the frames pooled 2 x 2.
     """
 
     high: Tensor
@@ -73,21 +73,21 @@ class StepFeatures:
 
 @dataclass(frozen=True)
 class MemorySnapshot:
-    """A Flash Memory as it was at one moment. Its tensors are never written again.
+    """A Flash Memory at one moment. Its tensors are never written again.
 
     Attributes:
         grid: patches of a frame.
         steps: T, grid steps seen.
-        csm: [S, P / 4, D], centroids in order of their mean time.
-        csm_weights: [S] float32, steps in each cluster.
-        csm_times: [S] float32, mean step index of each cluster.
-        csm_start_ns, csm_end_ns: [S] int64, stamps of the first and of the last frame of each cluster.
-        dam: [R, P, D], keyframes in the published order: by falling weight of the cluster.
-        dam_steps: [R] int64, step that each keyframe was taken from.
+        csm: [S, P / 4, D], centroids of the CSM slots in order of their mean time.
+        csm_weights: [S] float32, number of steps in each CSM slot.
+        csm_times: [S] float32, mean index of those steps.
+        csm_start_ns, csm_end_ns: [S] int64, stamps of their first and last frame.
+        dam: [R, P, D], keyframes in the published order: by falling weight of their CSM slot.
+        dam_steps: [R] int64, step index of each keyframe.
         dam_slots: [R] int64, CSM slot that each keyframe stands for.
         dam_stamps_ns: [R] int64, stamp of each keyframe.
         window: [V, P, D], the newest steps in order of time; V is 0 where the memory has no window.
-        ready: on CUDA, recorded once all of it is computed; see `wait_ready`.
+        ready: on CUDA, the event that is recorded once all tensors are computed; see `wait_ready`.
     """
 
     grid: PatchGrid
@@ -105,16 +105,17 @@ class MemorySnapshot:
     ready: torch.cuda.Event | None = None
 
     def wait_ready(self) -> None:
-        """Lets the current stream wait until the tensors are computed, where that is on a stream of its own.
+        """Makes the current CUDA stream wait until the tensors are computed; does nothing on a CPU.
 
-        Whoever reads them on another stream than the one that made them also keeps the snapshot until it has done so.
+        Code that reads the tensors on another stream than the one that made them must also hold the snapshot until it
+        has read them.
         """
         if self.ready is not None:
             torch.cuda.current_stream(self.csm.device).wait_event(self.ready)
 
     @property
     def window_steps(self) -> Tensor:
-        """[V] int64, the steps in the window."""
+        """[V] int64, step indices of the window."""
         return torch.arange(self.steps - self.window.shape[0], self.steps, device=self.window.device)
 
     @property
@@ -124,7 +125,7 @@ class MemorySnapshot:
         return in_detail * self.grid.dam_tokens + self.csm.shape[0] * self.grid.csm_tokens
 
     def to(self, device: torch.device) -> MemorySnapshot:
-        """This memory with its tensors on a device."""
+        """This snapshot with its tensors on `device`; waits until they are computed."""
         self.wait_ready()
         tensors: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
@@ -132,6 +133,6 @@ class MemorySnapshot:
         return replace(self, ready=None, **tensors)
 
     def features(self) -> Tensor:
-        """[4N, D]: all DAM patches, then all CSM patches, then those of the window, as the merger takes them."""
+        """[4N, D], the input of the merger: all DAM patches, then all CSM patches, then those of the window."""
         width = self.csm.shape[-1]
         return torch.cat([part.reshape(-1, width) for part in (self.dam, self.csm, self.window)])

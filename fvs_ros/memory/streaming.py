@@ -1,13 +1,12 @@
-"""The Flash Memory of a stream without end: bounded, incremental, repeatable bit for bit.
+"""The Flash Memory of an endless stream: bounded, incremental, repeatable bit for bit.
 
-Shapes: T grid steps seen, K CSM slots, M DAM slots, N micro-clusters, C candidate places, P patches of a frame,
-D width of a patch feature.
+Shapes: T grid steps seen, K CSM slots, M DAM slots, R of them filled, P patches of a frame, D width of a patch feature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -16,41 +15,44 @@ from torch import Tensor
 from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.memory.candidates import NO_STEP, Candidates
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.csm import Synopsis, reduce_to_slots, take_steps
+from fvs_ros.memory.csm import CsmSlots, reduce_to_slots, slots_of_steps
 from fvs_ros.memory.keyframes import largest_clusters, nearest_steps
 from fvs_ros.memory.micro_clusters import MicroClusters
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 
-# Micro-clusters: MICRO_PER_SLOT K + MICRO_EXTRA. With 8 slots and 20 K steps of a curved drift, the variance came out
-# up to 9 percent above that of offline k-means with 2 K, 4 percent with 4 K; with 60 slots, 2 K sufficed.
+# Micro-clusters: MICRO_PER_SLOT K + MICRO_EXTRA. With 8 slots and 20 K steps of a curved drift, the variance was up to
+# 9 percent above that of offline k-means with 2 K, 4 percent with 4 K; with 60 slots, 2 K sufficed.
 MICRO_PER_SLOT = 2
 MICRO_EXTRA = 16
-# High-resolution steps of each micro-cluster. With 60 slots and 20 K steps, five streams of each kind, the keyframes
-# within 5 percent of the best step were, with 3, 4 and 5 of them, 94.7, 96.7 and 98.7 percent where there are more
-# scenes than slots, at least 98 percent on other kinds, but 65, 72 and 77 percent on a drift whose slots are far longer
-# than its steps are noisy.
+# Candidates of each micro-cluster. With 60 slots and 20 K steps, five streams of each kind, 3, 4 and 5 candidates kept
+# 94.7, 96.7 and 98.7 percent of the keyframes within 5 percent of the best step where there are more scenes than slots,
+# at least 98 percent on other kinds, but 65, 72 and 77 percent on a drift whose slots are far longer than its steps are
+# noisy.
 CANDIDATES = 4
-# Updates beyond the capacity that run as they are before one is recorded: what allocates or chooses at its first call
-# has done so then.
+# Updates beyond the capacity that run eagerly before one is captured: libraries allocate and choose their algorithms at
+# the first call.
 EAGER_UPDATES = 2
+# Names of settings in a saved memory.
+SETTING = "settings."
 
 
-def micro_clusters_of(config: FlashMemoryConfig) -> int:
-    """N, micro-clusters of a memory; so many steps are taken in before any are merged."""
+def micro_cluster_count(config: FlashMemoryConfig) -> int:
+    """Micro-clusters of a memory, which is also the number of steps before the first two are merged."""
     return MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA
 
 
 @dataclass(frozen=True)
 class _Reduction:
-    """What a snapshot is made of.
+    """The tensors that a snapshot computes.
 
     Attributes:
-        slots: [R] int64, that the keyframes stand for.
+        csm: its slots.
+        slots: [R] int64, the CSM slot of each keyframe.
         high: [R, P, D], the keyframes.
         steps, stamps_ns: [R] int64, of the keyframes.
     """
 
-    synopsis: Synopsis
+    csm: CsmSlots
     slots: Tensor
     high: Tensor
     steps: Tensor
@@ -58,32 +60,32 @@ class _Reduction:
 
     def clone(self) -> _Reduction:
         """A copy in storage of its own."""
-        synopsis = Synopsis(**{name: tensor.clone() for name, tensor in vars(self.synopsis).items()})
+        csm = CsmSlots(**{name: tensor.clone() for name, tensor in vars(self.csm).items()})
         rest = (self.slots, self.high, self.steps, self.stamps_ns)
-        return _Reduction(synopsis, *(tensor.clone() for tensor in rest))
+        return _Reduction(csm, *(tensor.clone() for tensor in rest))
 
 
 class StreamingFlashMemory:
-    """Flash Memory that takes one grid step after the other and never grows.
+    """Flash Memory that takes grid steps one by one and never grows.
 
-    Up to K steps it is `build_memory`'s equal, bit for bit. Beyond, steps become `MicroClusters`, more of them than
-    there are slots; `snapshot` reduces those to K slots and picks the DAM's keyframes, by the published rule, among
-    `Candidates`, the only steps that stay in high resolution. The published streaming code instead runs k-means from
-    a random start over its K slots and the new step, and keeps every step ever seen.
+    Up to K steps it equals `build_memory`, bit for bit. Beyond, it keeps `MicroClusters`, more of them than slots;
+    `snapshot` reduces them to K slots and picks the keyframes of the DAM by the published rule among the `Candidates`,
+    the only steps kept in high resolution. The published streaming code instead runs k-means from a random start over
+    its K slots and the new step, and keeps every step ever seen.
 
-    Equal input gives equal memory, wherever snapshots are taken in between. Steps that are identical join at no
-    cost, neighbours in time first, so that a still scene becomes slots of equal length; the published offline code
-    would show it as one slot and padding. Features must be finite: a NaN would spread to every distance.
+    Equal input gives an equal memory, no matter when snapshots are taken. Identical steps merge at no cost, neighbours
+    in time first, so a still scene becomes slots of equal length; the published offline code would show it as one slot
+    and padding. Features must be finite: a NaN would spread to every distance.
 
     All memory is allocated, and touched, on construction: 1.9 GB in bfloat16 and 3.5 GB in float32 for 60 slots and
     960 patches of 1280 features.
 
     Args:
-        config: K, M and the window's length.
+        config: K, M, the length of the window, and how time counts.
         grid: patches of a frame.
         feature_dim: D.
         device: where the memory lives.
-        dtype: of the features kept and of the snapshots, the model's. Means are float32, decisions float64.
+        dtype: of the features kept and of the snapshots, the model's. Centroids are float32, decisions float64.
     """
 
     def __init__(
@@ -101,22 +103,22 @@ class StreamingFlashMemory:
         self._width = feature_dim
         self._steps = 0
         self._micro = MicroClusters(
-            micro_clusters_of(config),
+            micro_cluster_count(config),
             grid.low_patches * feature_dim,
             device,
             time_weight=config.time_weight,
             horizon=config.horizon,
         )
-        # A ring of the newest steps, and a place for a provisional one.
+        # A ring of the newest steps, with room for a provisional one.
         ring = config.window_slots + 1 if config.window_slots else 0
         self._window = torch.zeros(ring, grid.patches, feature_dim, device=device, dtype=dtype)
-        places = self._micro.capacity + 1
-        self._candidates = Candidates(places, CANDIDATES, grid.patches, feature_dim, device, dtype)
-        # Inputs of an update that are not features, on the device so that an update reads nothing from the host.
+        clusters = self._micro.capacity + 1
+        self._candidates = Candidates(clusters, CANDIDATES, grid.patches, feature_dim, device, dtype)
+        # Index and stamps of the step to insert, on the device so that an update reads nothing from the host.
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         self._stamps_ns = torch.zeros(2, dtype=torch.int64, device=device)
-        # Once all micro-clusters are there, every update does the same; on CUDA it is recorded then, and so is what a
-        # snapshot computes, without and with a provisional step.
+        # Once all micro-clusters are in use, every update launches the same kernels. On CUDA it is captured then, and
+        # so is the reduction of a snapshot, with and without a provisional step.
         self._captures = device.type == "cuda"
         self._update_graph: CapturedCall[None] | None = None
         self._reduction_graphs: dict[int, CapturedCall[_Reduction]] = {}
@@ -130,26 +132,26 @@ class StreamingFlashMemory:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the memory holds on its device; the same from the first step to the last."""
+        """Bytes of the memory's tensors on its device; constant from the first step to the last."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
     def candidate_steps(self) -> Tensor:
-        """Steps, int64, that can still become keyframes. Waits for the device."""
+        """Indices [n] int64 of the steps that can still become keyframes. Waits for the device."""
         return self._candidates.steps[self._candidates.steps != NO_STEP]
 
     @torch.no_grad()
     def append(self, high: Tensor, low: Tensor, start_ns: int | Sequence[int], end_ns: int | Sequence[int]) -> None:
-        """Adds complete grid steps, one or several.
+        """Adds one complete grid step, or n of them.
 
         Args:
-            high: [P, D] or [n, P, D].
-            low: [P / 4, D] or [n, P / 4, D], of the pixel-pooled frames.
-            start_ns: stamp of the step's first frame, or a list of each step's.
-            end_ns: stamp of the step's second frame, or a list of each step's.
+            high: [P, D], or [n, P, D] for n steps.
+            low: [P / 4, D] or [n, P / 4, D], of the frames pooled 2 x 2.
+            start_ns: stamp of the step's first frame, or a list of n.
+            end_ns: stamp of the step's second frame, or a list of n.
 
         Raises:
             ValueError: shapes that do not fit the memory or each other, or an end before its start. The memory is
-                as it was.
+                unchanged.
         """
         starts = [start_ns] if isinstance(start_ns, int) else start_ns
         ends = [end_ns] if isinstance(end_ns, int) else end_ns
@@ -178,8 +180,8 @@ class StreamingFlashMemory:
         """The memory as it is now, in storage of its own.
 
         Args:
-            provisional: an unpaired newest frame, doubled into a step: `high` [P, D], `low` [P / 4, D] and its
-                stamp in nanoseconds. It counts in this snapshot and leaves no trace.
+            provisional: the newest frame while it has no partner, as a step of its own: `high` [P, D], `low` [P / 4, D]
+                and its stamp in nanoseconds. It counts in this snapshot and leaves no trace in the memory.
 
         Raises:
             ValueError: the memory is empty, or the provisional step does not fit it.
@@ -199,28 +201,32 @@ class StreamingFlashMemory:
 
     @torch.no_grad()
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of the whole state as a flat dict of tensors, as safetensors takes it."""
+        """Copies of the whole state, and the settings that it depends on, as a flat dict of tensors for safetensors."""
         state = {name: tensor.clone() for name, tensor in self._tensors().items()}
-        state["sizes"] = self._sizes()
-        state["count"] = torch.tensor([self._steps])
-        return state
+        return {**state, **self._settings(), "steps": torch.tensor([self._steps])}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Becomes the memory that `state_dict` was taken of, and goes on exactly as that one would.
+        """Restores a state of `state_dict`; from there on, both memories continue identically.
 
         Raises:
-            ValueError: names, sizes or dtypes other than this memory's. The memory is as it was.
+            ValueError: names, settings, shapes or dtypes other than those of this memory, which is then unchanged.
         """
-        tensors = self._tensors()
-        expected = {**tensors, "sizes": self._sizes(), "count": torch.tensor([0])}
-        if set(state) != set(expected):
-            raise ValueError(f"a saved memory holds {sorted(expected)}; this one holds {sorted(state)}")
-        if not torch.equal(state["sizes"].cpu(), self._sizes()):
+        tensors, settings = self._tensors(), self._settings()
+        changed = [
+            f"{name.removeprefix(SETTING)} {state[name].tolist()} where this one has {value.tolist()}"
+            for name, value in settings.items()
+            if name in state and state[name].tolist() != value.tolist()
+        ]
+        if changed:
             raise ValueError(
-                f"the saved memory has sizes {state['sizes'].tolist()}, this one {self._sizes().tolist()} (CSM slots, "
-                "DAM slots, window slots, grid height, grid width, feature width); create the memory with the saved "
-                "sizes"
+                f"the saved memory has {', '.join(changed)}; create the memory with the settings of the saved one"
+            )
+        expected = {**tensors, **settings, "steps": torch.tensor([0])}
+        missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+        if missing or unknown:
+            raise ValueError(
+                f"the saved memory lacks {missing} and holds the unknown {unknown}; load what `state_dict` returned"
             )
         for name, tensor in expected.items():
             if state[name].shape != tensor.shape or state[name].dtype != tensor.dtype:
@@ -230,7 +236,7 @@ class StreamingFlashMemory:
                 )
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
-        self._steps = int(state["count"])
+        self._steps = int(state["steps"])
 
     def _tensors(self) -> dict[str, Tensor]:
         parts = {"micro": self._micro.tensors(), "candidates": self._candidates.tensors()}
@@ -238,10 +244,20 @@ class StreamingFlashMemory:
             parts["window"] = {"high": self._window}
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
-    def _sizes(self) -> Tensor:
-        config, grid = self._config, self._grid
-        slots = [config.csm_slots, config.dam_slots, config.window_slots]
-        return torch.tensor([*slots, grid.height, grid.width, self._width])
+    def _settings(self) -> dict[str, Tensor]:
+        """Scalars that the state, or what follows from it, depends on: int64 or float64."""
+        values = {
+            **asdict(self._config),
+            "grid_height": self._grid.height,
+            "grid_width": self._grid.width,
+            "feature_dim": self._width,
+            "micro_clusters": self._micro.capacity,
+            "candidates": self._candidates.per_cluster,
+        }
+        return {
+            SETTING + name: torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
+            for name, value in values.items()
+        }
 
     def _check(self, high: Tensor, low: Tensor, start_ns: Sequence[int], end_ns: Sequence[int]) -> None:
         grid, width = self._grid, self._width
@@ -258,8 +274,8 @@ class StreamingFlashMemory:
                 raise ValueError(f"a step ends at {end} ns, before its start at {start} ns")
 
     def _set_times(self, start_ns: int, end_ns: int) -> None:
-        """Of the step that comes next."""
-        # fill_ passes the number with the kernel's launch; a copy from the host would wait.
+        """Sets index and stamps of the next step."""
+        # fill_ passes the number with the kernel launch; a copy from the host would wait.
         self._step.fill_(self._steps)
         self._stamps_ns[0].fill_(start_ns)
         self._stamps_ns[1].fill_(end_ns)
@@ -277,29 +293,29 @@ class StreamingFlashMemory:
             self._window.index_copy_(0, self._step % len(self._window), high[None])
 
     def _update(self, high: Tensor, low: Tensor) -> None:
-        """Takes a step in where all micro-clusters are there already: two of them are joined."""
+        """Inserts a step and merges two micro-clusters, once all of them are in use."""
         self._insert(high, low)
         first, second = self._micro.merge()
-        self._candidates.merge(first, second, self._micro.means[first], self._micro.prospect(first))
+        self._candidates.merge(first, second, self._micro.centroids[first], self._micro.next_centroid(first))
 
     def _snapshot(self, steps: int, micro_clusters: int) -> MemorySnapshot:
-        """Of `steps` steps, in as many micro-clusters as said."""
+        """The snapshot after `steps` steps, which lie in `micro_clusters`."""
         if self._captures and steps > self._micro.capacity:
             if micro_clusters not in self._reduction_graphs:
                 self._reduction_graphs[micro_clusters] = CapturedCall(partial(self._reduce, steps, micro_clusters))
-            # The graph's own tensors are written by the next snapshot.
+            # The next snapshot overwrites the tensors of the graph.
             reduction = self._reduction_graphs[micro_clusters]().clone()
         else:
             reduction = self._reduce(steps, micro_clusters)
-        synopsis, dtype = reduction.synopsis, self._candidates.high.dtype
+        csm, dtype = reduction.csm, self._candidates.high.dtype
         snapshot = MemorySnapshot(
             grid=self._grid,
             steps=steps,
-            csm=synopsis.means.to(dtype).view(-1, self._grid.low_patches, self._width),
-            csm_weights=synopsis.weights,
-            csm_times=synopsis.times,
-            csm_start_ns=synopsis.start_ns,
-            csm_end_ns=synopsis.end_ns,
+            csm=csm.centroids.to(dtype).view(-1, self._grid.low_patches, self._width),
+            csm_weights=csm.weights,
+            csm_times=csm.times,
+            csm_start_ns=csm.start_ns,
+            csm_end_ns=csm.end_ns,
             dam=reduction.high,
             dam_steps=reduction.steps,
             dam_slots=reduction.slots,
@@ -311,27 +327,25 @@ class StreamingFlashMemory:
         return replace(snapshot, ready=torch.cuda.current_stream(self._step.device).record_event())
 
     def _reduce(self, steps: int, micro_clusters: int) -> _Reduction:
-        """What a snapshot computes; beyond the capacity nothing in it depends on `steps`."""
+        """Computes a snapshot; beyond the capacity, no kernel depends on the value of `steps`."""
         config, candidates = self._config, self._candidates
         if steps <= config.csm_slots:
-            synopsis = take_steps(self._micro, steps)
+            csm = slots_of_steps(self._micro, steps)
         else:
-            synopsis = reduce_to_slots(self._micro, micro_clusters, config.csm_slots)
+            csm = reduce_to_slots(self._micro, micro_clusters, config.csm_slots)
         if steps <= config.dam_slots:
-            slots = places = torch.arange(steps, device=self._step.device)
+            slots = chosen = torch.arange(steps, device=self._step.device)
         else:
-            slots = largest_clusters(synopsis.weights, config.dam_slots)
-            chosen = synopsis.means[slots]
+            slots = largest_clusters(csm.weights, config.dam_slots)
+            centroids = csm.centroids[slots]
             if steps <= config.csm_slots:
-                places = nearest_steps(candidates.low[:steps], chosen)
+                chosen = nearest_steps(candidates.low[:steps], centroids)
             else:
-                places = candidates.nearest(chosen - self._micro.means[-1])
-        return _Reduction(
-            synopsis, slots, candidates.high[places], candidates.steps[places], candidates.stamps_ns[places]
-        )
+                chosen = candidates.nearest(centroids - self._micro.centroids[-1])
+        return _Reduction(csm, slots, candidates.high[chosen], candidates.steps[chosen], candidates.stamps_ns[chosen])
 
     def _newest(self, steps: int) -> Tensor:
-        """The window [V, P, D] after `steps` steps."""
+        """The filled window [min(steps, W), P, D] after `steps` steps."""
         count = min(steps, self._config.window_slots)
         if count == 0:
             return self._window[:0]

@@ -1,9 +1,10 @@
-"""When each token of the memory is from, as a vector that is added to it.
+"""The time code: a vector added to each memory token that says when the token is from.
 
-Rotary positions decide who attends to whom, but leave no trace in what is read there: a language model that looks an
-object up learns what it looks like and not when it was. Large ones work that out over many layers; one of 5 layers got
-"which came first" over four grid steps right in 72 percent (n = 205). The classic sinusoids (Vaswani et al. 2017,
-section 3.5) put it into the token itself, at no cost in tokens. Published checkpoints were trained without.
+Rotary positions steer attention but leave no trace in the values that it reads: a language model that attends to an
+object learns what it looks like, not when it was seen. Large models work that out over many layers; one of 5 layers
+answered "which came first", four grid steps apart, correctly in 72 percent of cases (n = 205). The classic sinusoids
+(Vaswani et al. 2017, section 3.5) put the time into the token itself, at no cost in tokens. Published checkpoints were
+trained without a time code.
 
 Shapes: n slots, N memory tokens, H width of the language model.
 """
@@ -18,22 +19,22 @@ from torch import Tensor
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
 
-# Wavelengths of the place in the stream, in positions: neighbours differ by a quarter turn in the shortest, and the
+# Wavelengths for the position in the stream, in positions: neighbours differ by a quarter turn at the shortest; the
 # longest, four times the horizon, never turns back.
-SHORTEST_PLACE, LONGEST_PLACE_HORIZONS = 4.0, 4.0
-# Wavelengths of the age, in doublings of it: a year of one step a second is 25 doublings.
+SHORTEST_POSITION, LONGEST_POSITION_HORIZONS = 4.0, 4.0
+# Wavelengths for the age, in doublings: a year of one step a second is 25 doublings.
 SHORTEST_AGE, LONGEST_AGE = 1.0, 100.0
 
 
 def memory_time_code(snapshot: MemorySnapshot, config: FlashMemoryConfig, width: int) -> Tensor:
-    """What is added to the memory's tokens in the order of `MemorySnapshot.features`: [N, H] float32.
+    """The time code [N, H] float32 of the memory's tokens, in the order of `MemorySnapshot.features`.
 
-    Half of it tells the place between the stream's first step and its newest one, half the age in grid steps before the
-    newest one, on a scale of doublings. Its root mean square is `config.time_code`.
+    One half encodes the position between the stream's first step and its newest, the other the age in grid steps before
+    the newest, on a logarithmic scale. Its root mean square is `config.time_code`.
 
     Args:
         snapshot: the memory.
-        config: its sizes.
+        config: for `time_code` and `horizon`.
         width: H, a multiple of 4.
     """
     grid = snapshot.grid
@@ -47,12 +48,12 @@ def memory_time_code(snapshot: MemorySnapshot, config: FlashMemoryConfig, width:
 
 
 def _time_code(times: Tensor, steps: int, config: FlashMemoryConfig, width: int) -> Tensor:
-    """[n, H] of steps [n]."""
-    place = times * min(1.0, (config.horizon - 1) / max(steps - 1, 1))
+    """[n, H] of the step indices `times` [n] in a stream of `steps`."""
+    position = times * min(1.0, (config.horizon - 1) / max(steps - 1, 1))
     age = (1 + (steps - 1 - times).clamp(min=0)).log2()
     code = torch.cat(
         [
-            _sinusoids(place, SHORTEST_PLACE, LONGEST_PLACE_HORIZONS * config.horizon, width // 2),
+            _sinusoids(position, SHORTEST_POSITION, LONGEST_POSITION_HORIZONS * config.horizon, width // 2),
             _sinusoids(age, SHORTEST_AGE, LONGEST_AGE, width // 2),
         ],
         dim=1,
