@@ -199,7 +199,7 @@ def test_answers_are_measured_young_and_old_and_under_load(
     assert measures["fresh, 4 fps in"].samples == 3
     assert measures["frames not read yet"].samples == 6
     assert measures["read, step 20"].floor > 0
-    assert len(PromptBuilder(random_model("tiny", CPU, torch.float32, 0).tokenizer).build(answer.QUESTION).tail) > 5
+    assert len(PromptBuilder(random_model("tiny", CPU, torch.float32, 0).tokenizer).build(answer.QUESTION).suffix) > 5
     with pytest.raises(ValueError, match="asked for 4 steps"):
         bench_answer("tiny", shape, machine, CPU, torch.float32, steps=4, seed=0)
 

@@ -15,7 +15,9 @@ from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model import prefix_cache
 from fvs_ros.model.decoder import Decoder, chunk_tokens
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.model.question_graph import Piece, QuestionStep
+from fvs_ros.model.generation import Generation
+from fvs_ros.model.question_graph import QuestionStep, SuffixChunk
+from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.tiny import write_tiny_checkpoint
 
 GRID = PatchGrid(4, 4)
@@ -65,14 +67,14 @@ def finish(prefilled, *answers):
     seed=st.integers(0, 999),
     steps=st.sampled_from([1, 2, 5, 6, 7, 30]),
     chunk=st.sampled_from([1, 3, 7, 2048]),
-    piece=st.sampled_from([1, 5, 128]),
+    question_chunk=st.sampled_from([1, 5, 128]),
     asked=st.lists(st.tuples(st.sampled_from(QUESTIONS), st.integers(1, 25)), min_size=1, max_size=5),
 )
-def test_answers_equal_the_plain_paths_token_for_token(model, seed, steps, chunk, piece, asked) -> None:
+def test_answers_equal_the_plain_paths_token_for_token(model, seed, steps, chunk, question_chunk, asked) -> None:
     memory, cache = snapshot(model, seed, steps), model.new_prefix_cache()
     cache.decoder.chunk = chunk
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix_cache, "QUESTION_CHUNK", piece)
+        patch.setattr(prefix_cache, "QUESTION_CHUNK", question_chunk)
         prefilled = prefill(cache, memory)
         # They come one after the other, while those before are being answered.
         answers = []
@@ -88,8 +90,8 @@ def test_an_answer_can_be_made_to_begin_with_something(model, cache) -> None:
     memory = snapshot(model)
     prefilled = prefill(cache, memory)
     prompt = model._prompts.build("What?", answer_prefix="Best option: (")
-    prefix = model._answerer.prefix(memory, prompt.head)
-    expected = list(itertools.islice(model._answerer.generate(prefix, prompt.tail), 8))
+    prefix = model._reference.prefix(memory, prompt.head)
+    expected = list(itertools.islice(model._reference.generate(prefix, prompt.suffix), 8))
     answer = prefilled.start("What?", 8, "Best option: (")
     finish(prefilled, answer)
     assert answer.stream._tokens == expected
@@ -132,7 +134,7 @@ def test_there_are_two_buffers(model, cache) -> None:
     with pytest.raises(RuntimeError, match="2 memories are open"):
         cache.allocate(snapshot(model))
     memories[0].close()
-    with pytest.raises(RuntimeError, match="until it is read whole"):
+    with pytest.raises(RuntimeError, match="call prefill_chunk until"):
         cache.allocate(snapshot(model)).start("What?", 1)
 
 
@@ -145,7 +147,7 @@ def test_frames_of_another_size_get_buffers_of_theirs(model, cache) -> None:
     assert finish(prefilled, prefilled.start("What?", 8)) == [model.answer(wide, "What?", max_new_tokens=8)]
 
 
-def test_an_open_reading_outlives_a_change_of_size(model, cache) -> None:
+def test_an_open_memory_outlives_a_change_of_size(model, cache) -> None:
     narrow, wide = snapshot(model), snapshot(model, grid=PatchGrid(4, 8))
     first = prefill(cache, narrow)
     answer = first.start("What?", 8)
@@ -159,7 +161,7 @@ def test_an_open_reading_outlives_a_change_of_size(model, cache) -> None:
         assert finish(prefilled, prefilled.start("Who?", 8)) == [model.answer(wide, "Who?", max_new_tokens=8)]
 
 
-def test_a_closed_answer_gives_its_place_away(model, cache) -> None:
+def test_a_closed_answer_gives_its_row_away(model, cache) -> None:
     memory = snapshot(model)
     prefilled = prefill(cache, memory)
     size = cache.bytes
@@ -186,43 +188,56 @@ def test_room_grows_to_the_longest_question_and_the_most_at_once(model, cache) -
 
 
 def test_the_captured_step_is_the_same_as_the_plain_one(model, cache) -> None:
-    """What is captured on CUDA, run as it is: all places at once, masked to what is there."""
+    """What is captured on CUDA, run as it is: all rows at once, masked to what is filled."""
     prefilled = prefill(cache, snapshot(model, steps=2))
-    asked = ("What?", "Where is it?", "Who?")
-    answers = [prefilled.start(question, 10) for question in asked]
-    # Its keys and values are left behind: whatever lies in a free place must not matter.
-    answers.pop(1).close()
-    pieces = [
-        Piece(answer.slot, [answer.token], answer.length, prefilled._position + answer.length) for answer in answers
-    ]
-    tokens = captured_step(cache, prefilled, 1, pieces)
-    prefilled.decode_step()
-    assert [int(tokens[answer.slot]) for answer in answers] == [answer.token for answer in answers]
+    generations = [prefilled.start(question, 10) for question in ("What?", "Where is it?", "Who?")]
+    # Its keys and values are left behind: what a free row holds must not matter.
+    generations.pop(1).close()
+    chunks = [SuffixChunk(one.row, [one.token], one.length, prefilled._position + one.length) for one in generations]
+    logits = captured_logits(cache, prefilled, 1, chunks)[[one.row for one in generations]]
+    torch.testing.assert_close(logits, plain_logits(cache, prefilled, chunks), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("length", [64, 128])
-def test_a_captured_piece_of_a_question_is_the_same_as_the_plain_one(model, cache, length) -> None:
-    """Padded to the length that was captured, beside another question, and continued by a second piece."""
+def test_a_captured_chunk_of_a_question_is_the_same_as_the_plain_one(model, cache, length) -> None:
+    """Padded to the length that was captured, beside another question, and continued by a second chunk."""
     prefilled = prefill(cache, snapshot(model, steps=2))
     other = prefilled.start("Where is it?", 10)
-    tail = cache.prompts.build("What was on the table before that?").tail
-    first, second = tail[:9], tail[9:]
-    slot = cache.tails.take(len(tail) + 10)
-    captured_step(cache, prefilled, length, [Piece(slot, first, 0, prefilled._position)])
-    (token,) = captured_step(cache, prefilled, length, [Piece(slot, second, 9, prefilled._position + 9)])
-    assert int(token) == prefilled.start("What was on the table before that?", 10).token
-    (text,) = finish(prefilled, other)
-    assert text == model.answer(snapshot(model, steps=2), "Where is it?", max_new_tokens=10)
+    suffix = cache.prompts.build("What was on the table before that?").suffix
+    generation = Generation(TextStream(model.tokenizer), cache.end_tokens, 10)
+    cache.suffixes.allocate(generation, len(suffix) + 10)
+    for begin, end in ((0, 9), (9, len(suffix))):
+        chunks = [SuffixChunk(generation.row, suffix[begin:end], begin, prefilled._position + begin)]
+        logits = captured_logits(cache, prefilled, length, chunks)
+        torch.testing.assert_close(logits, plain_logits(cache, prefilled, chunks), atol=1e-4, rtol=1e-4)
+    assert int(logits.argmax()) == prefilled.start("What was on the table before that?", 10).token
+    assert finish(prefilled, other) == [model.answer(snapshot(model, steps=2), "Where is it?", max_new_tokens=10)]
 
 
-def captured_step(cache, prefilled, length, pieces):
-    """The tokens that follow, of a memory that does not fill its room."""
+def captured_logits(cache, prefilled, length, chunks):
+    """Logits of a memory that does not fill its buffer, where keys and values of a longer one were left behind."""
     prefix = prefilled._prefix
-    assert prefix.length < prefix.cache.tokens
-    step = QuestionStep(cache.decoder, prefix.cache, cache.tails.cache, length)
-    step.inputs.copy_(torch.tensor(step.inputs_of(prefix.length, pieces)))
+    for left in (prefix.cache.keys, prefix.cache.values):
+        assert prefix.length < prefix.cache.tokens
+        left[:, :, prefix.length :] = 3.0
+    step = QuestionStep(cache.decoder, prefix.cache, cache.suffixes.cache, length)
+    step.inputs.copy_(torch.tensor(step.inputs_of(prefix.length, chunks)))
     with torch.no_grad():
-        return step()
+        logits = step.logits()
+        assert torch.equal(step(), logits.argmax(-1))
+    return logits
+
+
+def plain_logits(cache, prefilled, chunks):
+    with torch.no_grad():
+        return cache.decoder.extend(
+            prefilled._prefix,
+            cache.suffixes.cache,
+            [chunk.row for chunk in chunks],
+            [chunk.column for chunk in chunks],
+            [chunk.tokens for chunk in chunks],
+            [chunk.position for chunk in chunks],
+        )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2Tokenizer
 
-from fvs_ros.model.prompt import HEAD, MEMORY_END, TAIL, PromptBuilder
+from fvs_ros.model.prompt import ANSWER_START, HEAD, MEMORY_END, PromptBuilder
 from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -12,8 +12,8 @@ BUILDER = PromptBuilder(TOKENIZER)
 
 def test_the_prompt_is_the_published_one() -> None:
     prompt = BUILDER.build("What do you see?")
-    text = f"{HEAD}{MEMORY_END}What do you see?{TAIL}"
-    assert [*prompt.head, *prompt.tail] == TOKENIZER.encode(text, add_special_tokens=False)
+    text = f"{HEAD}{MEMORY_END}What do you see?{ANSWER_START}"
+    assert [*prompt.head, *prompt.suffix] == TOKENIZER.encode(text, add_special_tokens=False)
     assert text == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|vision_end|>"
         "What do you see?<|im_end|>\n<|im_start|>assistant\n"
@@ -22,17 +22,17 @@ def test_the_prompt_is_the_published_one() -> None:
 
 def test_an_answer_prefix_follows_the_assistant_header() -> None:
     prompt = BUILDER.build("A or B?", answer_prefix="Best option: (")
-    assert TOKENIZER.decode(prompt.tail).endswith("<|im_start|>assistant\nBest option: (")
+    assert TOKENIZER.decode(prompt.suffix).endswith("<|im_start|>assistant\nBest option: (")
 
 
 @given(before=st.text(max_size=20), token=st.sampled_from(CONTROL_TOKENS), after=st.text(max_size=20))
 def test_user_text_never_becomes_a_control_token(before, token, after) -> None:
     question = before + token + after
-    plain = len(BUILDER.build("").tail)
-    tail = BUILDER.build(question).tail
+    plain = len(BUILDER.build("").suffix)
+    suffix = BUILDER.build(question).suffix
     controls = set(TOKENIZER.added_tokens_decoder)
-    assert sum(index in controls for index in tail) == sum(index in controls for index in BUILDER.build("").tail)
-    assert len(tail) > plain
+    assert sum(index in controls for index in suffix) == sum(index in controls for index in BUILDER.build("").suffix)
+    assert len(suffix) > plain
     assert token in BUILDER.control_tokens_in(question)
 
 

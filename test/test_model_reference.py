@@ -10,14 +10,14 @@ from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.time_code import memory_time_code
-from fvs_ros.model import reference as answerer_module
-from fvs_ros.model.reference import Answerer
+from fvs_ros.model import reference as reference_module
+from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.model.tiny import tiny_network_config
 
 CONFIG = FlashMemoryConfig(csm_slots=4, dam_slots=2)
 GRID = PatchGrid(4, 4)
-HEAD, TAIL = (3, 5, 7), (11, 13, 17, 19)
+HEAD, SUFFIX = (3, 5, 7), (11, 13, 17, 19)
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def snapshot(seed=0, steps=6):
 
 
 @torch.no_grad()
-def reference(network, memory, tail, count):
+def whole_sequence(network, memory, suffix, count):
     """Greedy tokens from the whole sequence, run anew for every token."""
     merged = network.model.visual.merger(memory.features())
     tokens = []
     for _ in range(count):
-        text = torch.tensor([*tail, *tokens])
+        text = torch.tensor([*suffix, *tokens])
         embeddings = torch.cat(
             [network.get_input_embeddings()(torch.tensor(HEAD)), merged, network.get_input_embeddings()(text)]
         )
@@ -60,56 +60,58 @@ def reference(network, memory, tail, count):
     return tokens
 
 
-def generated(answerer, memory, tail, count):
-    return list(itertools.islice(answerer.generate(answerer.prefix(memory, HEAD), tail), count))
+def generated(decoder, memory, suffix, count):
+    return list(itertools.islice(decoder.generate(decoder.prefix(memory, HEAD), suffix), count))
 
 
 def test_tokens_equal_those_of_the_whole_sequence(network) -> None:
     memory = snapshot()
-    assert generated(Answerer(network, CONFIG, ()), memory, TAIL, 12) == reference(network, memory, TAIL, 12)
+    assert generated(ReferenceDecoder(network, CONFIG, ()), memory, SUFFIX, 12) == whole_sequence(
+        network, memory, SUFFIX, 12
+    )
 
 
 def test_a_prefix_serves_one_question_after_another(network) -> None:
-    answerer, memory = Answerer(network, CONFIG, ()), snapshot()
-    prefix = answerer.prefix(memory, HEAD)
-    for tail in (TAIL, (23, 29), TAIL):
-        assert answerer.prefix(memory, HEAD) is prefix
-        tokens = list(itertools.islice(answerer.generate(prefix, tail), 6))
-        assert tokens == reference(network, memory, tail, 6)
-    answerer.rewind(prefix)
+    decoder, memory = ReferenceDecoder(network, CONFIG, ()), snapshot()
+    prefix = decoder.prefix(memory, HEAD)
+    for suffix in (SUFFIX, (23, 29), SUFFIX):
+        assert decoder.prefix(memory, HEAD) is prefix
+        tokens = list(itertools.islice(decoder.generate(prefix, suffix), 6))
+        assert tokens == whole_sequence(network, memory, suffix, 6)
+    decoder.rewind(prefix)
     assert prefix.cache.get_seq_length() == prefix.length
 
 
 def test_another_memory_gets_its_own_prefix(network) -> None:
-    answerer = Answerer(network, CONFIG, ())
+    decoder = ReferenceDecoder(network, CONFIG, ())
     for seed in (0, 1):
         memory = snapshot(seed)
-        assert generated(answerer, memory, TAIL, 6) == reference(network, memory, TAIL, 6)
+        assert generated(decoder, memory, SUFFIX, 6) == whole_sequence(network, memory, SUFFIX, 6)
 
 
 def test_prefill_in_small_chunks_is_the_same(network, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = snapshot()
-    whole = Answerer(network, CONFIG, ()).prefix(memory, HEAD)
-    monkeypatch.setattr(answerer_module, "PREFILL_CHUNK", 5)
-    chunked = Answerer(network, CONFIG, ()).prefix(memory, HEAD)
+    whole = ReferenceDecoder(network, CONFIG, ()).prefix(memory, HEAD)
+    monkeypatch.setattr(reference_module, "PREFILL_CHUNK", 5)
+    chunked = ReferenceDecoder(network, CONFIG, ()).prefix(memory, HEAD)
     torch.testing.assert_close(whole.logits, chunked.logits, atol=1e-4, rtol=1e-4)
 
 
 def test_an_end_token_ends_the_answer(network) -> None:
     memory = snapshot()
-    tokens = reference(network, memory, TAIL, 12)
+    tokens = whole_sequence(network, memory, SUFFIX, 12)
     end = next(token for token in tokens if token != tokens[0])
-    assert generated(Answerer(network, CONFIG, (end,)), memory, TAIL, 12) == tokens[: tokens.index(end)]
+    assert generated(ReferenceDecoder(network, CONFIG, (end,)), memory, SUFFIX, 12) == tokens[: tokens.index(end)]
 
 
 def test_a_stop_ends_prefill_and_decoding(network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answerer_module, "PREFILL_CHUNK", 5)
-    answerer, memory = Answerer(network, CONFIG, ()), snapshot()
+    monkeypatch.setattr(reference_module, "PREFILL_CHUNK", 5)
+    decoder, memory = ReferenceDecoder(network, CONFIG, ()), snapshot()
     calls = itertools.count()
-    assert answerer.prefix(memory, HEAD, should_stop=lambda: next(calls) >= 2) is None
-    prefix = answerer.prefix(memory, HEAD)
+    assert decoder.prefix(memory, HEAD, should_stop=lambda: next(calls) >= 2) is None
+    prefix = decoder.prefix(memory, HEAD)
     calls = itertools.count()
-    assert len(list(answerer.generate(prefix, TAIL, should_stop=lambda: next(calls) >= 3))) == 3
+    assert len(list(decoder.generate(prefix, SUFFIX, should_stop=lambda: next(calls) >= 3))) == 3
 
 
 @torch.no_grad()

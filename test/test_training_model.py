@@ -6,7 +6,7 @@ from training_videos import TINY
 
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.reference import Answerer
+from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample
@@ -47,13 +47,13 @@ def sample(moments, *, steps, stamped, seed=0):
     return Sample(Episode("drawn", f"drawn {seed}", stamps, moments), GRID, None, features=features)
 
 
-def answerer_logits(checkpoint, snapshot, conversation):
-    """The logits that the answerer computes at each learnt token when the tokens before are given to it."""
+def reference_logits(checkpoint, snapshot, conversation):
+    """The logits that the reference computes at each learnt token when the tokens before are given to it."""
     prompts = PromptBuilder(checkpoint.tokenizer)
     built = prompts.build_conversation(conversation.turns)
-    answerer = Answerer(checkpoint.network, checkpoint.config.memory, ())
-    prefix = answerer.prefix(snapshot, prompts.head)
-    logits = answerer.continue_prefix(prefix, built.tokens, prefix.next_position)
+    reference = ReferenceDecoder(checkpoint.network, checkpoint.config.memory, ())
+    prefix = reference.prefix(snapshot, prompts.head)
+    logits = reference.continue_prefix(prefix, built.tokens, prefix.next_position)
     return torch.stack([logits[place - 1] for place, counts in enumerate(built.learnt) if counts])
 
 
@@ -68,7 +68,7 @@ def test_training_computes_the_logits_that_answering_computes(checkpoint, stampe
         targets, logits = trained.predict(trained.rows(drawn))
     snapshots = memories(drawn.features, drawn.episode, GRID, checkpoint.config.memory)
     expected = [
-        answerer_logits(checkpoint, snapshot, conversation)
+        reference_logits(checkpoint, snapshot, conversation)
         for snapshot, moment in zip(snapshots, moments, strict=True)
         for conversation in moment.conversations
     ]
@@ -93,8 +93,8 @@ def test_the_published_tokens_are_learnt(checkpoint) -> None:
 
 def test_the_tail_of_a_question_is_the_begin_of_its_conversation(checkpoint) -> None:
     prompts = PromptBuilder(checkpoint.tokenizer)
-    tail = prompts.build("a?").tail
-    assert prompts.build_conversation([("a?", "b")]).tokens[: len(tail)] == tail
+    suffix = prompts.build("a?").suffix
+    assert prompts.build_conversation([("a?", "b")]).tokens[: len(suffix)] == suffix
 
 
 def test_conversations_about_one_memory_do_not_see_each_other(checkpoint) -> None:

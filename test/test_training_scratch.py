@@ -30,8 +30,8 @@ def test_any_text_survives_the_tokenizer(patrol) -> None:
 
 
 def test_control_tokens_in_a_question_stay_text(patrol) -> None:
-    tail = PromptBuilder(patrol.tokenizer).build("what?<|im_end|>").tail
-    assert tail.count(patrol.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
+    suffix = PromptBuilder(patrol.tokenizer).build("what?<|im_end|>").suffix
+    assert suffix.count(patrol.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
 
 
 def test_the_default_fits_the_bounds_of_the_embedded_model(patrol) -> None:

@@ -110,7 +110,7 @@ class _Still:
     def measure(self, age: int, targets: AnswerTargets | None) -> list[Measure]:
         """All figures, of a memory of `age` steps."""
         tokens = self._snapshot.tokens
-        asked = len(PromptBuilder(self._model.tokenizer).build(QUESTION).tail)
+        asked = len(PromptBuilder(self._model.tokenizer).build(QUESTION).suffix)
         costs, machine = self._costs, self._machine
         cache = self._model.new_prefix_cache()
         prefilled = cache.allocate(self._snapshot)
@@ -248,7 +248,7 @@ def _under_load(
         statistics = engine.statistics
     tokens = shape.config.tokens(shape.grid)
     read = costs.read(tokens)
-    question = costs.extend(tokens, len(PromptBuilder(model.tokenizer).build(QUESTION).tail))
+    question = costs.extend(tokens, len(PromptBuilder(model.tokenizer).build(QUESTION).suffix))
     return [
         summarise(
             f"first token, {rate:g} fps in",

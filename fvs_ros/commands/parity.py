@@ -23,7 +23,7 @@ from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import CheckpointError, ModelConfig, load_network
 from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
-from fvs_ros.model.reference import Answerer
+from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.sequence import text_positions
 from fvs_ros.model.vision import encode_frames
 
@@ -139,20 +139,20 @@ def compute(golden: Golden) -> dict[str, Tensor]:
     if ids.count(video_token) != memory.tokens:
         raise GoldenError(f"input_ids has {ids.count(video_token)} memory tokens; this memory has {memory.tokens}")
     first = ids.index(video_token)
-    head, tail = ids[:first], ids[first + memory.tokens :]
-    answerer = Answerer(network, config, end_tokens=())
-    prefix = answerer.prefix(memory, head)
+    head, suffix = ids[:first], ids[first + memory.tokens :]
+    reference = ReferenceDecoder(network, config, end_tokens=())
+    prefix = reference.prefix(memory, head)
     assert prefix is not None  # nothing stops it
-    logits = answerer.continue_prefix(prefix, tail, prefix.next_position)
-    answerer.rewind(prefix)
+    logits = reference.continue_prefix(prefix, suffix, prefix.next_position)
+    reference.rewind(prefix)
     wanted = golden.tensors["generated"].shape[0] if "generated" in golden.tensors else 0
-    generated = list(itertools.islice(answerer.generate(prefix, tail), wanted))
+    generated = list(itertools.islice(reference.generate(prefix, suffix), wanted))
 
     width = memory.csm.shape[-1]
     positions = [
         text_positions(0, first, device),
         memory_positions(memory, first, config.horizon),
-        text_positions(prefix.next_position, len(tail), device),
+        text_positions(prefix.next_position, len(suffix), device),
     ]
     return {
         "video_grid_thw": torch.tensor([[frames.shape[0] // FRAMES_PER_STEP, grid.height, grid.width]]),

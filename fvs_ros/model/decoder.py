@@ -113,8 +113,8 @@ class Decoder:
     def extend(
         self,
         prefix: Prefix,
-        tails: KeyValues,
-        slots: Sequence[int],
+        suffixes: KeyValues,
+        rows: Sequence[int],
         lengths: Sequence[int],
         tokens: Sequence[Sequence[int]],
         positions: Sequence[int],
@@ -123,9 +123,9 @@ class Decoder:
 
         Args:
             prefix: what all of them continue.
-            tails: keys and values of the questions' own tokens.
-            slots: where in `tails` each question lies; no two alike.
-            lengths: tokens of each that are there already.
+            suffixes: keys and values of the questions' own tokens.
+            rows: of each question in `suffixes`; no two alike.
+            lengths: tokens that each row holds already.
             tokens: L ids of each.
             positions: position id of the first of them.
         """
@@ -133,14 +133,14 @@ class Decoder:
         offsets = torch.arange(ids.shape[1], device=self.device)
         columns = torch.tensor(lengths, device=self.device)[:, None] + offsets
         width = max(lengths) + ids.shape[1]
-        attention = QuestionAttention(
+        attention = SuffixAttention(
             prefix.cache.keys[:, 0, : prefix.length],
             prefix.cache.values[:, 0, : prefix.length],
-            tails,
-            torch.tensor(slots, device=self.device),
+            suffixes,
+            torch.tensor(rows, device=self.device),
             columns,
             width,
-            hidden=None if ids.shape == (1, 1) else hidden_columns(columns, width),
+            masked=None if ids.shape == (1, 1) else later_columns(columns, width),
         )
         return self.logits(ids, torch.tensor(positions, device=self.device)[:, None] + offsets, attention)
 
@@ -174,8 +174,8 @@ def chunk_tokens(parameters: int, device: str) -> int:
     return min(MOST_CHUNK, max(LEAST_CHUNK, 1 << tokens.bit_length() - 1 if tokens else 0))
 
 
-def hidden_columns(columns: Tensor, width: int) -> Tensor:
-    """Which of the first `width` tokens of a question come after the one in column [S, L]: bool [S, L, width]."""
+def later_columns(columns: Tensor, width: int) -> Tensor:
+    """The causal mask of suffixes: which of `width` columns come after column [S, L], as bool [S, L, width]."""
     return torch.arange(width, device=columns.device) > columns[..., None]
 
 
@@ -198,69 +198,69 @@ class _PrefixAttention:
         ).transpose(1, 2)
 
 
-class QuestionAttention:
-    """Of questions' tokens to the prefix that they share and to their own tokens.
+class SuffixAttention:
+    """From the questions' tokens to the prefix that they share and to their own tokens.
 
     The prefix is read once for all questions, as one matrix product per key head.
 
     Args:
         prefix_keys, prefix_values: [layers, N, h, d].
-        tails: of all questions.
-        slots: [S] int64, the questions that run.
-        columns: [S, L] int64, where in their tails their tokens go.
-        width: T, columns of the tails that are read.
-        every_slot: `slots` are all places of the tails, in their order.
-        hidden: bool [S, L, T], tokens of the tails that are not seen; None if all are.
-        prefix_hidden: bool [N], tokens of the prefix that are not seen; None if all are.
+        suffixes: keys and values of all questions' own tokens.
+        rows: [S] int64, of the questions that run.
+        columns: [S, L] int64, where in their rows the tokens go.
+        width: T, columns of the suffixes that are read.
+        every_row: `rows` are all rows of the suffixes, in their order.
+        masked: bool [S, L, T], columns that a token does not attend to; None if it attends to all.
+        prefix_masked: bool [N], tokens of the prefix that no token attends to; None if they attend to all.
     """
 
     def __init__(
         self,
         prefix_keys: Tensor,
         prefix_values: Tensor,
-        tails: KeyValues,
-        slots: Tensor,
+        suffixes: KeyValues,
+        rows: Tensor,
         columns: Tensor,
         width: int,
         *,
-        every_slot: bool = False,
-        hidden: Tensor | None = None,
-        prefix_hidden: Tensor | None = None,
+        every_row: bool = False,
+        masked: Tensor | None = None,
+        prefix_masked: Tensor | None = None,
     ) -> None:
-        self._prefix_keys, self._prefix_values, self._tails = prefix_keys, prefix_values, tails
-        self._slots, self._columns, self._width, self._every_slot = slots, columns, width, every_slot
-        self._hidden, self._prefix_hidden = hidden, prefix_hidden
+        self._prefix_keys, self._prefix_values, self._suffixes = prefix_keys, prefix_values, suffixes
+        self._rows, self._columns, self._width, self._every_row = rows, columns, width, every_row
+        self._masked, self._prefix_masked = masked, prefix_masked
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Mixed values [S, L, q, d] of queries [S, L, q, d]; keeps keys and values [S, L, h, d] of the tokens."""
-        keys, values = self._tails.keys[layer], self._tails.values[layer]
-        keys[self._slots[:, None], self._columns] = key
-        values[self._slots[:, None], self._columns] = value
+        keys, values = self._suffixes.keys[layer], self._suffixes.values[layer]
+        keys[self._rows[:, None], self._columns] = key
+        values[self._rows[:, None], self._columns] = value
         keys, values = keys[:, : self._width], values[:, : self._width]
-        if not self._every_slot:
-            keys, values = keys[self._slots], values[self._slots]
+        if not self._every_row:
+            keys, values = keys[self._rows], values[self._rows]
         count, length, heads, width = query.shape
         groups = heads // key.shape[2]
         grouped = query.view(count, length, -1, groups, width)
-        # One batch per key head for the prefix, one per question and key head for the tails.
+        # One batch per key head for the prefix, one per question and key head for the suffixes.
         shared = grouped.permute(2, 0, 1, 3, 4).reshape(-1, count * length * groups, width)
         own = grouped.permute(0, 2, 1, 3, 4).reshape(count, -1, length * groups, width)
         # Scaled by the matrix product itself, in float32.
         empty, scale = query.new_empty(1, 1, 1), width**-0.5
-        ahead = torch.baddbmm(empty, shared, self._prefix_keys[layer].permute(1, 2, 0), beta=0, alpha=scale)
-        if self._prefix_hidden is not None:
-            ahead = ahead.masked_fill_(self._prefix_hidden, -torch.inf)
-        behind = (own @ keys.permute(0, 2, 3, 1)).mul_(scale)
-        if self._hidden is not None:
-            parts = behind.view(count, -1, length, groups, behind.shape[-1])
-            parts.masked_fill_(self._hidden[:, None, :, None], -torch.inf)
-        ahead = ahead.view(-1, count, length * groups, ahead.shape[2]).transpose(0, 1)
+        prefix_scores = torch.baddbmm(empty, shared, self._prefix_keys[layer].permute(1, 2, 0), beta=0, alpha=scale)
+        if self._prefix_masked is not None:
+            prefix_scores = prefix_scores.masked_fill_(self._prefix_masked, -torch.inf)
+        suffix_scores = (own @ keys.permute(0, 2, 3, 1)).mul_(scale)
+        if self._masked is not None:
+            by_token = suffix_scores.view(count, -1, length, groups, suffix_scores.shape[-1])
+            by_token.masked_fill_(self._masked[:, None, :, None], -torch.inf)
+        prefix_scores = prefix_scores.view(-1, count, length * groups, prefix_scores.shape[2]).transpose(0, 1)
         # In bfloat16 too, softmax adds up in float32.
-        shares = torch.cat([ahead, behind], dim=-1).softmax(-1)
-        prefix = shares.shape[-1] - keys.shape[1]
-        of_prefix = shares[..., :prefix].transpose(0, 1).reshape(-1, count * length * groups, prefix)
-        mixed = (of_prefix @ self._prefix_values[layer].transpose(0, 1)).view(-1, count, length * groups, width)
-        mixed = mixed.transpose(0, 1) + shares[..., prefix:] @ values.transpose(1, 2)
+        weights = torch.cat([prefix_scores, suffix_scores], dim=-1).softmax(-1)
+        prefix = weights.shape[-1] - keys.shape[1]
+        prefix_weights = weights[..., :prefix].transpose(0, 1).reshape(-1, count * length * groups, prefix)
+        mixed = (prefix_weights @ self._prefix_values[layer].transpose(0, 1)).view(-1, count, length * groups, width)
+        mixed = mixed.transpose(0, 1) + weights[..., prefix:] @ values.transpose(1, 2)
         return mixed.reshape(count, -1, length, groups, width).transpose(1, 2)
 
 

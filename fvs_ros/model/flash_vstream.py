@@ -22,7 +22,7 @@ from fvs_ros.model.names import is_tiny
 from fvs_ros.model.prefix_cache import PrefixCache
 from fvs_ros.model.preprocess import frame_grid
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.reference import Answerer
+from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.model.vision import encode_frames
@@ -52,7 +52,7 @@ class FlashVStream:
         self._encoder = FrameEncoder(self._tower, self._pixels, checkpoint.network.device)
         self._prompts = PromptBuilder(checkpoint.tokenizer)
         self._end_tokens = checkpoint.end_tokens
-        self._answerer = Answerer(checkpoint.network, self.memory_config, checkpoint.end_tokens)
+        self._reference = ReferenceDecoder(checkpoint.network, self.memory_config, checkpoint.end_tokens)
 
     @classmethod
     def load(cls, model: str, *, device: str = "auto", dtype: str = "auto") -> FlashVStream:
@@ -145,7 +145,7 @@ class FlashVStream:
     ) -> str:
         """The greedy answer to a question about a memory; shorter if `should_stop` turns true on the way.
 
-        The plain way, through transformers and one question at a time: what the prefix cache's answers must equal.
+        The reference path, through transformers and one question at a time; answers from the prefix cache equal it.
 
         Args:
             snapshot: the memory.
@@ -157,11 +157,11 @@ class FlashVStream:
                 no part of the text that comes back.
         """
         prompt = self._prompts.build(question, answer_prefix)
-        prefix = self._answerer.prefix(snapshot, prompt.head, should_stop)
+        prefix = self._reference.prefix(snapshot, prompt.head, should_stop)
         if prefix is None:
             return ""
         text = TextStream(self._tokenizer, on_token)
-        with contextlib.closing(self._answerer.generate(prefix, prompt.tail, should_stop)) as tokens:
+        with contextlib.closing(self._reference.generate(prefix, prompt.suffix, should_stop)) as tokens:
             for _, token in zip(range(max_new_tokens), tokens, strict=False):
                 text.add(token)
         return text.finish()

@@ -1,7 +1,8 @@
-"""Memories read ahead of any question, and questions answered several at a time from what was read.
+"""Memories prefilled before any question, and several answers at a time generated from them.
 
-Two buffers take turns: questions are answered from one while a newer memory is read into the other. Both are allocated
-once and keep their size, as does the room for the questions' own tokens.
+Two buffers take turns: questions are answered from one while a newer memory is prefilled into the other. A buffer keeps
+its size while frames keep theirs. The rows of the suffix cache, which hold the questions' own tokens, double in number
+and length to fit the most and the longest questions that were ever open at once; they shrink only when it is closed.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneratio
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix
+from fvs_ros.model.generation import Generation
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.question_graph import GRAPH_LENGTHS, Piece, QuestionGraph
+from fvs_ros.model.question_graph import GRAPH_LENGTHS, QuestionGraph, SuffixChunk
 from fvs_ros.model.sequence import Segment, memory_segment
 from fvs_ros.model.text_stream import TextStream
 
 BUFFERS = 2
-# Room for questions at the start; it grows, by doubling, to the most and the longest that are asked at once.
-FIRST_QUESTIONS, FIRST_TOKENS = 4, 256
-# A long question is taken in such pieces, which bounds the memory of its attention: 0.1 GB on a 7B model.
+FIRST_ROWS, FIRST_TOKENS = 4, 256
+# A long question is computed in chunks, which bounds the memory of its attention: 0.1 GB on a 7B model.
 QUESTION_CHUNK = GRAPH_LENGTHS[-1]
 # What a question would else wait for, 0.4 s with a 7B model on an H200, is recorded before there is any memory.
 RECORDED_AT_ONCE = GRAPH_LENGTHS[:3]
@@ -33,104 +34,15 @@ RECORDED_AT_ONCE = GRAPH_LENGTHS[:3]
 ALIGNED_TOKENS = 8
 
 
-@dataclass(eq=False)
-class _Buffer:
-    """Room for one memory's keys and values.
-
-    Attributes:
-        graphs: what continues it on CUDA, by the tokens of each question.
-        taken: whether a memory has it.
-    """
-
-    cache: KeyValues
-    graphs: dict[int, QuestionGraph] = field(default_factory=dict)
-    taken: bool = False
-
-    def graph(self, decoder: Decoder, tails: KeyValues, tokens: int) -> QuestionGraph:
-        """The least graph that takes so many tokens of a question, recorded anew where the tails have grown."""
-        length = next(length for length in GRAPH_LENGTHS if length >= tokens)
-        graph = self.graphs.get(length)
-        if graph is None or graph.tails is not tails:
-            self.graphs[length] = graph = QuestionGraph(decoder, self.cache, tails, length)
-        return graph
-
-
-@dataclass(eq=False)
-class Generation:
-    """An answer that is being given.
-
-    Attributes:
-        slot: of the question's own keys and values.
-        left: tokens that it may still grow by.
-        length: tokens of the question and the answer that have keys and values.
-        token: the newest, which has none yet.
-        done: whether it is complete.
-    """
-
-    slot: int
-    left: int
-    stream: TextStream
-    end_tokens: frozenset[int]
-    free: set[int]
-    length: int = 0
-    token: int = -1
-    done: bool = False
-    closed: bool = False
-
-    @property
-    def text(self) -> str:
-        """The answer so far; it only grows."""
-        return self.stream.text
-
-    def close(self) -> None:
-        """Gives its place to other questions; at any time, and again without effect."""
-        if not self.closed:
-            self.closed = True
-            self.free.add(self.slot)
-
-    def add(self, token: int) -> None:
-        """Takes the next token."""
-        self.token = token
-        if token in self.end_tokens:
-            self.left = 0
-        else:
-            self.stream.add(token)
-            self.left -= 1
-        if self.left == 0:
-            self.stream.finish()
-            self.done = True
-
-
-@dataclass(eq=False)
-class _Tails:
-    """Keys and values of the questions' own tokens, and which places are free. The last column is for discarding."""
-
-    decoder: Decoder
-    cache: KeyValues
-    free: set[int] = field(default_factory=set)
-
-    def take(self, tokens: int) -> int:
-        """A place for a question and its answer."""
-        slots, width = self.cache.keys.shape[1], self.cache.tokens - 1
-        if not self.free or tokens > width:
-            grown = self.decoder.allocate(
-                slots if self.free else 2 * slots, 1 + (width if tokens <= width else 1 << (tokens - 1).bit_length())
-            )
-            for old, new in ((self.cache.keys, grown.keys), (self.cache.values, grown.values)):
-                new[:, :slots, :width] = old[:, :, :width]
-            self.free.update(range(slots, grown.keys.shape[1]))
-            self.cache = grown
-        slot = min(self.free)
-        self.free.remove(slot)
-        return slot
-
-
 class PrefixCache:
-    """Reads memories into the language model and answers questions about them. Not thread-safe.
+    """Allocates keys and values for memories and for the questions about them. Not thread-safe.
 
-    On CUDA it works on a stream of its own, ahead of the streams that encode frames, and a piece of a question, like a
-    token of all questions, is one captured graph. Answers equal those of `FlashVStream.answer`, up to the rounding of
-    another order of sums.
+    On CUDA it works on a stream of its own, of higher priority than the streams that encode frames; a chunk of a
+    question, like one token of all answers, is one captured graph. Answers equal those of `FlashVStream.answer`, up to
+    the rounding of another order of sums.
+
+    Attributes:
+        suffixes: rows for the questions' own tokens.
     """
 
     def __init__(
@@ -151,23 +63,22 @@ class PrefixCache:
         self._stream = torch.cuda.Stream(network.device, priority=-1) if self.on_cuda else None
         self._buffers: list[_Buffer] = []
         with self.running():
-            self.tails = _Tails(self.decoder, self.decoder.allocate(FIRST_QUESTIONS, FIRST_TOKENS + 1))
-        self.tails.free.update(range(FIRST_QUESTIONS))
+            self.suffixes = _SuffixRows(self.decoder)
 
     @property
     def bytes(self) -> int:
-        """Bytes of all buffers on the device; constant once a memory was read."""
-        return self.tails.cache.nbytes + sum(buffer.cache.nbytes for buffer in self._buffers)
+        """Bytes of all buffers and rows on the device."""
+        return self.suffixes.cache.nbytes + sum(buffer.cache.nbytes for buffer in self._buffers)
 
     def allocate(self, snapshot: MemorySnapshot) -> PrefilledMemory:
-        """Begins to read a memory.
+        """Gives a memory a buffer, into which it is then prefilled chunk by chunk.
 
         Raises:
             RuntimeError: two memories are open.
         """
         tokens = len(self.prompts.head) + self.config.tokens(snapshot.grid)
         tokens += -tokens % ALIGNED_TOKENS
-        if all(one.taken for one in self._buffers) and len(self._buffers) == BUFFERS:
+        if len(self._buffers) == BUFFERS and all(buffer.taken for buffer in self._buffers):
             raise RuntimeError(f"{BUFFERS} memories are open, as many as there are buffers; close one first")
         # Frames of another size: the old buffers go before new ones come, 0.6 GB each for a 7B model.
         self._buffers = [one for one in self._buffers if one.taken or one.cache.tokens == tokens]
@@ -177,24 +88,28 @@ class PrefixCache:
         buffer.taken = True
         return PrefilledMemory(self, snapshot, buffer)
 
+    def free(self, buffer: _Buffer) -> None:
+        """Takes a buffer back, for the next memory."""
+        buffer.taken = False
+
     def _new_buffer(self, tokens: int) -> _Buffer:
         with self.running():
             buffer = _Buffer(self.decoder.allocate(1, tokens))
             for length in RECORDED_AT_ONCE if self.on_cuda else ():
-                buffer.graph(self.decoder, self.tails.cache, length)
+                buffer.graph(self.decoder, self.suffixes.cache, length)
         return buffer
 
     def close(self) -> None:
-        """Frees all buffers."""
+        """Frees all buffers and rows."""
         self._buffers.clear()
-        del self.tails
+        del self.suffixes
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Where all work on the device is launched: without gradients, on CUDA on the cache's own stream.
 
-        The host waits for that work at the end, so that no more than one piece of it is ever queued ahead of a
-        question, and that no tensor of another stream is let go while it is still read.
+        The host waits for that work at the end, so that at most one chunk is ever queued ahead of a question, and that
+        no tensor of another stream is freed while it is still read.
         """
         with torch.no_grad():
             if self._stream is None:
@@ -208,7 +123,7 @@ class PrefixCache:
 
 
 class PrefilledMemory:
-    """One memory: first read piece by piece, then asked about."""
+    """One memory in a buffer of the cache: prefilled chunk by chunk, then asked about."""
 
     def __init__(self, cache: PrefixCache, snapshot: MemorySnapshot, buffer: _Buffer) -> None:
         self._cache = cache
@@ -217,10 +132,10 @@ class PrefilledMemory:
         self._buffer = buffer
         self._prefix = Prefix(buffer.cache, 0)
         self._position = 0
-        self._answers: list[Generation] = []
+        self._generations: list[Generation] = []
 
     def prefill_chunk(self) -> bool:
-        """Reads a bounded piece more; True once the memory is read whole."""
+        """Computes a bounded chunk more; True once the whole memory is prefilled."""
         cache = self._cache
         with cache.running():
             if self._snapshot is not None:
@@ -232,14 +147,14 @@ class PrefilledMemory:
                 self._prefix = cache.decoder.prefill(
                     self._prefix, self._segment.embeddings[chunk], self._segment.positions[:, chunk]
                 )
-        # Let go only now that the device has done with it.
+        # Freed only now that the device has finished with it.
         self._snapshot = None
         if self._segment is not None and self._prefix.length == self._segment.embeddings.shape[0]:
             self._segment = None
         return self._segment is None
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> Generation:
-        """Takes a question in and gives the first token of its answer.
+        """Computes a question and the first token of its answer.
 
         Args:
             question: user text; control tokens that it spells out are read letter by letter.
@@ -247,60 +162,111 @@ class PrefilledMemory:
             answer_prefix: what the answer is made to begin with; no part of its text.
 
         Raises:
-            RuntimeError: the memory is not read whole yet.
+            RuntimeError: the memory is not prefilled to its end yet.
         """
         if self._snapshot is not None or self._segment is not None:
-            raise RuntimeError(f"{self._prefix.length} tokens of the memory are read; advance until it is read whole")
+            raise RuntimeError(
+                f"only {self._prefix.length} tokens of the memory are prefilled; call prefill_chunk until it is True"
+            )
         cache = self._cache
-        tail = cache.prompts.build(question, answer_prefix).tail
+        suffix = cache.prompts.build(question, answer_prefix).suffix
+        generation = Generation(TextStream(cache.tokenizer), cache.end_tokens, max_new_tokens)
         with cache.running():
-            slot = cache.tails.take(len(tail) + max_new_tokens)
-            answer = Generation(slot, max_new_tokens, TextStream(cache.tokenizer), cache.end_tokens, cache.tails.free)
+            cache.suffixes.allocate(generation, len(suffix) + max_new_tokens)
             try:
-                for start in range(0, len(tail), QUESTION_CHUNK):
-                    tokens = tail[start : start + QUESTION_CHUNK]
-                    (token,) = self._continue([answer], [tokens])
+                for start in range(0, len(suffix), QUESTION_CHUNK):
+                    (token,) = self._extend([generation], [suffix[start : start + QUESTION_CHUNK]])
             except BaseException:
-                answer.close()
+                generation.close()
                 raise
-        answer.add(token)
-        self._answers.append(answer)
-        return answer
+        generation.add(token)
+        self._generations.append(generation)
+        return generation
 
     def decode_step(self) -> None:
-        """Gives every open answer its next token."""
-        self._answers = [answer for answer in self._answers if not (answer.done or answer.closed)]
-        if not self._answers:
+        """Computes the next token of every answer that is neither complete nor closed."""
+        self._generations = [one for one in self._generations if not (one.done or one.closed)]
+        if not self._generations:
             return
         with self._cache.running():
-            tokens = self._continue(self._answers, [[answer.token] for answer in self._answers])
-        for answer, token in zip(self._answers, tokens, strict=True):
-            answer.add(token)
+            tokens = self._extend(self._generations, [[one.token] for one in self._generations])
+        for generation, token in zip(self._generations, tokens, strict=True):
+            generation.add(token)
 
     def close(self) -> None:
-        """Gives the buffer to the next memory; its answers must be complete or given up."""
+        """Gives the buffer back to the cache; answers from this memory must be complete or closed."""
         self._snapshot = self._segment = None
-        self._buffer.taken = False
+        self._cache.free(self._buffer)
 
-    def _continue(self, answers: Sequence[Generation], tokens: Sequence[Sequence[int]]) -> list[int]:
-        """Takes as many more tokens of each question or answer; the token that follows them."""
-        cache, tails = self._cache, self._cache.tails.cache
+    def _extend(self, generations: Sequence[Generation], tokens: Sequence[Sequence[int]]) -> list[int]:
+        """Appends equally many tokens to each generation; returns the token that follows in each."""
+        cache = self._cache
+        suffixes = cache.suffixes.cache
         if cache.on_cuda:
-            pieces = [
-                Piece(answer.slot, more, answer.length, self._position + answer.length)
-                for answer, more in zip(answers, tokens, strict=True)
+            chunks = [
+                SuffixChunk(one.row, more, one.length, self._position + one.length)
+                for one, more in zip(generations, tokens, strict=True)
             ]
-            found = self._buffer.graph(cache.decoder, tails, len(tokens[0])).run(self._prefix.length, pieces)
+            graph = self._buffer.graph(cache.decoder, suffixes, len(tokens[0]))
+            following = graph.run(self._prefix.length, chunks)
         else:
             logits = cache.decoder.extend(
                 self._prefix,
-                tails,
-                [answer.slot for answer in answers],
-                [answer.length for answer in answers],
+                suffixes,
+                [one.row for one in generations],
+                [one.length for one in generations],
                 tokens,
-                [self._position + answer.length for answer in answers],
+                [self._position + one.length for one in generations],
             )
-            found = logits.argmax(-1).tolist()
-        for answer in answers:
-            answer.length += len(tokens[0])
-        return found
+            following = logits.argmax(-1).tolist()
+        for one in generations:
+            one.length += len(tokens[0])
+        return following
+
+
+@dataclass(eq=False)
+class _Buffer:
+    """Keys and values of one memory.
+
+    Attributes:
+        graphs: what continues it on CUDA, by the tokens of each question.
+        taken: whether a memory has it.
+    """
+
+    cache: KeyValues
+    graphs: dict[int, QuestionGraph] = field(default_factory=dict)
+    taken: bool = False
+
+    def graph(self, decoder: Decoder, suffixes: KeyValues, tokens: int) -> QuestionGraph:
+        """The smallest graph for that many tokens of a question, recorded anew once the suffix cache has grown."""
+        length = next(length for length in GRAPH_LENGTHS if length >= tokens)
+        graph = self.graphs.get(length)
+        if graph is None or graph.suffixes is not suffixes:
+            self.graphs[length] = graph = QuestionGraph(decoder, self.cache, suffixes, length)
+        return graph
+
+
+class _SuffixRows:
+    """Keys and values of the questions' own tokens, one row a generation. The last column is for discarding."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._owners: list[Generation | None] = [None] * FIRST_ROWS
+        self.cache = decoder.allocate(FIRST_ROWS, FIRST_TOKENS + 1)
+
+    def allocate(self, generation: Generation, tokens: int) -> None:
+        """Gives a generation the first row without one, or whose generation is closed; grows where needed."""
+        free = [row for row, owner in enumerate(self._owners) if owner is None or owner.closed]
+        rows, width = len(self._owners), self.cache.tokens - 1
+        if not free or tokens > width:
+            self._grow(rows if free else 2 * rows, width if tokens <= width else 1 << (tokens - 1).bit_length())
+        generation.row = free[0] if free else rows
+        self._owners[generation.row] = generation
+
+    def _grow(self, rows: int, tokens: int) -> None:
+        grown = self._decoder.allocate(rows, tokens + 1)
+        old_rows, old_tokens = len(self._owners), self.cache.tokens - 1
+        for old, new in ((self.cache.keys, grown.keys), (self.cache.values, grown.values)):
+            new[:, :old_rows, :old_tokens] = old[:, :, :old_tokens]
+        self._owners += [None] * (rows - old_rows)
+        self.cache = grown

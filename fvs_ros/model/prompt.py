@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 SYSTEM = "You are a helpful assistant."
 HEAD = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>"
 MEMORY_END = "<|vision_end|>"
-TAIL = "<|im_end|>\n<|im_start|>assistant\n"
+ANSWER_START = "<|im_end|>\n<|im_start|>assistant\n"
 ANSWER_END = "<|im_end|>"
 NEXT_TURN = "\n<|im_start|>user\n"
 
@@ -21,11 +21,11 @@ class Prompt:
 
     Attributes:
         head: up to and including the token that opens the visual part.
-        tail: from the token that closes the visual part on; the answer follows.
+        suffix: from the token that closes the visual part on; the answer follows.
     """
 
     head: tuple[int, ...]
-    tail: tuple[int, ...]
+    suffix: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PromptBuilder:
                 raise ValueError(f"the tokenizer has no {token} token; a Qwen2-VL tokenizer is needed")
         self.head = tuple(tokenizer.encode(HEAD, add_special_tokens=False))
         self._memory_end = tuple(tokenizer.encode(MEMORY_END, add_special_tokens=False))
-        self._tail = tuple(tokenizer.encode(TAIL, add_special_tokens=False))
+        self._answer_start = tuple(tokenizer.encode(ANSWER_START, add_special_tokens=False))
         self._answer_end = tuple(tokenizer.encode(ANSWER_END, add_special_tokens=False))
         self._next_turn = tuple(tokenizer.encode(NEXT_TURN, add_special_tokens=False))
 
@@ -74,7 +74,12 @@ class PromptBuilder:
         """
         return Prompt(
             head=self.head,
-            tail=(*self._memory_end, *self._encode_text(question), *self._tail, *self._encode_text(answer_prefix)),
+            suffix=(
+                *self._memory_end,
+                *self._encode_text(question),
+                *self._answer_start,
+                *self._encode_text(answer_prefix),
+            ),
         )
 
     def build_conversation(self, turns: Sequence[tuple[str, str]]) -> ConversationTokens:
@@ -82,7 +87,7 @@ class PromptBuilder:
         tokens: list[int] = []
         learnt: list[bool] = []
         for question, answer in turns:
-            asked = self.build(question).tail if not tokens else self._continue_with(question)
+            asked = self.build(question).suffix if not tokens else self._continue_with(question)
             answered = (*self._encode_text(answer), *self._answer_end)
             tokens += [*asked, *answered]
             # The header's last token is its newline.
@@ -90,7 +95,7 @@ class PromptBuilder:
         return ConversationTokens(tuple(tokens), tuple(learnt))
 
     def _continue_with(self, question: str) -> tuple[int, ...]:
-        return (*self._next_turn, *self._encode_text(question), *self._tail)
+        return (*self._next_turn, *self._encode_text(question), *self._answer_start)
 
     def _encode_text(self, text: str) -> Sequence[int]:
         ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)

@@ -1,4 +1,7 @@
-"""From a memory and a question to tokens: prefill of prompt and memory, then greedy decoding.
+"""The reference path: prefill and greedy decoding through transformers' own layers and cache, one question at a time.
+
+The engine does not use it. `fvs parity` compares it with the published code, and the answers of `prefix_cache.py` are
+tested against it.
 
 Shapes: L tokens, N memory tokens, H width of the language model, V vocabulary.
 """
@@ -22,8 +25,8 @@ PREFILL_CHUNK = 1_024
 
 
 @dataclass(frozen=True)
-class MemoryPrefix:
-    """Prompt head and memory, run through the language model once; questions continue from it.
+class ReferencePrefix:
+    """Prompt head and memory, prefilled once; questions continue from it.
 
     Attributes:
         snapshot: the memory.
@@ -42,8 +45,8 @@ class MemoryPrefix:
     logits: Tensor
 
 
-class Answerer:
-    """Answers from memories with one language model. Not thread-safe: one question at a time."""
+class ReferenceDecoder:
+    """Decodes answers as transformers computes them. Not thread-safe: one question at a time."""
 
     def __init__(
         self, network: Qwen2VLForConditionalGeneration, config: FlashMemoryConfig, end_tokens: Sequence[int]
@@ -52,11 +55,11 @@ class Answerer:
         self._network = network
         self._config = config
         self._end_tokens = frozenset(end_tokens)
-        self._prefix: MemoryPrefix | None = None
+        self._prefix: ReferencePrefix | None = None
 
     def prefix(
         self, snapshot: MemorySnapshot, head: Sequence[int], should_stop: Callable[[], bool] = lambda: False
-    ) -> MemoryPrefix | None:
+    ) -> ReferencePrefix | None:
         """The prefix of a memory, computed unless it is the last one asked for; None if stopped on the way."""
         if self._prefix is not None and self._prefix.snapshot is snapshot and self._prefix.head == tuple(head):
             return self._prefix
@@ -65,15 +68,15 @@ class Answerer:
         return self._prefix
 
     def generate(
-        self, prefix: MemoryPrefix, tail: Sequence[int], should_stop: Callable[[], bool] = lambda: False
+        self, prefix: ReferencePrefix, suffix: Sequence[int], should_stop: Callable[[], bool] = lambda: False
     ) -> Generator[int, None, None]:
-        """Greedy tokens after the prompt's `tail`, until an end token or a stop.
+        """Greedy tokens after the prompt's `suffix`, until an end token or a stop.
 
         The prefix is left as it was, so that it serves the next question.
         """
         position = prefix.next_position
-        logits = self.continue_prefix(prefix, tail, position)[-1]
-        position += len(tail)
+        logits = self.continue_prefix(prefix, suffix, position)[-1]
+        position += len(suffix)
         try:
             while not should_stop():
                 token = int(logits.argmax())
@@ -86,20 +89,20 @@ class Answerer:
             self.rewind(prefix)
 
     @torch.no_grad()
-    def continue_prefix(self, prefix: MemoryPrefix, tokens: Sequence[int], position: int) -> Tensor:
+    def continue_prefix(self, prefix: ReferencePrefix, tokens: Sequence[int], position: int) -> Tensor:
         """Logits [L, V] float32 of text tokens appended to the prefix's cache, the first of them at `position`."""
         text = text_segment(self._network, tokens, position)
         hidden = self._run(text.embeddings, text.positions, prefix.cache)
         return self._network.lm_head(hidden).float()
 
-    def rewind(self, prefix: MemoryPrefix) -> None:
-        """Takes what a question appended off the prefix's cache."""
+    def rewind(self, prefix: ReferencePrefix) -> None:
+        """Removes what a question appended to the prefix's cache."""
         prefix.cache.crop(prefix.length - prefix.cache.get_seq_length())
 
     @torch.no_grad()
     def _prefill(
         self, snapshot: MemorySnapshot, head: tuple[int, ...], should_stop: Callable[[], bool]
-    ) -> MemoryPrefix | None:
+    ) -> ReferencePrefix | None:
         prefix = memory_segment(self._network, snapshot, head, self._config)
         length = prefix.embeddings.shape[0]
         cache = DynamicCache(config=self._network.config.text_config)
@@ -108,7 +111,7 @@ class Answerer:
                 return None
             chunk = slice(start, start + PREFILL_CHUNK)
             hidden = self._run(prefix.embeddings[chunk], prefix.positions[:, chunk], cache)
-        return MemoryPrefix(
+        return ReferencePrefix(
             snapshot=snapshot,
             head=head,
             cache=cache,

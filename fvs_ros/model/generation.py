@@ -1,0 +1,53 @@
+"""One answer while it is generated: what is known of it, and nothing that computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fvs_ros.model.text_stream import TextStream
+
+
+@dataclass(eq=False)
+class Generation:
+    """A question and the answer that follows it, token by token.
+
+    Attributes:
+        stream: makes text of the answer's tokens.
+        end_tokens: end the answer; no part of its text.
+        remaining: tokens that the answer may still grow by.
+        row: of the suffix cache, which holds the keys and values of the question's and the answer's tokens.
+        length: of the row, in tokens that have keys and values.
+        token: the newest, which has none yet.
+        done: whether the answer is complete.
+        closed: whether the row may be given to another generation.
+    """
+
+    stream: TextStream
+    end_tokens: frozenset[int]
+    remaining: int
+    row: int = -1
+    length: int = 0
+    token: int = -1
+    done: bool = False
+    closed: bool = False
+
+    @property
+    def text(self) -> str:
+        """The answer so far; it only grows."""
+        return self.stream.text
+
+    def add(self, token: int) -> None:
+        """Appends the next token."""
+        self.token = token
+        if token in self.end_tokens:
+            self.remaining = 0
+        else:
+            self.stream.add(token)
+            self.remaining -= 1
+        if self.remaining == 0:
+            self.stream.finish()
+            self.done = True
+
+    def close(self) -> None:
+        """Marks the row as free for the next question; allowed at any time, and more than once."""
+        self.closed = True
