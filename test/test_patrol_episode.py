@@ -9,9 +9,9 @@ from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import EPOCH_NS, simulate
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE, SPEED_M_S
-from fvs_ros.patrol.truth import Record
+from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.patrol.visibility import SEEN_PX, camera_in_base, camera_pose, visible_pixels
-from fvs_ros.patrol.world import Thing
+from fvs_ros.patrol.world import SceneObject
 
 CONFIG = PatrolConfig(steps=100, rooms=3, views=3)
 
@@ -113,7 +113,7 @@ def test_the_camera_is_mounted_as_rep_103_says() -> None:
 def test_pixels_are_counted_as_geometry_says() -> None:
     # A ball of radius 0.33 m whose middle is 3 m ahead of a camera with 48.5 pixels of focal length.
     camera = camera_pose(0.0, 0.0, 0.0)
-    ball = Thing("ball", "red", 1.0, 0.0)
+    ball = SceneObject("ball", "red", 1.0, 0.0)
     distance = np.hypot(3.0 - 0.15, 0.85 - 0.33)
     expected = np.pi * (0.33 / distance * 28 / np.tan(np.pi / 6)) ** 2
     count = visible_pixels(camera, [(ball, (3.0, 0.0), 0.0)])
@@ -124,7 +124,7 @@ def test_pixels_are_counted_as_geometry_says() -> None:
 
 def test_the_nearer_object_hides_the_farther_one() -> None:
     camera = camera_pose(0.0, 0.0, 0.0)
-    box, ball = Thing("box", "red", 1.1, 0.0), Thing("ball", "blue", 0.9, 0.0)
+    box, ball = SceneObject("box", "red", 1.1, 0.0), SceneObject("ball", "blue", 0.9, 0.0)
     near, far = (box, (1.8, 0.0), 0.0), (ball, (2.8, 0.0), 0.0)
     alone = visible_pixels(camera, [far])[0]
     for order in ([near, far], [far, near]):
@@ -135,7 +135,7 @@ def test_the_nearer_object_hides_the_farther_one() -> None:
 
 @pytest.mark.parametrize("at", [(-3.0, 0.0), (2.0, 6.0), (0.16, 0.0)], ids=["behind", "aside", "inside"])
 def test_what_is_outside_the_picture_has_no_pixels(at) -> None:
-    assert visible_pixels(camera_pose(0.0, 0.0, 0.0), [(Thing("lamp", "red", 1.0, 0.0), at, 0.0)]).tolist() == [0]
+    assert visible_pixels(camera_pose(0.0, 0.0, 0.0), [(SceneObject("lamp", "red", 1.0, 0.0), at, 0.0)]).tolist() == [0]
 
 
 def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode) -> None:
@@ -146,7 +146,7 @@ def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode) -> None:
     pixels[visit_frames[1:3], 1] = SEEN_PX
     pixels[visit_frames[1:3], 2] = SEEN_PX - 1
     pixels[visit_frames[1:3], 3] = 4
-    record = Record(dataclasses.replace(episode, pixels=pixels))
+    record = EpisodeRecord(dataclasses.replace(episode, pixels=pixels))
     past = record.until(len(episode) - 1)
     assert list(past.seen) == [1]
     assert past.doubtful == {0, 2}

@@ -42,10 +42,10 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() ->
     config = load_config(RECIPES / "patrol.yaml")
     patrols = [stage.patrol for stage in config.stages]
     longest = {stage.name: max(stage.patrol.lengths) for stage in config.stages}
-    assert longest["looks"] <= 4
-    assert longest["patrols"] == 600
+    assert longest["token_naming"] <= 4
+    assert longest["driven_patrols"] == 600
     shorter = [after for before, after in itertools.pairwise(longest) if longest[after] < longest[before]]
-    assert shorter == ["changes"]  # new kinds of questions begin on short streams
+    assert shorter == ["comparisons_2_rooms"]  # new kinds of questions begin on short streams
     taken = sorted((data.first_seed, data.first_seed + data.episodes) for data in patrols)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(taken))
     assert taken[-1][1] <= 900_000
@@ -68,9 +68,9 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() ->
         ({"stage": {"patrol": None}}, "give one of videos and patrol"),
         ({"model": {"scratch": {"time_code": float("inf")}}}, "time_code is inf; it must be a finite number"),
         ({"model": {"scratch": {"time_weight": -1.0}}}, r"time_weight is -1\.0; it must be a finite number"),
-        ({"stage": {"text_depth": 0}}, "text_depth is 0"),
-        ({"stage": {"digest": -0.5}}, r"stages\.0: digest is -0\.5; it must be a finite number"),
-        ({"stage": {"digest": 0.5, "objective": "grounding", "tower": "trained"}}, "digest goes with questions"),
+        ({"stage": {"depth_expansion": 0}}, "depth_expansion is 0"),
+        ({"stage": {"memory_probe": -0.5}}, r"stages\.0: memory_probe is -0\.5; it must be a finite number"),
+        ({"stage": {"memory_probe": 0.5, "objective": "token_naming", "tower": "trained"}}, "memory_probe goes with"),
         ({"stage": {"name": "../up"}}, "must be the name of a folder"),
         ({"stage": {"patrol": {"episodes": 4}}}, "the key 'lengths' is missing"),
         ({"model": {}}, "give one of checkpoint and scratch"),

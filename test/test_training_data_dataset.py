@@ -11,7 +11,7 @@ from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import EpisodeDataset, EpisodeSampler, store_features
-from fvs_ros.training.data.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
 from fvs_ros.training.data.frozen_encoder import FrozenEncoder
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
@@ -37,7 +37,9 @@ class Drawn:
         return self._lengths[index]
 
     def episode(self, index):
-        return Episode(f"drawn {index}", f"drawn {index}", None, (Moment(None, (Conversation((("q", "a"),)),)),))
+        return TrainingEpisode(
+            f"drawn {index}", f"drawn {index}", None, (TrainingMoment(None, (Conversation((("q", "a"),)),)),)
+        )
 
     def frames(self, index):
         self.asked += 1

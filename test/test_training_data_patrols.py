@@ -12,7 +12,7 @@ from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.render import shared_renderer
-from fvs_ros.patrol.truth import Record
+from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.training import run as stages
 from fvs_ros.training.config import PatrolData, load_config
 from fvs_ros.training.data.patrols import FRAME_SIZE, PatrolEpisodes
@@ -57,7 +57,7 @@ def test_families_can_be_chosen() -> None:
 def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
     source = patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False)
     episode = source.episode(2)
-    record = Record(simulate(2, PatrolConfig(steps=12, rooms=6, drive=False, dwell_s=(2, 4))))
+    record = EpisodeRecord(simulate(2, PatrolConfig(steps=12, rooms=6, drive=False, dwell_s=(2, 4))))
     assert [moment.steps for moment in episode.moments] == [6, 12]
     for moment in episode.moments:
         past = record.until(2 * moment.steps - 1)
@@ -71,18 +71,18 @@ def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
     assert episode == patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False).episode(2)
 
 
-def test_grounded_episodes_tell_what_each_step_shows_and_ask_nothing() -> None:
+def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> None:
     data = PatrolData(episodes=2, lengths=(5,), drive=False, dwell_s=(2, 2))
-    episode = PatrolEpisodes(data, grounding=True).episode(1)
+    episode = PatrolEpisodes(data, token_naming=True).episode(1)
     assert episode.moments == ()
-    assert episode.grounding.high.shape == (5, 16, 3)
-    assert episode.grounding.low.shape == (5, 4, 3)
-    kinds, _, rooms = episode.grounding.groups
+    assert episode.token_names.high.shape == (5, 16, 3)
+    assert episode.token_names.low.shape == (5, 4, 3)
+    kinds, _, rooms = episode.token_names.groups
     drawn = simulate(1, PatrolConfig(steps=5, rooms=6, drive=False, dwell_s=(2, 2)))
     for step in range(5):
-        assert {rooms[index] for index in episode.grounding.low[step, :, 2]} == {drawn.room_name(2 * step + 1)}
+        assert {rooms[index] for index in episode.token_names.low[step, :, 2]} == {drawn.room_name(2 * step + 1)}
         in_view = {drawn.things[thing].kind for thing in np.flatnonzero(drawn.pixels[2 * step + 1] > 100)}
-        assert in_view <= {kinds[index] for index in episode.grounding.high[step, :, 0]}
+        assert in_view <= {kinds[index] for index in episode.token_names.high[step, :, 0]}
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_settings_that_cannot_be_are_refused(changes, message) -> None:
         patrols(**changes)
 
 
-def test_a_digest_tells_of_each_cell_what_could_be_worked_out() -> None:
+def test_probe_labels_say_of_each_cell_what_could_be_worked_out() -> None:
     data = PatrolData(episodes=2, lengths=(20,), rooms=2, views=1, drive=False, dwell_s=(2, 2))
-    digest = PatrolEpisodes(data, digest=True).episode(1).digest
-    assert digest.labels.shape == (20, 4, len(digest.groups))
-    assert PatrolEpisodes(data).episode(1).digest is None
+    labels = PatrolEpisodes(data, memory_probe=True).episode(1).probe_labels
+    assert labels.labels.shape == (20, 4, len(labels.groups))
+    assert PatrolEpisodes(data).episode(1).probe_labels is None
 
 
 @pytest.fixture
@@ -112,21 +112,21 @@ def renderer() -> None:
         shared_renderer(FRAME_SIZE)
 
 
-def test_a_stage_with_a_digest_reports_it_and_leaves_a_checkpoint(renderer, tmp_path: Path) -> None:
+def test_a_stage_with_a_memory_probe_reports_it_and_leaves_a_checkpoint(renderer, tmp_path: Path) -> None:
     patrol = {"episodes": 2, "lengths": [12], "rooms": 2, "views": 1, "drive": False, "dwell_s": [2, 2], "moments": 2}
     recipe = {
         "output": str(tmp_path / "run"),
-        "model": {"scratch": {**TINY, "vocabulary": "patrol", "tied_words": True, "frame_pixels": FRAME_SIZE**2}},
+        "model": {"scratch": {**TINY, "vocabulary": "patrol", "tied_embeddings": True, "frame_pixels": FRAME_SIZE**2}},
         "optimiser": {"method": "muon"},
         "workers": 0,
         "log_steps": 1,
         "encode_in_workers": True,
-        "stages": [{"name": "watched", "patrol": patrol, "steps": 2, "words": "frozen", "digest": 0.5}],
+        "stages": [{"name": "watched", "patrol": patrol, "steps": 2, "embeddings": "frozen", "memory_probe": 0.5}],
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert stages.run(load_config(tmp_path / "recipe.yaml"), Console(quiet=True))
     state = json.loads((stages.last_checkpoint(tmp_path / "run/watched") / "trainer_state.json").read_text())
-    assert {"digest_known", "digest_here_before", "accuracy_change"} <= set(state["log_history"][0])
+    assert {"probe_known", "probe_here_before", "accuracy_change"} <= set(state["log_history"][0])
     assert FlashVStream.load(str(tmp_path / "run/final"), device="cpu").memory_config.csm_slots == TINY["csm_slots"]
 
 

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from fvs_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from fvs_ros.model.tiny import write_tiny_checkpoint
-from fvs_ros.training.depth_expansion import deepened
+from fvs_ros.training.depth_expansion import expand_depth
 from fvs_ros.training.errors import TrainingError
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
@@ -25,7 +25,7 @@ def logits(checkpoint, **arguments):
 
 @pytest.mark.parametrize("layers", [2, 3, 4])
 def test_a_deeper_model_answers_as_before(shallow, layers) -> None:
-    deeper = deepened(shallow, layers)
+    deeper = expand_depth(shallow, layers)
     assert len(deeper.network.model.language_model.layers) == layers
     assert torch.equal(logits(deeper), logits(shallow))
     assert torch.equal(logits(deeper, use_cache=True), logits(shallow))
@@ -34,11 +34,11 @@ def test_a_deeper_model_answers_as_before(shallow, layers) -> None:
 
 def test_new_layers_stand_behind_the_ones_they_copy_and_learn(shallow) -> None:
     old = shallow.network.model.language_model.layers
-    new = deepened(shallow, 3).network.model.language_model.layers
+    new = expand_depth(shallow, 3).network.model.language_model.layers
     for place, source in ((0, 0), (1, 0), (2, 1)):
         assert torch.equal(new[place].self_attn.q_proj.weight, old[source].self_attn.q_proj.weight)
     assert [bool(layer.mlp.down_proj.weight.any()) for layer in new] == [True, False, True]
-    deeper = deepened(shallow, 3).network
+    deeper = expand_depth(shallow, 3).network
     deeper(input_ids=TOKENS, labels=TOKENS).loss.backward()
     idle = deeper.model.language_model.layers[1]
     assert idle.self_attn.o_proj.weight.grad.any()
@@ -46,7 +46,7 @@ def test_new_layers_stand_behind_the_ones_they_copy_and_learn(shallow) -> None:
 
 
 def test_a_deeper_checkpoint_is_saved_with_its_depth(shallow, tmp_path: Path) -> None:
-    deeper = deepened(shallow, 4)
+    deeper = expand_depth(shallow, 4)
     save_checkpoint(deeper, tmp_path / "deeper")
     loaded = load_checkpoint(str(tmp_path / "deeper"), device=torch.device("cpu"), dtype=torch.float32)
     assert torch.equal(logits(loaded), logits(deeper))
@@ -56,5 +56,7 @@ def test_a_deeper_checkpoint_is_saved_with_its_depth(shallow, tmp_path: Path) ->
 
 @pytest.mark.parametrize("layers", [1, 5])
 def test_other_depths_are_refused(shallow, layers) -> None:
-    with pytest.raises(TrainingError, match=f"text_depth is {layers}; the language model has 2 layers, so give 2 to 4"):
-        deepened(shallow, layers)
+    with pytest.raises(
+        TrainingError, match=f"depth_expansion is {layers}; the language model has 2 layers, so give 2 to 4"
+    ):
+        expand_depth(shallow, layers)

@@ -10,7 +10,7 @@ from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample
-from fvs_ros.training.data.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
 from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
@@ -44,7 +44,7 @@ def sample(moments, *, steps, stamped, seed=0):
         torch.randn(steps, GRID.low_patches, 64, generator=generator),
     )
     stamps = tuple(range(0, 2 * steps * 10**9, 10**9)) if stamped else None
-    return Sample(Episode("drawn", f"drawn {seed}", stamps, moments), GRID, None, features=features)
+    return Sample(TrainingEpisode("drawn", f"drawn {seed}", stamps, moments), GRID, None, features=features)
 
 
 def reference_logits(checkpoint, snapshot, conversation):
@@ -61,7 +61,7 @@ def reference_logits(checkpoint, snapshot, conversation):
 def test_training_computes_the_logits_that_answering_computes(checkpoint, stamped) -> None:
     """Two moments of one episode, one beyond the memory's slots; packed questions and a conversation of two turns."""
     turns = Conversation((("who?", "me"), ("where?", "in the garage")))
-    moments = (Moment(6, QUESTIONS), Moment(40, (*QUESTIONS, turns)))
+    moments = (TrainingMoment(6, QUESTIONS), TrainingMoment(40, (*QUESTIONS, turns)))
     drawn = sample(moments, steps=40, stamped=stamped)
     trained = model(checkpoint)
     with torch.no_grad():
@@ -99,8 +99,8 @@ def test_the_tail_of_a_question_is_the_begin_of_its_conversation(checkpoint) -> 
 
 def test_conversations_about_one_memory_do_not_see_each_other(checkpoint) -> None:
     trained = model(checkpoint)
-    together = trained([sample((Moment(None, QUESTIONS),), steps=3, stamped=True)])
-    alone = [trained([sample((Moment(None, (question,)),), steps=3, stamped=True)]) for question in QUESTIONS]
+    together = trained([sample((TrainingMoment(None, QUESTIONS),), steps=3, stamped=True)])
+    alone = [trained([sample((TrainingMoment(None, (question,)),), steps=3, stamped=True)]) for question in QUESTIONS]
     sizes = [len(question.turns[0][1]) + 2 for question in QUESTIONS]
     expected = sum(size * loss.loss for size, loss in zip(sizes, alone, strict=True)) / sum(sizes)
     torch.testing.assert_close(together.loss, expected, atol=1e-4, rtol=1e-4)
@@ -109,7 +109,7 @@ def test_conversations_about_one_memory_do_not_see_each_other(checkpoint) -> Non
 
 def test_rows_of_different_lengths_do_not_change_each_other(checkpoint) -> None:
     trained = model(checkpoint)
-    samples = [sample((Moment(None, QUESTIONS),), steps=steps, stamped=True, seed=steps) for steps in (2, 5)]
+    samples = [sample((TrainingMoment(None, QUESTIONS),), steps=steps, stamped=True, seed=steps) for steps in (2, 5)]
     _, both = trained.predict([row for item in samples for row in trained.rows(item)])
     each = [trained.predict(trained.rows(item))[1] for item in samples]
     torch.testing.assert_close(both, torch.cat(each), atol=1e-4, rtol=1e-4)
@@ -117,7 +117,7 @@ def test_rows_of_different_lengths_do_not_change_each_other(checkpoint) -> None:
 
 def test_right_answers_are_counted_by_conversation(checkpoint) -> None:
     trained = model(checkpoint)
-    drawn = sample((Moment(2, QUESTIONS), Moment(3, QUESTIONS[:1])), steps=3, stamped=True)
+    drawn = sample((TrainingMoment(2, QUESTIONS), TrainingMoment(3, QUESTIONS[:1])), steps=3, stamped=True)
     rows = trained.rows(drawn)
     targets, logits = trained.predict(rows)
     spoiled = torch.nn.functional.one_hot(targets, logits.shape[-1]).float()
@@ -130,8 +130,8 @@ def test_right_answers_are_counted_by_conversation(checkpoint) -> None:
 
 def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint) -> None:
     frames = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8)
-    moments = (Moment(1, QUESTIONS), Moment(2, QUESTIONS))
-    episode = Episode("drawn", "drawn", tuple(range(0, 4 * 10**9, 10**9)), moments)
+    moments = (TrainingMoment(1, QUESTIONS), TrainingMoment(2, QUESTIONS))
+    episode = TrainingEpisode("drawn", "drawn", tuple(range(0, 4 * 10**9, 10**9)), moments)
     for trained in (True, False):
         checkpoint.network.zero_grad()
         model(checkpoint, tower_trained=trained)([Sample(episode, GRID, None, frames=frames)]).loss.backward()
@@ -143,7 +143,9 @@ def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint) -> Non
 
 def test_gradient_checkpointing_changes_no_gradient(checkpoint) -> None:
     frames = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8)
-    drawn = Sample(Episode("drawn", "drawn", None, (Moment(None, QUESTIONS),)), GRID, None, frames=frames)
+    drawn = Sample(
+        TrainingEpisode("drawn", "drawn", None, (TrainingMoment(None, QUESTIONS),)), GRID, None, frames=frames
+    )
     trained = model(checkpoint, tower_trained=True).train()
     weight = checkpoint.network.model.visual.blocks[0].attn.qkv.weight
     gradients = []
@@ -159,7 +161,7 @@ def test_gradient_checkpointing_changes_no_gradient(checkpoint) -> None:
 
 
 def test_gradients_through_joined_steps_are_refused(checkpoint) -> None:
-    drawn = sample((Moment(None, QUESTIONS),), steps=9, stamped=True)
+    drawn = sample((TrainingMoment(None, QUESTIONS),), steps=9, stamped=True)
     drawn.features.low.requires_grad_()
     with pytest.raises(TrainingError, match="after 9 grid steps, more than the 8"):
         memories(drawn.features, drawn.episode, GRID, checkpoint.config.memory)
@@ -167,11 +169,11 @@ def test_gradients_through_joined_steps_are_refused(checkpoint) -> None:
 
 def test_a_moment_outside_the_episode_is_refused(checkpoint) -> None:
     with pytest.raises(TrainingError, match=r"drawn asks after \[4\] grid steps, of 3"):
-        model(checkpoint)([sample((Moment(4, QUESTIONS),), steps=3, stamped=True)])
+        model(checkpoint)([sample((TrainingMoment(4, QUESTIONS),), steps=3, stamped=True)])
 
 
 def test_a_long_answer_loses_its_end_and_a_long_memory_is_refused(checkpoint) -> None:
-    drawn = sample((Moment(None, QUESTIONS[:1]),), steps=1, stamped=True)
+    drawn = sample((TrainingMoment(None, QUESTIONS[:1]),), steps=1, stamped=True)
     whole = model(checkpoint).rows(drawn)[0].targets.shape[0]
     assert model(checkpoint, max_tokens=whole - 3).rows(drawn)[0].targets.shape[0] == whole - 3
     with pytest.raises(TrainingError, match="more than max_tokens, 20"):

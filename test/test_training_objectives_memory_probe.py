@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ from training_videos import TINY
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
+from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample
-from fvs_ros.training.data.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
-from fvs_ros.training.objectives.memory_probe import MEMBERS_WEIGHT, Digest, digest_loss, slot_labels
+from fvs_ros.training.objectives.memory_probe import MEMBERS_WEIGHT, MemoryProbe, ProbeLabels, slot_labels
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
 from fvs_ros.training.trainable import load_trained_weights, train_everything
@@ -38,7 +40,7 @@ def labelled(steps):
     step, cell = np.meshgrid(np.arange(steps), np.arange(4), indexing="ij")
     count = (step + cell) % 5
     labels = np.stack([step % 2, np.where(count == 4, -1, count)], axis=-1)
-    return Digest(GROUPS, labels, SETS, np.eye(3, dtype=np.int64)[np.arange(steps) % 3])
+    return ProbeLabels(GROUPS, labels, SETS, np.eye(3, dtype=np.int64)[np.arange(steps) % 3])
 
 
 def test_slots_of_single_steps_have_their_labels_and_all_else_has_none() -> None:
@@ -75,21 +77,36 @@ def test_slots_of_steps_far_apart_have_no_labels() -> None:
 
 def test_the_loss_is_of_the_labels_that_are_there() -> None:
     hidden = torch.eye(4)
-    reader = torch.nn.Linear(4, 10, bias=False)
+    probe = MemoryProbe(4, GROUPS, SETS)
+    reader = probe.reader
     none = [-1, -1, -1]
     labels = torch.tensor([[0, -1, 1, 0, 1], [1, 3, 1, -1, 0], [-1, -1, *none], [-1, 2, *none]])
     with torch.no_grad():
+        reader.bias.zero_()
         reader.weight.zero_()
         reader.weight[0, 0] = reader.weight[1, 1] = reader.weight[2 + 3, 1] = 50.0
         reader.weight[2 + 4, 3] = 50.0
         reader.weight[7:, :2] = torch.tensor([[50.0, 50.0], [-50.0, 50.0], [50.0, 50.0]])
-    loss, right = digest_loss(hidden, labels, reader, GROUPS, SETS)
+    loss, right = probe(hidden, labels)
     shares = {name: float(share) for name, share in right.items()}
-    assert shares == {"digest_new": 1.0, "digest_count": 0.5, "digest_here": 0.5}
+    assert shares == {"probe_new": 1.0, "probe_count": 0.5, "probe_here": 0.5}
     # What is wrong is so by 50: one of two counts, and one of the five members that are known.
     assert loss.item() == pytest.approx((0 + 25 + MEMBERS_WEIGHT * 10) / 3)
-    loss, right = digest_loss(hidden, torch.full((4, 5), -1), reader, GROUPS, SETS)
+    loss, right = probe(hidden, torch.full((4, 5), -1))
     assert (loss.item(), right) == (0.0, {})
+
+
+def test_a_label_weighs_with_the_square_root_of_its_number() -> None:
+    """Nine tokens of one label and one of another: 3 to 1 in the loss, and 1 to 1 in the share that is right."""
+    probe = MemoryProbe(2, {"change": 2}, {})
+    with torch.no_grad():
+        probe.reader.weight.copy_(torch.tensor([[2.0, 2.0], [0.0, 0.0]]))
+        probe.reader.bias.zero_()
+    labels = torch.tensor([0] * 9 + [1])[:, None]
+    loss, right = probe(torch.tensor([[1.0, 0.0]] * 10), labels)
+    frequent, rare = math.log1p(math.exp(-2)), math.log1p(math.exp(2))
+    assert loss.item() == pytest.approx((3 * frequent + rare) / 4)
+    assert right["probe_change"].item() == pytest.approx(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -97,24 +114,27 @@ def checkpoint():
     return new_checkpoint(ScratchConfig(**{**TINY, "text_depth": 5}), seed=0)
 
 
-def model(checkpoint, digest):
+def model(checkpoint: Checkpoint, *, probed: bool) -> EpisodeModel:
+    probe = MemoryProbe(checkpoint.network.config.text_config.hidden_size, GROUPS, SETS) if probed else None
     cache = TensorCache(CacheConfig())
-    told = {"digest": digest, "digest_groups": GROUPS, "digest_sets": SETS}
-    return EpisodeModel(checkpoint, tower_trained=False, max_tokens=4000, cache=cache, **told)
+    return EpisodeModel(checkpoint, tower_trained=False, max_tokens=4000, cache=cache, probe=probe, probe_weight=0.5)
 
 
 def sample(steps=5):
     stamps = tuple(range(0, steps * STEP_NS, STEP_NS // 2))
-    moments = (Moment(3, (Conversation((("what?", "a cone"),)),)), Moment(5, (Conversation((("who?", "me"),)),)))
-    episode = Episode("drawn", "drawn", stamps, moments, digest=labelled(steps))
+    moments = (
+        TrainingMoment(3, (Conversation((("what?", "a cone"),)),)),
+        TrainingMoment(5, (Conversation((("who?", "me"),)),)),
+    )
+    episode = TrainingEpisode("drawn", "drawn", stamps, moments, probe_labels=labelled(steps))
     return Sample(episode, GRID, None, features=features(steps))
 
 
 def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint) -> None:
     train_everything(checkpoint.network, tower=False)
-    plain, digesting = model(checkpoint, 0.0)([sample()]), model(checkpoint, 0.5)
-    both = digesting([sample()])
-    assert set(both.shares) == {"digest_new", "digest_count", "digest_here"}
+    plain, probed = model(checkpoint, probed=False)([sample()]), model(checkpoint, probed=True)
+    both = probed([sample()])
+    assert set(both.shares) == {"probe_new", "probe_count", "probe_here"}
     assert torch.equal(both.right, plain.right)
     extra = both.loss - plain.loss
     assert extra.item() > 0.1
@@ -123,25 +143,26 @@ def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint) -> N
     extra.backward()
     moved = [max(float(weight.grad.abs().max()) for weight in layer.parameters()) > 1e-6 for layer in layers]
     assert moved == [True, True, True, False, False]
-    assert digesting.digest_reader.weight.grad.abs().sum() > 0
+    assert probed.probe is not None
+    assert probed.probe.reader.weight.grad.abs().sum() > 0
 
 
-def test_only_episodes_that_tell_it_can_be_used(checkpoint) -> None:
+def test_only_episodes_with_labels_can_be_used(checkpoint) -> None:
     silent = sample()
-    silent = dataclasses.replace(silent, episode=dataclasses.replace(silent.episode, digest=None))
-    with pytest.raises(TrainingError, match="does not tell what could be worked out from its frames; only patrols do"):
-        model(checkpoint, 0.5)([silent])
+    silent = dataclasses.replace(silent, episode=dataclasses.replace(silent.episode, probe_labels=None))
+    with pytest.raises(TrainingError, match="drawn has no labels for the memory probe; only patrols have"):
+        model(checkpoint, probed=True)([silent])
 
 
-def test_the_reader_is_left_out_of_what_a_stage_leaves(checkpoint, tmp_path: Path) -> None:
+def test_the_probe_is_left_out_of_what_a_stage_leaves(checkpoint, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from fvs_ros.training.trainable import trained_weights
 
     train_everything(checkpoint.network, tower=False)
-    digesting, plain = model(checkpoint, 0.5), model(checkpoint, 0.0)
-    weights = {name: weight.detach().clone() for name, weight in trained_weights(digesting).items()}
-    assert set(weights) - set(trained_weights(plain)) == {"digest_reader.weight", "digest_reader.bias"}
+    probed, plain = model(checkpoint, probed=True), model(checkpoint, probed=False)
+    weights = {name: weight.detach().clone() for name, weight in trained_weights(probed).items()}
+    assert set(weights) - set(trained_weights(plain)) == {"probe.reader.weight", "probe.reader.bias"}
     save_file(weights, tmp_path / "trained.safetensors")
     load_trained_weights(plain, tmp_path / "trained.safetensors")
     save_file({**weights, "other.weight": torch.zeros(1)}, tmp_path / "strange.safetensors")

@@ -7,13 +7,13 @@ from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.objectives.token_naming import Grounding, grounding_loss, word_tokens
+from fvs_ros.training.objectives.token_naming import TokenNames, token_naming_loss, word_tokens
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.scratch_config import ScratchConfig
 
 GROUPS = (("cone", "ball", "nothing"), ("red", "blue"))
 # Two steps, four tokens of high and one of low resolution.
-LABELS = Grounding(
+LABELS = TokenNames(
     GROUPS,
     high=np.array([[[0, 0], [1, 1], [2, 0], [2, 1]], [[1, 0], [1, 0], [0, 1], [2, 1]]]),
     low=np.array([[[0, 1]], [[2, 0]]]),
@@ -22,7 +22,7 @@ LABELS = Grounding(
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    config = ScratchConfig(**{**TINY, "vocabulary": "patrol", "tied_words": True})
+    config = ScratchConfig(**{**TINY, "vocabulary": "patrol", "tied_embeddings": True})
     return new_checkpoint(config, seed=0)
 
 
@@ -59,7 +59,7 @@ def test_a_token_that_points_to_its_words_has_no_loss(checkpoint) -> None:
             said[spoilt, 1] = 1 - said[spoilt, 1]
         network.model.visual.merger = Says(checkpoint, said)
         try:
-            loss = grounding_loss(network, checkpoint.tokenizer, features(), [LABELS])
+            loss = token_naming_loss(network, checkpoint.tokenizer, features(), [LABELS])
         finally:
             network.model.visual.merger = merger
         assert loss.right.tolist() == right
@@ -71,7 +71,7 @@ def test_a_token_that_points_to_its_words_has_no_loss(checkpoint) -> None:
 def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint) -> None:
     network = checkpoint.network
     network.zero_grad()
-    grounding_loss(network, checkpoint.tokenizer, features(), [LABELS]).loss.backward()
+    token_naming_loss(network, checkpoint.tokenizer, features(), [LABELS]).loss.backward()
     assert network.model.visual.merger.mlp[0].weight.grad.abs().sum() > 0
     assert network.get_input_embeddings().weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in network.model.language_model.layers.parameters())
@@ -86,21 +86,21 @@ def test_words_of_more_than_one_token_are_refused(checkpoint) -> None:
         word_tokens(checkpoint.tokenizer, ("red", "unicorn"))
 
 
-def test_only_episodes_that_tell_what_they_show_can_be_used(checkpoint) -> None:
+def test_only_episodes_with_token_names_can_be_used(checkpoint) -> None:
     from fvs_ros.memory.snapshot import PatchGrid
-    from fvs_ros.training.config import GROUNDING, CacheConfig
+    from fvs_ros.training.config import TOKEN_NAMING, CacheConfig
     from fvs_ros.training.data.cache import TensorCache
     from fvs_ros.training.data.dataset import Sample
-    from fvs_ros.training.data.episodes import Episode
+    from fvs_ros.training.data.episodes import TrainingEpisode
     from fvs_ros.training.model import EpisodeModel
 
     frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
-    told = Sample(Episode("drawn", "drawn", None, (), LABELS), PatchGrid(4, 4), None, frames=frames)
+    told = Sample(TrainingEpisode("drawn", "drawn", None, (), LABELS), PatchGrid(4, 4), None, frames=frames)
     cache = TensorCache(CacheConfig())
-    model = EpisodeModel(checkpoint, tower_trained=True, max_tokens=100, cache=cache, objective=GROUNDING)
+    model = EpisodeModel(checkpoint, tower_trained=True, max_tokens=100, cache=cache, objective=TOKEN_NAMING)
     one, two = model([told]), model([told, told])
     torch.testing.assert_close(one.loss, two.loss)
     assert len(two.families) == 2 * len(one.families) == 20
-    silent = dataclasses.replace(told, episode=dataclasses.replace(told.episode, grounding=None))
-    with pytest.raises(TrainingError, match="drawn does not tell what its frames show; only patrols do"):
+    silent = dataclasses.replace(told, episode=dataclasses.replace(told.episode, token_names=None))
+    with pytest.raises(TrainingError, match="drawn has no names for its visual tokens; only patrols have"):
         model([silent])

@@ -174,7 +174,7 @@ def test_cached_features_train_the_same_weights(tmp_path: Path) -> None:
 def test_stages_follow_on_each_other(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=2, model={"scratch": {**TINY, "time_code": 0.5, "time_weight": 30.0}})
     values = yaml.safe_load(recipe.read_text())
-    later = {"name": "second", "tower": "frozen", "text_depth": 3}
+    later = {"name": "second", "tower": "frozen", "depth_expansion": 3}
     values["stages"].append({**values["stages"][0], **later})
     recipe.write_text(yaml.safe_dump(values))
     assert stages.run(load_config(recipe), QUIET)

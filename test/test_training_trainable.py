@@ -14,7 +14,7 @@ from fvs_ros.training.scratch_config import ScratchConfig
 from fvs_ros.training.trainable import (
     apply_lora,
     load_trained_weights,
-    rescale_words,
+    rescale_embeddings,
     tower_fingerprint,
     train_everything,
     trained_in_float32,
@@ -76,14 +76,14 @@ def test_an_lm_head_that_shares_its_weights_is_not_trained_alone() -> None:
 
 def test_frozen_words_leave_the_layers_alone_to_be_trained() -> None:
     found = network()
-    train_everything(found, tower=False, words=False)
+    train_everything(found, tower=False, embeddings=False)
     trained = trained_weights(found)
     assert trained
     assert all(name.startswith(("model.language_model.layers.", "model.language_model.norm.")) for name in trained)
 
 
 def test_rescaled_words_leave_what_tokens_name_and_what_is_said() -> None:
-    checkpoint = new_checkpoint(ScratchConfig(**{**TINY, "tied_words": True}), seed=0)
+    checkpoint = new_checkpoint(ScratchConfig(**{**TINY, "tied_embeddings": True}), seed=0)
     found = checkpoint.network
     patches, hidden = torch.randn(8, 64), torch.randn(3, 64)
 
@@ -93,7 +93,7 @@ def test_rescaled_words_leave_what_tokens_name_and_what_is_said() -> None:
 
     with torch.no_grad():
         before, length = named(), found.get_input_embeddings().weight.norm()
-        rescale_words(found, 8.0)
+        rescale_embeddings(found, 8.0)
         for one, other in zip(before, named(), strict=True):
             torch.testing.assert_close(one, other)
         assert found.get_input_embeddings().weight.norm() == 8 * length

@@ -24,7 +24,7 @@ TINY = {
     "rope_section": [6, 5, 5],
     "window_slots": 0,
     "vocabulary": "bytes",
-    "tied_words": False,
+    "tied_embeddings": False,
 }
 
 

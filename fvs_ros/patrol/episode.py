@@ -16,7 +16,7 @@ from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE, plan_route, sample
 from fvs_ros.patrol.visibility import GRID, CameraPose, Standing, camera_pose, owners, visible_pixels
 from fvs_ros.patrol.vocabulary import CORRIDOR
-from fvs_ros.patrol.world import Placement, Stream, Thing, World, generator, make_world
+from fvs_ros.patrol.world import Placement, SceneObject, Stream, World, generator, make_world
 from fvs_ros.sources.frame import SECOND_NS
 
 ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
@@ -81,7 +81,7 @@ class Episode:
         return self.world.config
 
     @property
-    def things(self) -> tuple[Thing, ...]:
+    def things(self) -> tuple[SceneObject, ...]:
         """Every object that is somewhere at some time."""
         return self.world.things
 
@@ -118,7 +118,7 @@ class Episode:
         return np.array([*standing, -1])[owners(self.camera(frame), _stands(self, frame, standing))]
 
 
-def _stand(world: World, placement: Placement, thing: Thing) -> tuple[tuple[float, float], float]:
+def _stand(world: World, placement: Placement, thing: SceneObject) -> tuple[tuple[float, float], float]:
     room = world.rooms[placement.room]
     view = room.views[placement.view]
     # Turned by its own yaw from facing the robot.

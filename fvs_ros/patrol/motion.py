@@ -22,7 +22,7 @@ _DOORSTEP_M = 0.35
 
 
 @dataclass(frozen=True)
-class Segment:
+class RouteSegment:
     """A stretch of the way in which the robot stays, turns or drives straight.
 
     Attributes:
@@ -46,7 +46,7 @@ class _Route:
     """Collects segments one after the other."""
 
     def __init__(self) -> None:
-        self.segments: list[Segment] = []
+        self.segments: list[RouteSegment] = []
         self.time_s = 0.0
         self.pose = (0.0, 0.0, 0.0)
 
@@ -75,12 +75,12 @@ class _Route:
     def _append(self, end: tuple[float, float, float], seconds: float, visit: int, room: int, view: int) -> None:
         if seconds > 0.0:
             stop_s = self.time_s + seconds
-            self.segments.append(Segment(self.time_s, stop_s, self.pose, end, visit, room, view))
+            self.segments.append(RouteSegment(self.time_s, stop_s, self.pose, end, visit, room, view))
             self.time_s = stop_s
         self.pose = end
 
 
-def plan_route(world: World) -> list[Segment]:
+def plan_route(world: World) -> list[RouteSegment]:
     """The segments of the patrol, without gaps, at least as long as the episode."""
     random = generator(world.seed, Stream.MOTION)
     route = _Route()
@@ -129,7 +129,7 @@ def _go_to_room(route: _Route, world: World, number: int, room: Room) -> None:
     route.drive(*room.to_world(0.0, _DOORSTEP_M), number, world.visits[number].room)
 
 
-def sample(segments: list[Segment], times_s: np.ndarray) -> tuple[np.ndarray, list[Segment]]:
+def sample(segments: list[RouteSegment], times_s: np.ndarray) -> tuple[np.ndarray, list[RouteSegment]]:
     """The pose and the segment at each time.
 
     Args:

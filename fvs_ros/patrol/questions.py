@@ -20,7 +20,7 @@ from fvs_ros.patrol.episode import Episode
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
-from fvs_ros.patrol.truth import Record
+from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
 from fvs_ros.patrol.world import Stream, generator
 from fvs_ros.sources.frame import SECOND_NS
@@ -122,7 +122,7 @@ def ask(
     if strange or not moments:
         raise PatrolError(f"moments {strange or moments} end no grid step; choose some of step_ends(episode)")
     random = generator(episode.world.seed, Stream.QUESTIONS, draw)
-    record = Record(episode)
+    record = EpisodeRecord(episode)
     drawn: dict[tuple[int, str], tuple[Template, int, str, Candidate]] = {}
     counts = dict.fromkeys(families, 0)
     tries = dict.fromkeys(families, _ATTEMPTS + 4 * count // len(families))
@@ -142,7 +142,7 @@ def ask(
 
 
 def _draw(
-    record: Record, family: str, moments: Sequence[int], random: np.random.Generator
+    record: EpisodeRecord, family: str, moments: Sequence[int], random: np.random.Generator
 ) -> tuple[Template, int, str, Candidate] | None:
     """One question of a family or template, or nothing where the moments looked at hold none."""
     templates = [template for template in TEMPLATES if family in (template.family, template.name)]

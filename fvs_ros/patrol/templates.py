@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fvs_ros.patrol.truth import STEADY_S, Past, Sighting, Stay
+from fvs_ros.patrol.truth import STEADY_S, EpisodeTruth, Sighting, Stay
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS
 
 YES_NO = ("yes", "no")
@@ -35,7 +35,7 @@ class Candidate:
     choices: tuple[str, ...] = ()
 
 
-Finder = Callable[[Past, np.random.Generator], list[Candidate]]
+Finder = Callable[[EpisodeTruth, np.random.Generator], list[Candidate]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def everything(past: Past) -> Frames:
+def everything(past: EpisodeTruth) -> Frames:
     """The proof that something was not there: all that was seen so far."""
     return ((0, past.frame),)
 
@@ -73,12 +73,12 @@ def spans(parts: Iterable[Sighting | Stay]) -> Frames:
     return tuple(sorted({(part.start, part.end) for part in parts}))
 
 
-def is_steady(past: Past, stay: Stay) -> bool:
+def is_steady(past: EpisodeTruth, stay: Stay) -> bool:
     """Whether the robot was in the room long enough to be sure of it."""
     return stay.end - stay.start + 1 >= STEADY_S * past.episode.config.frame_rate
 
 
-def unseen_names(past: Past, random: np.random.Generator, count: int) -> list[str]:
+def unseen_names(past: EpisodeTruth, random: np.random.Generator, count: int) -> list[str]:
     """Names that were never seen, though their colour and their kind were: only their combination tells.
 
     Nothing that may have been seen in passing is among them.

@@ -19,48 +19,48 @@ from fvs_ros.patrol.templates import (
     unseen_names,
     with_article,
 )
-from fvs_ros.patrol.truth import Past, Sighting
+from fvs_ros.patrol.truth import EpisodeTruth, Sighting
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, joined, number_word
-from fvs_ros.patrol.world import Thing
+from fvs_ros.patrol.world import SceneObject
 
 MOST_COUNTED = 9
 """Larger numbers are not asked for."""
 
 
-def _newest(past: Past) -> Frames:
+def _newest(past: EpisodeTruth) -> Frames:
     return ((past.frame - past.episode.config.frame_rate, past.frame),)
 
 
-def _now_view(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _now_view(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, joined([past.name(thing) for thing in past.in_view]), _newest(past))] if past.calm else []
 
 
-def _now_count(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _now_count(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, number_word(len(past.in_view)), _newest(past))] if past.calm else []
 
 
-def _now_room(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _now_room(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, past.episode.room_name(past.frame), _newest(past))] if past.calm else []
 
 
-def _now_colour(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _now_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     things = _only_ones(past, past.in_view if past.calm else [], lambda thing: thing.kind)
     return [Candidate({"kind": thing.kind}, thing.colour, _newest(past)) for thing in things]
 
 
-def _now_kind(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _now_kind(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     things = _only_ones(past, past.in_view if past.calm else [], lambda thing: thing.colour)
     return [Candidate({"colour": thing.colour}, thing.kind, _newest(past)) for thing in things]
 
 
-def _only_ones(past: Past, indices: list[int], of: Callable[[Thing], str]) -> list[Thing]:
+def _only_ones(past: EpisodeTruth, indices: list[int], of: Callable[[SceneObject], str]) -> list[SceneObject]:
     """The objects among `indices` that share `of` with no other of them."""
     things = [past.episode.things[index] for index in indices]
     counts = Counter(of(thing) for thing in things)
     return [thing for thing in things if counts[of(thing)] == 1]
 
 
-def _now_presence(past: Past, random: np.random.Generator) -> list[Candidate]:
+def _now_presence(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     # An empty view would make "no" the more frequent answer.
     if not past.calm or not past.in_view:
         return []
@@ -82,7 +82,7 @@ def _now_presence(past: Past, random: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _recall_seen(past: Past, random: np.random.Generator) -> list[Candidate]:
+def _recall_seen(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     seen = [
         Candidate({"a_thing": with_article(past.name(thing))}, "yes", spans(sightings), YES_NO)
         for thing, sightings in past.seen.items()
@@ -94,7 +94,7 @@ def _recall_seen(past: Past, random: np.random.Generator) -> list[Candidate]:
     return [*seen, *unseen] if seen and unseen else []
 
 
-def _recall_where(past: Past, random: np.random.Generator) -> list[Candidate]:
+def _recall_where(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     candidates = [
         Candidate({"thing": name}, NOT_SEEN, everything(past)) for name in unseen_names(past, random, 2) if past.seen
     ]
@@ -107,7 +107,7 @@ def _recall_where(past: Past, random: np.random.Generator) -> list[Candidate]:
     return candidates
 
 
-def _recall_colour(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _recall_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     doubtful = {past.episode.things[thing].kind for thing in past.doubtful}
     return [
         Candidate({"kind": thing.kind}, thing.colour, _proof(past, thing))
@@ -116,19 +116,19 @@ def _recall_colour(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _proof(past: Past, thing: Thing, room: int | None = None) -> Frames:
+def _proof(past: EpisodeTruth, thing: SceneObject, room: int | None = None) -> Frames:
     sightings = past.seen[past.episode.things.index(thing)]
     return spans(sighting for sighting in sightings if room is None or sighting.room == room)
 
 
-def _by_room(past: Past) -> dict[int, list[Sighting]]:
+def _by_room(past: EpisodeTruth) -> dict[int, list[Sighting]]:
     rooms: dict[int, list[Sighting]] = {}
     for sighting in past.sightings:
         rooms.setdefault(sighting.room, []).append(sighting)
     return rooms
 
 
-def _doubtful_in(past: Past, room: int) -> set[int]:
+def _doubtful_in(past: EpisodeTruth, room: int) -> set[int]:
     """Objects that may have been seen in a room, though never for sure."""
     visits = [stay.visit for stay in past.stays if stay.room == room]
     sure = {sighting.thing for sighting in past.sightings if sighting.room == room}
@@ -136,7 +136,7 @@ def _doubtful_in(past: Past, room: int) -> set[int]:
 
 
 def _recall_in_room(
-    past: Past, gap: str, of: Callable[[Thing], str], answer: Callable[[Thing], str]
+    past: EpisodeTruth, gap: str, of: Callable[[SceneObject], str], answer: Callable[[SceneObject], str]
 ) -> list[Candidate]:
     candidates = []
     for room, sightings in _by_room(past).items():
@@ -150,15 +150,15 @@ def _recall_in_room(
     return candidates
 
 
-def _recall_room_colour(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _recall_room_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return _recall_in_room(past, "kind", lambda thing: thing.kind, lambda thing: thing.colour)
 
 
-def _recall_room_kind(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _recall_room_kind(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return _recall_in_room(past, "colour", lambda thing: thing.colour, lambda thing: thing.kind)
 
 
-def _recall_visited(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _recall_visited(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates = []
     for name in ROOMS:
         stays = [stay for stay in past.stays if past.room(stay.room) == name]
@@ -169,7 +169,9 @@ def _recall_visited(past: Past, _: np.random.Generator) -> list[Candidate]:
     return candidates
 
 
-def _count_by(past: Past, of: Callable[[Thing], str], values: tuple[str, ...]) -> list[tuple[str, int, Frames]]:
+def _count_by(
+    past: EpisodeTruth, of: Callable[[SceneObject], str], values: tuple[str, ...]
+) -> list[tuple[str, int, Frames]]:
     """For each value, how many objects of it were seen, and what proves it."""
     things = past.episode.things
     doubtful = {of(things[thing]) for thing in past.doubtful}
@@ -182,22 +184,22 @@ def _count_by(past: Past, of: Callable[[Thing], str], values: tuple[str, ...]) -
     return [(value, count, proof) for value, count, proof in found if count <= MOST_COUNTED]
 
 
-def _count_kind(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _count_kind(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     counts = _count_by(past, lambda thing: thing.kind, KINDS)
     return [Candidate({"kinds": PLURALS[kind]}, number_word(count), proof) for kind, count, proof in counts]
 
 
-def _count_colour(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _count_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     counts = _count_by(past, lambda thing: thing.colour, tuple(COLOURS))
     return [Candidate({"colour": colour}, number_word(count), proof) for colour, count, proof in counts]
 
 
-def _count_all(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _count_all(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     counts = _count_by(past, lambda _: "", ("",))
     return [Candidate({}, number_word(count), proof) for _, count, proof in counts]
 
 
-def _count_room(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _count_room(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     last = {stay.room: stay for stay in past.stays}
     return [
         Candidate({"room": past.room(room)}, number_word(len(stay.things)), spans([stay]))
@@ -206,7 +208,7 @@ def _count_room(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _count_rooms(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _count_rooms(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     first: dict[int, Frames] = {}
     for stay in past.stays:
         first.setdefault(stay.room, spans([stay]))

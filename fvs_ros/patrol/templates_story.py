@@ -8,21 +8,23 @@ from itertools import pairwise
 import numpy as np
 
 from fvs_ros.patrol.templates import NOTHING, YES_NO, Candidate, Template, is_steady, spans
-from fvs_ros.patrol.truth import Past, Sighting, Stay
+from fvs_ros.patrol.truth import EpisodeTruth, Sighting, Stay
 
 MOST_PAIRS = 8
 """Pairs of objects that one moment's candidates compare."""
 
 
-def _order_first_of_two(past: Past, random: np.random.Generator) -> list[Candidate]:
+def _order_first_of_two(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     return _pairs(past, random, lambda one, other: past.seen[one][0].start < past.first_glimpse(other), first=True)
 
 
-def _order_last_of_two(past: Past, random: np.random.Generator) -> list[Candidate]:
+def _order_last_of_two(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     return _pairs(past, random, lambda one, other: past.seen[one][-1].end > past.last_glimpse(other), first=False)
 
 
-def _pairs(past: Past, random: np.random.Generator, wins: Callable[[int, int], bool], first: bool) -> list[Candidate]:
+def _pairs(
+    past: EpisodeTruth, random: np.random.Generator, wins: Callable[[int, int], bool], first: bool
+) -> list[Candidate]:
     things, candidates = list(past.seen), []
     for _ in range(MOST_PAIRS if len(things) > 1 else 0):
         one, other = (things[index] for index in random.permutation(len(things))[:2])
@@ -35,7 +37,7 @@ def _pairs(past: Past, random: np.random.Generator, wins: Callable[[int, int], b
     return candidates
 
 
-def newcomers(past: Past) -> list[Sighting | None]:
+def newcomers(past: EpisodeTruth) -> list[Sighting | None]:
     """First sightings in order; None stands where two objects came together or one may have come between."""
     firsts = sorted(
         [(past.first_glimpse(thing), thing) for thing in past.seen]
@@ -52,14 +54,14 @@ def newcomers(past: Past) -> list[Sighting | None]:
     return story
 
 
-def _order_first(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _order_first(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     story = newcomers(past)
     if not story or story[0] is None:
         return []
     return [Candidate({}, past.name(story[0].thing), spans([story[0]]))]
 
 
-def _order_after(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _order_after(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({"thing": past.name(one.thing)}, past.name(other.thing), spans([one, other]))
         for one, other in pairwise(newcomers(past))
@@ -67,7 +69,7 @@ def _order_after(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _order_before(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _order_before(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     story = newcomers(past)
     # The one before the earlier of the two must be sure as well, or it might have come between.
     return [
@@ -77,11 +79,11 @@ def _order_before(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _order_room_first(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _order_room_first(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, past.room(past.stays[0].room), spans(past.stays[:1]))] if past.stays else []
 
 
-def _order_room_after(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _order_room_after(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates, known = [], set()
     for one, other in pairwise(past.stays):
         if one.room not in known and is_steady(past, other):
@@ -90,14 +92,14 @@ def _order_room_after(past: Past, _: np.random.Generator) -> list[Candidate]:
     return candidates
 
 
-def _order_room_before(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _order_room_before(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     if len(past.stays) < 2 or past.stays[-1].end != past.frame or not is_steady(past, past.stays[-1]):
         return []
     before, here = past.stays[-2:]
     return [Candidate({}, past.room(before.room), spans([before, here]))]
 
 
-def _revisits(past: Past) -> list[tuple[Stay, Stay]]:
+def _revisits(past: EpisodeTruth) -> list[tuple[Stay, Stay]]:
     """For each room, its last two visits, where both saw all of it for sure."""
     last: dict[int, list[Stay]] = {}
     for stay in past.stays:
@@ -106,7 +108,7 @@ def _revisits(past: Past) -> list[tuple[Stay, Stay]]:
     return [couple for couple in couples if all(stay.complete and stay.clean for stay in couple)]
 
 
-def _changes(past: Past, before: Stay, after: Stay) -> list[str]:
+def _changes(past: EpisodeTruth, before: Stay, after: Stay) -> list[str]:
     """What is different, one text for each object."""
     world, texts = past.episode.world, []
     for thing in sorted({*before.things, *after.things}):
@@ -121,7 +123,7 @@ def _changes(past: Past, before: Stay, after: Stay) -> list[str]:
     return texts
 
 
-def _change_what(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _change_what(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     found = [(couple, _changes(past, *couple)) for couple in _revisits(past)]
     return [
         Candidate({"room": past.room(couple[0].room)}, texts[0] if texts else NOTHING, spans(couple))
@@ -130,7 +132,7 @@ def _change_what(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _change_here(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _change_here(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({}, texts[0] if texts else NOTHING, spans(couple))
         for couple in _revisits(past)
@@ -138,7 +140,7 @@ def _change_here(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _change_any(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _change_any(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate(
             {"room": past.room(couple[0].room)}, "yes" if _changes(past, *couple) else "no", spans(couple), YES_NO
@@ -147,15 +149,15 @@ def _change_any(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _change_new(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _change_new(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return _difference(past, newer=True)
 
 
-def _change_gone(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _change_gone(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return _difference(past, newer=False)
 
 
-def _difference(past: Past, newer: bool) -> list[Candidate]:
+def _difference(past: EpisodeTruth, newer: bool) -> list[Candidate]:
     candidates = []
     for before, after in _revisits(past):
         having, lacking = (after, before) if newer else (before, after)
@@ -166,7 +168,7 @@ def _difference(past: Past, newer: bool) -> list[Candidate]:
     return candidates
 
 
-def _change_still(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _change_still(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate(
             {"thing": past.name(thing), "room": past.room(before.room)},
@@ -179,7 +181,7 @@ def _change_still(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _change_moved(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _change_moved(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates = []
     for thing, sightings in past.seen.items():
         rooms = {sighting.room for sighting in sightings}

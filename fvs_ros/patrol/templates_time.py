@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fvs_ros.patrol.templates import Candidate, Frames, Template, is_steady, spans
-from fvs_ros.patrol.truth import Past, Sighting, Stay
+from fvs_ros.patrol.truth import EpisodeTruth, Sighting, Stay
 from fvs_ros.patrol.vocabulary import AGES, PARTS, age_words, joined, number_word
 
 MOST_DESCRIBED = 4
@@ -16,7 +16,7 @@ _MARGIN = 0.1
 """How far from a border between two answers a time must be, as a share of itself."""
 
 
-def _time_part(past: Past, moment: int) -> list[Candidate]:
+def _time_part(past: EpisodeTruth, moment: int) -> list[Candidate]:
     candidates = []
     for sighting in _sure_moments(past, moment):
         share = (sighting.start if moment == 0 else sighting.end) / max(past.frame, 1)
@@ -26,7 +26,7 @@ def _time_part(past: Past, moment: int) -> list[Candidate]:
     return candidates
 
 
-def _sure_moments(past: Past, moment: int) -> list[Sighting]:
+def _sure_moments(past: EpisodeTruth, moment: int) -> list[Sighting]:
     """The first (`moment` 0) or last (-1) sighting of each object that was not glimpsed before it, or after it."""
     sure = []
     for sightings in past.seen.values():
@@ -37,15 +37,15 @@ def _sure_moments(past: Past, moment: int) -> list[Sighting]:
     return sure
 
 
-def _time_part_first(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _time_part_first(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return _time_part(past, 0)
 
 
-def _time_part_last(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _time_part_last(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return _time_part(past, -1)
 
 
-def _began(past: Past) -> str | None:
+def _began(past: EpisodeTruth) -> str | None:
     """How long ago the patrol began, in words; None beyond what the words hold."""
     minutes = past.frame / past.episode.config.frame_rate / 60
     if minutes < 1:
@@ -55,7 +55,7 @@ def _began(past: Past) -> str | None:
     return f"{number_word(round(minutes))} minute{'' if round(minutes) == 1 else 's'} ago"
 
 
-def _age_answer(past: Past, frame: int) -> str | None:
+def _age_answer(past: EpisodeTruth, frame: int) -> str | None:
     """The words for how long ago a frame was; None near a border between two of them."""
     age_s = (past.frame - frame) / past.episode.config.frame_rate
     if any(abs(age_s - bound) < _MARGIN * bound for bound, _ in AGES[:-1]):
@@ -63,7 +63,7 @@ def _age_answer(past: Past, frame: int) -> str | None:
     return age_words(age_s)
 
 
-def _ago(past: Past, gap: str, last: list[tuple[str, int, Frames]]) -> list[Candidate]:
+def _ago(past: EpisodeTruth, gap: str, last: list[tuple[str, int, Frames]]) -> list[Candidate]:
     """Candidates for what was seen last at a frame; what is in view now is left out."""
     began = _began(past)
     return [
@@ -73,18 +73,18 @@ def _ago(past: Past, gap: str, last: list[tuple[str, int, Frames]]) -> list[Cand
     ]
 
 
-def _time_thing(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _time_thing(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     tail = 2 * past.episode.config.frame_rate
     lasts = [last for last in _sure_moments(past, -1) if past.last_glimpse(last.thing) - last.end <= tail]
     return _ago(past, "thing", [(past.name(last.thing), last.end, spans([last])) for last in lasts])
 
 
-def _time_room(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _time_room(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     last = {stay.room: stay for stay in past.stays}
     return _ago(past, "room", [(past.room(room), stay.end, spans([stay])) for room, stay in last.items()])
 
 
-def _describe_room(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _describe_room(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     last = {stay.room: stay for stay in past.stays}
     return [
         Candidate({"room": past.room(room)}, joined([past.name(thing) for thing in stay.things]), spans([stay]))
@@ -93,7 +93,7 @@ def _describe_room(past: Past, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
-def _describe_since(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _describe_since(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     last = {stay.room: position for position, stay in enumerate(past.stays)}
     candidates = []
     for room, position in last.items():
@@ -105,7 +105,7 @@ def _describe_since(past: Past, _: np.random.Generator) -> list[Candidate]:
     return candidates
 
 
-def _describe_tour(past: Past, _: np.random.Generator) -> list[Candidate]:
+def _describe_tour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     first: dict[int, Stay] = {}
     for stay in past.stays:
         first.setdefault(stay.room, stay)

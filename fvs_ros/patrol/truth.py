@@ -65,7 +65,7 @@ class Stay:
     clean: bool
 
 
-class Record:
+class EpisodeRecord:
     """Everything that an episode shows, from its first frame to its last. `until` gives the past of one frame.
 
     Attributes:
@@ -85,7 +85,7 @@ class Record:
         for thing in range(things):
             self._collect(thing)
         self.sightings.sort(key=lambda sighting: (sighting.start, sighting.thing))
-        self._pasts: dict[int, Past] = {}
+        self._pasts: dict[int, EpisodeTruth] = {}
 
     def _collect(self, thing: int) -> None:
         episode = self.episode
@@ -99,10 +99,10 @@ class Record:
                 sure = start + self.steady - 1
                 self.confirmed[visit, thing] = min(self.confirmed[visit, thing], sure)
 
-    def until(self, frame: int) -> Past:
+    def until(self, frame: int) -> EpisodeTruth:
         """What is known once frame `frame` has been seen."""
         if frame not in self._pasts:
-            self._pasts[frame] = Past(self, frame)
+            self._pasts[frame] = EpisodeTruth(self, frame)
         return self._pasts[frame]
 
 
@@ -116,8 +116,8 @@ def _runs(mask: np.ndarray, visits: np.ndarray) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
 
 
-class Past:
-    """What the frames up to `frame`, this one included, show. Made by `Record.until`.
+class EpisodeTruth:
+    """What the frames up to `frame`, this one included, show. Made by `EpisodeRecord.until`.
 
     Attributes:
         episode: the episode.
@@ -126,7 +126,7 @@ class Past:
         doubtful: objects glimpsed but never sighted so far.
     """
 
-    def __init__(self, record: Record, frame: int) -> None:
+    def __init__(self, record: EpisodeRecord, frame: int) -> None:
         self.episode = record.episode
         self.frame = frame
         self._record = record

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fvs_ros.patrol.shapes import outline_points, rotation_z
-from fvs_ros.patrol.world import Thing
+from fvs_ros.patrol.world import SceneObject
 
 GRID = 56
 """Pixels along each side of the picture that the memory's low resolution sees."""
@@ -62,7 +62,7 @@ def camera_pose(x: float, y: float, yaw: float) -> CameraPose:
     return CameraPose(np.array([x, y, 0.0]) + turn @ mounted.position, turn @ mounted.rotation)
 
 
-Standing = Sequence[tuple[Thing, tuple[float, float], float]]
+Standing = Sequence[tuple[SceneObject, tuple[float, float], float]]
 """Objects with the x and y at which they stand and their yaw in the world."""
 
 

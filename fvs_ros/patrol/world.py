@@ -43,7 +43,7 @@ def generator(seed: int, stream: Stream, *index: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One object. No two of an episode share both kind and colour, so `name` is unique.
 
     Attributes:
@@ -99,7 +99,7 @@ class World:
     seed: int
     config: PatrolConfig
     rooms: tuple[Room, ...]
-    things: tuple[Thing, ...]
+    things: tuple[SceneObject, ...]
     visits: tuple[Visit, ...]
 
 
@@ -138,7 +138,7 @@ class _Stock:
         self._random = random
         names = [(kind, colour) for kind in KINDS for colour in COLOURS]
         self._names = [names[index] for index in random.permutation(len(names))]
-        self.things: list[Thing] = []
+        self.things: list[SceneObject] = []
         self.placements: list[Placement | None] = []
         for room in range(config.rooms):
             for view in range(config.views):
@@ -150,7 +150,7 @@ class _Stock:
     def _add(self, placement: Placement) -> None:
         kind, colour = self._names[len(self.things)]
         scale, yaw = self._random.uniform(0.92, 1.14), self._random.uniform(-0.6, 0.6)
-        self.things.append(Thing(kind, colour, float(scale), float(yaw)))
+        self.things.append(SceneObject(kind, colour, float(scale), float(yaw)))
         self.placements.append(placement)
 
     def change(self, room: int) -> None:

@@ -13,8 +13,8 @@ from fvs_ros.training.typed_yaml import read_yaml
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
-ANSWERS, GROUNDING = "answers", "grounding"
-OBJECTIVES = (ANSWERS, GROUNDING)
+ANSWERS, TOKEN_NAMING = "answers", "token_naming"
+OBJECTIVES = (ANSWERS, TOKEN_NAMING)
 METHODS = (ADAMW, MUON) = ("adamw", "muon")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 
@@ -169,23 +169,23 @@ class StageConfig:
     Attributes:
         name: of its folder.
         videos, patrol: exactly one of the two.
-        objective: `answers` to questions, or `grounding`: each visual token names what it shows, see
+        objective: `answers` to questions, or `token_naming`: each visual token names what it shows, see
             `fvs_ros.training.objectives.token_naming`; that needs a patrol and a trained tower.
         tower: `frozen` or `trained`; the merger is trained in both.
-        words: `frozen` keeps the merger and the words' embeddings, and so what grounding has taught, as they are.
-            Trained at a full learning rate, a language model that cannot read yet undoes it: 95 percent of the visual
-            tokens of objects named the right kind before, 45 percent after 1,000 steps.
+        embeddings: `frozen` keeps the merger and the words' embeddings as token naming has left them. Trained at a
+            full learning rate, a language model that cannot read yet undoes it: 95 percent of the visual tokens of
+            objects named the right kind before, 45 percent after 1,000 steps.
         epochs: passes over the data.
         steps: optimiser steps, in place of `epochs`.
         batch: episodes on one device at a time.
         accumulation: batches of one optimiser step.
-        rescale_words: at the end of the stage the words' embeddings grow by this factor, while the merger's output and
-            the output's norm shrink by it. What visual tokens name stays the same. Grounding leaves them a hundred
-            times as long as words, so that layers trained on both would hardly see the words.
-        text_depth: layers of the language model from this stage on, in place of what they were; new ones begin idle,
-            see `fvs_ros.training.depth_expansion`.
-        digest: weight, beside the loss of the answers, of what the memory's tokens could work out by themselves, see
-            `fvs_ros.training.objectives.memory_probe`; only of patrols.
+        rescale_embeddings: at the end of the stage the words' embeddings grow by this factor, while the merger's
+            output and the output's norm shrink by it. What visual tokens name stays the same. Token naming leaves
+            them a hundred times as long as words, so that layers trained on both would hardly see the words.
+        depth_expansion: grows the language model to this number of layers before the stage; new layers begin idle, see
+            `fvs_ros.training.depth_expansion`.
+        memory_probe: weight, beside the loss of the answers, of what the memory's tokens should know before they are
+            asked, see `fvs_ros.training.objectives.memory_probe`; only for patrols.
         method, schedule, warmup: in place of the run's.
     """
 
@@ -194,14 +194,14 @@ class StageConfig:
     patrol: PatrolData | None = None
     objective: str = ANSWERS
     tower: str = "frozen"
-    words: str = "trained"
+    embeddings: str = "trained"
     epochs: float = 1.0
     steps: int | None = None
     batch: int = 1
     accumulation: int = 1
-    rescale_words: float = 1.0
-    text_depth: int | None = None
-    digest: float = 0.0
+    rescale_embeddings: float = 1.0
+    depth_expansion: int | None = None
+    memory_probe: float = 0.0
     method: str | None = None
     schedule: str | None = None
     warmup: float | None = None
@@ -213,10 +213,10 @@ class StageConfig:
             raise ValueError("give one of videos and patrol, not both and not neither")
         one_of("objective", self.objective, OBJECTIVES)
         one_of("tower", self.tower, ("frozen", "trained"))
-        one_of("words", self.words, ("frozen", "trained"))
-        if self.objective == GROUNDING and (self.patrol is None or self.tower == "frozen"):
+        one_of("embeddings", self.embeddings, ("frozen", "trained"))
+        if self.objective == TOKEN_NAMING and (self.patrol is None or self.tower == "frozen"):
             raise ValueError(
-                "objective is grounding, which trains the tower on patrols; give patrol and tower: trained"
+                "objective is token_naming, which trains the tower on patrols; give patrol and tower: trained"
             )
         if self.method is not None:
             one_of("method", self.method, METHODS)
@@ -224,12 +224,12 @@ class StageConfig:
             one_of("schedule", self.schedule, SCHEDULES)
         if self.warmup is not None:
             fraction(self, "warmup")
-        if not 0 <= self.digest < math.inf:
-            raise ValueError(f"digest is {self.digest}; it must be a finite number of 0 or above")
-        if self.digest and (self.patrol is None or self.objective == GROUNDING):
-            raise ValueError("digest goes with questions about patrols; drop it, or give patrol without grounding")
-        positive(self, "epochs", "batch", "accumulation", "rescale_words")
-        for name in ("steps", "text_depth"):
+        if not 0 <= self.memory_probe < math.inf:
+            raise ValueError(f"memory_probe is {self.memory_probe}; it must be a finite number of 0 or above")
+        if self.memory_probe and (self.patrol is None or self.objective == TOKEN_NAMING):
+            raise ValueError("memory_probe goes with answers about patrols; drop it, or give patrol and no objective")
+        positive(self, "epochs", "batch", "accumulation", "rescale_embeddings")
+        for name in ("steps", "depth_expansion"):
             if getattr(self, name) is not None:
                 positive(self, name)
 

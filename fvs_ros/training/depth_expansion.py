@@ -20,7 +20,7 @@ _LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.(.+)")
 _OUTPUTS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 
-def deepened(checkpoint: Checkpoint, layers: int) -> Checkpoint:
+def expand_depth(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     """The checkpoint with a language model of so many layers: the first ones are each followed by an idle copy.
 
     Args:
@@ -34,7 +34,7 @@ def deepened(checkpoint: Checkpoint, layers: int) -> Checkpoint:
     there = text.num_hidden_layers
     if not there <= layers <= 2 * there:
         raise TrainingError(
-            f"text_depth is {layers}; the language model has {there} layers, so give {there} to {2 * there}"
+            f"depth_expansion is {layers}; the language model has {there} layers, so give {there} to {2 * there}"
         )
     weights = _with_copies(checkpoint.network.state_dict(), layers - there)
     network = deepcopy(checkpoint.config.network)

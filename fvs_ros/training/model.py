@@ -5,7 +5,7 @@ Shapes: L tokens of a row, one a memory; H width of the language model; A learnt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,16 +23,16 @@ from fvs_ros.model.preprocess import normalise
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.model.vision import encode_frames
-from fvs_ros.training.config import ANSWERS, GROUNDING
+from fvs_ros.training.config import ANSWERS, TOKEN_NAMING
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample, store_features
-from fvs_ros.training.data.episodes import Conversation, Episode
+from fvs_ros.training.data.episodes import Conversation, TrainingEpisode
 from fvs_ros.training.data.frozen_encoder import FrozenEncoder
 from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.losses import EpisodeLoss
-from fvs_ros.training.objectives.memory_probe import DEPTH, UNKNOWN, digest_loss, slot_labels
-from fvs_ros.training.objectives.token_naming import Grounding, grounding_loss
+from fvs_ros.training.objectives.memory_probe import DEPTH, UNKNOWN, MemoryProbe, slot_labels
+from fvs_ros.training.objectives.token_naming import TokenNames, token_naming_loss
 from fvs_ros.training.shared_prefix import IMPLEMENTATION, Block, sequence_mask
 
 
@@ -46,7 +46,7 @@ class Row:
         targets: [L] int64, the token to be predicted at each place from those before it, -1 where none is.
         block: how many of the tokens are the memory's, and those of each conversation after it.
         families: of each conversation.
-        digest: [L, G + S] int64, what each token could know, see `digest.slot_labels`.
+        labels: [L, G + S] int64, what the memory probe should read from each token, see `memory_probe.slot_labels`.
     """
 
     embeddings: Tensor
@@ -54,7 +54,7 @@ class Row:
     targets: Tensor
     block: Block
     families: tuple[str, ...]
-    digest: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class EpisodeModel(nn.Module):
@@ -66,8 +66,8 @@ class EpisodeModel(nn.Module):
         max_tokens: longer sequences lose their end.
         cache: gets the features that a frozen tower makes.
         objective: one of `config.OBJECTIVES`.
-        digest: weight of the digest's loss beside that of the answers.
-        digest_groups, digest_sets: how many labels each of its groups has, and members each of its sets.
+        probe: reads what the memory's tokens should know, None for answers alone.
+        probe_weight: of its loss beside that of the answers.
     """
 
     def __init__(
@@ -78,9 +78,8 @@ class EpisodeModel(nn.Module):
         max_tokens: int,
         cache: TensorCache,
         objective: str = ANSWERS,
-        digest: float = 0.0,
-        digest_groups: Mapping[str, int] | None = None,
-        digest_sets: Mapping[str, int] | None = None,
+        probe: MemoryProbe | None = None,
+        probe_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.network: Qwen2VLForConditionalGeneration = checkpoint.network
@@ -92,12 +91,8 @@ class EpisodeModel(nn.Module):
         self._cache = cache
         self._tokenizer = checkpoint.tokenizer
         self._objective = objective
-        self._digest = digest
-        if digest:
-            self._digest_groups, self._digest_sets = dict(digest_groups or {}), dict(digest_sets or {})
-            width = self.network.config.text_config.hidden_size
-            outputs = sum(self._digest_groups.values()) + sum(self._digest_sets.values())
-            self.digest_reader = nn.Linear(width, outputs)
+        self.probe = probe
+        self._probe_weight = probe_weight
         if is_deepspeed_zero3_enabled():
             # `encode_frames` reads this weight outside of its module's forward, where ZeRO-3 gathers it by itself.
             import_module("deepspeed").zero.register_external_parameter(
@@ -106,28 +101,20 @@ class EpisodeModel(nn.Module):
 
     def forward(self, samples: Sequence[Sample]) -> EpisodeLoss:
         """The loss of a batch of episodes."""
-        if self._objective == GROUNDING:
+        if self._objective == TOKEN_NAMING:
             features = encode_frames(self.network.model.visual, self._normalised(samples))
-            return grounding_loss(self.network, self._tokenizer, features, [_grounding(sample) for sample in samples])
+            return token_naming_loss(
+                self.network, self._tokenizer, features, [_token_names(sample) for sample in samples]
+            )
         rows = [row for sample in samples for row in self.rows(sample)]
-        with self._hidden_states() as hidden:
+        with self._probed_states() as states:
             targets, logits = self.predict(rows)
         loss = functional.cross_entropy(logits, targets)
         shares: dict[str, Tensor] = {}
-        if self._digest:
-            # One sequence of all rows, or a batch of them: see `predict`.
-            known = [_digest_of(row) for row in rows]
-            batched = hidden[0].shape[0] > 1
-            labels = (
-                pad_sequence(known, batch_first=True, padding_value=UNKNOWN).flatten(0, 1)
-                if batched
-                else torch.cat(known)
-            )
-            states = hidden[0].flatten(0, 1)
-            extra, shares = digest_loss(
-                states, labels.to(states.device), self.digest_reader, self._digest_groups, self._digest_sets
-            )
-            loss = loss + self._digest * extra
+        if self.probe is not None:
+            (hidden,) = states
+            extra, shares = self.probe(hidden.flatten(0, 1), _probe_labels(rows, hidden))
+            loss = loss + self._probe_weight * extra
         return EpisodeLoss(
             loss=loss,
             right=_all_right(logits.argmax(-1) == targets, rows),
@@ -137,10 +124,10 @@ class EpisodeModel(nn.Module):
         )
 
     @contextmanager
-    def _hidden_states(self) -> Iterator[list[Tensor]]:
-        """Gathers what the layer that the digest is read from puts out, where there is a digest."""
+    def _probed_states(self) -> Iterator[list[Tensor]]:
+        """Gathers the output of the layer that the memory probe reads, if there is a probe."""
         gathered: list[Tensor] = []
-        if not self._digest:
+        if self.probe is None:
             yield gathered
             return
         layers = self.network.model.language_model.layers
@@ -209,7 +196,7 @@ class EpisodeModel(nn.Module):
         frames = [sample.frames for sample in samples if sample.frames is not None]
         return normalise(torch.cat(frames).to(self.network.device).float(), self._pixels)
 
-    def _row(self, snapshot: MemorySnapshot, conversations: Sequence[Conversation], episode: Episode) -> Row:
+    def _row(self, snapshot: MemorySnapshot, conversations: Sequence[Conversation], episode: TrainingEpisode) -> Row:
         name = episode.name
         if not conversations:
             raise TrainingError(f"{name} has no question")
@@ -229,9 +216,11 @@ class EpisodeModel(nn.Module):
             texts.append(tokens)
             targets += [token if wanted else -1 for token, wanted in zip(tokens, learnt, strict=True)]
         lengths = tuple(len(tokens) for tokens in texts)
-        digest = None
-        if self._digest and episode.digest is not None:
-            digest = slot_labels(episode.digest, snapshot, len(self._prompts.head), sum(lengths))
+        labels = None
+        if self.probe is not None:
+            if episode.probe_labels is None:
+                raise TrainingError(f"{name} has no labels for the memory probe; only patrols have")
+            labels = slot_labels(episode.probe_labels, snapshot, len(self._prompts.head), sum(lengths))
         device = self.network.device
         ids = torch.tensor([token for tokens in texts for token in tokens], device=device)
         text = text_positions(prefix.next_position, max(lengths), device)
@@ -241,14 +230,16 @@ class EpisodeModel(nn.Module):
             targets=functional.pad(torch.tensor(targets, device=device), (memory, 0), value=-1),
             block=Block(memory, lengths),
             families=tuple(conversation.family for conversation in conversations),
-            digest=digest,
+            labels=labels,
         )
 
 
-def _digest_of(row: Row) -> Tensor:
-    if row.digest is None:
-        raise TrainingError("an episode does not tell what could be worked out from its frames; only patrols do")
-    return row.digest
+def _probe_labels(rows: Sequence[Row], hidden: Tensor) -> Tensor:
+    """The labels of all rows in the order of their hidden states: one sequence, or a batch, see `predict`."""
+    labels = [row.labels for row in rows if row.labels is not None]
+    if hidden.shape[0] > 1:
+        return pad_sequence(labels, batch_first=True, padding_value=UNKNOWN).flatten(0, 1).to(hidden.device)
+    return torch.cat(labels).to(hidden.device)
 
 
 def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -256,10 +247,10 @@ def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def _grounding(sample: Sample) -> Grounding:
-    if sample.episode.grounding is None:
-        raise TrainingError(f"{sample.episode.name} does not tell what its frames show; only patrols do")
-    return sample.episode.grounding
+def _token_names(sample: Sample) -> TokenNames:
+    if sample.episode.token_names is None:
+        raise TrainingError(f"{sample.episode.name} has no names for its visual tokens; only patrols have")
+    return sample.episode.token_names
 
 
 def _all_right(right: Tensor, rows: Sequence[Row]) -> Tensor:

@@ -17,23 +17,24 @@ from transformers.integrations import TensorBoardCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled, unset_hf_deepspeed_config
 
 from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fvs_ros.training.config import GROUNDING, StageConfig, TrainConfig
+from fvs_ros.training.config import TOKEN_NAMING, StageConfig, TrainConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import EpisodeDataset, collate
 from fvs_ros.training.data.episodes import EpisodeSource
 from fvs_ros.training.data.frozen_encoder import FrozenEncoder
 from fvs_ros.training.data.patrols import PatrolEpisodes
 from fvs_ros.training.data.videos import VideoEpisodes
-from fvs_ros.training.depth_expansion import deepened
+from fvs_ros.training.depth_expansion import expand_depth
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
-from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS
+from fvs_ros.training.objectives.memory_probe import MemoryProbe
+from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS
 from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.trainable import (
     ADAPTER_FOLDER,
     apply_lora,
     load_trained_weights,
-    rescale_words,
+    rescale_embeddings,
     tower_fingerprint,
     train_everything,
     trained_in_float32,
@@ -154,7 +155,7 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     if config.lora is not None:
         apply_lora(network, config.lora)
     else:
-        train_everything(network, tower=stage.tower == "trained", words=stage.words == "trained")
+        train_everything(network, tower=stage.tower == "trained", embeddings=stage.embeddings == "trained")
     if not _uses_deepspeed(config):  # which keeps float32 copies of its own
         trained_in_float32(network)
     if config.gradient_checkpointing:
@@ -168,15 +169,17 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     if config.encode_in_workers and not trained:
         encoder = FrozenEncoder(network.model.visual, checkpoint.pixels, checkpoint.config.memory)
     dataset = EpisodeDataset(episodes, checkpoint.pixels, cache, tower, encoder)
+    probe = None
+    if stage.memory_probe:
+        probe = MemoryProbe(network.config.text_config.hidden_size, PROBE_GROUPS, PROBE_SETS)
     model = EpisodeModel(
         checkpoint,
         tower_trained=trained,
         max_tokens=config.max_tokens,
         cache=cache,
         objective=stage.objective,
-        digest=stage.digest,
-        digest_groups=DIGEST_GROUPS,
-        digest_sets=DIGEST_SETS,
+        probe=probe,
+        probe_weight=stage.memory_probe,
     )
     return Prepared(checkpoint, dataset, model, total_steps(stage, len(dataset)))
 
@@ -192,8 +195,8 @@ def start(config: TrainConfig, stage: StageConfig, source: str | None) -> Checkp
         half = config.lora is not None and use_bfloat16(config)
         dtype = torch.bfloat16 if half else torch.float32
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
-    if stage.text_depth is not None:
-        checkpoint = deepened(checkpoint, stage.text_depth)
+    if stage.depth_expansion is not None:
+        checkpoint = expand_depth(checkpoint, stage.depth_expansion)
     return checkpoint
 
 
@@ -353,9 +356,9 @@ def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if config.lora is None:
-        train_everything(checkpoint.network, tower=stage.tower == "trained", words=stage.words == "trained")
+        train_everything(checkpoint.network, tower=stage.tower == "trained", embeddings=stage.embeddings == "trained")
         load_trained_weights(_Wrapped(checkpoint.network), weights)
-        rescale_words(checkpoint.network, stage.rescale_words)
+        rescale_embeddings(checkpoint.network, stage.rescale_embeddings)
     else:
         adapters = apply_lora(checkpoint.network, config.lora)
         trained_in_float32(checkpoint.network)
@@ -378,4 +381,6 @@ def _episodes(stage: StageConfig) -> EpisodeSource:
     if stage.videos is not None:
         return VideoEpisodes(stage.videos)
     assert stage.patrol is not None
-    return PatrolEpisodes(stage.patrol, grounding=stage.objective == GROUNDING, digest=stage.digest > 0)
+    return PatrolEpisodes(
+        stage.patrol, token_naming=stage.objective == TOKEN_NAMING, memory_probe=stage.memory_probe > 0
+    )

@@ -85,7 +85,7 @@ def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VL
     return Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
-            "tie_word_embeddings": config.tied_words,
+            "tie_word_embeddings": config.tied_embeddings,
             "hidden_size": config.text_width,
             "intermediate_size": config.text_mlp,
             "num_hidden_layers": config.text_depth,
@@ -106,7 +106,7 @@ def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VL
             "num_heads": config.vision_heads,
             "mlp_ratio": _VISION_MLP_RATIO,
         },
-        tie_word_embeddings=config.tied_words,
+        tie_word_embeddings=config.tied_embeddings,
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),

@@ -26,8 +26,8 @@ class ScratchConfig:
         time_code: size of what the memory's tokens tell of their time, see `FlashMemoryConfig`. Words measure 0.19.
         time_weight: how time counts in joining steps, see `FlashMemoryConfig`. Two looks at one view are some 100 apart
             within a stay and 2,000 between two of them, looks at different views 17,000.
-        tied_words: whether the output shares its weights with the words' embeddings, as in Qwen2-VL-2B. Grounding
-            needs it.
+        tied_embeddings: whether the output shares its weights with the words' embeddings, as in Qwen2-VL-2B. Token
+            naming needs it.
         vocabulary: where the words come from: `patrol`, or `bytes` for one token a byte.
     """
 
@@ -46,7 +46,7 @@ class ScratchConfig:
     window_slots: int = 1
     time_code: float = 0.0
     time_weight: float = 0.0
-    tied_words: bool = True
+    tied_embeddings: bool = True
     vocabulary: str = "patrol"
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LANGUAGE, MERGER = "model.language_model.", "model.visual.merger."
 VISUAL = "model.visual."
 EMBEDDINGS, OUTPUT = "model.language_model.embed_tokens.", "lm_head."
-READER = "digest_reader."
+PROBE = "probe."
 ADAPTER_FOLDER = "lora_model"
 
 
@@ -75,23 +75,23 @@ def lora_targets(network: Qwen2VLForConditionalGeneration, settings: LoraSetting
     return [*found, *merger]
 
 
-def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool, words: bool = True) -> None:
+def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool, embeddings: bool = True) -> None:
     """Makes all weights require gradients, but for two parts.
 
     Args:
         network: whose weights.
         tower: whether those of the ViT before its merger are trained too.
-        words: whether the merger and the words' embeddings are trained too, with the output that they are tied to.
+        embeddings: whether the merger and the words' embeddings are trained too, with the output that they are tied to.
     """
     for name, parameter in network.named_parameters():
         if name.startswith((MERGER, EMBEDDINGS, OUTPUT)):
-            parameter.requires_grad_(words)
+            parameter.requires_grad_(embeddings)
         else:
             parameter.requires_grad_(tower or not name.startswith(VISUAL))
 
 
 @torch.no_grad()
-def rescale_words(network: Qwen2VLForConditionalGeneration, factor: float) -> None:
+def rescale_embeddings(network: Qwen2VLForConditionalGeneration, factor: float) -> None:
     """Multiplies the words' embeddings by a factor, and divides the merger's output and the output's norm by it.
 
     The products of visual tokens and words, and the logits where output and embeddings are tied, stay what they are.
@@ -124,7 +124,7 @@ def trained_weights(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def load_trained_weights(network: nn.Module, file: Path) -> None:
-    """Writes weights of a file over those that require gradients; a digest's reader is left out where there is none.
+    """Writes weights of a file over those that require gradients; a memory probe's are left out where there is none.
 
     Raises:
         TrainingError: the file cannot be read, or holds other weights.
@@ -134,7 +134,7 @@ def load_trained_weights(network: nn.Module, file: Path) -> None:
     except Exception as error:
         raise TrainingError(f"{file} cannot be read: {error}") from error
     wanted = trained_weights(network)
-    helpers = {name for name in stored if name.startswith(READER) and name not in wanted}
+    helpers = {name for name in stored if name.startswith(PROBE) and name not in wanted}
     different = sorted(set(stored) - helpers ^ set(wanted))
     if different:
         raise TrainingError(f"{file} holds other weights than are trained here, {different[0]} among them")

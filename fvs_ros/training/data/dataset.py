@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import PixelConfig, frame_grid, resize_frames
 from fvs_ros.training.data.cache import TensorCache, key_of
-from fvs_ros.training.data.episodes import Episode, EpisodeSource
+from fvs_ros.training.data.episodes import EpisodeSource, TrainingEpisode
 from fvs_ros.training.data.frozen_encoder import FrozenEncoder
 from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
@@ -33,7 +33,7 @@ class Sample:
         memories: of each moment, on the CPU, where the data processes make them; then there is neither of the above.
     """
 
-    episode: Episode
+    episode: TrainingEpisode
     grid: PatchGrid
     key: str | None
     frames: Tensor | None = None
@@ -99,7 +99,7 @@ class EpisodeDataset(Dataset[Sample]):
         resized = resize_frames(frames, grid, torch.device("cpu")).to(torch.uint8)
         return Sample(episode, grid, key, frames=resized)
 
-    def _frames(self, index: int, episode: Episode) -> Sequence[np.ndarray]:
+    def _frames(self, index: int, episode: TrainingEpisode) -> Sequence[np.ndarray]:
         if not self._source.drawn:
             return self._read(index, episode)
         key = key_of("frames", episode.identity)
@@ -112,7 +112,7 @@ class EpisodeDataset(Dataset[Sample]):
             self._cache.put(key, {"frames": torch.from_numpy(np.stack(frames))})
         return frames
 
-    def _read(self, index: int, episode: Episode) -> Sequence[np.ndarray]:
+    def _read(self, index: int, episode: TrainingEpisode) -> Sequence[np.ndarray]:
         frames = self._source.frames(index)
         if len(frames) < 2 or len(frames) % 2:
             raise TrainingError(f"{episode.name} has {len(frames)} frames; a grid step is two, so give an even number")

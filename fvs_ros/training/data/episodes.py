@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fvs_ros.training.objectives.memory_probe import Digest
-from fvs_ros.training.objectives.token_naming import Grounding
+from fvs_ros.training.objectives.memory_probe import ProbeLabels
+from fvs_ros.training.objectives.token_naming import TokenNames
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingMoment:
     """Conversations about one memory, which do not see each other.
 
     Attributes:
@@ -38,7 +38,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Episode:
+class TrainingEpisode:
     """A stream of frames and what is asked about it.
 
     Attributes:
@@ -47,16 +47,16 @@ class Episode:
         stamps_ns: of every frame. None for a video, whose memory is the published offline one; an episode with
             stamps goes through the streaming memory, as on the robot.
         moments: in order of their steps.
-        grounding: what its frames show, None where nobody knows.
-        digest: what could be worked out at each of its steps, None where nobody knows.
+        token_names: what its visual tokens show, None where that is not known.
+        probe_labels: what its memory's tokens should know, None where that is not known.
     """
 
     name: str
     identity: str
     stamps_ns: tuple[int, ...] | None
-    moments: tuple[Moment, ...]
-    grounding: Grounding | None = None
-    digest: Digest | None = None
+    moments: tuple[TrainingMoment, ...]
+    token_names: TokenNames | None = None
+    probe_labels: ProbeLabels | None = None
 
 
 class EpisodeSource(Protocol):
@@ -77,7 +77,7 @@ class EpisodeSource(Protocol):
     def length(self, index: int) -> int:
         """Grid steps of an episode, 0 where that is not known before it is read."""
 
-    def episode(self, index: int) -> Episode:
+    def episode(self, index: int) -> TrainingEpisode:
         """The episode without its frames."""
 
     def frames(self, index: int) -> Sequence[np.ndarray]:

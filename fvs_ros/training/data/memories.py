@@ -14,12 +14,12 @@ from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import SECOND_NS
-from fvs_ros.training.data.episodes import Episode
+from fvs_ros.training.data.episodes import TrainingEpisode
 from fvs_ros.training.errors import TrainingError
 
 
 def memories(
-    features: StepFeatures, episode: Episode, grid: PatchGrid, config: FlashMemoryConfig
+    features: StepFeatures, episode: TrainingEpisode, grid: PatchGrid, config: FlashMemoryConfig
 ) -> list[MemorySnapshot]:
     """The memory at each moment.
 
@@ -68,7 +68,7 @@ def memories(
     return found
 
 
-def _stamps(episode: Episode, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _stamps(episode: TrainingEpisode, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Stamps [T] of the first and second frame of each step; one frame a second where the episode has none."""
     stamps = range(0, 2 * steps * SECOND_NS, SECOND_NS) if episode.stamps_ns is None else episode.stamps_ns
     if len(stamps) != 2 * steps:

@@ -15,16 +15,15 @@ from fvs_ros.patrol.errors import PatrolError, RenderError
 from fvs_ros.patrol.questions import FAMILIES, KNOWN_FAMILIES, ask, step_ends, unknown_families
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.templates import NOTHING
-from fvs_ros.patrol.truth import Past, Record
+from fvs_ros.patrol.truth import EpisodeRecord, EpisodeTruth
 from fvs_ros.patrol.world import Stream, generator
 from fvs_ros.training.config import PatrolData
-from fvs_ros.training.data.episodes import Conversation, Moment
-from fvs_ros.training.data.episodes import Episode as TrainingEpisode
+from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
 from fvs_ros.training.errors import TrainingError
-from fvs_ros.training.objectives.memory_probe import Digest
+from fvs_ros.training.objectives.memory_probe import ProbeLabels
 from fvs_ros.training.objectives.patrol_cells import GROUPS, cell_labels
-from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS, digest_labels, digest_sets
-from fvs_ros.training.objectives.token_naming import Grounding
+from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS, probe_labels, probe_sets
+from fvs_ros.training.objectives.token_naming import TokenNames
 
 FRAME_SIZE = 112
 _LOW_CELLS = FRAME_SIZE // (PATCH * MERGE * POOL)
@@ -41,9 +40,9 @@ class PatrolEpisodes:
 
     drawn = True
 
-    def __init__(self, data: PatrolData, *, grounding: bool = False, digest: bool = False) -> None:
-        """With `grounding`, episodes tell what their frames show, and no questions are asked; with `digest` also what
-        could be worked out from them.
+    def __init__(self, data: PatrolData, *, token_naming: bool = False, memory_probe: bool = False) -> None:
+        """With `token_naming` episodes hold names for their visual tokens in place of questions; with `memory_probe`
+        labels for the memory's tokens beside them.
         """
         last = data.first_seed + data.episodes - 1
         if last >= TEST_SEED:
@@ -55,8 +54,8 @@ class PatrolEpisodes:
             raise TrainingError(f"patrol families {', '.join(unknown)} are unknown; known are {KNOWN_FAMILIES}")
         self.min_pixels = self.max_pixels = FRAME_SIZE**2
         self._data = data
-        self._grounding = grounding
-        self._digest = digest
+        self._token_naming = token_naming
+        self._memory_probe = memory_probe
         try:
             self._configs = [_config(data, steps) for steps in data.lengths]
         except PatrolError as error:
@@ -76,13 +75,13 @@ class PatrolEpisodes:
         ends = step_ends(simulated)
         name, identity = f"patrol seed {seed}", f"patrol {seed} {FRAME_SIZE} {self._config(index)}"
         stamps_ns = tuple(simulated.stamps_ns.tolist())
-        if self._grounding:
-            return TrainingEpisode(name, identity, stamps_ns, moments=(), grounding=_ground(simulated, ends))
+        if self._token_naming:
+            return TrainingEpisode(name, identity, stamps_ns, moments=(), token_names=_token_names(simulated, ends))
         # A fraction of the episode between two moments; the first ones of a long stream are no shorter memories than
         # curricula begin with.
         count = min(self._data.moments, len(ends))
         chosen = [ends[-1 - len(ends) * number // count] for number in reversed(range(count))]
-        record, moments = Record(simulated), []
+        record, moments = EpisodeRecord(simulated), []
         for number, end in enumerate(chosen):
             conversations = [_caption(record.until(end), index) for index in range(self._data.captions)]
             if self._data.questions:
@@ -90,13 +89,13 @@ class PatrolEpisodes:
                 questions = ask(simulated, self._data.questions, families, moments=[end], draw=number)
                 conversations += [Conversation(((asked.text, asked.answer),), asked.family) for asked in questions]
             if conversations:
-                moments.append(Moment((end + 1) // 2, tuple(conversations)))
-        digest = None
-        if self._digest:
-            digest = Digest(
-                DIGEST_GROUPS, digest_labels(record, ends, _LOW_CELLS), DIGEST_SETS, digest_sets(record, ends)
+                moments.append(TrainingMoment((end + 1) // 2, tuple(conversations)))
+        labels = None
+        if self._memory_probe:
+            labels = ProbeLabels(
+                PROBE_GROUPS, probe_labels(record, ends, _LOW_CELLS), PROBE_SETS, probe_sets(record, ends)
             )
-        return TrainingEpisode(name, identity, stamps_ns, tuple(moments), digest=digest)
+        return TrainingEpisode(name, identity, stamps_ns, tuple(moments), probe_labels=labels)
 
     def frames(self, index: int) -> Sequence[np.ndarray]:
         """See `EpisodeSource.frames`."""
@@ -117,7 +116,7 @@ def _config(data: PatrolData, steps: int) -> PatrolConfig:
     return PatrolConfig(steps=steps, rooms=data.rooms, views=data.views, drive=data.drive, dwell_s=(shortest, longest))
 
 
-def _caption(past: Past, index: int) -> Conversation:
+def _caption(past: EpisodeTruth, index: int) -> Conversation:
     """Every object seen so far, in random order: its colour, its kind and its last room, in random order."""
     random = generator(past.episode.world.seed, Stream.QUESTIONS, past.frame, index)
     named = []
@@ -128,9 +127,9 @@ def _caption(past: Past, index: int) -> Conversation:
     return Conversation(((CAPTION, ", ".join(named) or NOTHING),), "caption")
 
 
-def _ground(episode: Episode, step_ends: Sequence[int]) -> Grounding:
-    """Of a step's two frames the second one tells: it is what the robot sees now."""
-    return Grounding(
+def _token_names(episode: Episode, step_ends: Sequence[int]) -> TokenNames:
+    """Of a step's two frames the second one counts: it is what the robot sees now."""
+    return TokenNames(
         GROUPS, cell_labels(episode, step_ends, _LOW_CELLS * POOL), cell_labels(episode, step_ends, _LOW_CELLS)
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fvs_ros.training.config import VideoData
-from fvs_ros.training.data.episodes import Conversation, Episode, Moment
+from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
 from fvs_ros.training.data.video_frames import find_video, identity, read_frames
 from fvs_ros.training.errors import TrainingError
 
@@ -48,11 +48,11 @@ class VideoEpisodes:
         """See `EpisodeSource.length`: a video's is not known before it is read."""
         return 0
 
-    def episode(self, index: int) -> Episode:
+    def episode(self, index: int) -> TrainingEpisode:
         """See `EpisodeSource.episode`."""
         where, video, conversation = self._entries[index]
         sampled = f"{identity(video)} {self._data.fps} {self._data.max_frames}"
-        return Episode(where, sampled, None, (Moment(None, (conversation,)),))
+        return TrainingEpisode(where, sampled, None, (TrainingMoment(None, (conversation,)),))
 
     def frames(self, index: int) -> Sequence[np.ndarray]:
         """See `EpisodeSource.frames`."""

@@ -1,12 +1,13 @@
-"""Digesting: the memory's tokens learn what a watcher would have worked out by then, before anything is asked.
+"""The memory probe: memory tokens learn facts about the stream that a question may later ask for.
 
-An answer teaches a word or two of one memory. What came before an object, how many of its kind there were, whether it
-stood here on the last visit: all this is known at every token that shows one, and is what most questions ask for.
-A linear layer reads it from the language model's hidden states at three fifths of its depth, so that the layers above
-are left to a question that looks it up; it is dropped once the stage is trained. In reading the memory ahead, the model
-then does in advance what each question would have to do for itself.
+An answer supervises one or two words about a memory. What came before an object, how many of its kind there were,
+whether it stood here on the last visit: the simulator knows this for every token that shows an object, and most
+questions ask for it. A linear layer reads it from the language model's hidden states at three fifths of its depth,
+which leaves the layers above to questions that look it up. The probe is dropped after its stage; prefill has then
+computed, once, what every question would have to work out again.
 
-Shapes: T grid steps, N tokens of a low-resolution step, G groups, L tokens, H width.
+Shapes: T grid steps, N tokens of a low-resolution step, L tokens of all memories, H their width, G groups, S members of
+all sets.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from torch.nn import functional
 from fvs_ros.memory.snapshot import MemorySnapshot
 
 DEPTH = 0.6
-"""Of the language model's layers, after which hidden states are read."""
+"""Share of the language model's layers below the hidden states that are read."""
 LONGEST_SLOT_NS = 8_000_000_000
-"""A slot of steps that lie further apart has no single answer."""
+"""A slot that joins steps further apart has no single answer."""
 MEMBERS_WEIGHT = 10.0
-"""Of a set's mean error over its possible members, of which 3 in 80 are there, beside a group's."""
+"""Weight of a set's loss, against 1 for a group's: on average 3 of its 80 possible members are in it."""
 UNKNOWN = -1
-"""Where there is no label."""
+"""Stands where there is no label."""
 
 
 @dataclass(frozen=True)
-class Digest:
-    """What the low-resolution tokens of an episode could know.
+class ProbeLabels:
+    """What the low-resolution tokens of an episode should know.
 
     Attributes:
-        groups: how many labels each group has; they exclude each other.
-        labels: int64 [T, N, G], -1 where there is none.
-        sets: how many things each set can hold, S together.
-        members: int64 [T, S], 1 for what is in its set, 0 for what is not, -1 where that is unknown.
+        groups: number of labels in each group; the labels of a group exclude each other.
+        labels: int64 [T, N, G], `UNKNOWN` where there is none.
+        sets: number of possible members of each set, S in all.
+        members: int64 [T, S], 1 for a member of its set, 0 for none, `UNKNOWN` where nobody can tell.
     """
 
     groups: Mapping[str, int]
@@ -48,75 +49,83 @@ class Digest:
     members: np.ndarray
 
     def columns(self) -> Tensor:
-        """All that a token could know, int64 [T, N, G + S]."""
+        """All labels of each token, int64 [T, N, G + S]."""
         tokens = self.labels.shape[1]
         members = np.repeat(self.members[:, None], tokens, axis=1)
         return torch.from_numpy(np.concatenate([self.labels, members], axis=2))
 
 
-def slot_labels(digest: Digest, snapshot: MemorySnapshot, before: int, after: int) -> Tensor:
-    """What each token of a sequence that holds a memory could know, int64 [L, G + S], -1 for all but CSM tokens.
+def slot_labels(labels: ProbeLabels, snapshot: MemorySnapshot, before: int, after: int) -> Tensor:
+    """Labels of each token of a sequence that holds a memory, int64 [L, G + S], `UNKNOWN` for all but CSM tokens.
 
     Args:
-        digest: of the episode.
+        labels: of the episode.
         snapshot: the memory.
-        before: tokens ahead of it.
-        after: tokens behind it.
+        before: number of tokens ahead of it.
+        after: number of tokens behind it.
     """
     steps = snapshot.csm_times.round().long().cpu()
-    labels = digest.columns()[steps]
+    columns = labels.columns()[steps]
     long = (snapshot.csm_end_ns - snapshot.csm_start_ns).cpu() > LONGEST_SLOT_NS
-    labels = labels.masked_fill(long[:, None, None], UNKNOWN).flatten(0, 1)
-    grid = snapshot.grid
-    ahead = before + snapshot.dam.shape[0] * grid.dam_tokens
-    behind = snapshot.window.shape[0] * grid.dam_tokens + after
-    return functional.pad(labels, (0, 0, ahead, behind), value=UNKNOWN)
+    columns = columns.masked_fill(long[:, None, None], UNKNOWN).flatten(0, 1)
+    dam_tokens = snapshot.grid.dam_tokens
+    padding = (0, 0, before + snapshot.dam.shape[0] * dam_tokens, snapshot.window.shape[0] * dam_tokens + after)
+    return functional.pad(columns, padding, value=UNKNOWN)
 
 
-def digest_loss(
-    hidden: Tensor, labels: Tensor, reader: nn.Linear, groups: Mapping[str, int], sets: Mapping[str, int]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over groups of the cross-entropy and over sets of the binary one, and how much of each was right.
-
-    What changed is rare: in nine of ten cases an object stands where it stood. A label's tokens together count as the
-    root of their number, and in what was right all labels count the same, so that a guess gets nowhere.
+class MemoryProbe(nn.Module):
+    """The linear layer that reads labels from hidden states.
 
     Args:
-        hidden: [L, H] of all memories.
-        labels: [L, G + S].
-        reader: from H to the labels of all groups, then the members of all sets.
-        groups: how many labels each has.
-        sets: how many members each can have.
+        width: H.
+        groups, sets: see `ProbeLabels`.
     """
-    some = (labels != UNKNOWN).any(1)
-    logits = reader(hidden[some]).float().split([*groups.values(), *sets.values()], dim=-1)
-    columns = labels[some].split([1] * len(groups) + list(sets.values()), dim=-1)
-    losses, right = [], {}
-    for group, part, column in zip(groups, logits, columns, strict=False):
-        wanted = column[:, 0]
-        there = wanted != UNKNOWN
-        if there.any():
-            weights, shares = _label_weights(wanted[there], part.shape[1])
-            errors = functional.cross_entropy(part[there], wanted[there], reduction="none")
-            losses.append((weights * errors).sum())
-            right[f"digest_{group}"] = (shares * (part[there].argmax(-1) == wanted[there])).sum()
-    for name, part, wanted in zip(sets, logits[len(groups) :], columns[len(groups) :], strict=True):
-        there = wanted != UNKNOWN
-        if there.any():
-            errors = functional.binary_cross_entropy_with_logits(
-                part, wanted.clamp(min=0).float(), weight=there.float(), reduction="sum"
-            )
-            losses.append(MEMBERS_WEIGHT * errors / there.sum())
-            whole = there.any(1)
-            agrees = ((part > 0) == (wanted > 0)) | ~there
-            right[f"digest_{name}"] = agrees[whole].all(1).float().mean()
-    if not losses:
-        return 0.0 * reader.weight.sum(), {}
-    return torch.stack(losses).mean(), right
+
+    def __init__(self, width: int, groups: Mapping[str, int], sets: Mapping[str, int]) -> None:
+        super().__init__()
+        self._groups, self._sets = dict(groups), dict(sets)
+        self.reader = nn.Linear(width, sum(groups.values()) + sum(sets.values()))
+
+    def forward(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over groups of their cross-entropy and over sets of their binary one, and the share read right.
+
+        Changes are rare: nine objects in ten stand where they stood. All tokens of one label together weigh as much as
+        the square root of their number, and every label counts the same in the share, so that guessing the frequent
+        label gains little of the one and nothing of the other.
+
+        Args:
+            hidden: [L, H].
+            labels: [L, G + S].
+        """
+        some = (labels != UNKNOWN).any(1)
+        logits = self.reader(hidden[some]).float().split([*self._groups.values(), *self._sets.values()], dim=-1)
+        columns = labels[some].split([1] * len(self._groups) + list(self._sets.values()), dim=-1)
+        losses, right = [], {}
+        for name, part, column in zip((*self._groups, *self._sets), logits, columns, strict=True):
+            known = column != UNKNOWN
+            if known.any():
+                score = _group_loss if name in self._groups else _set_loss
+                loss, right[f"probe_{name}"] = score(part, column, known)
+                losses.append(loss)
+        if not losses:
+            return 0.0 * self.reader.weight.sum(), {}
+        return torch.stack(losses).mean(), right
 
 
-def _label_weights(wanted: Tensor, labels: int) -> tuple[Tensor, Tensor]:
-    """For each token, its part of a loss and of the share of right labels, [M] each, of sum 1."""
-    counts = torch.bincount(wanted, minlength=labels).float()[wanted]
+def _group_loss(logits: Tensor, labels: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Of labels [M, 1] that exclude each other."""
+    logits, wanted = logits[known[:, 0]], labels[known]
+    counts = torch.bincount(wanted, minlength=logits.shape[1]).float()[wanted]
     weights, shares = counts.rsqrt(), 1 / counts
-    return weights / weights.sum(), shares / shares.sum()
+    errors = functional.cross_entropy(logits, wanted, reduction="none")
+    right = logits.argmax(-1) == wanted
+    return (weights / weights.sum() * errors).sum(), (shares / shares.sum() * right).sum()
+
+
+def _set_loss(logits: Tensor, members: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a set, whose members [M, S'] are right for a token only if all known ones are."""
+    errors = functional.binary_cross_entropy_with_logits(
+        logits, members.clamp(min=0).float(), weight=known.float(), reduction="sum"
+    )
+    agrees = ((logits > 0) == (members > 0)) | ~known
+    return MEMBERS_WEIGHT * errors / known.sum(), agrees[known.any(1)].all(1).float().mean()

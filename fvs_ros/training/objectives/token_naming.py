@@ -1,9 +1,9 @@
-"""Grounding: visual tokens learn to name what they show, before there are questions about them.
+"""Token naming: visual tokens learn to name what they show, before any question is asked.
 
-A vision tower that learns from answers alone gets a word or two of supervision for each scene. The simulator knows what
-every part of a frame shows, and says so to every token: a visual token's embedding must point towards the embeddings
-of the words for it. The language model, whose output shares its weights with those embeddings, then finds in its memory
-what it is asked for by the words of the question.
+Answers alone supervise a vision tower with one or two words a scene. The simulator knows what every part of a frame
+shows, so it can supervise every token: a visual token's embedding must point towards the embeddings of its words. The
+language model, whose output shares its weights with those embeddings, can then look up in the memory what a question
+names.
 
 Shapes: T grid steps, P patches of a frame, N visual tokens of one resolution (P / 4), G groups of words.
 """
@@ -25,8 +25,8 @@ from fvs_ros.training.objectives.losses import EpisodeLoss
 
 
 @dataclass(frozen=True)
-class Grounding:
-    """What the visual tokens of an episode show.
+class TokenNames:
+    """The words for what each visual token of an episode shows.
 
     Attributes:
         groups: words that exclude each other, such as colours; the last one of the first group is for no object.
@@ -50,43 +50,47 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> Ten
             if len(tokens) != 1:
                 raise TrainingError(
                     f"{word!r} is {len(tokens)} tokens, but a visual token can name whole words only; train on this "
-                    "vocabulary (model.scratch.vocabulary), or without a stage whose objective is grounding"
+                    "vocabulary (model.scratch.vocabulary), or without a stage whose objective is token_naming"
                 )
     return torch.tensor(forms)[..., 0]
 
 
-def grounding_loss(
+def token_naming_loss(
     network: Qwen2VLForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     features: StepFeatures,
-    groundings: Sequence[Grounding],
+    names: Sequence[TokenNames],
 ) -> EpisodeLoss:
     """How far the visual tokens of a batch of episodes are from naming what they show.
 
-    An answer is one token with the words of all groups. Those that show an object are reported apart.
+    An answer is one token, right if it names the words of all groups. Tokens that show an object are reported apart.
 
     Args:
         network: its merger and its words take part; the language model's layers do not.
         tokenizer: of the words.
         features: of all episodes' steps, one after the other.
-        groundings: of each episode.
+        names: of each episode.
     """
     device = network.device
     visual = network.model.visual.merger(torch.cat([features.high.flatten(0, 1), features.low.flatten(0, 1)]))
-    parts = [(name, getattr(grounding, name)) for name in ("high", "low") for grounding in groundings]
+    parts = [("high", episode.high) for episode in names] + [("low", episode.low) for episode in names]
     labels = np.concatenate([part.reshape(-1, part.shape[-1]) for _, part in parts])
     targets = torch.from_numpy(labels).to(device)
     losses, right = [], torch.ones(len(labels), dtype=torch.bool, device=device)
-    for group, words in enumerate(groundings[0].groups):
+    groups = names[0].groups
+    for group, words in enumerate(groups):
         for form in word_tokens(tokenizer, words).to(device):
             logits = functional.linear(visual, network.lm_head.weight[form]).float()
             losses.append(functional.cross_entropy(logits, targets[:, group]))
             right &= logits.argmax(-1) == targets[:, group]
-    empty = labels[:, 0] == len(groundings[0].groups[0]) - 1
-    names = [name for name, part in parts for _ in range(part.shape[0] * part.shape[1])]
+    empty = labels[:, 0] == len(groups[0]) - 1
+    resolutions = [resolution for resolution, part in parts for _ in range(part.shape[0] * part.shape[1])]
     return EpisodeLoss(
         loss=torch.stack(losses).mean(),
         right=right,
-        families=tuple(name if nothing else f"{name}_object" for name, nothing in zip(names, empty, strict=True)),
+        families=tuple(
+            resolution if nothing else f"{resolution}_object"
+            for resolution, nothing in zip(resolutions, empty, strict=True)
+        ),
         tokens=len(labels),
     )

@@ -6,10 +6,10 @@ import pytest
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.questions import TEMPLATES, step_ends
-from fvs_ros.patrol.truth import Record
+from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, number_word
 from fvs_ros.training.objectives.patrol_cells import cell_things
-from fvs_ros.training.objectives.patrol_digest import DIGEST_GROUPS, DIGEST_SETS, UNKNOWN, digest_labels, digest_sets
+from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS, UNKNOWN, probe_labels, probe_sets
 
 CELLS = 2
 KIND_OF = {plural: kind for kind, plural in PLURALS.items()}
@@ -18,14 +18,14 @@ KIND_OF = {plural: kind for kind, plural in PLURALS.items()}
 @pytest.fixture(scope="module")
 def told():
     """An episode's record, the frames that end its steps, the object that each cell shows, and labels by group."""
-    record = Record(simulate(930_000, PatrolConfig(steps=240, rooms=3, views=2, dwell_s=(3, 6))))
+    record = EpisodeRecord(simulate(930_000, PatrolConfig(steps=240, rooms=3, views=2, dwell_s=(3, 6))))
     ends = step_ends(record.episode)
-    labels = digest_labels(record, ends, CELLS)
-    assert labels.shape == (240, CELLS * CELLS, len(DIGEST_GROUPS))
-    for group, count in enumerate(DIGEST_GROUPS.values()):
+    labels = probe_labels(record, ends, CELLS)
+    assert labels.shape == (240, CELLS * CELLS, len(PROBE_GROUPS))
+    for group, count in enumerate(PROBE_GROUPS.values()):
         assert labels[..., group].min() >= UNKNOWN
         assert UNKNOWN < labels[..., group].max() < count
-    return record, ends, cell_things(record.episode, ends, CELLS), dict(zip(DIGEST_GROUPS, labels.T, strict=True))
+    return record, ends, cell_things(record.episode, ends, CELLS), dict(zip(PROBE_GROUPS, labels.T, strict=True))
 
 
 def candidates(name, record, frame):
@@ -109,8 +109,8 @@ def test_rooms_are_those_that_questions_tell_of(told) -> None:
 
 def test_sets_hold_what_descriptions_tell_of(told) -> None:
     record, ends, _, _ = told
-    sets = digest_sets(record, ends)
-    assert sets.shape == (240, sum(DIGEST_SETS.values()))
+    sets = probe_sets(record, ends)
+    assert sets.shape == (240, sum(PROBE_SETS.values()))
     names = [f"{colour} {kind}" for kind in KINDS for colour in COLOURS]
     found = 0
     for frame, members in zip(ends, sets, strict=True):
@@ -151,9 +151,9 @@ def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told) -> None:
 def test_an_episode_without_objects_has_rooms_and_empty_sets() -> None:
     patrol = PatrolConfig(steps=8, rooms=2, views=1, drive=False, dwell_s=(2, 2), empty=1.0, pairs=0.0)
     seed = next(seed for seed in range(930_000, 930_100) if not simulate(seed, patrol).things)
-    record = Record(simulate(seed, patrol))
+    record = EpisodeRecord(simulate(seed, patrol))
     ends = step_ends(record.episode)
-    labels = dict(zip(DIGEST_GROUPS, digest_labels(record, ends, CELLS).T, strict=True))
+    labels = dict(zip(PROBE_GROUPS, probe_labels(record, ends, CELLS).T, strict=True))
     assert (labels["rooms"] != UNKNOWN).all()
     assert all((labels[group] == UNKNOWN).all() for group in ("known", "rank", "kind_before"))
-    assert not digest_sets(record, ends).any()
+    assert not probe_sets(record, ends).any()

@@ -16,17 +16,17 @@ import numpy as np
 
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.templates_story import newcomers
-from fvs_ros.patrol.truth import NEVER, Record
+from fvs_ros.patrol.truth import NEVER, EpisodeRecord
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, ROOMS
+from fvs_ros.training.objectives.memory_probe import UNKNOWN
 from fvs_ros.training.objectives.patrol_cells import cell_things
 
-UNKNOWN = -1
 MOST = 9
 """Larger counts are taken for this one."""
 LAST_RANK = 31
 """So are later ranks."""
 
-DIGEST_GROUPS: dict[str, int] = {
+PROBE_GROUPS: dict[str, int] = {
     "fresh": 2,
     "known": 2,
     "elsewhere": 2,
@@ -52,7 +52,7 @@ that visit in this view (1), in another one of the room (2), or not here (3). `g
 in this room on the last visit and no longer does, told once all views were inspected; the last label is for nothing.
 """
 
-DIGEST_SETS: dict[str, int] = {"here": len(COLOURS) * len(KINDS), "here_last": len(COLOURS) * len(KINDS)}
+PROBE_SETS: dict[str, int] = {"here": len(COLOURS) * len(KINDS), "here_last": len(COLOURS) * len(KINDS)}
 """Sets of objects by name, colours of the first kind first: seen on this visit by now, and on the visit to this room
 before it."""
 
@@ -60,7 +60,7 @@ _FRESH, _KNOWN, _ELSEWHERE, _RANK, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR = range(
 _ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(8, 13)
 
 
-def digest_labels(record: Record, frames: Sequence[int], cells: int) -> np.ndarray:
+def probe_labels(record: EpisodeRecord, frames: Sequence[int], cells: int) -> np.ndarray:
     """Labels of each cell of some frames, row by row, int64 [n, C * C, G], `UNKNOWN` where there is none.
 
     Args:
@@ -69,27 +69,27 @@ def digest_labels(record: Record, frames: Sequence[int], cells: int) -> np.ndarr
         cells: C, which divides 56.
     """
     things = cell_things(record.episode, frames, cells)
-    labels = np.full((*things.shape, len(DIGEST_GROUPS)), UNKNOWN)
-    teller = _Teller(record)
+    labels = np.full((*things.shape, len(PROBE_GROUPS)), UNKNOWN)
+    labeller = _Labeller(record)
     for number, frame in enumerate(frames):
-        labels[number] = teller.place(frame)
+        labels[number] = labeller.place(frame)
         for thing in np.unique(things[number][things[number] >= 0]):
-            told = teller.thing(frame, int(thing))
+            told = labeller.thing(frame, int(thing))
             shown = things[number] == thing
             labels[number, shown] = np.where(told == UNKNOWN, labels[number, shown], told)
     return labels
 
 
-def digest_sets(record: Record, frames: Sequence[int]) -> np.ndarray:
-    """Which objects are in each of `DIGEST_SETS` at some frames, int64 [n, sum of sizes]: 1, 0 or `UNKNOWN`."""
-    teller = _Teller(record)
-    return np.stack([np.concatenate(teller.sets(frame)) for frame in frames])
+def probe_sets(record: EpisodeRecord, frames: Sequence[int]) -> np.ndarray:
+    """Which objects are in each of `PROBE_SETS` at some frames, int64 [n, sum of sizes]: 1, 0 or `UNKNOWN`."""
+    labeller = _Labeller(record)
+    return np.stack([np.concatenate(labeller.sets(frame)) for frame in frames])
 
 
-class _Teller:
+class _Labeller:
     """Labels of single objects and places at single frames."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: EpisodeRecord) -> None:
         self._record = record
         self._episode = episode = record.episode
         self._first = record.confirmed.min(axis=0)
@@ -103,7 +103,7 @@ class _Teller:
 
     def place(self, frame: int) -> np.ndarray:
         """What holds for all cells, [G]."""
-        labels = np.full(len(DIGEST_GROUPS), UNKNOWN)
+        labels = np.full(len(PROBE_GROUPS), UNKNOWN)
         episode = self._episode
         if episode.rooms[frame] == NOWHERE:
             return labels
@@ -117,7 +117,7 @@ class _Teller:
 
     def thing(self, frame: int, thing: int) -> np.ndarray:
         """What holds for the cells that show an object, [G]."""
-        labels = np.full(len(DIGEST_GROUPS), UNKNOWN)
+        labels = np.full(len(PROBE_GROUPS), UNKNOWN)
         confirmed = self._record.confirmed
         visit = int(self._episode.visits[frame])
         if confirmed[visit, thing] > frame:
@@ -146,7 +146,7 @@ class _Teller:
 
     def sets(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """What was seen on this visit by now, and on the last visit to this room."""
-        size = DIGEST_SETS["here"]
+        size = PROBE_SETS["here"]
         if self._episode.rooms[frame] == NOWHERE:
             return np.full(size, UNKNOWN), np.full(size, UNKNOWN)
         visit = int(self._episode.visits[frame])
@@ -154,7 +154,7 @@ class _Teller:
         return self._seen_on(visit, frame), np.zeros(size, np.int64) if last is None else self._seen_on(last, frame)
 
     def _seen_on(self, visit: int, frame: int) -> np.ndarray:
-        seen = np.zeros(DIGEST_SETS["here"], np.int64)
+        seen = np.zeros(PROBE_SETS["here"], np.int64)
         names = self._kinds * len(COLOURS) + self._colours
         seen[names[self._record.first_glimpse[visit] <= frame]] = UNKNOWN
         seen[names[self._record.confirmed[visit] <= frame]] = 1
