@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import types
@@ -11,62 +12,71 @@ import fvs_ros
 from fvs_ros import cli
 
 
+class FakeParity(types.ModuleType):
+    """Stands in for the module of `fvs parity`: records its calls, and returns or raises what the test sets."""
+
+    def __init__(self) -> None:
+        super().__init__("fvs_ros.commands.parity")
+        self.calls: list[list[Path]] = []
+        self.outcome: int | BaseException = 0
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("files", nargs="+", type=Path)
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        self.calls.append(arguments.files)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
 @pytest.fixture
-def parity(monkeypatch: pytest.MonkeyPatch):
-    """Stands in for the parity module: records its calls and returns what the test sets."""
-    module = types.ModuleType("fvs_ros.commands.parity")
-    module.calls, module.status = [], 0
-
-    def main(paths):
-        module.calls.append(paths)
-        if isinstance(module.status, BaseException):
-            raise module.status
-        return module.status
-
-    module.main = main
-    model = types.ModuleType("fvs_ros.model")
-    model.parity = module
-    monkeypatch.setitem(sys.modules, "fvs_ros.model", model)
-    monkeypatch.setitem(sys.modules, "fvs_ros.commands.parity", module)
+def parity(monkeypatch: pytest.MonkeyPatch) -> FakeParity:
+    module = FakeParity()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_parity_gets_the_files_in_order_and_its_status_is_returned(parity, tmp_path: Path, status) -> None:
-    files = [tmp_path / "b.safetensors", tmp_path / "a.safetensors"]
-    for file in files:
-        file.touch()
-    parity.status = status
-    assert cli.main(["parity", *map(str, files)]) == status
-    assert parity.calls == [files]
+def test_a_command_gets_its_arguments_and_its_status_is_returned(parity: FakeParity, status: int) -> None:
+    parity.outcome = status
+    assert cli.main(["parity", "b.safetensors", "a.safetensors"]) == status
+    assert parity.calls == [[Path("b.safetensors"), Path("a.safetensors")]]
 
 
-def test_ctrl_c_ends_without_a_traceback(parity, tmp_path: Path) -> None:
-    file = tmp_path / "a.safetensors"
-    file.touch()
-    parity.status = KeyboardInterrupt()
-    assert cli.main(["parity", str(file)]) == 130
+def test_ctrl_c_ends_without_a_traceback(parity: FakeParity) -> None:
+    parity.outcome = KeyboardInterrupt()
+    assert cli.main(["parity", "a.safetensors"]) == 130
 
 
-def test_a_missing_file_is_named_before_anything_is_loaded(
-    parity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", [["evaluate", "score"], ["patrol", "make"]], ids=" ".join)
+def test_nested_commands_are_those_of_their_modules(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main([*arguments, "--help"])
+    assert exit_info.value.code == 0
+    assert f"usage: fvs {' '.join(arguments)}" in capsys.readouterr().out
+
+
+def test_the_live_evaluation_names_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        cli.main(["parity", str(tmp_path / "absent.safetensors")])
-    assert exit_info.value.code == 2
-    assert "absent.safetensors does not exist" in capsys.readouterr().err
-    assert parity.calls == []
+    monkeypatch.setitem(sys.modules, "fvs_ros.ros_tools.live_form", None)
+    command = ["evaluate", "replay", "--live", "--bag", "bag", "--questions", "q.jsonl", "--out", "out"]
+    assert cli.main(command) == 1
+    assert "--live needs ROS 2 and the built interfaces" in capsys.readouterr().err
 
 
-def test_a_folder_is_refused(parity, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        cli.main(["parity", str(tmp_path)])
-    assert exit_info.value.code == 2
-    assert "is a folder" in capsys.readouterr().err
+def test_every_module_of_a_command_is_in_the_table() -> None:
+    commands = [one for entry in cli.COMMANDS for one in (entry.commands if isinstance(entry, cli.Group) else [entry])]
+    folder = Path(fvs_ros.__file__).parent / "commands"
+    with_run = {path.stem for path in folder.glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8")}
+    assert {command.module for command in commands} == with_run
 
 
-@pytest.mark.parametrize("arguments", [[], ["parity"], ["unknown"]], ids=["none", "no file", "unknown"])
-def test_incomplete_command_lines_print_the_usage(arguments, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [[], ["parity"], ["evaluate"], ["unknown"]], ids=["none", "no file", "no subcommand", "unknown"]
+)
+def test_incomplete_command_lines_print_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(arguments)
     assert exit_info.value.code == 2
@@ -87,7 +97,7 @@ def test_help_names_every_command_and_loads_no_heavy_library() -> None:
         "try:\n"
         "    main(['--help'])\n"
         "finally:\n"
-        "    print('heavy:', sorted({'torch', 'transformers', 'cv2', 'rclpy', 'numpy'} & set(sys.modules)))\n"
+        "    print('heavy:', sorted({'torch', 'transformers', 'cv2', 'rclpy', 'numpy', 'rich'} & set(sys.modules)))\n"
     )
     root = Path(fvs_ros.__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)

@@ -60,4 +60,4 @@ def test_without_tensorboard_the_extra_is_named(
 def test_minutes_that_are_none_are_refused(recipe, minutes, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["train", str(recipe), "--minutes", minutes])
-    assert f"{minutes} is no time" in capsys.readouterr().err
+    assert f"{minutes} is not a number above 0" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from fvs_ros.bench.measure import Machine, Measure
-
-
-# Of a model's name, device and dtype, seconds and seed.
-MeasureNode = Callable[[str, "torch.device", str, int, int], "list[Measure]"]
 
 
 @dataclass(frozen=True)
@@ -58,13 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write machine, settings and figures to this file")
 
 
-def run(arguments: argparse.Namespace, measure_node: MeasureNode) -> int:
-    """Measures, prints and writes; returns 0, or 1 if a target is missed.
-
-    Args:
-        arguments: as declared.
-        measure_node: of the node's room, which alone knows ROS.
-    """
+def run(arguments: argparse.Namespace) -> int:
+    """Measures, prints and writes; returns 0, or 1 if a target is missed."""
     from fvs_ros.bench.measure import describe_machine
     from fvs_ros.model.cpu_threads import share_cores
     from fvs_ros.model.flash_vstream import pick_device, pick_dtype
@@ -78,7 +69,7 @@ def run(arguments: argparse.Namespace, measure_node: MeasureNode) -> int:
         # As the node does. The memory's update is measured with all cores, like its floor.
         share_cores()
     machine = describe_machine(device, dtype)
-    measures = _measure(arguments, machine, device, dtype, measure_node)
+    measures = _measure(arguments, machine, device, dtype)
     _print(machine, measures, f"fvs bench {arguments.what} --model {arguments.model} --dtype {arguments.dtype}")
     if arguments.json is not None:
         settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "run")}
@@ -91,7 +82,6 @@ def _measure(
     machine: Machine,
     device: torch.device,
     dtype: torch.dtype,
-    measure_node: MeasureNode,
 ) -> list[Measure]:
     from fvs_ros.bench.shapes import MEMORY_SHAPES
 
@@ -108,7 +98,9 @@ def _measure(
         from fvs_ros.bench.answer import bench_answer
 
         return bench_answer(name, MEMORY_SHAPES[name], machine, device, dtype, steps, seed)
-    return measure_node(name, device, arguments.dtype, steps, seed)
+    from fvs_ros.ros_tools.node_bench import bench_node
+
+    return bench_node(name, device, arguments.dtype, steps, seed)
 
 
 def _print(machine: Machine, measures: Sequence[Measure], title: str) -> None:

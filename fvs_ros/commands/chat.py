@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fvs_ros.commands.arguments import positive
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask when the stream's clock is there, print the answer, and end after the last; may be repeated",
     )
     parser.add_argument("--topic", default="", help="of a bag with several image topics")
-    parser.add_argument("--image-fps", type=_positive, help="images per second of a folder (default 1)")
-    parser.add_argument("--rate", type=_positive, default=1.0, help="speed of a recording (default 1)")
-    parser.add_argument("--fps", type=_positive, help="frames kept per second of stream (default 1)")
+    parser.add_argument("--image-fps", type=positive, help="images per second of a folder (default 1)")
+    parser.add_argument("--rate", type=positive, default=1.0, help="speed of a recording (default 1)")
+    parser.add_argument("--fps", type=positive, help="frames kept per second of stream (default 1)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest length (default 128)")
 
 
@@ -57,16 +58,6 @@ def parse_cue(text: str) -> Cue:
     if not colon or not question.strip() or not 0 <= time_s < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no SECONDS:QUESTION, such as '12.5:What do you see?'")
     return Cue(time_s, question.strip())
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

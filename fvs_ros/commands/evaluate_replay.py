@@ -64,21 +64,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, form: Form | None = None) -> int:
-    """Replays, scores and prints; 0, or 1 with a message where something cannot be used.
-
-    Args:
-        arguments: as `add_arguments` declares them.
-        form: of the replay; the default is the deterministic one, through an engine of this process.
-    """
+def run(arguments: argparse.Namespace) -> int:
+    """Replays, scores and prints; 0, or 1 with a message where something cannot be used."""
     from rich.console import Console
 
     from fvs_ros.evaluation.errors import DataError
     from fvs_ros.model.checkpoint import CheckpointError
     from fvs_ros.sources.bags import SourceError
 
+    form: Form = _deterministic
+    if arguments.live:
+        try:
+            from fvs_ros.ros_tools.live_form import live_form as form
+        except ImportError as error:
+            print(
+                f"fvs evaluate replay: --live needs ROS 2 and the built interfaces ({error}): make setup",
+                file=sys.stderr,
+            )
+            return 1
     try:
-        _replay(arguments, form or _deterministic, Console())
+        _replay(arguments, form, Console())
     except (DataError, SourceError, CheckpointError, OSError, ValueError) as error:
         print(f"fvs evaluate replay: {error}", file=sys.stderr)
         return 1

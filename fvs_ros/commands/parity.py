@@ -1,184 +1,49 @@
-"""`fvs parity`: does this pipeline compute what the published code computed?
-
-A golden file holds a checkpoint's weights, frames, and every quantity that the published code made of them. The model
-is rebuilt from the weights, the pipeline of this package runs from the frames, and each quantity is compared.
-"""
+"""`fvs parity`: golden files against this pipeline, one table a file."""
 
 from __future__ import annotations
 
-import itertools
-import json
+import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from rich.console import Console
-from rich.table import Table
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from fvs_ros.commands.arguments import existing_file
 
-from fvs_ros.memory.offline import build_memory
-from fvs_ros.memory.positions import memory_positions
-from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.model.checkpoint import CheckpointError, ModelConfig, load_network
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
-from fvs_ros.model.reference import ReferenceDecoder
-from fvs_ros.model.sequence import text_positions
-from fvs_ros.model.vision import encode_frames
+if TYPE_CHECKING:
+    from rich.table import Table
 
-TOLERANCE = 1e-4
-WEIGHTS = "weights."
-INPUTS = ("frames", "input_ids", "kmeans_init")
+    from fvs_ros.model.parity import Comparison
 
 
-class GoldenError(ValueError):
-    """A file that is not a golden file, and why."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the golden files."""
+    parser.add_argument("files", metavar="FILE", nargs="+", type=existing_file, help="golden file (safetensors)")
 
 
-@dataclass(frozen=True)
-class Golden:
-    """One golden file: `config.json`, weights by published name, and inputs and results by name."""
-
-    config: ModelConfig
-    weights: dict[str, Tensor]
-    tensors: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How far one quantity is from the golden one.
-
-    Attributes:
-        error: largest absolute difference, infinite where the shapes differ or a value is not a number.
-        tolerance: largest error that agrees; 0 for integers.
-    """
-
-    quantity: str
-    shape: tuple[int, ...]
-    error: float
-    tolerance: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the error is within the tolerance."""
-        return self.error <= self.tolerance
-
-
-def main(paths: Sequence[Path]) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Compares each file and prints a table; 0 only if every quantity of every file agrees."""
+    from rich.console import Console
+
+    from fvs_ros.model.checkpoint import CheckpointError
+    from fvs_ros.model.parity import GoldenError, compare, read_golden
+
     console = Console()
-    failures = 0
-    for path in paths:
+    agreeing = 0
+    for path in arguments.files:
         try:
             comparisons = compare(read_golden(path))
         except (GoldenError, CheckpointError) as error:
             console.print(f"{path}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-            failures += 1
             continue
         console.print(_table(path, comparisons))
-        failures += not all(comparison.agrees for comparison in comparisons)
-    console.print(f"{len(paths) - failures} of {len(paths)} files agree", highlight=False)
-    return 1 if failures or not paths else 0
-
-
-def read_golden(path: Path) -> Golden:
-    """Reads a golden file.
-
-    Raises:
-        GoldenError: it cannot be read, or lacks something.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-    except (OSError, SafetensorError) as error:
-        raise GoldenError(f"cannot be read: {error}") from error
-    if "config" not in metadata:
-        raise GoldenError("its metadata has no config; a golden file carries the checkpoint's config.json there")
-    missing = [name for name in INPUTS if name not in tensors]
-    if missing:
-        raise GoldenError(f"has no {', '.join(missing)}")
-    try:
-        config = ModelConfig.from_json(json.loads(metadata["config"]))
-    except json.JSONDecodeError as error:
-        raise GoldenError(f"its config is not valid JSON: {error}") from error
-    weights = {name.removeprefix(WEIGHTS): tensors[name] for name in tensors if name.startswith(WEIGHTS)}
-    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(WEIGHTS)}
-    return Golden(config, weights, rest)
-
-
-def compare(golden: Golden) -> list[Comparison]:
-    """Every quantity of the file against this package's.
-
-    Raises:
-        GoldenError: the file holds a quantity that is not known, or none at all.
-    """
-    results = compute(golden)
-    expected = {name: tensor for name, tensor in golden.tensors.items() if name not in INPUTS}
-    unknown = sorted(expected.keys() - results.keys())
-    if unknown or not expected:
-        raise GoldenError(f"holds unknown quantities: {', '.join(unknown)}" if unknown else "holds no results")
-    return [_compare(name, results[name], tensor) for name, tensor in expected.items()]
-
-
-@torch.no_grad()
-def compute(golden: Golden) -> dict[str, Tensor]:
-    """Runs the pipeline from `frames` and returns each quantity by its name in a golden file."""
-    frames, ids = golden.tensors["frames"].float(), golden.tensors["input_ids"][0].tolist()
-    config = golden.config.memory
-    device = torch.device("cpu")
-    network = load_network(golden.config, weights=dict(golden.weights), device=device, dtype=torch.float32)
-    grid = PatchGrid(frames.shape[2] // PATCH, frames.shape[3] // PATCH)
-
-    features = encode_frames(network.model.visual, frames)
-    initial = golden.tensors["kmeans_init"]
-    memory = build_memory(features, grid, config, initial_rows=initial if initial.numel() else None)
-
-    video_token = golden.config.network.video_token_id
-    if ids.count(video_token) != memory.tokens:
-        raise GoldenError(f"input_ids has {ids.count(video_token)} memory tokens; this memory has {memory.tokens}")
-    first = ids.index(video_token)
-    head, suffix = ids[:first], ids[first + memory.tokens :]
-    reference = ReferenceDecoder(network, config, end_tokens=())
-    prefix = reference.prefix(memory, head)
-    assert prefix is not None  # nothing stops it
-    logits = reference.continue_prefix(prefix, suffix, prefix.next_position)
-    reference.rewind(prefix)
-    wanted = golden.tensors["generated"].shape[0] if "generated" in golden.tensors else 0
-    generated = list(itertools.islice(reference.generate(prefix, suffix), wanted))
-
-    width = memory.csm.shape[-1]
-    positions = [
-        text_positions(0, first, device),
-        memory_positions(memory, first, config.horizon),
-        text_positions(prefix.next_position, len(suffix), device),
-    ]
-    return {
-        "video_grid_thw": torch.tensor([[frames.shape[0] // FRAMES_PER_STEP, grid.height, grid.width]]),
-        "vit_features": torch.cat([features.high.reshape(-1, width), features.low.reshape(-1, width)]),
-        "csm": memory.csm.reshape(-1, width),
-        "csm_weights": memory.csm_weights,
-        "csm_time": memory.csm_times,
-        "dam_steps": memory.dam_steps,
-        "memory_features": memory.features(),
-        "position_ids": torch.cat(positions, dim=1)[:, None],
-        "logits_memory_end": prefix.logits,
-        "logits_last": logits[-1],
-        "generated": torch.tensor(generated),
-    }
-
-
-def _compare(name: str, result: Tensor, expected: Tensor) -> Comparison:
-    tolerance = TOLERANCE if expected.is_floating_point() else 0.0
-    error = float("inf")
-    if result.shape == expected.shape:
-        error = (result.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
-    error = error if error == error else float("inf")
-    return Comparison(name, tuple(expected.shape), error, tolerance)
+        agreeing += all(comparison.agrees for comparison in comparisons)
+    console.print(f"{agreeing} of {len(arguments.files)} files agree", highlight=False)
+    return int(agreeing < len(arguments.files))
 
 
 def _table(path: Path, comparisons: Sequence[Comparison]) -> Table:
+    from rich.table import Table
+
     table = Table(title=path.name, title_justify="left", min_width=64)
     table.add_column("quantity")
     table.add_column("shape")

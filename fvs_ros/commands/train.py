@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fvs_ros.commands.arguments import positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments; loads no heavy library."""
@@ -27,17 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="change a value of the recipe, for instance stages.0.steps=10; may be repeated",
     )
-    parser.add_argument("--minutes", type=_minutes, help="stop after so long, with a checkpoint to go on from")
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not minutes > 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time; give minutes above 0")
-    return minutes
+    parser.add_argument("--minutes", type=positive, help="stop after that time, with a checkpoint to resume from")
 
 
 def run(arguments: argparse.Namespace) -> int:

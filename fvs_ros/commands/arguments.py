@@ -1,0 +1,36 @@
+"""Types of arguments: each turns a word into a value, or says what is wrong with it before anything heavy loads."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+
+def existing_file(text: str) -> Path:
+    """The path of a file that exists.
+
+    Raises:
+        argparse.ArgumentTypeError: it does not, or is a folder.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder, a file is needed")
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path
+
+
+def positive(text: str) -> float:
+    """A finite number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
