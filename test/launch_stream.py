@@ -16,6 +16,8 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetE
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from node_harness import Client, write_talkative_checkpoint
 
+from fvs_ros.stream.types import ErrorCode
+
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "stream.launch.py"
 ARGUMENTS = {
     "model",
@@ -52,15 +54,11 @@ class TestRunning(unittest.TestCase):
     """While the node runs."""
 
     def test_it_starts_by_itself_and_answers_in_its_namespace(self, folder: Path) -> None:
-        client = Client(DOMAIN, node="/robot/stream_node", namespace="/robot")
-        try:
-            client.wait_active()
-            response = client.ask()
-            assert response.error_code == response.NO_FRAMES
-            assert client.memories[-1].model == str(folder)
+        with Client(DOMAIN, node="/robot/stream_node") as client:
+            client.wait_until_active()
+            assert client.refusal().code == ErrorCode.NO_FRAMES
+            assert client.wait_for_memory().model == str(folder)
             client.wait_diagnostic("stream", "topic", "/camera/image")
-        finally:
-            client.close()
 
     def test_every_argument_is_described(self, source: PythonLaunchDescriptionSource) -> None:
         entities = source.try_get_launch_description_without_context().entities

@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,25 @@ from safetensors.torch import load_file, save_file
 rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
 pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
 
+from action_msgs.msg import GoalStatus  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
-from fvs_ros.action import Ask as AskAction  # noqa: E402
 from fvs_ros.msg import MemoryState  # noqa: E402
 from fvs_ros.srv import Ask  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rclpy.action import ActionClient  # noqa: E402
-from rclpy.action.client import ClientGoalHandle  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from rclpy.publisher import Publisher  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from fvs_ros.memory.config import FlashMemoryConfig  # noqa: E402
 from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer, write_tiny_checkpoint  # noqa: E402
 from fvs_ros.nodes.messages import time_message  # noqa: E402
+from fvs_ros.ros_tools.client import AnswerStream, FlashVStreamClient  # noqa: E402
+from fvs_ros.sources.frame import SECOND_NS  # noqa: E402
+from fvs_ros.stream.types import AskError, ErrorCode  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 # Longest wait for anything; reached only by a test that fails. Importing torch takes 10 s on a busy machine.
 PATIENCE_S = 60.0
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-SECOND_NS = 1_000_000_000
 SLOTS = FlashMemoryConfig(csm_slots=6, dam_slots=3)
 
 
@@ -112,88 +111,60 @@ class StreamProcess:
             self._reader.join(PATIENCE_S)
 
 
-class Client:
-    """What a user's nodes do with the stream node."""
+class Client(FlashVStreamClient):
+    """The public client, which also plays the camera, a lifecycle manager and a monitor of diagnostics."""
 
-    def __init__(self, domain: int, node: str = "/stream_node", namespace: str = "") -> None:
-        self.target = node
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self.node = rclpy.create_node("client", context=self._context, namespace=namespace)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._clients: dict[str, Any] = {}
-        self._publishers: dict[tuple[str, Any], Any] = {}
-        self.memories: list[MemoryState] = []
+    def __init__(self, domain: int, node: str = "/stream_node") -> None:
         self._diagnostics: dict[str, DiagnosticStatus] = {}
-        self.node.create_subscription(MemoryState, f"{node}/memory", self.memories.append, LATCHED)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._action = ActionClient(self.node, AskAction, "ask_stream")
-
-    def close(self) -> None:
-        self._action.destroy()
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self._context)
+        self._publishers: dict[tuple[str, str], Publisher] = {}
+        super().__init__(node, domain=domain)
+        self.ros_node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self._diagnostics.update({status.name.split(": ")[1]: status for status in message.status})
 
-    def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
-        """Spins until the condition holds, and returns its value."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not (value := condition()):
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
-            self._executor.spin_once(timeout_sec=0.02)
-        return value
-
-    def spin_for(self, seconds: float) -> None:
-        """For what must not happen."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._executor.spin_once(timeout_sec=0.02)
-
     # Services
 
     def call(self, service_type: type, name: str, request: Any) -> Any:
-        if name not in self._clients:
-            self._clients[name] = self.node.create_client(service_type, name)
-        self.wait_for(self._clients[name].service_is_ready, f"the service {name}")
-        future = self._clients[name].call_async(request)
-        return self.wait_for(lambda: future.done() and future.result(), f"an answer of {name}")
+        """Any service of the node, such as ``set_parameters``."""
+        return self._call(service_type, f"{self.node}/{name}", request)
 
-    def ask(self, question: str = "What do you see?", **request: Any) -> Ask.Response:
-        request.setdefault("max_new_tokens", 4)
-        return self.call(Ask, "ask", Ask.Request(question=question, **request))
+    def ask_anything(self, **options: Any) -> Ask.Response:
+        """A short answer to a question that does not matter."""
+        return self.ask("What do you see?", max_new_tokens=4, **options)
+
+    def refusal(self, question: str = "What do you see?", **options: Any) -> AskError:
+        """Why there is no answer."""
+        with pytest.raises(AskError) as caught:
+            self.ask(question, **options)
+        return caught.value
 
     @property
     def state(self) -> str:
-        return self.call(GetState, f"{self.target}/get_state", GetState.Request()).current_state.label
+        return self.call(GetState, "get_state", GetState.Request()).current_state.label
 
     def change_state(self, label: str) -> bool:
         request = ChangeState.Request()
         request.transition.label = label
-        return self.call(ChangeState, f"{self.target}/change_state", request).success
-
-    def wait_active(self) -> None:
-        self.wait_for(lambda: self.state == "active", "the node to be active")
+        return self.call(ChangeState, "change_state", request).success
 
     # The action
 
-    def send_goal(self, question: str = "What happened?", **goal: Any) -> tuple[ClientGoalHandle, list[str]]:
-        tokens: list[str] = []
-        self.wait_for(self._action.server_is_ready, "the action ask_stream")
-        future = self._action.send_goal_async(
-            AskAction.Goal(question=question, **goal),
-            feedback_callback=lambda message: tokens.append(message.feedback.token),
-        )
-        handle = self.wait_for(lambda: future.done() and future.result(), "the goal to be accepted")
-        assert handle.accepted
-        return handle, tokens
+    def wait_for_tokens(self, stream: AnswerStream, count: int = 1) -> None:
+        """Waits for that many more tokens."""
+        before = len(stream.tokens)
+        self.wait_for(lambda: len(stream.tokens) >= before + count, f"{count} tokens")
 
-    def result(self, handle: ClientGoalHandle) -> Any:
-        future = handle.get_result_async()
-        return self.wait_for(lambda: future.done() and future.result(), "the goal's result")
+    def ends(self, stream: AnswerStream, code: ErrorCode, status: int) -> None:
+        """Checks how an answer ends that is none."""
+        with pytest.raises(AskError) as caught:
+            stream.result()
+        assert caught.value.code == code
+        self.wait_for(lambda: stream.goal.status == status, f"the goal's status {status}")
+
+    def cancel(self, stream: AnswerStream) -> None:
+        assert stream.cancel()
+        self.ends(stream, ErrorCode.CANCELLED, GoalStatus.STATUS_CANCELED)
 
     # Images
 
@@ -201,7 +172,7 @@ class Client:
         """A publisher to which the node has subscribed."""
         key = (topic, str(qos))
         if key not in self._publishers:
-            self._publishers[key] = self.node.create_publisher(message_type, topic, qos)
+            self._publishers[key] = self.ros_node.create_publisher(message_type, topic, qos)
         publisher = self._publishers[key]
         self.wait_for(publisher.get_subscription_count, f"a subscriber to {topic}")
         return publisher
@@ -220,26 +191,23 @@ class Client:
             publish()
             again = time.monotonic() + 1.0
             while not arrived() and time.monotonic() < again:
-                self._executor.spin_once(timeout_sec=0.02)
+                self.spin_for(0.02)
 
     def in_memory(self, second: float) -> bool:
         """Whether the memory ends with the image of that stamp."""
-        return bool(self.memories) and self.memories[-1].end == time_message(round(second * SECOND_NS))
+        return self.memory is not None and self.memory.end == time_message(round(second * SECOND_NS))
 
     def feed(self, *seconds: float) -> MemoryState:
         """Publishes an image at each stamp, and returns the memory once it holds the last."""
         for index, second in enumerate(seconds):
             # One by one: a best-effort queue of depth 5 loses what comes while the node is busy.
             self.deliver(
-                lambda second=second, index=index: self.publish(second, 40 * index % 256),
-                lambda second=second: self.in_memory(second),
+                partial(self.publish, second, 40 * index % 256),
+                partial(self.in_memory, second),
                 f"the image of {second} s to be in memory",
             )
-        return self.memories[-1]
-
-    def wait_memory(self, condition: Callable[[MemoryState], bool]) -> MemoryState:
-        self.wait_for(lambda: self.memories and condition(self.memories[-1]), "the memory")
-        return self.memories[-1]
+        assert self.memory is not None
+        return self.memory
 
     # Diagnostics
 
@@ -269,8 +237,10 @@ def image(second: float, value: int = 100, size: int = 32, **fields: Any) -> Ima
 
 
 @contextmanager
-def running_node(folder: Path, *arguments: str, client: dict[str, str] | None = None, **parameters: object) -> Any:
-    """The node on a talkative checkpoint, and a client in its domain.
+def running_node(
+    folder: Path, *arguments: str, name: str = "/stream_node", **parameters: object
+) -> Iterator[tuple[StreamProcess, Client]]:
+    """The node, active, on a talkative checkpoint, and a client of the node `name` in its domain.
 
     Unless told to, it reads no memory ahead, so that every answer is from the newest.
     """
@@ -278,9 +248,9 @@ def running_node(folder: Path, *arguments: str, client: dict[str, str] | None = 
     parameters = {"fps": 0.0, "prefill_share": 0.0} | parameters
     with ros_domain() as domain:
         process = StreamProcess(domain, *arguments, model=folder, **parameters)
-        ros_client = Client(domain, **(client or {}))
         try:
-            yield process, ros_client
+            with Client(domain, name) as client:
+                client.wait_until_active(PATIENCE_S)
+                yield process, client
         finally:
-            ros_client.close()
             process.stop()

@@ -34,7 +34,6 @@ class TestRaw:
     @staticmethod
     def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StreamProcess, Client]]:
         with running_node(tmp_path_factory.mktemp("model"), image_timeout_s=2.0) as (process, client):
-            client.wait_active()
             yield process, client
 
     @pytest.fixture
@@ -85,7 +84,7 @@ class TestRaw:
         assert client.status("stream").level == DiagnosticStatus.WARN
         memory = client.feed(next(_seconds))
         assert memory.steps > 0
-        assert client.ask(fresh=True).success
+        assert client.ask_anything(fresh=True).success
         assert "rejected" in node[0].log
 
     @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "rgba8", "yuv422_yuy2", "16UC1", "32FC1"])
@@ -94,7 +93,7 @@ class TestRaw:
         second = next(_seconds)
         # All bytes are 7, which as float32 is a finite number too.
         client.publish(second, encoding=encoding, step=32 * values, data=array("B", bytes([7]) * 32 * 32 * values))
-        client.wait_memory(lambda memory: memory.end.sec == second)
+        client.wait_for_memory(lambda memory: memory.end.sec == second)
 
     def test_a_stamp_that_jumps_back_begins_a_new_episode(self, client: Client) -> None:
         before = client.feed(next(_seconds), next(_seconds))
@@ -103,7 +102,7 @@ class TestRaw:
         assert (after.steps, after.start.sec, after.end.sec) == (1, 10, 10)
         assert after.version > before.version
         client.wait_diagnostic("stream", "backward stamps", "1")
-        assert client.ask(fresh=True).memory_start.sec == 10
+        assert client.ask_anything(fresh=True).memory_start.sec == 10
 
 
 class TestCompressed:
@@ -116,11 +115,10 @@ class TestCompressed:
             tmp_path_factory.mktemp("model"),
             *("-r", "__ns:=/robot", "-r", "image:=/camera/image"),
             *("-p", f"qos_overrides.{TOPIC}.subscription.reliability:=reliable"),
-            client={"node": "/robot/stream_node", "namespace": "/robot"},
+            name="/robot/stream_node",
             image_transport="compressed",
             pose_source="odometry",
         ) as (process, client):
-            client.wait_active()
             yield process, client
 
     @pytest.fixture
@@ -142,7 +140,7 @@ class TestCompressed:
         client.deliver(
             lambda: self.send(client, second, self.encoded(extension)), lambda: client.in_memory(second), "the image"
         )
-        assert client.ask().success
+        assert client.ask_anything().success
 
     @pytest.mark.parametrize(
         ("reason", "keep"), [("truncated", 500), ("empty", 0), ("unknown_format", -1)], ids=lambda value: str(value)
@@ -167,7 +165,7 @@ class TestCompressed:
             self.send(client, second, self.encoded(".jpg"))
 
         def known() -> list[Moment]:
-            return [moment for moment in client.ask(fresh=True).moments if moment.pose_valid]
+            return [moment for moment in client.ask_anything(fresh=True).moments if moment.pose_valid]
 
         client.deliver(drive_and_look, known, "a moment with a pose")
         for moment in known():
@@ -181,10 +179,10 @@ class TestCompressed:
     ) -> None:
         process = node[0]
         assert "Incompatible QoS" not in process.log
-        offered = client.node.create_publisher(CompressedImage, TOPIC, BEST_EFFORT)
+        offered = client.ros_node.create_publisher(CompressedImage, TOPIC, BEST_EFFORT)
         process.wait_for_log("Incompatible QoS")
         assert f"qos_overrides.{TOPIC}.subscription.reliability" in process.log
-        client.node.destroy_publisher(offered)
+        client.ros_node.destroy_publisher(offered)
 
     def test_it_ends_cleanly_when_it_is_terminated(self, node: tuple[StreamProcess, Client]) -> None:
         assert node[0].stop(signal.SIGTERM) == 0

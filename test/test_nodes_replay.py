@@ -36,12 +36,13 @@ from fvs_ros.sources.images import decode_compressed_image, decode_image
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
 from geometry_msgs.msg import PoseStamped  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from fvs_ros.nodes.messages import stamp_nanoseconds  # noqa: E402
+from fvs_ros.nodes.qos import latched_qos  # noqa: E402
 from fvs_ros.nodes.replay_parameters import ReplayConfig  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,9 +172,8 @@ def test_loop_jumps_back_and_ends_on_interrupt(listener: Listener, tmp_path: Pat
 
 def test_start_offset_duration_and_topics(listener: Listener, tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", 10, topics=[IMAGE_TOPIC, ODOMETRY_TOPIC, STATIC_TOPIC])
-    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     images, odometry = listener.listen(Image, IMAGE_TOPIC), listener.listen(PoseStamped, ODOMETRY_TOPIC)
-    static = listener.listen(Header, STATIC_TOPIC, latched)
+    static = listener.listen(Header, STATIC_TOPIC, latched_qos(10))
     process = listener.replay(
         path,
         wait_for_subscriber=20.0,

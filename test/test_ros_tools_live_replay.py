@@ -32,8 +32,7 @@ def test_the_running_node_is_asked_while_a_bag_plays(
 ) -> None:
     write_bag(tmp_path / "bag", FRAMES)
     with running_node(tmp_path / "model", "-r", f"image:={IMAGE_TOPIC}") as (process, client):
-        client.wait_active()
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(client.node.context.get_domain_id()))
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(client.ros_node.context.get_domain_id()))
         assert evaluate(tmp_path, "--max-new-tokens", "4", "--start-timeout", "60") == 0
         assert process.alive
         capsys.readouterr()

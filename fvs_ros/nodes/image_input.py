@@ -9,11 +9,12 @@ from typing import TypeAlias
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_policy_name_from_kind, qos_profile_sensor_data
+from rclpy.qos import qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.nodes.qos import sensor_qos
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.sources.images import decode_compressed_image, decode_image
 
@@ -115,13 +116,3 @@ class ImageInput:
             f"images arrive. Set the parameter qos_overrides.{self.topic}.subscription.{policy} to what it offers "
             f"(ros2 topic info -v {self.topic}), or have it offer more"
         )
-
-
-def sensor_qos() -> QoSProfile:
-    """Best effort, depth 5, as `qos_profile_sensor_data`; a copy, since overrides are written into the profile."""
-    return QoSProfile(
-        history=qos_profile_sensor_data.history,
-        depth=qos_profile_sensor_data.depth,
-        reliability=qos_profile_sensor_data.reliability,
-        durability=qos_profile_sensor_data.durability,
-    )

@@ -11,9 +11,9 @@ from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 
-from fvs_ros.nodes.image_input import sensor_qos
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.nodes.parameters import NodeSettings
+from fvs_ros.nodes.qos import sensor_qos
 from fvs_ros.sources.frame import Pose
 from fvs_ros.sources.poses import PoseBuffer
 

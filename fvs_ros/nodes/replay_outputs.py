@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from fvs_ros.nodes.messages import time_message
+from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.nodes.replay_parameters import ReplayConfig
 from fvs_ros.sources.bags import Bag, BagTopic, SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
@@ -221,8 +222,7 @@ def _is_latched(topic: BagTopic) -> bool:
 def _bag_qos(topic: BagTopic) -> QoSProfile:
     """Reliable, so that no recorded message is lost on the way; latched where the recording was."""
     if _is_latched(topic):
-        depth = min(max(topic.count, 1), _LATCHED_DEPTH_LIMIT)
-        return QoSProfile(depth=depth, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        return latched_qos(min(max(topic.count, 1), _LATCHED_DEPTH_LIMIT))
     return QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 
 

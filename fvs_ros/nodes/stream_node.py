@@ -26,7 +26,7 @@ from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedE
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
@@ -39,6 +39,7 @@ from fvs_ros.nodes.messages import memory_message
 from fvs_ros.nodes.model_loader import ModelLoader
 from fvs_ros.nodes.parameters import StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
+from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.images import image_converter
 from fvs_ros.stream.engine import StreamEngine
@@ -47,8 +48,6 @@ from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus
 
 NAME = "stream_node"
 DIAGNOSTICS_PERIOD_S = 1.0
-# Late subscribers get the last message at once.
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 TransitionCallback = Callable[["StreamNode", LifecycleState], TransitionCallbackReturn]
 
@@ -96,7 +95,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._stream_parameters = StreamParameters(self)
         self._loader = ModelLoader(self._load_model)
         self._guard_change_state()
-        self._memory_publisher = self.create_publisher(MemoryState, "~/memory", LATCHED)
+        self._memory_publisher = self.create_publisher(MemoryState, "~/memory", latched_qos())
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self._diagnostics = StreamDiagnostics(self.get_name())
         # Steady: with use_sim_time and no /clock the node must still say that it is there.

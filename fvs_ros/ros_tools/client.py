@@ -1,0 +1,364 @@
+"""A Python client of the stream node: ask it, stream an answer, watch its memory, reset and pause it.
+
+For instance::
+
+    with FlashVStreamClient() as client:
+        client.wait_until_active(timeout_s=120)
+        print(client.ask("Where did I leave the red toolbox?").answer)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+import rclpy
+from lifecycle_msgs.srv import GetState
+from rclpy.action import ActionClient
+from rclpy.action.client import ClientGoalHandle
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import SetBool, Trigger
+
+from fvs_ros.action import Ask as AskAction
+from fvs_ros.msg import MemoryState
+from fvs_ros.nodes.qos import latched_qos
+from fvs_ros.srv import Ask
+from fvs_ros.stream.config import LONGEST_TIMEOUT_S
+from fvs_ros.stream.types import AskError, ErrorCode
+
+DEFAULT_NODE = "/stream_node"
+# For what the node does at once. Discovery takes seconds, on a busy machine tens of them.
+DEFAULT_TIMEOUT_S = 60.0
+# The node ends a question at its timeout; what it then sends may take this long.
+_DELIVERY_S = 5.0
+# Feedback and result travel apart; the last tokens can be this much later.
+_FEEDBACK_S = 1.0
+_TICK_S = 0.02
+# One look at the lifecycle state. A request that crosses the node's start or end is lost.
+_STATE_S = 2.0
+
+Value = TypeVar("Value")
+AnyClient = TypeVar("AnyClient", bound="FlashVStreamClient")
+
+
+class RefusedError(Exception):
+    """The node does not do what it was asked for in its present state. The message is the node's own."""
+
+
+class FlashVStreamClient:
+    """Talks to one stream node through its public interface, from one thread.
+
+    It has a node and an executor of its own, which it spins while a method waits: call it from anywhere, also from a
+    callback of another node. Messages arrive, and callbacks run, only during such a wait; `spin_for` does nothing else.
+
+    Args:
+        node: full name of the stream node, such as "/robot1/stream_node"; its `ask` and `ask_stream` lie beside it.
+        domain: ROS domain; None takes ROS_DOMAIN_ID.
+        ros_node: a node to talk through instead of one of the client's own. It must not be in another executor; the
+            client spins it and leaves it to the caller to destroy.
+        on_wait: called about 50 times a second during every wait. What it raises ends the wait.
+
+    Attributes:
+        node: as given.
+        ros_node: the rclpy node that the client talks through; it can have further subscriptions and publishers.
+        memory: the newest `fvs_ros/msg/MemoryState` that arrived, None before the first.
+
+    Raises:
+        ValueError: `ros_node` is in an executor already.
+    """
+
+    def __init__(
+        self,
+        node: str = DEFAULT_NODE,
+        *,
+        domain: int | None = None,
+        ros_node: Node | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> None:
+        if ros_node is not None and ros_node.executor is not None:
+            raise ValueError(
+                f"{ros_node.get_fully_qualified_name()} is in an executor already; leave ros_node out, and the client "
+                "makes a node of its own"
+            )
+        self.node = node
+        self.memory: MemoryState | None = None
+        self._on_wait = on_wait
+        self._owns_node = ros_node is None
+        if ros_node is None:
+            context = rclpy.Context()
+            rclpy.init(args=[], context=context, domain_id=domain)
+            ros_node = rclpy.create_node("flash_vstream_client", context=context)
+        self.ros_node = ros_node
+        self._executor = SingleThreadedExecutor(context=ros_node.context)
+        self._executor.add_node(ros_node)
+        namespace = "".join(node.rpartition("/")[:2])
+        self._ask_service, self._ask_action = f"{namespace}ask", f"{namespace}ask_stream"
+        self._services: dict[str, Any] = {}
+        self._subscription = ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos())
+        self._action = ActionClient(ros_node, AskAction, self._ask_action)
+
+    def __enter__(self: AnyClient) -> AnyClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves DDS; a node that was given stays, without the client's subscription and clients."""
+        self._action.destroy()
+        for service in self._services.values():
+            self.ros_node.destroy_client(service)
+        self.ros_node.destroy_subscription(self._subscription)
+        self._executor.remove_node(self.ros_node)
+        self._executor.shutdown()
+        if self._owns_node:
+            context = self.ros_node.context
+            self.ros_node.destroy_node()
+            rclpy.shutdown(context=context)
+
+    # Questions
+
+    def ask(
+        self, question: str, *, max_new_tokens: int = 0, timeout_s: float = DEFAULT_TIMEOUT_S, fresh: bool = False
+    ) -> Ask.Response:
+        """Asks through the service, and waits for the whole answer.
+
+        Args:
+            question: in any language that the model speaks.
+            max_new_tokens: the answer's longest length; 0 takes the node's parameter.
+            timeout_s: seconds from the question to its complete answer; 0 takes the node's parameter.
+            fresh: answer from a memory that holds every frame that arrived before the question.
+
+        Returns:
+            The `fvs_ros/srv/Ask` response, of which `success` is true.
+
+        Raises:
+            AskError: there is no answer; `code` says why.
+            TimeoutError: the service is not offered, or the node does not respond.
+        """
+        request = Ask.Request(question=question, max_new_tokens=max_new_tokens, timeout_s=timeout_s, fresh=fresh)
+        return _answered(self._call(Ask, self._ask_service, request, response_s=_longest_wait(timeout_s)))
+
+    def ask_stream(
+        self,
+        question: str,
+        on_token: Callable[[str], None] | None = None,
+        *,
+        max_new_tokens: int = 0,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        fresh: bool = False,
+    ) -> AnswerStream:
+        """Asks through the action, and returns once the node has accepted the goal.
+
+        Several can be on their way at once. Tokens arrive while the client waits, `AnswerStream.result` for instance.
+
+        Args:
+            question: see `ask`.
+            on_token: called with each piece of the answer.
+            max_new_tokens: see `ask`.
+            timeout_s: see `ask`.
+            fresh: see `ask`.
+
+        Raises:
+            TimeoutError: the action is not offered, or the node does not respond.
+            RefusedError: the node rejects the goal.
+        """
+        tokens: list[str] = []
+
+        def on_feedback(message: Any) -> None:
+            tokens.append(message.feedback.token)
+            if on_token is not None:
+                on_token(message.feedback.token)
+
+        goal = AskAction.Goal(question=question, max_new_tokens=max_new_tokens, timeout_s=timeout_s, fresh=fresh)
+        self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
+        handle = self.result_of(self._action.send_goal_async(goal, on_feedback), f"a reply of {self._ask_action}")
+        if not handle.accepted:
+            raise RefusedError(f"{self.node} rejected the question's goal")
+        return AnswerStream(self, handle, tokens, _longest_wait(timeout_s))
+
+    # The node
+
+    def wait_until_active(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Waits until the node is active, that is, subscribes to its camera and answers.
+
+        Loading a large model takes minutes.
+
+        Raises:
+            TimeoutError: it is not in time; the message says in which state it is.
+        """
+        deadline = time.monotonic() + timeout_s
+        state = "not there"
+        while state != "active":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {timeout_s:g} s for {self.node} to be active; it is {state}")
+            try:
+                state = self._state()
+            except TimeoutError:
+                continue
+            self.spin_for(_TICK_S)
+
+    def wait_for_memory(
+        self, condition: Callable[[MemoryState], bool] = lambda memory: True, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> MemoryState:
+        """Waits until the newest memory fulfils `condition`, and returns it.
+
+        Raises:
+            TimeoutError: it does not in time.
+        """
+        self.wait_for(
+            lambda: self.memory is not None and condition(self.memory), f"a memory on {self.node}/memory", timeout_s
+        )
+        return self.memory
+
+    def reset(self) -> None:
+        """Has the node forget everything; a new episode begins with its next image.
+
+        Raises:
+            RefusedError: the node is not configured.
+            TimeoutError: the node does not respond.
+        """
+        _done(self._call(Trigger, f"{self.node}/reset", Trigger.Request()))
+
+    def pause(self, paused: bool = True) -> None:
+        """Has the node skip its images, or take them in again; the memory stays and answers.
+
+        Raises:
+            RefusedError: the node is not configured.
+            TimeoutError: the node does not respond.
+        """
+        _done(self._call(SetBool, f"{self.node}/pause", SetBool.Request(data=paused)))
+
+    # Waiting
+
+    def wait_for(self, condition: Callable[[], Value], what: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Value:
+        """Spins until `condition` is true, and returns its value.
+
+        Args:
+            condition: called between callbacks.
+            what: is waited for, for the error.
+            timeout_s: longest wait, in seconds.
+
+        Raises:
+            TimeoutError: it is not in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {timeout_s:g} s for {what}")
+            self._spin_once()
+        return value
+
+    def spin_for(self, seconds: float) -> None:
+        """Takes in messages for a while."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._spin_once()
+
+    def _spin_once(self) -> None:
+        self._executor.spin_once(timeout_sec=_TICK_S)
+        if self._on_wait is not None:
+            self._on_wait()
+
+    def result_of(self, future: Future, what: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Any:
+        """Spins until an rclpy future of `ros_node` is done, and returns its result.
+
+        Raises:
+            TimeoutError: it is not in time.
+        """
+        self.wait_for(future.done, what, timeout_s)
+        return future.result()
+
+    def _state(self) -> str:
+        """Label of the node's lifecycle state."""
+        service = f"{self.node}/get_state"
+        response = self._call(GetState, service, GetState.Request(), ready_s=_STATE_S, response_s=_STATE_S)
+        return response.current_state.label
+
+    def _call(
+        self,
+        service_type: type,
+        name: str,
+        request: Any,
+        *,
+        ready_s: float = DEFAULT_TIMEOUT_S,
+        response_s: float = DEFAULT_TIMEOUT_S,
+    ) -> Any:
+        if name not in self._services:
+            self._services[name] = self.ros_node.create_client(service_type, name)
+        service = self._services[name]
+        self.wait_for(service.service_is_ready, f"the service {name} to be offered", ready_s)
+        return self.result_of(service.call_async(request), f"a response of {name}", response_s)
+
+    def _on_memory(self, message: MemoryState) -> None:
+        self.memory = message
+
+
+class AnswerStream:
+    """An answer on its way; `FlashVStreamClient.ask_stream` makes it.
+
+    Attributes:
+        goal: the action's goal handle.
+        tokens: pieces of the answer that arrived so far.
+    """
+
+    def __init__(self, client: FlashVStreamClient, goal: ClientGoalHandle, tokens: list[str], longest_s: float) -> None:
+        self.goal = goal
+        self.tokens = tokens
+        self._client = client
+        self._longest_s = longest_s
+        self._result: Future = goal.get_result_async()
+
+    def done(self) -> bool:
+        """Whether the answer has ended; `result` then returns, or raises, at once."""
+        return self._result.done()
+
+    def cancel(self) -> bool:
+        """Has the node stop at the next token; `result` then raises AskError (CANCELLED).
+
+        Returns:
+            False if the answer had ended already.
+
+        Raises:
+            TimeoutError: the node does not respond.
+        """
+        response = self._client.result_of(self.goal.cancel_goal_async(), "a reply to the cancel")
+        return bool(response.goals_canceling)
+
+    def result(self) -> AskAction.Result:
+        """Waits for the end of the answer, and for its last token.
+
+        Returns:
+            The `fvs_ros/action/Ask` result, of which `success` is true.
+
+        Raises:
+            AskError: there is no answer; `code` says why.
+            TimeoutError: the node does not respond.
+        """
+        self._client.wait_for(self.done, "the answer's end", self._longest_s)
+        result = _answered(self._result.result().result)
+        deadline = time.monotonic() + _FEEDBACK_S
+        while "".join(self.tokens) != result.answer and time.monotonic() < deadline:
+            self._client.spin_for(_TICK_S)
+        return result
+
+
+def _longest_wait(timeout_s: float) -> float:
+    return (timeout_s or LONGEST_TIMEOUT_S) + _DELIVERY_S
+
+
+def _answered(response: Any) -> Any:
+    if not response.success:
+        raise AskError(ErrorCode(response.error_code), response.error_message)
+    return response
+
+
+def _done(response: Any) -> None:
+    if not response.success:
+        raise RefusedError(response.message)
