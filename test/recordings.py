@@ -7,10 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from fvs_ros.sources.bag_writer import LATCHED
 
 IMAGE_TOPIC = "/camera/image_raw"
 COMPRESSED_TOPIC = "/camera/image_raw/compressed"
@@ -20,19 +21,6 @@ UNKNOWN_TOPIC = "/made_up"
 START_NS = 1_700_000_000_000_000_005
 PERIOD_NS = 50_000_000
 HEIGHT, WIDTH = 12, 16
-
-_TIME_FOREVER = QosTime(2147483647, 4294967295)
-_LATCHED = Qos(
-    QosHistory.KEEP_LAST,
-    1,
-    QosReliability.RELIABLE,
-    QosDurability.TRANSIENT_LOCAL,
-    _TIME_FOREVER,
-    _TIME_FOREVER,
-    QosLiveliness.AUTOMATIC,
-    _TIME_FOREVER,
-    False,
-)
 
 
 def color(index: int) -> tuple[int, int, int]:
@@ -77,7 +65,7 @@ def write_bag(
                 topic,
                 types[topic],
                 typestore=store,
-                offered_qos_profiles=[_LATCHED] if topic == STATIC_TOPIC else [],
+                offered_qos_profiles=[LATCHED] if topic == STATIC_TOPIC else [],
             )
             for topic in topics
         }

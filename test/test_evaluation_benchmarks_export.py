@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import benchmark_data
+import numpy as np
 import pytest
 from benchmark_files import SAMPLES
 from recordings import write_video
@@ -14,7 +15,9 @@ from fvs_ros.evaluation.benchmarks import BENCHMARKS, export
 from fvs_ros.evaluation.benchmarks.navqa import Poses
 from fvs_ros.evaluation.questions import read_questions
 from fvs_ros.sources.bags import Bag
+from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.recordings import VideoSource, open_source
+from fvs_ros.sources.sampling import RatePolicy
 
 SECOND_NS = 10**9
 
@@ -82,6 +85,19 @@ def test_a_bag_of_a_video(tmp_path: Path) -> None:
         export.write_bag(frames, tmp_path / "other", fps=0)
     with pytest.raises(ValueError, match="no frame"):
         export.write_bag([], tmp_path / "empty")
+
+
+def test_a_bag_holds_what_the_node_keeps_of_the_stream(tmp_path: Path) -> None:
+    # 10 Hz with a gap of 3 s, after which no more than `fps` frames a second are written either.
+    stamps_ns = [index * SECOND_NS // 10 for index in range(60) if not 10 < index < 40]
+    image = np.zeros((8, 8, 3), np.uint8)
+    export.write_bag([Frame(stamp_ns, lambda: image) for stamp_ns in stamps_ns], tmp_path / "bag", fps=2.0)
+    rate = RatePolicy(2.0)
+    kept = [stamp_ns for stamp_ns in stamps_ns if rate.keep(stamp_ns)]
+    source = open_source(tmp_path / "bag")
+    assert [frame.stamp_ns for frame in source.frames()] == kept
+    source.close()
+    assert kept[3:] == [4 * SECOND_NS, 4_500_000_000, 5 * SECOND_NS, 5_500_000_000]
 
 
 def test_poses_between_the_frames_become_odometry(tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fvs_ros.sources.frame import Frame
-from fvs_ros.training.data.video_frames import find_video, read_frames, sample
+from fvs_ros.training.data.video_frames import find_video, read_frames
 from fvs_ros.training.errors import TrainingError
 
 
@@ -42,12 +41,6 @@ def test_a_folder_gives_each_frame_in_the_order_of_numbers_and_an_odd_one_twice(
 
 def test_a_long_one_is_sampled_uniformly(tmp_path: Path) -> None:
     assert brightness(read_frames(write_folder(tmp_path / "a", 21), 1.0, 6, "here")) == [0, 4, 8, 12, 16, 20]
-
-
-def test_the_frame_nearest_to_each_second_is_taken() -> None:
-    stamps = (5.0, 5.6, 6.1, 6.9, 8.3)
-    frames = [Frame(round(stamp * 1e9), lambda: np.zeros(1)) for stamp in stamps]
-    assert [frame.stamp_ns / 1e9 for frame in sample(frames, 1.0)] == [5.0, 6.1, 6.9, 8.3]
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -1,8 +1,7 @@
 """`fvs extract-frames`: videos to folders of JPEG files at one or more rates, one frame in memory at a time.
 
-Sampling: file k, from `000001.jpg` on, is the frame whose position is nearest to (k - 1) / fps seconds after the first
-frame, the earlier one of two that are equally near, for all such times up to the last frame. A video slower than fps
-so repeats frames, and the k-th file always stands for the same second.
+File k, from `000001.jpg` on, is the frame nearest to (k - 1) / fps seconds after the first, up to the last frame
+(`NearestSampler`). A video slower than fps so repeats frames, and the k-th file always stands for the same second.
 
 A folder appears under its name only when it is complete, so that an interrupted run goes on with the videos that are
 left. It remembers its video's size and date: a video that changed is done again.
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.sampling import NearestSampler
 
 if TYPE_CHECKING:
     from fvs_ros.sources.frame import Frame
@@ -32,8 +31,6 @@ VIDEO_SUFFIXES = frozenset(
 JPEG_QUALITY = 100
 _MARKER = ".extracted.json"
 _PARTIAL = ".partial"
-# Containers round positions, most of them to milliseconds.
-_ROUNDING_NS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -172,23 +169,23 @@ def extract(video: Path, targets: Sequence[Target], advance: Callable[[int, int]
     todo = [target for target in targets if not _finished(target)]
     if not todo:
         return 0
-    samplers = [_Sampler(target) for target in todo]
+    folders = [_FrameFolder(target) for target in todo]
     try:
         source = VideoSource(video)
         for index, frame in enumerate(source.frames()):
-            for sampler in samplers:
-                sampler.add(frame)
+            for folder in folders:
+                folder.add(frame)
             if advance is not None:
                 advance(index + 1, source.frame_count)
-        for sampler in samplers:
-            sampler.finish()
+        for folder in folders:
+            folder.finish()
     except SourceError as error:
-        for sampler in samplers:
-            sampler.discard()
+        for folder in folders:
+            folder.discard()
         raise DataError(video, "", str(error).removeprefix(f"{video} ")) from error
     except OSError as error:
-        for sampler in samplers:
-            sampler.discard()
+        for folder in folders:
+            folder.discard()
         raise DataError(error.filename or todo[0].folder, "", f"cannot be written: {error.strerror}") from error
     return len(todo)
 
@@ -216,41 +213,27 @@ def _marker(target: Target, frames: int) -> Marker:
     return Marker(frames, target.fps, status.st_size, status.st_mtime_ns)
 
 
-class _Sampler:
-    """Picks the frames of one folder out of a video's, and writes them."""
+class _FrameFolder:
+    """Writes the frames of one folder, picked out of a video's."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._partial = target.folder.with_name(f".{target.folder.name}{_PARTIAL}")
-        self._previous: Frame | None = None
-        self._start_ns = 0
+        self._sampler = NearestSampler(target.fps)
         self._written = 0
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def _due_ns(self) -> int:
-        return self._start_ns + round(self._written / self._target.fps * SECOND_NS)
-
     def add(self, frame: Frame) -> None:
         """Takes the next frame; writes for every time that it has reached or passed."""
-        if self._previous is None:
-            self._start_ns = frame.stamp_ns
-        while frame.stamp_ns + _ROUNDING_NS >= self._due_ns():
-            due = self._due_ns()
-            earlier = self._previous
-            nearer = frame
-            if earlier is not None and due - earlier.stamp_ns <= frame.stamp_ns - due:
-                nearer = earlier
-            self._write(nearer)
-        self._previous = frame
+        for picked in self._sampler.add(frame):
+            self._write(picked)
 
     def _write(self, frame: Frame) -> None:
-        import cv2
+        from fvs_ros.sources.images import encode_jpeg
 
         self._partial.mkdir(parents=True, exist_ok=True)
         self._written += 1
-        bgr = cv2.cvtColor(frame.image(), cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        (self._partial / f"{self._written:06d}.jpg").write_bytes(encoded.tobytes())
+        (self._partial / f"{self._written:06d}.jpg").write_bytes(encode_jpeg(frame.image(), JPEG_QUALITY))
 
     def finish(self) -> None:
         """Gives the folder its name."""

@@ -149,10 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Play one recording; returns 0 at its end or when interrupted, 1 if it cannot be played."""
     rclpy.init(args=arguments)
     logger = get_logger(_NAME)
+    executor = SingleThreadedExecutor()
     node: ReplayNode | None = None
     try:
         node = ReplayNode()
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
         node.start()
         executor.spin_until_future_complete(node.finished)
@@ -169,6 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
         if node is not None:
             node.close()
             node.destroy_node()
+        # Its destructor would complain once the context is gone.
+        executor.shutdown()
         rclpy.try_shutdown()
 
 

@@ -23,6 +23,7 @@ from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.nodes.replay_parameters import ReplayConfig
 from fvs_ros.sources.bags import Bag, BagTopic, SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
+from fvs_ros.sources.images import JPEG_FORMAT, encode_jpeg
 from fvs_ros.sources.playback import PlaybackItem
 from fvs_ros.sources.recordings import COMPRESSED_TYPE, IMAGE_TYPE, FrameSource
 
@@ -201,11 +202,8 @@ def image_message(image: np.ndarray, header: Header, encoding: str) -> Image:
 
 def compressed_message(image: np.ndarray, header: Header, quality: int) -> CompressedImage:
     """A JPEG message from RGB, uint8 [height, width, 3]; `quality` from 1 to 100."""
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    # The format string that image_transport's compressed publisher writes.
-    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
-    message.data = array.array("B", encoded.tobytes())
+    message = CompressedImage(header=header, format=JPEG_FORMAT)
+    message.data = array.array("B", encode_jpeg(image, quality))
     return message
 
 

@@ -1,4 +1,4 @@
-"""Camera messages to RGB arrays. Takes anything with the fields of `sensor_msgs/Image` or `CompressedImage`."""
+"""Camera messages to RGB arrays, from anything with the fields of `sensor_msgs/Image` or `CompressedImage`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 # Twice a 33 MP stills camera; an image that claims more is a broken header or a decompression bomb.
 MAX_PIXELS = 2**26
+
+# `CompressedImage.format` of `encode_jpeg`, as image_transport's compressed publisher writes it.
+JPEG_FORMAT = "rgb8; jpeg compressed bgr8"
 
 
 class ImageMessage(Protocol):
@@ -250,6 +253,12 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 def _truncated(data: bytes) -> ImageError:
     return ImageError("truncated", f"the compressed image ends early, at byte {len(data)}; see how it is transported")
+
+
+def encode_jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """An image, RGB uint8 [height, width, 3], as a JPEG file of `quality` 1 to 100."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return encoded.tobytes()
 
 
 @dataclass(frozen=True)

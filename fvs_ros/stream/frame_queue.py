@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,45 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from fvs_ros.sources.frame import SECOND_NS, Frame
+from fvs_ros.sources.sampling import RatePolicy
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.types import FrameCounters
-
-# A frame may come this fraction of a period before its slot and still be taken for it: a camera that runs at the kept
-# rate itself jitters around its period, and would otherwise lose every frame that is a little early.
-EARLY = 0.1
-
-
-class RatePolicy:
-    """Keeps `fps` frames per second of stamp time, without drift.
-
-    Stamp time is cut into slots of 1 / fps, counted from the first frame, and the first frame of each slot is kept.
-    Since the slots never move, the kept frames are 1 / fps apart on average, however uneven the camera is.
-
-    Args:
-        fps: frames to keep per second; 0 keeps all.
-    """
-
-    def __init__(self, fps: float) -> None:
-        self._fps = fps
-        self._anchor_ns: int | None = None
-        self._slot = -1
-
-    def restart(self) -> None:
-        """Forgets the slots; the next frame is kept and anchors them anew."""
-        self._anchor_ns = None
-        self._slot = -1
-
-    def keep(self, stamp_ns: int) -> bool:
-        """Whether the frame of `stamp_ns` is the first of its slot. Stamps must rise from call to call."""
-        if self._fps == 0:
-            return True
-        if self._anchor_ns is None:
-            self._anchor_ns = stamp_ns
-        slot = math.floor((stamp_ns - self._anchor_ns) * self._fps / SECOND_NS + EARLY)
-        if slot <= self._slot:
-            return False
-        self._slot = slot
-        return True
 
 
 @dataclass(frozen=True)

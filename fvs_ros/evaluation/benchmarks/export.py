@@ -14,23 +14,22 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
 from fvs_ros.evaluation.parsing import without_options
 from fvs_ros.evaluation.questions import TimedQuestion, write_questions
-from fvs_ros.sources.frame import SECOND_NS, Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame, Pose
+from fvs_ros.sources.sampling import RatePolicy
 
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmarks.navqa import Poses
 
 JPEG_QUALITY = 95
-IMAGE_TOPIC = "/camera/image_raw/compressed"
-ODOMETRY_TOPIC = "/odom"
+CAMERA_FRAME = "camera"
+MAP_FRAME = "map"
 QUESTIONS = "questions.jsonl"
 BAG = "bag"
-_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
-_ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,7 @@ def write_replay(replay: Replay, folder: Path, frames: Iterable[Frame], fps: flo
 
 def _extent(bag: Path) -> tuple[int, int]:
     """How many frames a bag of `write_bag` has, and the last one's stamp in nanoseconds."""
+    from fvs_ros.sources.bag_writer import IMAGE_TOPIC
     from fvs_ros.sources.bags import Bag
 
     with Bag(bag) as opened:
@@ -136,13 +136,13 @@ def _extent(bag: Path) -> tuple[int, int]:
 def write_bag(frames: Iterable[Frame], bag: Path, fps: float = 1.0, poses: Poses | None = None) -> int:
     """Writes frames as an MCAP bag of compressed images, one frame in memory at a time.
 
-    Of the frames, each is kept that is the first one at or after k / `fps` seconds from the first. Poses between the
-    first and the last frame come as odometry.
+    The frames kept are those that the node keeps at `fps` (`RatePolicy`), so that it sees in the bag what it would see
+    in the video. Poses between the first and the last frame come as odometry.
 
     Args:
-        frames: in the order of time.
+        frames: in stamp order.
         bag: the bag's folder, which must not exist.
-        fps: at most this many frames a second.
+        fps: most frames a second.
         poses: of the camera's robot.
 
     Returns:
@@ -153,84 +153,25 @@ def write_bag(frames: Iterable[Frame], bag: Path, fps: float = 1.0, poses: Poses
         FileExistsError: if `bag` exists.
         ValueError: if `fps` is not positive, or there is no frame.
     """
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from fvs_ros.sources.bag_writer import IMAGE_TOPIC, ODOMETRY_TOPIC, BagWriter
 
     if not fps > 0:
         raise ValueError(f"fps is {fps}, frames per second above 0 expected")
     if bag.exists():
         raise FileExistsError(f"{bag} exists; choose another folder")
-    written, start_ns, end_ns = 0, 0, 0
-    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        messages = _Messages(writer, with_poses=poses is not None)
+    rate = RatePolicy(fps)
+    stamps_ns: list[int] = []
+    topics = [IMAGE_TOPIC] if poses is None else [IMAGE_TOPIC, ODOMETRY_TOPIC]
+    with BagWriter(bag, topics, JPEG_QUALITY) as writer:
         for frame in frames:
-            start_ns = start_ns if written else frame.stamp_ns
-            # Half a millisecond: containers round positions.
-            if frame.stamp_ns - start_ns + 500_000 < written / fps * SECOND_NS:
-                continue
-            messages.write_image(frame)
-            end_ns = frame.stamp_ns
-            written += 1
-        if poses is not None:
-            for time_s, position, turn in zip(poses.times_s, poses.positions, poses.orientations, strict=True):
-                if start_ns <= round(time_s * SECOND_NS) <= end_ns:
-                    messages.write_pose(round(time_s * SECOND_NS), position, turn)
-    if not written:
+            if rate.keep(frame.stamp_ns):
+                writer.write_image(frame.stamp_ns, CAMERA_FRAME, frame.image())
+                stamps_ns.append(frame.stamp_ns)
+        if poses is not None and stamps_ns:
+            for time_s, position, orientation in zip(poses.times_s, poses.positions, poses.orientations, strict=True):
+                stamp_ns = round(time_s * SECOND_NS)
+                if stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
+                    writer.write_odometry(stamp_ns, Pose(MAP_FRAME, position, orientation), CAMERA_FRAME)
+    if not stamps_ns:
         raise ValueError("there is no frame to write")
-    return written
-
-
-class _Messages:
-    """Writes frames and poses as ROS 2 messages."""
-
-    def __init__(self, writer: Any, with_poses: bool) -> None:
-        from rosbags.typesys import Stores, get_typestore
-
-        self._writer = writer
-        self._store = get_typestore(Stores.ROS2_HUMBLE)
-        self._image = writer.add_connection(IMAGE_TOPIC, _IMAGE_TYPE, typestore=self._store)
-        self._odometry = (
-            writer.add_connection(ODOMETRY_TOPIC, _ODOMETRY_TYPE, typestore=self._store) if with_poses else None
-        )
-
-    def write_image(self, frame: Frame) -> None:
-        import cv2
-
-        bgr = cv2.cvtColor(frame.image(), cv2.COLOR_RGB2BGR)
-        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        header = self._header(frame.stamp_ns, "camera")
-        self._write(self._image, _IMAGE_TYPE, frame.stamp_ns, header=header, format="jpeg", data=data.reshape(-1))
-
-    def write_pose(
-        self, stamp_ns: int, position: tuple[float, float, float], turn: tuple[float, float, float, float]
-    ) -> None:
-        import numpy as np
-
-        pose = self._make(
-            "geometry_msgs/msg/Pose",
-            position=self._make("geometry_msgs/msg/Point", **dict(zip("xyz", position, strict=True))),
-            orientation=self._make("geometry_msgs/msg/Quaternion", **dict(zip("xyzw", turn, strict=True))),
-        )
-        still = self._make("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
-        twist = self._make("geometry_msgs/msg/Twist", linear=still, angular=still)
-        self._write(
-            self._odometry,
-            _ODOMETRY_TYPE,
-            stamp_ns,
-            header=self._header(stamp_ns, "map"),
-            child_frame_id="camera",
-            pose=self._make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36)),
-            # By convention -1 in the first element says that nothing is known about the twist.
-            twist=self._make("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=-np.eye(6).ravel()),
-        )
-
-    def _header(self, stamp_ns: int, frame_id: str) -> Any:
-        stamp = self._make("builtin_interfaces/msg/Time", sec=stamp_ns // SECOND_NS, nanosec=stamp_ns % SECOND_NS)
-        return self._make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
-
-    def _make(self, message_type: str, **fields: Any) -> Any:
-        return self._store.types[message_type](**fields)
-
-    def _write(self, connection: Any, message_type: str, stamp_ns: int, **fields: Any) -> None:
-        self._writer.write(
-            connection, stamp_ns, self._store.serialize_cdr(self._make(message_type, **fields), message_type)
-        )
+    return len(stamps_ns)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from fvs_ros.model.preprocess import sampled_indices
 from fvs_ros.sources.bags import SourceError
-from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
+from fvs_ros.sources.frame import ImageError
 from fvs_ros.sources.recordings import ImageFolderSource, VideoSource
+from fvs_ros.sources.sampling import nearest_frames
 from fvs_ros.training.errors import TrainingError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -52,25 +52,9 @@ def read_frames(video: Path, fps: float, max_frames: int, where: str) -> list[np
         if video.is_dir():
             frames = list(ImageFolderSource(video).frames())
         else:
-            frames = list(sample(VideoSource(video).frames(), fps))
+            frames = list(nearest_frames(VideoSource(video).frames(), fps))
         if len(frames) < 2:
             raise TrainingError(f"{where}: {video} has {len(frames)} frame; a grid step needs 2, so drop this entry")
         return [frames[index].image() for index in sampled_indices(len(frames), max_frames)]
     except (SourceError, ImageError) as error:
         raise TrainingError(f"{where}: {error}") from error
-
-
-def sample(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
-    """The frame nearest to each multiple of 1 / fps seconds after the first."""
-    period_ns = SECOND_NS / fps
-    previous: Frame | None = None
-    start_ns, taken = 0, 0
-    for frame in frames:
-        if previous is None:
-            start_ns = frame.stamp_ns
-        while frame.stamp_ns - start_ns >= taken * period_ns:
-            due_ns = start_ns + taken * period_ns
-            earlier = previous is not None and due_ns - previous.stamp_ns <= frame.stamp_ns - due_ns
-            yield previous if earlier and previous is not None else frame
-            taken += 1
-        previous = frame
