@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from fvs_ros import cli
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 from fvs_ros.model.checkpoint import CheckpointError
-from fvs_ros.model.names import EMBEDDED, TINY
+from fvs_ros.model.names import EMBEDDED, EMBEDDED_RECORDING, TINY
+from fvs_ros.model.tiny import write_tiny_checkpoint
 
 
-def parse(*arguments):
+def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_checkpoint_arguments(parser)
     return parser.parse_args(list(arguments))
@@ -35,7 +37,7 @@ def test_random_weights_say_that_their_answers_are_noise(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("name", [EMBEDDED, TINY])
-def test_a_folder_of_that_name_comes_first(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_that_name_comes_first(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"config\.json"):
@@ -52,7 +54,25 @@ def test_no_heavy_library_is_imported_to_declare_arguments() -> None:
 
 
 @pytest.mark.parametrize("device", ["abc", "cuda:99"])
-def test_a_device_that_is_not_there_is_named(device, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
     arguments = argparse.Namespace(model=str(tmp_path), device=device, dtype="auto")
     with pytest.raises(CheckpointError, match=f"device is '{device}'"):
         load_model(arguments)
+
+
+@pytest.mark.parametrize("command", ["chat", "evaluate replay"])
+def test_a_model_that_cannot_be_loaded_is_one_line_and_status_1(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    arguments = {
+        "chat": [str(EMBEDDED_RECORDING), "--ask", "0:What?"],
+        "evaluate replay": [
+            *("--bag", str(EMBEDDED_RECORDING), "--questions", str(EMBEDDED_RECORDING / "questions.jsonl")),
+            *("--out", str(tmp_path / "out")),
+        ],
+    }[command]
+    capsys.readouterr()
+    assert cli.main([*command.split(), *arguments, "--model", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"fvs {command}: {tmp_path}/model.safetensors is empty: download it again\n"

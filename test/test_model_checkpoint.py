@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,14 @@ def test_weights_that_do_not_fit_are_named(folder) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"misshapen.*ln_q"):
         load_checkpoint(str(folder), **CPU)
+
+
+def test_no_weight_stays_mapped_to_a_file_that_may_be_cut(folder: Path) -> None:
+    network = load_checkpoint(str(folder), **CPU).network
+    first = network.lm_head.weight.clone()
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    os.truncate(folder / "model.safetensors", 0)
+    assert torch.equal(network.lm_head.weight, first)
 
 
 def test_pickled_weights_are_not_read(folder) -> None:

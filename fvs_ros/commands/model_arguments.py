@@ -25,18 +25,26 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(arguments: argparse.Namespace) -> FlashVStream:
-    """The model that the arguments name; says so if its answers mean nothing.
+    """The model that the arguments name; says so if its answers mean nothing, and how far a download is.
 
     Raises:
         CheckpointError: it cannot be used.
     """
     from rich.console import Console
+    from rich.markup import escape
     from transformers.utils.logging import disable_progress_bar
 
     from fvs_ros.model.flash_vstream import FlashVStream
 
     disable_progress_bar()
+    console = Console(stderr=True, soft_wrap=True)
     if is_tiny(arguments.model):
         note = f"--model {TINY} has random weights: its answers are NOISE; name a checkpoint for real ones"
-        Console(stderr=True, soft_wrap=True).print(note, markup=False, highlight=False)
-    return FlashVStream.load(arguments.model, device=arguments.device, dtype=arguments.dtype)
+        console.print(note, markup=False, highlight=False)
+    with console.status(f"Loading {escape(arguments.model)}") as status:
+        return FlashVStream.load(
+            arguments.model,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            on_progress=lambda line: status.update(f"Loading {escape(arguments.model)}: {escape(line)}"),
+        )

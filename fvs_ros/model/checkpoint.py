@@ -6,6 +6,7 @@ Only safetensors and JSON are read, and no code that comes with a checkpoint is 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +17,22 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
-from transformers.utils import cached_file
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.model.names import EMBEDDED_FOLDER, is_embedded
+from fvs_ros.model.checkpoint_checks import (
+    check_quantization,
+    check_size,
+    check_supported,
+    check_tokenizer,
+    check_weights_fit,
+)
+from fvs_ros.model.checkpoint_errors import CheckpointError
+from fvs_ros.model.checkpoint_files import CONFIG, checkpoint_folder, read_json, read_weight_headers
+from fvs_ros.model.hub import Progress
 from fvs_ros.model.preprocess import PixelConfig
 
 MODEL_TYPES = ("flash_vstream_qwen2_vl", "qwen2_vl")
 PUBLISHED_MODEL_TYPE = MODEL_TYPES[0]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used, and why."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,26 @@ class ModelConfig:
             raise CheckpointError(
                 f"config.json has model_type {model_type!r}; supported are {' and '.join(MODEL_TYPES)}"
             )
+        check_quantization(values)
+        check_size(values)
         values = {key: value for key, value in values.items() if key not in ("model_type", "architectures", "auto_map")}
-        vision = dict(values.get("vision_config") or {})
-        published = vision.pop("flash_memory_config", None)
-        vision["model_type"] = "qwen2_vl"
-        values["vision_config"] = vision
+        vision = values.get("vision_config") or {}
+        if not isinstance(vision, Mapping):
+            raise CheckpointError(f"config.json has vision_config {vision!r}; it must be an object")
+        published = vision.get("flash_memory_config")
+        if published is not None and not isinstance(published, Mapping):
+            raise CheckpointError(f"config.json has flash_memory_config {published!r}; it must be an object")
+        values["vision_config"] = {
+            **{key: value for key, value in vision.items() if key != "flash_memory_config"},
+            "model_type": "qwen2_vl",
+        }
         try:
-            return cls(Qwen2VLConfig.from_dict(values), FlashMemoryConfig.from_published(published))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"config.json cannot be used: {error}") from error
+            config = cls(Qwen2VLConfig.from_dict(values), FlashMemoryConfig.from_published(published))
+        except Exception as error:
+            # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
+            raise CheckpointError(f"config.json cannot be used: {_one_line(error)}") from error
+        check_supported(config.network)
+        return config
 
     def to_json(self) -> dict:
         """`config.json` in the published layout of transformers 4: the language model's settings at the top."""
@@ -91,33 +107,63 @@ class Checkpoint:
     end_tokens: tuple[int, ...]
 
 
-def load_checkpoint(name: str, *, device: torch.device, dtype: torch.dtype, attention: str = "sdpa") -> Checkpoint:
+def load_checkpoint(
+    name: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str = "sdpa",
+    on_progress: Progress = lambda line: None,
+) -> Checkpoint:
     """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
+
+    Everything else is read and checked before the weights.
+
+    Args:
+        name: a folder, a name on the hub (OWNER/MODEL), of which the local cache is taken where it is whole, or
+            `embedded`.
+        device: where the weights are put.
+        dtype: what they are converted to.
+        attention: transformers' name of the attention to use.
+        on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
     Raises:
         CheckpointError: a file is missing or broken, or the weights do not fit the configuration.
+        HubError: the hub does not give what the local cache lacks; another try may succeed.
     """
-    folder = EMBEDDED_FOLDER if is_embedded(name) else Path(name).expanduser()
-    name = str(folder) if folder.is_dir() else name
-    config = ModelConfig.from_json(_read_json(name, "config.json"))
-    pixels = PixelConfig.from_preprocessor(_read_json(name, "preprocessor_config.json", default={}))
-    generation = _read_json(name, "generation_config.json", default={})
-    network = load_network(config, name=name, device=device, dtype=dtype, attention=attention)
-    tokenizer = _load_tokenizer(name)
-    end = generation.get("eos_token_id", config.network.text_config.eos_token_id)
-    end_tokens = {*(end if isinstance(end, list) else [end]), tokenizer.convert_tokens_to_ids("<|im_end|>")}
-    return Checkpoint(config, network, tokenizer, pixels, tuple(sorted(end_tokens - {None})))
-
-
-def _load_tokenizer(name: str) -> Qwen2Tokenizer:
+    folder = checkpoint_folder(name, on_progress)
+    config = ModelConfig.from_json(read_json(folder, CONFIG))
     try:
-        tokenizer = Qwen2Tokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"the tokenizer of {name} cannot be loaded: {error}") from error
-    # Where its files are missing, transformers makes an empty one.
-    if "<|im_end|>" not in tokenizer.get_vocab():
-        raise CheckpointError(f"the tokenizer of {name} has no <|im_end|>; it needs the tokenizer.json of a Qwen2-VL")
-    return tokenizer
+        pixels = PixelConfig.from_preprocessor(read_json(folder, "preprocessor_config.json", default={}))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'preprocessor_config.json'} cannot be used: {error}") from error
+    generation = read_json(folder, "generation_config.json", default={})
+    tokenizer = _load_tokenizer(folder)
+    check_tokenizer(config.network, tokenizer, folder)
+    end_tokens = _end_tokens(generation.get("eos_token_id", config.network.text_config.eos_token_id), tokenizer)
+    check_weights_fit(config.network, read_weight_headers(folder), folder)
+    on_progress("reading the weights")
+    network = load_network(config, name=str(folder), device=device, dtype=dtype, attention=attention)
+    return Checkpoint(config, network, tokenizer, pixels, end_tokens)
+
+
+def _load_tokenizer(folder: Path) -> Qwen2Tokenizer:
+    try:
+        return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        # The Rust library raises plain Exception.
+        raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {_one_line(error)}") from error
+
+
+def _end_tokens(end: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    ends = end if isinstance(end, list) else [] if end is None else [end]
+    if strange := [token for token in ends if not isinstance(token, int) or isinstance(token, bool)]:
+        raise CheckpointError(f"generation_config.json has eos_token_id {strange[0]!r}; it must be a whole number")
+    return tuple(sorted({*ends, tokenizer.convert_tokens_to_ids("<|im_end|>")}))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def load_network(
@@ -144,9 +190,13 @@ def load_network(
             attn_implementation=attention,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"the weights of {name or 'the checkpoint'} cannot be loaded: {error}") from error
+    except Exception as error:
+        # Of many kinds: from the file system, safetensors, transformers and torch.
+        raise CheckpointError(
+            f"the weights of {name or 'the checkpoint'} cannot be loaded: {_one_line(error)}"
+        ) from error
     for problem, keys in (
         ("lacks", report["missing_keys"]),
         ("has unknown", report["unexpected_keys"]),
@@ -155,7 +205,28 @@ def load_network(
         if keys:
             some = ", ".join(sorted(keys)[:3])
             raise CheckpointError(f"{name or 'the checkpoint'} {problem} {len(keys)} weights, such as {some}")
-    return network.to(device).eval()
+    try:
+        network = network.to(device)
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(
+            f"the weights of {name or 'the checkpoint'} take {network.get_memory_footprint() / 1e9:.1f} GB as {dtype}, "
+            f"and {device} has {torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB free; choose a smaller model or dtype"
+        ) from error
+    if device.type == "cpu" and weights is None:
+        _unmap(network)
+    return network.eval()
+
+
+def _unmap(network: torch.nn.Module) -> None:
+    """Copies weights off the files that safetensors has mapped into memory.
+
+    A page of a mapped file is read when it is first used. Where the file has been cut by then (by a download or a sync
+    that writes it anew), the system ends the process with SIGBUS, maybe hours after the model was loaded. The copy
+    costs the weights' size in memory that cannot be paged out, and about 0.5 s per GB at loading.
+    """
+    with torch.no_grad():
+        for weight in (*network.parameters(), *network.buffers()):
+            weight.data = weight.data.clone()
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
@@ -170,22 +241,3 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         ("generation_config.json", {"do_sample": False, "eos_token_id": end_tokens}),
     ):
         (folder / file).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
-
-
-def _read_json(name: str, file: str, default: dict | None = None) -> dict:
-    """A JSON file of the checkpoint; `default` where it has none."""
-    try:
-        path = cached_file(name, file, _raise_exceptions_for_missing_entries=default is None)
-    except OSError as error:
-        raise CheckpointError(f"{name} is no folder here, and the hub does not give its {file}: {error}") from error
-    if path is None:
-        if default is None:
-            raise CheckpointError(f"{name} has no {file}; name a Qwen2-VL or Flash-VStream checkpoint")
-        return default
-    try:
-        values = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}; it must hold an object")
-    return values

@@ -18,6 +18,7 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fvs_ros.model.frame_encoder import FrameEncoder
+from fvs_ros.model.hub import Progress
 from fvs_ros.model.names import is_tiny
 from fvs_ros.model.prefix_cache import PrefixCache
 from fvs_ros.model.preprocess import frame_grid
@@ -55,7 +56,9 @@ class FlashVStream:
         self._reference = ReferenceDecoder(checkpoint.network, self.memory_config, checkpoint.end_tokens)
 
     @classmethod
-    def load(cls, model: str, *, device: str = "auto", dtype: str = "auto") -> FlashVStream:
+    def load(
+        cls, model: str, *, device: str = "auto", dtype: str = "auto", on_progress: Progress = lambda line: None
+    ) -> FlashVStream:
         """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
 
         Args:
@@ -64,9 +67,11 @@ class FlashVStream:
                 are noise.
             device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
             dtype: `auto` (bfloat16 on a GPU that has it, float32 otherwise), `float32`, `bfloat16` or `float16`.
+            on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
         Raises:
             CheckpointError: the checkpoint, the device or the dtype cannot be used.
+            HubError: the hub does not give what the local cache lacks; another try may succeed.
         """
         target = pick_device(device)
         precision = pick_dtype(dtype, target)
@@ -74,7 +79,10 @@ class FlashVStream:
             tiny = tiny_checkpoint()
             return cls(replace(tiny, network=tiny.network.to(target, precision)), model)
         attention = pick_attention(target, precision)
-        return cls(load_checkpoint(model, device=target, dtype=precision, attention=attention), model)
+        checkpoint = load_checkpoint(
+            model, device=target, dtype=precision, attention=attention, on_progress=on_progress
+        )
+        return cls(checkpoint, model)
 
     @property
     def device(self) -> torch.device:

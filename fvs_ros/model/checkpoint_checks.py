@@ -1,0 +1,156 @@
+"""Whether a checkpoint is of the kind that this library computes with, told before its weights are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, Qwen2VLConfig
+
+from fvs_ros.memory.snapshot import MERGE
+from fvs_ros.model.checkpoint_errors import CheckpointError
+from fvs_ros.model.checkpoint_files import FULL_PRECISION_HINT, TensorHeader
+from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
+
+CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+# Qwen2-VL-72B has 80.
+MOST_LAYERS = 1000
+_LAYER = re.compile(r"\.(layers|blocks)\.(\d+)\.")
+
+
+def check_quantization(values: Mapping[str, Any]) -> None:
+    """Refuses the `config.json` of a quantised checkpoint (AWQ, GPTQ, bitsandbytes, FP8 and others).
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    for part in _parts(values):
+        settings = part.get("quantization_config") if isinstance(part, Mapping) else None
+        if settings is None:
+            continue
+        method = settings.get("quant_method") if isinstance(settings, Mapping) else settings
+        bits = settings.get("bits") or settings.get("w_bit") if isinstance(settings, Mapping) else None
+        width = f" with {bits} bits" if bits else ""
+        raise CheckpointError(
+            f"the checkpoint is quantised by {method}{width}, which this library does not compute with; "
+            f"{FULL_PRECISION_HINT}"
+        )
+
+
+def check_size(values: Mapping[str, Any]) -> None:
+    """Refuses a number of layers with which transformers would run out of memory before it can complain.
+
+    Raises:
+        CheckpointError: more than `MOST_LAYERS`.
+    """
+    for part in _parts(values):
+        count = part.get("num_hidden_layers") if isinstance(part, Mapping) else None
+        if isinstance(count, int) and count > MOST_LAYERS:
+            raise CheckpointError(f"config.json has num_hidden_layers {count}; at most {MOST_LAYERS} make sense")
+
+
+def _parts(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return values, values.get("text_config"), values.get("vision_config")
+
+
+def check_supported(network: Qwen2VLConfig) -> None:
+    """Refuses settings of the network with which the library would compute something else than the model.
+
+    Raises:
+        CheckpointError: a setting is not supported, or two do not fit each other.
+    """
+    text, vision = network.text_config, network.vision_config
+    slides = text.use_sliding_window and text.sliding_window and text.max_window_layers < text.num_hidden_layers
+    if slides or set(text.layer_types or ()) > {"full_attention"}:
+        raise CheckpointError(
+            f"config.json has a sliding window ({text.sliding_window} tokens); the memory must be attended as a whole, "
+            "so use a checkpoint with use_sliding_window false"
+        )
+    for name, value, supported in (
+        ("vision_config.patch_size", vision.patch_size, PATCH),
+        ("vision_config.temporal_patch_size", vision.temporal_patch_size, FRAMES_PER_STEP),
+        ("vision_config.spatial_merge_size", vision.spatial_merge_size, MERGE),
+        ("vision_config.in_channels", vision.in_channels, 3),
+        ("vision_config.hidden_size", vision.hidden_size, text.hidden_size),
+    ):
+        if value != supported:
+            raise CheckpointError(f"config.json has {name} {value}; it must be {supported}")
+    for name, size, parts in (
+        ("hidden_size", text.hidden_size, text.num_attention_heads),
+        ("num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
+        ("vision_config.embed_dim", vision.embed_dim, vision.num_heads),
+    ):
+        if parts < 1 or size < 1 or size % parts:
+            raise CheckpointError(f"config.json has {name} {size} and {parts} heads; the first must be a multiple")
+    _check_rotary(text.rope_parameters or {}, text.hidden_size // text.num_attention_heads)
+
+
+def _check_rotary(rope: Mapping[str, Any], head_size: int) -> None:
+    section, theta = rope.get("mrope_section"), rope.get("rope_theta")
+    whole = isinstance(section, list | tuple) and len(section) == 3 and all(isinstance(part, int) for part in section)
+    if not whole or 2 * sum(section or ()) != head_size:
+        raise CheckpointError(
+            f"config.json has mrope_section {section!r}; it must hold three whole numbers whose sum is "
+            f"{head_size // 2}, half of a head's {head_size}"
+        )
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
+        raise CheckpointError(f"config.json has rope_theta {theta!r}; it must be a number above 0")
+
+
+def check_tokenizer(network: Qwen2VLConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Refuses a tokenizer that was not made for the network.
+
+    Raises:
+        CheckpointError: it lacks a control token of the prompt, has one at another place than config.json says, or has
+            more tokens than the network.
+    """
+    vocabulary = tokenizer.get_vocab()
+    # Where its files are missing, transformers makes an empty one.
+    for token in CONTROL_TOKENS:
+        if token not in vocabulary:
+            raise CheckpointError(
+                f"the tokenizer of {folder} has no {token}; it needs the tokenizer.json of a Qwen2-VL"
+            )
+    for name, token in (("vision_start_token_id", "<|vision_start|>"), ("vision_end_token_id", "<|vision_end|>")):
+        index = getattr(network, name, None)
+        if index is not None and index != vocabulary[token]:
+            raise CheckpointError(
+                f"the tokenizer of {folder} has {token} at {vocabulary[token]}, and config.json {name} {index}; they "
+                "are of two models, so download the whole checkpoint"
+            )
+    highest, rows = max(vocabulary.values()), network.text_config.vocab_size
+    if highest >= rows:
+        raise CheckpointError(
+            f"the tokenizer of {folder} has tokens up to {highest}, and the network {rows} of them (vocab_size); they "
+            "are of two models, so download the whole checkpoint"
+        )
+
+
+def check_weights_fit(network: Qwen2VLConfig, headers: Mapping[str, TensorHeader], folder: Path) -> None:
+    """Compares what decides the network's size with the weights' headers, before memory is taken for either.
+
+    Raises:
+        CheckpointError: another vocabulary, width or number of layers than config.json says.
+    """
+    text = network.text_config
+    expected = (text.vocab_size, text.hidden_size)
+    for name, header in headers.items():
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")) and header.shape != expected:
+            raise CheckpointError(
+                f"{folder} has {name} of {list(header.shape)}, and config.json says {list(expected)} (vocab_size, "
+                "hidden_size); they are of two models, so download the whole checkpoint"
+            )
+    layers: dict[str, set[int]] = {"layers": set(), "blocks": set()}
+    for match in filter(None, map(_LAYER.search, headers)):
+        layers[match[1]].add(int(match[2]))
+    for kind, key, count in (
+        ("layers", "num_hidden_layers", text.num_hidden_layers),
+        ("blocks", "vision_config.depth", network.vision_config.depth),
+    ):
+        if len(layers[kind]) != count:
+            raise CheckpointError(
+                f"{folder} has the weights of {len(layers[kind])} {kind}, and config.json says {count} ({key}); they "
+                "are of two models, or the download is not whole"
+            )

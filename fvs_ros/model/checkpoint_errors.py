@@ -1,0 +1,11 @@
+"""What loading a checkpoint raises."""
+
+from __future__ import annotations
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, and why."""
+
+
+class HubError(CheckpointError):
+    """A checkpoint that the hub did not give; another try may succeed."""
