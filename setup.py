@@ -36,6 +36,9 @@ setup(
     # Lower bounds are the first releases with what the code calls; upper bounds only where the next major release
     # is known to rename it. constraints.txt pins what is tested.
     install_requires=[
+        # Compressed bags; rosbags needs both too.
+        "backports.zstd>=1.0; python_version < '3.14'",
+        "lz4>=4.0",
         "numpy>=1.21",
         "opencv-python-headless>=4.5.4",
         "PyYAML>=6",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from fvs_ros.sources.bag_writer import LATCHED
@@ -44,10 +47,14 @@ def write_bag(
     storage: StoragePlugin = StoragePlugin.MCAP,
     topics: Sequence[str] = (IMAGE_TOPIC,),
     stamps: Sequence[int] | None = None,
+    first: int = 0,
+    compression: CompressionMode | None = None,
 ) -> Path:
     """A rosbag2 bag: each of `topics` once per frame, received 1 ms after the header's stamp.
 
     Args:
+        first: number of the first frame.
+        compression: what is compressed, with zstd.
         stamps: header stamps in the order of recording; the default is `stamp_ns` of each frame.
     """
     store = get_typestore(Stores.ROS2_HUMBLE)
@@ -59,7 +66,10 @@ def write_bag(
         STATIC_TOPIC: "std_msgs/msg/Header",
         UNKNOWN_TOPIC: "made_up_msgs/msg/Nothing",
     }
-    with Writer(path, version=9, storage_plugin=storage) as writer:
+    bag = Writer(path, version=9, storage_plugin=storage)
+    if compression is not None:
+        bag.set_compression(compression, CompressionFormat.ZSTD)
+    with bag as writer:
         connections = {
             topic: writer.add_connection(
                 topic,
@@ -69,14 +79,55 @@ def write_bag(
             )
             for topic in topics
         }
-        for index in range(frames):
-            stamp = stamp_ns(index) if stamps is None else stamps[index]
+        for index in range(first, first + frames):
+            stamp = stamp_ns(index) if stamps is None else stamps[index - first]
             for topic, connection in connections.items():
-                if topic == STATIC_TOPIC and index:
+                if topic == STATIC_TOPIC and index > first:
                     continue
                 message = _message(store, types[topic], index, stamp)
                 writer.write(connection, stamp_ns(index) + 1_000_000, store.serialize_cdr(message, types[topic]))
     return path
+
+
+def write_split_bag(
+    path: Path, parts: Sequence[range], storage: StoragePlugin = StoragePlugin.MCAP, topic: str = IMAGE_TOPIC
+) -> Path:
+    """A rosbag2 bag of several files, named and announced as rosbag2 does it; each has the frames of one range."""
+    path.mkdir()
+    information: dict[str, Any] = {}
+    for number, frames in enumerate(parts):
+        part = write_bag(path / "part", len(frames), storage, [topic], first=frames.start)
+        name = f"{path.name}_{number}.{'mcap' if storage is StoragePlugin.MCAP else 'db3'}"
+        (file,) = (entry for entry in part.iterdir() if entry.name != "metadata.yaml")
+        file.rename(path / name)
+        own = yaml.safe_load((part / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+        shutil.rmtree(part)
+        entry = {"path": name, **{key: own[key] for key in ("starting_time", "duration", "message_count")}}
+        if not information:
+            information = {**own, "relative_file_paths": [name], "files": [entry]}
+            continue
+        information["relative_file_paths"].append(name)
+        information["files"].append(entry)
+        information["message_count"] += own["message_count"]
+        information["topics_with_message_count"][0]["message_count"] += own["message_count"]
+    begin = information["starting_time"]["nanoseconds_since_epoch"]
+    last = information["files"][-1]
+    end = last["starting_time"]["nanoseconds_since_epoch"] + last["duration"]["nanoseconds"]
+    information["duration"] = {"nanoseconds": end - begin}
+    write_metadata(path, information)
+    return path
+
+
+def read_metadata(bag: Path) -> dict[str, Any]:
+    """What a bag's metadata.yaml says."""
+    information: dict[str, Any] = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    return information
+
+
+def write_metadata(bag: Path, information: dict[str, Any]) -> None:
+    """Replaces what a bag's metadata.yaml says."""
+    text = yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
+    (bag / "metadata.yaml").write_text(text)
 
 
 def write_ros1_bag(path: Path, frames: int = 5) -> Path:
@@ -99,6 +150,16 @@ def write_video(path: Path, frames: int = 20, fps: float = 20.0) -> Path:
         writer.write(np.full((48, 64, 3), 10 * index % 256, np.uint8))
     writer.release()
     return path
+
+
+def image_message(index: int, ros1: bool = False) -> bytes:
+    """Frame `index` as a serialised `sensor_msgs/Image`, in CDR or as ROS 1 writes it."""
+    name = "sensor_msgs/msg/Image"
+    if ros1:
+        store = get_typestore(Stores.ROS1_NOETIC)
+        return bytes(store.serialize_ros1(_message(store, name, index, stamp_ns(index), seq=index), name))
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    return bytes(store.serialize_cdr(_message(store, name, index, stamp_ns(index)), name))
 
 
 def _message(store: object, name: str, index: int, stamp: int, **header: int) -> object:

@@ -23,9 +23,11 @@ from recordings import (
     PERIOD_NS,
     STATIC_TOPIC,
     UNKNOWN_TOPIC,
+    read_metadata,
     rgb_image,
     stamp_ns,
     write_bag,
+    write_metadata,
     write_ros1_bag,
     write_video,
 )
@@ -289,12 +291,21 @@ def test_what_cannot_be_played_is_said(
 
 
 def test_damaged_recordings_end_with_an_error(listener: Listener, tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", 50)
-    (bag / "metadata.yaml").write_text("nonsense")
+    bag = write_bag(tmp_path / "bag", 50) / "bag.mcap"
+    bag.write_bytes(bag.read_bytes()[:1000])
+    short = write_bag(tmp_path / "short", 5)
+    metadata = read_metadata(short)
+    metadata["topics_with_message_count"][0]["message_count"] = 8
+    write_metadata(short, metadata)
     video = write_video(tmp_path / "clip.avi", 60, 20.0)
     content = video.read_bytes()
     video.write_bytes(content[: len(content) // 2])
-    for path, message in ((bag, "ros2 bag reindex"), (video, "truncated")):
+    cases = (
+        (bag, "cut off at byte"),
+        (short, "announces 8 messages on /camera/image_raw, but its files hold 5"),
+        (video, "truncated"),
+    )
+    for path, message in cases:
         process = listener.replay(path, rate=20.0)
         output = listener.finish(process)
         assert process.returncode == 1, output

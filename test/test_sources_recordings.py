@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -140,29 +139,6 @@ def test_folder_that_is_nothing(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("metadata", "reason"),
-    [
-        ("", "metadata"),
-        ("rosbag2_bagfile_information: [", "YAML"),
-        ("rosbag2_bagfile_information: {version: 5}", "metadata key is missing"),
-    ],
-)
-def test_broken_metadata(tmp_path: Path, metadata: str, reason: str) -> None:
-    path = write_bag(tmp_path / "bag", 3)
-    (path / "metadata.yaml").write_text(metadata)
-    with pytest.raises(SourceError, match="ros2 bag reindex") as caught:
-        open_source(path)
-    assert reason in str(caught.value)
-
-
-def test_missing_metadata_names_the_files(tmp_path: Path) -> None:
-    path = write_bag(tmp_path / "bag", 3)
-    (path / "metadata.yaml").unlink()
-    with pytest.raises(SourceError, match=r"no metadata\.yaml.*bag\.mcap"):
-        open_source(path)
-
-
 @pytest.mark.parametrize("storage", list(StoragePlugin))
 def test_truncated_storage(tmp_path: Path, storage: StoragePlugin) -> None:
     path = write_bag(tmp_path / "bag", 50, storage)
@@ -266,10 +242,3 @@ def test_a_rate_of_zero_is_refused(tmp_path: Path) -> None:
 def test_topic_of_a_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no bag"):
         open_source(write_video(tmp_path / "clip.avi", 2), topic="/camera")
-
-
-def test_moved_bag_with_missing_file(tmp_path: Path) -> None:
-    path = write_bag(tmp_path / "bag", 3)
-    shutil.move(path / "bag.mcap", tmp_path / "elsewhere.mcap")
-    with pytest.raises(SourceError, match="missing"):
-        open_source(path)

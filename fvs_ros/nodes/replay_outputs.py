@@ -105,7 +105,9 @@ class BagOutput:
         latched = [name for name in self._publishers if _is_latched(self._bag.topics[name])]
         for message in self._bag.messages(latched, stop_ns=self._start_ns):
             yield self._item(message.topic.name, self._start_ns, message.data)
-        for message in self._bag.messages(list(self._publishers), self._start_ns, self._stop_ns):
+        # Without a bound of its own the bag is read whole, and compared with what it announces.
+        begin_ns = self._start_ns if self._start_ns > self._bag.start_ns else None
+        for message in self._bag.messages(list(self._publishers), begin_ns, self._stop_ns):
             yield self._item(message.topic.name, message.received_ns, message.data)
 
     def _item(self, topic: str, time_ns: int, data: bytes) -> PlaybackItem:

@@ -1,27 +1,29 @@
-"""Recorded messages: rosbag2 (sqlite3, MCAP) and ROS 1 bags through `rosbags`, read one message at a time.
+"""Recorded messages: rosbag2 (sqlite3, MCAP) and ROS 1 bags, read one message at a time.
 
 Nothing here imports ROS; what comes out is the serialised message (CDR) as a ROS 2 publisher takes it.
 """
 
 from __future__ import annotations
 
+import heapq
+import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rosbags.interfaces import Connection, ConnectionExtRosbag1, Nodetype, QosDurability
-from rosbags.rosbag1 import Reader as Reader1
-from rosbags.rosbag2 import Reader as Reader2
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
+from fvs_ros.sources import rosbag2_files
+from fvs_ros.sources.ros1 import Ros1Types
+from fvs_ros.sources.rosbag2_files import ZSTD_MAGIC, Announced, open_storage, recording_files
+from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, StorageFile
 
-STORAGE_SUFFIXES = frozenset({".mcap", ".db3"})
-BAG_SUFFIXES = STORAGE_SUFFIXES | {".bag"}
-_METADATA = "metadata.yaml"
-_RENAMED_TYPES = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
 class SourceError(Exception):
@@ -63,12 +65,15 @@ class BagMessage:
 def is_bag(path: Path) -> bool:
     """Whether `path` looks like a recording of ROS messages: by name, or a folder with such files."""
     if path.is_dir():
-        return (path / _METADATA).exists() or any(entry.suffix in STORAGE_SUFFIXES for entry in path.iterdir())
-    return path.suffix in BAG_SUFFIXES
+        return rosbag2_files.is_recording(path)
+    return path.suffix == ".bag" or rosbag2_files.is_storage_file(path)
 
 
 class Bag:
     """A bag opened for reading; close it, or use it as a context manager.
+
+    What is read comes from the files. metadata.yaml is only a hint, which may be absent: where it announces more than
+    the files hold, reading a topic ends in an error that says so.
 
     Args:
         path: a rosbag2 folder, one of its ``.mcap`` or ``.db3`` files, or a ROS 1 ``.bag`` file.
@@ -86,61 +91,63 @@ class Bag:
         self.path = path
         if not path.exists():
             raise SourceError(f"{path} does not exist; give the path of a bag folder or file")
-        if path.is_dir() and not (path / _METADATA).exists():
-            raise SourceError(_without_metadata(path))
-        with _explained(path):
-            self._reader: Reader1 | Reader2 = Reader1(path) if path.suffix == ".bag" else Reader2(path)
-            self._reader.open()
-        self._open = True
+        self._stack = ExitStack()
+        self._announced = Announced()
+        self._paths = [path]
         try:
-            with _explained(path):
-                self._describe()
-        except SourceError:
+            if path.is_dir():
+                with _explained(path):
+                    self._paths, self._announced = recording_files(path)
+            self._files: list[StorageFile] = []
+            for part in self._paths:
+                with _explained(part):
+                    self._files.append(open_storage(part, self._stack))
+            self._describe()
+        except BaseException:
             self.close()
             raise
 
     def _describe(self) -> None:
-        reader = self._reader
-        self.start_ns = reader.start_time if reader.message_count else 0
-        # rosbags counts the end as one past the last message.
-        self.duration_ns = max(0, reader.duration - 1) if reader.message_count else 0
+        filled = [file for file in self._files if file.end_ns]
+        self.start_ns = min((file.start_ns for file in filled), default=0)
+        self.duration_ns = max((file.end_ns for file in filled), default=0) - self.start_ns
+        self._ros1 = Ros1Types()
         self._converters: dict[str, Callable[[bytes], bytes]] = {}
-        problems = self._prepare_ros1(reader) if isinstance(reader, Reader1) else {}
-        self.topics: dict[str, BagTopic] = {}
-        for name, info in sorted(reader.topics.items()):
-            types = sorted({connection.msgtype for connection in info.connections})
-            problem = f"it mixes the types {' and '.join(types)}" if len(types) > 1 else problems.get(types[0], "")
-            self.topics[name] = BagTopic(
-                name=name,
-                type=_RENAMED_TYPES.get(types[0], types[0]),
-                count=info.msgcount,
-                latched=any(_is_latched(connection) for connection in info.connections),
-                problem=problem,
-            )
+        channels: dict[str, list[Channel]] = {name: [] for name in self._announced.topics}
+        for file in self._files:
+            for channel in file.channels:
+                channels.setdefault(channel.topic, []).append(channel)
+        self.topics = {name: self._topic(name, channels[name]) for name in sorted(channels)}
+        if not filled:
+            self._check_undamaged()
 
-    def _prepare_ros1(self, reader: Reader1) -> dict[str, str]:
-        """Set up the conversion of each ROS 1 type to CDR; returns what stands in the way, by type."""
-        recorded = get_typestore(Stores.ROS1_NOETIC)
-        target = get_typestore(Stores.ROS2_HUMBLE)
-        problems: dict[str, str] = {}
-        for connection in reader.connections:
-            name = connection.msgtype
-            ros2_name = _RENAMED_TYPES.get(name, name)
-            if ros2_name not in target.fielddefs:
-                problems[name] = f"its ROS 1 type {name} has no ROS 2 twin among the common interfaces"
-                continue
-            definitions = get_types_from_msg(connection.msgdef.data, name)
-            recorded.register({key: value for key, value in definitions.items() if key not in recorded.fielddefs})
-            if _same_layout(recorded, target, name, ros2_name):
-                self._converters[name] = partial(_ros1_to_cdr, target, ros2_name)
-            else:
-                problems[name] = f"the fields of {name} differ between ROS 1 and ROS 2"
-        return problems
+    def _topic(self, name: str, channels: list[Channel]) -> BagTopic:
+        # A channel without a message says nothing about what can be read.
+        channels = [channel for channel in channels if channel.count] or channels
+        types = sorted({channel.type for channel in channels}) or [self._announced.types.get(name, "")]
+        encodings = sorted({channel.encoding for channel in channels}) or [CDR]
+        problem = ""
+        if len(types) > 1 or len(encodings) > 1:
+            problem = f"it mixes the types {' and '.join(types)}" + f" in {' and '.join(encodings)}"
+        elif encodings[0] == ROS1:
+            try:
+                self._converters[types[0]] = self._ros1.converter(types[0], channels[0].definition)
+            except LookupError as error:
+                problem = str(error.args[0])
+        elif encodings[0] != CDR:
+            problem = f"its messages are {encodings[0]}, not those of ROS"
+        return BagTopic(
+            name=name,
+            type=self._ros1.ros2_name(types[0]),
+            count=sum(channel.count for channel in channels),
+            latched=any(channel.latched for channel in channels),
+            problem=problem,
+        )
 
     def messages(
         self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[BagMessage]:
-        """Read messages in the order of the recording, holding one at a time (MCAP: one chunk).
+        """Read messages in the order of time, holding one at a time (MCAP: one chunk).
 
         Args:
             topics: names of topics without a `problem`; none reads nothing.
@@ -148,21 +155,76 @@ class Bag:
             stop_ns: bound on it, excluded.
 
         Raises:
-            SourceError: where the recording turns out to be damaged.
+            SourceError: where the recording turns out to be damaged; at its end, if it holds less than it announces.
         """
-        connections = [connection for connection in self._reader.connections if connection.topic in topics]
-        if not connections:
+        if not topics:
             return
-        with _explained(self.path):
-            for connection, received_ns, raw in self._reader.messages(connections, start_ns, stop_ns):
-                convert = self._converters.get(connection.msgtype)
-                yield BagMessage(self.topics[connection.topic], received_ns, convert(raw) if convert else raw)
+        read: Counter[str] = Counter()
+        window = (0 if start_ns is None else start_ns, END_OF_TIME_NS if stop_ns is None else stop_ns)
+        pieces = [self._file_messages(number, topics, window) for number in range(len(self._files))]
+        for received_ns, _, message in heapq.merge(*pieces, key=lambda piece: piece[:2]):
+            if message is not None:
+                topic, data = message
+                read[topic] += 1
+                yield BagMessage(self.topics[topic], received_ns, data)
+        if stop_ns is None:
+            self._check_complete(topics, read if start_ns is None else None)
+
+    def _file_messages(
+        self, number: int, topics: Collection[str], window: tuple[int, int]
+    ) -> Iterator[tuple[int, int, tuple[str, bytes] | None]]:
+        """Time, number of the file, and topic and bytes of each message; nothing is read for the first, which has none.
+
+        So a file is not touched before its time has come.
+        """
+        file = self._files[number]
+        channels = {channel.id: channel for channel in file.channels if channel.topic in topics and channel.count}
+        if not channels:
+            return
+        yield file.start_ns, number, None
+        with _explained(self._paths[number]):
+            for channel_id, received_ns, data in file.messages(channels, *window):
+                channel = channels[channel_id]
+                if channel.encoding == ROS1:
+                    data = self._converters[channel.type](data)
+                elif data[:4] == ZSTD_MAGIC:
+                    data = zstd.decompress(data)
+                yield received_ns, number, (channel.topic, data)
+
+    def _check_complete(self, topics: Collection[str], read: Counter[str] | None) -> None:
+        """Compare with what was announced, and what was read, where all was, with what the files say they hold."""
+        self._check_undamaged()
+        for name in sorted(topics):
+            held = self.topics[name].count
+            if read is not None and read[name] < held:
+                raise SourceError(
+                    f"{self.path} says that it holds {held} messages on {name}, but {read[name]} could be read; "
+                    f"{_remedy(self._paths[0])}"
+                )
+            if self._announced.topics.get(name, 0) > held:
+                raise SourceError(
+                    f"{self.path} is not complete: {rosbag2_files.METADATA} announces {self._announced.topics[name]} "
+                    f"messages on {name}, but its files hold {held}{self._short_files()}; copy the bag again, or, if "
+                    "there never were more, run `ros2 bag reindex` on it"
+                )
+
+    def _check_undamaged(self) -> None:
+        for path, file in zip(self._paths, self._files, strict=True):
+            if file.damage:
+                raise SourceError(f"cannot read {path} to its end: {file.damage}; {_remedy(path)}")
+
+    def _short_files(self) -> str:
+        short = [
+            f"{path.name} {held} of {self._announced.files[path.name]}"
+            for path, file in zip(self._paths, self._files, strict=True)
+            for held in [sum(channel.count for channel in file.channels)]
+            if held < self._announced.files.get(path.name, 0)
+        ]
+        return f" (all topics: {', '.join(short)})" if short else ""
 
     def close(self) -> None:
         """Close the files; harmless to repeat."""
-        if self._open:
-            self._open = False
-            self._reader.close()
+        self._stack.close()
 
     def __enter__(self) -> Bag:
         return self
@@ -175,15 +237,16 @@ class Bag:
 def _explained(path: Path) -> Iterator[None]:
     """Turn whatever the readers raise on a damaged file into a `SourceError`.
 
-    A damaged file surfaces as almost any exception (struct, type, value, YAML, sqlite, decompression), so all
-    are taken.
+    A damaged file surfaces as almost any exception (struct, type, value, sqlite, decompression), so all are taken.
     """
     try:
         yield
     except SourceError:
         raise
+    except StorageError as error:
+        raise SourceError(f"cannot read {path}: {error}") from error
     except Exception as error:
-        raise SourceError(f"cannot read {path}: {_reason(error)}; {_remedy(path, str(error))}") from error
+        raise SourceError(f"cannot read {path}: {_reason(error)}; {_remedy(path)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -191,54 +254,9 @@ def _reason(error: Exception) -> str:
     return text if text and text[0].isupper() else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _remedy(path: Path, reason: str) -> str:
-    if path.is_dir() and ("metadata" in reason.lower() or "yaml" in reason.lower()):
-        return "repair metadata.yaml with `ros2 bag reindex`, or give the .mcap or .db3 file inside"
-    if "Unrecognized storage" in reason:
-        return "give a rosbag2 folder, an .mcap, .db3 or .bag file, a video, or a folder of images"
+def _remedy(path: Path) -> str:
     if path.suffix == ".bag":
         return "check it with `rosbag info`, repair it with `rosbag reindex`"
-    return "the file is damaged or was not closed: repair an MCAP file with `mcap recover`, or copy the bag again"
-
-
-def _without_metadata(path: Path) -> str:
-    files = sorted(entry.name for entry in path.iterdir() if entry.suffix in STORAGE_SUFFIXES)
-    if not files:
-        return f"{path} is not a bag: it has no {_METADATA} and no .mcap or .db3 file; give the folder of a rosbag2 bag"
-    return (
-        f"{path} has no {_METADATA}, as after a recorder that was killed; run `ros2 bag reindex` on it, "
-        f"or give one of its files: {', '.join(files)}"
-    )
-
-
-def _is_latched(connection: Connection) -> bool:
-    if isinstance(connection.ext, ConnectionExtRosbag1):
-        return bool(connection.ext.latching)
-    return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in connection.ext.offered_qos_profiles)
-
-
-def _ros1_to_cdr(target: Typestore, name: str, raw: bytes) -> bytes:
-    # The ROS 2 definition is right for reading too: rosbags skips the sequence number that ROS 1 headers begin with.
-    return bytes(target.ros1_to_cdr(raw, name))
-
-
-def _same_layout(source: Typestore, target: Typestore, source_name: str, target_name: str) -> bool:
-    """Whether both definitions have fields of the same types in the same order, names aside."""
-    if source_name == "std_msgs/msg/Header":
-        return True
-    if source_name not in source.fielddefs or target_name not in target.fielddefs:
-        return False
-    source_fields, target_fields = source.fielddefs[source_name][1], target.fielddefs[target_name][1]
-    return len(source_fields) == len(target_fields) and all(
-        ours == theirs and (nested is None or _same_layout(source, target, nested, nested))
-        for (_, ours), (_, theirs) in zip(source_fields, target_fields, strict=True)
-        for nested in [_nested_type(ours)]
-    )
-
-
-def _nested_type(description: Any) -> str | None:
-    """The message type that a field (or its elements) holds, None for a basic type."""
-    kind, value = description
-    if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
-        kind, value = value[0]
-    return str(value) if kind == Nodetype.NAME else None
+    if path.suffix == ".mcap":
+        return "repair it with `mcap recover`, or copy it again"
+    return "copy it again, or save what is left with `sqlite3 FILE .recover`"

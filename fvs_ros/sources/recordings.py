@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -93,8 +94,14 @@ def open_source(path: str | Path, topic: str = "", fps: float | None = None, sta
 
 
 def image_topics(bag: Bag) -> list[BagTopic]:
-    """The bag's image topics, raw and compressed, by name."""
-    return [topic for topic in bag.topics.values() if topic.type in _DECODERS]
+    """The bag's image topics that can be read, raw and compressed, by name."""
+    return [topic for topic in bag.topics.values() if topic.type in _DECODERS and not topic.problem]
+
+
+def _described(topic: BagTopic) -> str:
+    if topic.type in _DECODERS or "image" in topic.type.lower():
+        return f"{topic.name} ({topic.type}: {topic.problem or 'not an image of ROS'})"
+    return topic.name
 
 
 def select_image_topic(bag: Bag, name: str = "") -> BagTopic:
@@ -105,9 +112,17 @@ def select_image_topic(bag: Bag, name: str = "") -> BagTopic:
     """
     candidates = image_topics(bag)
     listing = ", ".join(f"{topic.name} ({topic.type.rpartition('/')[2]}, {topic.count})" for topic in candidates)
+    for topic in bag.topics.values():
+        if topic.name.strip("/") == name.strip("/") and topic.problem:
+            raise SourceError(
+                f"{bag.path}: {topic.name} cannot be read: {topic.problem}; choose or record another topic"
+            )
     if not candidates:
-        others = ", ".join(bag.topics) or "nothing at all"
-        raise SourceError(f"{bag.path} has no image topic; it holds {others}; record a camera topic")
+        others = ", ".join(_described(topic) for topic in bag.topics.values()) or "nothing at all"
+        raise SourceError(
+            f"{bag.path} has no image topic; it holds {others}; record a camera topic, as {IMAGE_TYPE} or "
+            f"{COMPRESSED_TYPE}"
+        )
     if name:
         for topic in candidates:
             if topic.name.strip("/") == name.strip("/"):
@@ -139,8 +154,9 @@ class BagSource:
 
     def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
         """See `FrameSource.frames`."""
-        start = self.start_ns + round(start_offset_s * SECOND_NS)
-        stop = None if duration_s is None else start + round(duration_s * SECOND_NS)
+        offset_ns = round(start_offset_s * SECOND_NS)
+        start = self.start_ns + offset_ns if offset_ns else None
+        stop = None if duration_s is None else self.start_ns + offset_ns + round(duration_s * SECOND_NS)
         yield from _in_stamp_order(map(bag_frame, self._bag.messages([self.topic.name], start, stop)))
 
     def close(self) -> None:
@@ -183,7 +199,16 @@ def _in_stamp_order(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Sort by stamp within a short look-ahead; a jump far back starts a new run, behind all that came before."""
     waiting: list[tuple[int, int, Frame]] = []
     newest: int | None = None
-    for order, frame in enumerate(frames):
+    failure: SourceError | None = None
+    frames = iter(frames)
+    for order in itertools.count():
+        try:
+            frame = next(frames)
+        except StopIteration:
+            break
+        except SourceError as error:
+            failure = error  # What came before it is handed out first.
+            break
         if newest is not None and frame.stamp_ns < newest - _JUMP_NS:
             while waiting:
                 yield heapq.heappop(waiting)[2]
@@ -194,6 +219,8 @@ def _in_stamp_order(frames: Iterable[Frame]) -> Iterator[Frame]:
             yield heapq.heappop(waiting)[2]
     while waiting:
         yield heapq.heappop(waiting)[2]
+    if failure is not None:
+        raise failure
 
 
 class VideoSource:

@@ -1,0 +1,143 @@
+"""What every file of recorded messages offers, and sqlite3 files, rosbag2's older storage."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import yaml
+
+END_OF_TIME_NS = 2**63 - 1
+
+CDR, ROS1 = "cdr", "ros1"
+"""Encodings of messages that can be handed out: ROS 2's own, and ROS 1's, which is converted."""
+
+
+class StorageError(ValueError):
+    """A file that cannot be read. The message says what was wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Messages of one type on one topic, as one file declares them.
+
+    Attributes:
+        type: ROS 2 name of the message type, ``package/msg/Name``; empty if the file names none.
+        encoding: of the messages, `CDR`, `ROS1`, or another tool's.
+        count: messages in the file.
+        latched: late subscribers are to get it too (transient local, or latched in ROS 1).
+        definition: fields of a ROS 1 message, as the bag gives them.
+    """
+
+    id: int
+    topic: str
+    type: str
+    encoding: str
+    count: int
+    latched: bool
+    definition: str = ""
+
+
+class StorageFile(Protocol):
+    """One open file of recorded messages.
+
+    Attributes:
+        start_ns: when the first message was received; `END_OF_TIME_NS` if there is none.
+        end_ns: when the last message was received; 0 if there is none.
+        damage: what keeps the file from being whole, although messages can be read; empty if nothing does.
+    """
+
+    channels: list[Channel]
+    start_ns: int
+    end_ns: int
+    damage: str
+
+    def messages(self, channels: Collection[int], start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, bytes]]:
+        """Channel, time of receipt (ns) and bytes of each message from `start_ns` to before `stop_ns`, by time."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def ros2_type(name: str) -> str:
+    """The ROS 2 name of a type that ROS 1 (``package/Name``) or DDS (``package::msg::dds_::Name_``) names."""
+    name = re.sub(r"::dds_::(\w+)_$", r"::\1", name).replace("::", "/")
+    return re.sub(r"^(\w+)/(\w+)$", r"\1/msg/\2", name)
+
+
+def is_latched(offered_qos_profiles: str) -> bool:
+    """Whether any publisher of a topic was transient local, from the YAML in which rosbag2 stores its profiles."""
+    try:
+        profiles = yaml.safe_load(offered_qos_profiles)
+    except yaml.YAMLError:
+        return False
+    return isinstance(profiles, list) and any(
+        isinstance(profile, dict) and str(profile.get("durability")) in ("1", "transient_local") for profile in profiles
+    )
+
+
+class Sqlite3File:
+    """A ``.db3`` file of rosbag2, of any of its schemas; never written to.
+
+    Raises:
+        StorageError, sqlite3.Error: if it is damaged, or is another program's database.
+    """
+
+    damage = ""
+
+    def __init__(self, path: Path) -> None:
+        # A URI, in which ?, # and % have a meaning. Immutable: without locks and without files made beside it.
+        self._database = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
+        try:
+            self._database.text_factory = lambda text: text.decode("utf-8", errors="replace")
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self) -> None:
+        tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {"topics", "messages"} <= tables:
+            raise StorageError("it is a database without the tables topics and messages; give a file of rosbag2")
+        counts: dict[int, int] = {}
+        self.start_ns, self.end_ns = END_OF_TIME_NS, 0
+        for topic, count, first_ns, last_ns in self._database.execute(
+            "SELECT topic_id, COUNT(*), MIN(timestamp), MAX(timestamp) FROM messages GROUP BY topic_id"
+        ):
+            counts[topic] = count
+            self.start_ns, self.end_ns = min(self.start_ns, first_ns), max(self.end_ns, last_ns)
+        cursor = self._database.execute("SELECT * FROM topics ORDER BY id")
+        columns = [column[0] for column in cursor.description]
+        self.channels: list[Channel] = []
+        for values in cursor:
+            row: dict[str, Any] = dict(zip(columns, values, strict=True))
+            self.channels.append(
+                Channel(
+                    id=row["id"],
+                    topic=row["name"],
+                    type=ros2_type(row["type"]),
+                    encoding=row["serialization_format"] or CDR,
+                    count=counts.get(row["id"], 0),
+                    latched=is_latched(row.get("offered_qos_profiles") or ""),
+                )
+            )
+
+    def messages(self, channels: Collection[int], start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, bytes]]:
+        """See `StorageFile.messages`."""
+        places = ",".join("?" * len(channels))
+        yield from self._database.execute(
+            f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({places})"
+            " AND timestamp >= ? AND timestamp < ? ORDER BY timestamp, rowid",
+            [*channels, start_ns, stop_ns],
+        )
+
+    def close(self) -> None:
+        """See `StorageFile.close`."""
+        self._database.close()
