@@ -6,8 +6,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.frame_encoder import LARGEST_GRAPH, EncodeGraph, FrameEncoder, graph_sizes
 from fvs_ros.model.preprocess import PixelConfig, normalise, resize_frames
+from fvs_ros.model.qwen2_vl import Qwen2VLTower
 from fvs_ros.model.tiny import tiny_network_config
-from fvs_ros.model.vision import encode_frames
 
 GRID = PatchGrid(4, 8)
 
@@ -15,7 +15,8 @@ GRID = PatchGrid(4, 8)
 @pytest.fixture(scope="module")
 def tower():
     torch.manual_seed(0)
-    return Qwen2VisionTransformerPretrainedModel(tiny_network_config().vision_config).eval().requires_grad_(False)
+    module = Qwen2VisionTransformerPretrainedModel(tiny_network_config().vision_config)
+    return Qwen2VLTower(module.eval().requires_grad_(False))
 
 
 def camera(count, size=(90, 160), seed=0):
@@ -49,7 +50,7 @@ def test_a_recorded_pass_gives_each_call_features_of_its_own(tower) -> None:
     pixels = [torch.randn(4, 3, 4 * 14, 8 * 14) for _ in range(2)]
     found = [graph(one) for one in pixels]
     for one, features in zip(pixels, found, strict=True):
-        expected = encode_frames(tower, one)
+        expected = tower.encode(one)
         assert torch.equal(features.high, expected.high)
         assert torch.equal(features.low, expected.low)
 
@@ -57,7 +58,7 @@ def test_a_recorded_pass_gives_each_call_features_of_its_own(tower) -> None:
 def test_frames_of_several_sizes_and_read_only_ones_are_encoded(tower) -> None:
     frames = [*camera(2), *camera(2, (60, 60))]
     frames[0].flags.writeable = False
-    encoder = FrameEncoder(tower, PixelConfig(), torch.device("cpu"))
+    encoder = FrameEncoder(tower, PixelConfig())
     features = encoder.encode(frames, GRID)
     assert features.high.shape == (2, GRID.patches, 64)
     alone = encoder.encode(frames[2:], GRID)
@@ -67,9 +68,9 @@ def test_frames_of_several_sizes_and_read_only_ones_are_encoded(tower) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_graphs_give_what_the_plain_pass_gives_without_waiting(tower) -> None:
     device = torch.device("cuda")
-    moved = tower.to(device)
+    tower.module.to(device)
     try:
-        encoder = FrameEncoder(moved, PixelConfig(), device)
+        encoder = FrameEncoder(tower, PixelConfig())
         frames = camera(6)
         encoder.encode(frames, GRID)
         torch.cuda.set_sync_debug_mode("error")
@@ -77,8 +78,8 @@ def test_on_cuda_graphs_give_what_the_plain_pass_gives_without_waiting(tower) ->
             features = encoder.encode(frames, GRID)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        plain = encode_frames(moved, normalise(resize_frames(frames, GRID, device), PixelConfig()))
+        plain = tower.encode(normalise(resize_frames(frames, GRID, device), PixelConfig()))
         torch.testing.assert_close(features.high, plain.high, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(features.low, plain.low, atol=1e-3, rtol=1e-3)
     finally:
-        tower.to("cpu")
+        tower.module.to("cpu")

@@ -13,7 +13,6 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model import prefix_cache
-from fvs_ros.model.decoder import Decoder, chunk_tokens
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.question_graph import QuestionStep, SuffixChunk
@@ -238,31 +237,6 @@ def plain_logits(cache, prefilled, chunks):
             [chunk.tokens for chunk in chunks],
             [chunk.position for chunk in chunks],
         )
-
-
-@pytest.mark.parametrize(
-    ("parameters", "device", "tokens"),
-    [
-        (4e6, "cpu", 64),
-        (3e6, "cpu", 128),
-        (3e5, "cpu", 1024),
-        (6.5e9, "cpu", 16),
-        (6.5e9, "cuda", 512),
-        (1e6, "cuda", 2048),
-    ],
-)
-def test_a_chunk_takes_about_as_long_on_every_model(parameters, device, tokens) -> None:
-    assert chunk_tokens(int(parameters), device) == tokens
-
-
-def test_a_sliding_window_is_refused(model) -> None:
-    language = model._network.model.language_model
-    language.has_sliding_layers = True
-    try:
-        with pytest.raises(ValueError, match="use_sliding_window"):
-            Decoder(model._network)
-    finally:
-        language.has_sliding_layers = False
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -11,6 +11,7 @@ from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.time_code import memory_time_code
 from fvs_ros.model import reference as reference_module
+from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.model.tiny import tiny_network_config
@@ -24,6 +25,11 @@ HEAD, SUFFIX = (3, 5, 7), (11, 13, 17, 19)
 def network():
     torch.manual_seed(0)
     return Qwen2VLForConditionalGeneration(tiny_network_config()).eval()
+
+
+@pytest.fixture(scope="module")
+def backbone(network):
+    return Qwen2VLBackbone(network)
 
 
 def snapshot(seed=0, steps=6):
@@ -64,15 +70,15 @@ def generated(decoder, memory, suffix, count):
     return list(itertools.islice(decoder.generate(decoder.prefix(memory, HEAD), suffix), count))
 
 
-def test_tokens_equal_those_of_the_whole_sequence(network) -> None:
+def test_tokens_equal_those_of_the_whole_sequence(network, backbone) -> None:
     memory = snapshot()
-    assert generated(ReferenceDecoder(network, CONFIG, ()), memory, SUFFIX, 12) == whole_sequence(
+    assert generated(ReferenceDecoder(backbone, CONFIG, ()), memory, SUFFIX, 12) == whole_sequence(
         network, memory, SUFFIX, 12
     )
 
 
-def test_a_prefix_serves_one_question_after_another(network) -> None:
-    decoder, memory = ReferenceDecoder(network, CONFIG, ()), snapshot()
+def test_a_prefix_serves_one_question_after_another(network, backbone) -> None:
+    decoder, memory = ReferenceDecoder(backbone, CONFIG, ()), snapshot()
     prefix = decoder.prefix(memory, HEAD)
     for suffix in (SUFFIX, (23, 29), SUFFIX):
         assert decoder.prefix(memory, HEAD) is prefix
@@ -82,31 +88,31 @@ def test_a_prefix_serves_one_question_after_another(network) -> None:
     assert prefix.cache.get_seq_length() == prefix.length
 
 
-def test_another_memory_gets_its_own_prefix(network) -> None:
-    decoder = ReferenceDecoder(network, CONFIG, ())
+def test_another_memory_gets_its_own_prefix(network, backbone) -> None:
+    decoder = ReferenceDecoder(backbone, CONFIG, ())
     for seed in (0, 1):
         memory = snapshot(seed)
         assert generated(decoder, memory, SUFFIX, 6) == whole_sequence(network, memory, SUFFIX, 6)
 
 
-def test_prefill_in_small_chunks_is_the_same(network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefill_in_small_chunks_is_the_same(backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = snapshot()
-    whole = ReferenceDecoder(network, CONFIG, ()).prefix(memory, HEAD)
+    whole = ReferenceDecoder(backbone, CONFIG, ()).prefix(memory, HEAD)
     monkeypatch.setattr(reference_module, "PREFILL_CHUNK", 5)
-    chunked = ReferenceDecoder(network, CONFIG, ()).prefix(memory, HEAD)
+    chunked = ReferenceDecoder(backbone, CONFIG, ()).prefix(memory, HEAD)
     torch.testing.assert_close(whole.logits, chunked.logits, atol=1e-4, rtol=1e-4)
 
 
-def test_an_end_token_ends_the_answer(network) -> None:
+def test_an_end_token_ends_the_answer(network, backbone) -> None:
     memory = snapshot()
     tokens = whole_sequence(network, memory, SUFFIX, 12)
     end = next(token for token in tokens if token != tokens[0])
-    assert generated(ReferenceDecoder(network, CONFIG, (end,)), memory, SUFFIX, 12) == tokens[: tokens.index(end)]
+    assert generated(ReferenceDecoder(backbone, CONFIG, (end,)), memory, SUFFIX, 12) == tokens[: tokens.index(end)]
 
 
-def test_a_stop_ends_prefill_and_decoding(network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_ends_prefill_and_decoding(backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_module, "PREFILL_CHUNK", 5)
-    decoder, memory = ReferenceDecoder(network, CONFIG, ()), snapshot()
+    decoder, memory = ReferenceDecoder(backbone, CONFIG, ()), snapshot()
     calls = itertools.count()
     assert decoder.prefix(memory, HEAD, should_stop=lambda: next(calls) >= 2) is None
     prefix = decoder.prefix(memory, HEAD)
@@ -115,9 +121,9 @@ def test_a_stop_ends_prefill_and_decoding(network, monkeypatch: pytest.MonkeyPat
 
 
 @torch.no_grad()
-def test_a_time_code_is_added_to_the_memory_alone(network) -> None:
+def test_a_time_code_is_added_to_the_memory_alone(backbone) -> None:
     memory, coded = snapshot(), replace(CONFIG, time_code=0.5)
-    plain, timed = (memory_segment(network, memory, HEAD, config) for config in (CONFIG, coded))
+    plain, timed = (memory_segment(backbone, memory, HEAD, config) for config in (CONFIG, coded))
     code = memory_time_code(memory, coded, plain.embeddings.shape[1])
     torch.testing.assert_close(timed.embeddings[len(HEAD) :], plain.embeddings[len(HEAD) :] + code)
     assert torch.equal(timed.embeddings[: len(HEAD)], plain.embeddings[: len(HEAD)])

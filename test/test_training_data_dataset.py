@@ -62,7 +62,7 @@ def test_frames_come_resized_to_the_grid(tmp_path: Path) -> None:
 
 def test_data_processes_make_the_memories_that_the_model_would_make(tmp_path: Path) -> None:
     checkpoint = new_checkpoint(ScratchConfig(**TINY), seed=0)
-    encoder = FrozenEncoder(checkpoint.network.model.visual, checkpoint.pixels, checkpoint.config.memory)
+    encoder = FrozenEncoder(checkpoint.backbone.tower, checkpoint.pixels, checkpoint.config.memory)
     source = Drawn()
     left, cache = dataset(source, tmp_path / "left", tower="t")
     made = EpisodeDataset(source, PixelConfig(), TensorCache(CacheConfig(str(tmp_path / "made"))), "t", encoder)

@@ -51,7 +51,7 @@ def reference_logits(checkpoint, snapshot, conversation):
     """The logits that the reference computes at each learnt token when the tokens before are given to it."""
     prompts = PromptBuilder(checkpoint.tokenizer)
     built = prompts.build_conversation(conversation.turns)
-    reference = ReferenceDecoder(checkpoint.network, checkpoint.config.memory, ())
+    reference = ReferenceDecoder(checkpoint.backbone, checkpoint.config.memory, ())
     prefix = reference.prefix(snapshot, prompts.head)
     logits = reference.continue_prefix(prefix, built.tokens, prefix.next_position)
     return torch.stack([logits[place - 1] for place, counts in enumerate(built.learnt) if counts])

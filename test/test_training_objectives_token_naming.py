@@ -59,7 +59,7 @@ def test_a_token_that_points_to_its_words_has_no_loss(checkpoint) -> None:
             said[spoilt, 1] = 1 - said[spoilt, 1]
         network.model.visual.merger = Says(checkpoint, said)
         try:
-            loss = token_naming_loss(network, checkpoint.tokenizer, features(), [LABELS])
+            loss = token_naming_loss(checkpoint.backbone, checkpoint.tokenizer, features(), [LABELS])
         finally:
             network.model.visual.merger = merger
         assert loss.right.tolist() == right
@@ -71,7 +71,7 @@ def test_a_token_that_points_to_its_words_has_no_loss(checkpoint) -> None:
 def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint) -> None:
     network = checkpoint.network
     network.zero_grad()
-    token_naming_loss(network, checkpoint.tokenizer, features(), [LABELS]).loss.backward()
+    token_naming_loss(checkpoint.backbone, checkpoint.tokenizer, features(), [LABELS]).loss.backward()
     assert network.model.visual.merger.mlp[0].weight.grad.abs().sum() > 0
     assert network.get_input_embeddings().weight.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in network.model.language_model.layers.parameters())

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from training_videos import TINY
 from transformers import Qwen2VLForConditionalGeneration
 
+from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.tiny import tiny_network_config
 from fvs_ros.training.config import LoraSettings
 from fvs_ros.training.errors import TrainingError
@@ -42,15 +43,15 @@ def test_the_merger_is_trained_with_and_without_the_tower() -> None:
 
 def test_the_fingerprint_changes_with_the_tower_alone() -> None:
     found = network()
-    before = tower_fingerprint(found)
+    before = tower_fingerprint(Qwen2VLBackbone(found).tower)
     with torch.no_grad():
         found.lm_head.weight += 1
         found.model.visual.merger.mlp[0].weight += 1
-    assert tower_fingerprint(found) == before
+    assert tower_fingerprint(Qwen2VLBackbone(found).tower) == before
     with torch.no_grad():
         found.model.visual.blocks[0].norm1.bias[0] += 1e-3
-    assert tower_fingerprint(found) != before
-    assert isinstance(tower_fingerprint(network(torch.bfloat16)), str)
+    assert tower_fingerprint(Qwen2VLBackbone(found).tower) != before
+    assert isinstance(tower_fingerprint(Qwen2VLBackbone(network(torch.bfloat16)).tower), str)
 
 
 def test_only_trained_weights_become_float32() -> None:
@@ -93,7 +94,7 @@ def test_rescaled_words_leave_what_tokens_name_and_what_is_said() -> None:
 
     with torch.no_grad():
         before, length = named(), found.get_input_embeddings().weight.norm()
-        rescale_embeddings(found, 8.0)
+        rescale_embeddings(Qwen2VLBackbone(found), 8.0)
         for one, other in zip(before, named(), strict=True):
             torch.testing.assert_close(one, other)
         assert found.get_input_embeddings().weight.norm() == 8 * length

@@ -13,6 +13,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from fvs_ros.bench.measure import Machine
 from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,14 @@ class ModelCosts:
     """Costs of a Qwen2-VL network."""
 
     def __init__(self, network: Qwen2VLForConditionalGeneration) -> None:
-        self._language = network.model.language_model
-        self._tower = network.model.visual
+        self._backbone = Qwen2VLBackbone(network)
         self._text = network.config.text_config
         self._vision = network.config.vision_config
-        self._head = network.lm_head
         self._size = network.dtype.itemsize
 
     def encode(self, grid: PatchGrid, steps: int = 1) -> Cost:
         """The ViT on both pathways of `steps` grid steps."""
-        weights = _count(block.parameters() for block in self._tower.blocks)
-        weights += _count([self._tower.patch_embed.parameters()])
+        weights = _count(weight for _, weight in self._backbone.tower.named_weights())
         tokens = grid.patches + grid.low_patches
         pairs = grid.patches**2 + grid.low_patches**2
         attention = 4 * pairs * self._vision.embed_dim * self._vision.depth
@@ -57,13 +55,13 @@ class ModelCosts:
 
     def read(self, tokens: int) -> Cost:
         """A memory of that many tokens through the merger and the language model."""
-        layers, merger = self._layers(), _count([self._tower.merger.parameters()])
+        layers, merger = self._layers(), _count(self._backbone.merger.parameters())
         attention = 2 * tokens**2 * self._text.hidden_size * self._text.num_hidden_layers
         return Cost(2 * (layers + merger) * tokens + attention, (layers + merger) * self._size)
 
     def extend(self, prefix: int, tokens: int, questions: int = 1) -> Cost:
         """As many more tokens of each question after a prefix, with the logits of the last."""
-        text, head = self._text, _count([self._head.parameters()])
+        text, head = self._text, _count(self._backbone.head.parameters())
         pairs = questions * tokens * prefix
         attention = 4 * pairs * text.hidden_size * text.num_hidden_layers
         flop = 2 * questions * (self._layers() * tokens + head) + attention
@@ -72,8 +70,8 @@ class ModelCosts:
         return Cost(flop, (self._layers() + head + cache) * self._size)
 
     def _layers(self) -> int:
-        return _count(layer.parameters() for layer in self._language.layers)
+        return _count(self._backbone.layers.parameters())
 
 
-def _count(groups: Iterable[Iterable[nn.Parameter]]) -> int:
-    return sum(parameter.numel() for group in groups for parameter in group)
+def _count(weights: Iterable[nn.Parameter]) -> int:
+    return sum(weight.numel() for weight in weights)

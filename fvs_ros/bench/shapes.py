@@ -131,9 +131,9 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
     with torch.no_grad():
         # Answers of plain letters: of other tokens, the text comes later or never.
         letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))
-        speaks = torch.zeros(network.lm_head.weight.shape[0], 1, device=device, dtype=dtype)
+        speaks = torch.zeros(network.get_output_embeddings().weight.shape[0], 1, device=device, dtype=dtype)
         speaks[letters] = 1
-        network.lm_head.weight.mul_(speaks)
+        network.get_output_embeddings().weight.mul_(speaks)
     return Checkpoint(
         config=ModelConfig(config, MEMORY_SHAPES[name].config),
         network=network.to(device).eval(),

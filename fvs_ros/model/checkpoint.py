@@ -5,6 +5,7 @@ Only safetensors and JSON are read, and no code that comes with a checkpoint is 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint_checks import (
     check_quantization,
     check_size,
@@ -30,6 +32,7 @@ from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import CONFIG, checkpoint_folder, read_json, read_weight_headers
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.preprocess import PixelConfig
+from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 
 MODEL_TYPES = ("flash_vstream_qwen2_vl", "qwen2_vl")
 PUBLISHED_MODEL_TYPE = MODEL_TYPES[0]
@@ -105,6 +108,11 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerBase
     pixels: PixelConfig
     end_tokens: tuple[int, ...]
+
+    @functools.cached_property
+    def backbone(self) -> Backbone:
+        """The network in the parts that the memory's world needs."""
+        return Qwen2VLBackbone(self.network)
 
 
 def load_checkpoint(

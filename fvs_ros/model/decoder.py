@@ -11,20 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
-from transformers import Qwen2VLForConditionalGeneration
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRMSNorm
 
+from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.rotary import rotate, signed
 
 # What a chunk of a prefix may cost. A question waits for one chunk at most: about 10 ms on a CPU core (100 GFLOP/s),
 # 18 ms for 512 tokens of a 7B model on an H200, where smaller chunks would no longer fill the matrix units.
 CHUNK_FLOP = {"cpu": 1e9, "cuda": 8e12}
 LEAST_CHUNK, MOST_CHUNK = 16, 2_048
+
+# The parts of a layer that `Decoder` computes.
+LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}
+BIASED_PARTS = ("q_proj", "k_proj", "v_proj")
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -65,30 +70,27 @@ class Prefix:
 
 
 class Decoder:
-    """Runs the layers of a Qwen2-VL language model on `KeyValues`. Not thread-safe.
+    """Runs a language model's layers on `KeyValues`. Not thread-safe.
 
     The layers' weights are transformers' modules. Their attention is replaced, since it can neither share a prefix
     among the sequences of a batch nor write into storage of ours; the rest is called here directly, because the way
     through transformers costs a small model more than its arithmetic. Results differ from transformers' by rounding.
 
     Raises:
-        ValueError: the model attends within a sliding window.
+        ValueError: the layers hold what this class would not compute, see `check_layers`.
     """
 
-    def __init__(self, network: Qwen2VLForConditionalGeneration) -> None:
-        model = network.model.language_model
-        if model.has_sliding_layers:
-            raise ValueError("the model has use_sliding_window set; only full attention is supported, so switch it off")
-        self._layers = list(model.layers)
-        self._norm = model.norm
-        self._rotary = model.rotary_emb
-        self._embed = network.get_input_embeddings()
-        self._head = network.lm_head
+    def __init__(self, backbone: Backbone) -> None:
+        check_layers(backbone)
+        self._backbone = backbone
+        self._layers: list[Any] = list(backbone.layers)
+        self._norm = backbone.norm
+        self._rotary = backbone.rotary
         attention = self._layers[0].self_attn
         self._head_dim = attention.head_dim
         self._key_heads = attention.num_key_value_heads
-        self.device = network.device
-        self.dtype = network.dtype
+        self.device = backbone.device
+        self.dtype = backbone.dtype
         parameters = sum(parameter.numel() for layer in self._layers for parameter in layer.parameters())
         self.chunk = chunk_tokens(parameters, self.device.type)
 
@@ -146,8 +148,8 @@ class Decoder:
 
     def logits(self, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Logits [S, V] float32 at the last of the text tokens `ids` [S, L] at `positions` [S, L]."""
-        hidden = self._run(self._embed(ids), positions.expand(3, -1, -1), attention)
-        return self._head(hidden[:, -1]).float()
+        hidden = self._run(self._backbone.embed(ids), positions.expand(3, -1, -1), attention)
+        return self._backbone.logits(hidden[:, -1])
 
     def _run(self, hidden: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Hidden states [S, L, H] after all layers, of embeddings [S, L, H] at positions [3, S, L]."""
@@ -166,6 +168,37 @@ class Decoder:
             hidden = hidden + projections.o_proj(mixed.reshape(*hidden.shape[:2], -1))
             hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
         return _rms_norm(self._norm, hidden)
+
+
+def check_layers(backbone: Backbone) -> None:
+    """Refuses layers that `Decoder` would compute as if they were Qwen2-VL's.
+
+    Raises:
+        ValueError: a part that would be left out, or a setting that would be ignored, by name.
+    """
+    config = backbone.text_config
+    for name, found, known in (
+        ("rope type", config.rope_parameters["rope_type"], "default"),
+        ("activation (hidden_act)", config.hidden_act, "silu"),
+    ):
+        if found != known:
+            raise ValueError(f"the language model's {name} is {found!r}; the decoder computes {known!r} only")
+    layers: list[Any] = list(backbone.layers)
+    for index, layer in enumerate(layers):
+        attention = layer.self_attn
+        window = getattr(attention, "sliding_window", None)
+        if window is not None:
+            raise ValueError(
+                f"layer {index} attends within a sliding window of {window} tokens; the decoder attends to all, so set "
+                "use_sliding_window to false if the weights were trained without it"
+            )
+        for module, known_parts in ((layer, LAYER_PARTS), (attention, ATTENTION_PARTS)):
+            unknown = sorted({name for name, _ in module.named_children()} - known_parts)
+            if unknown:
+                raise ValueError(f"layer {index} has {', '.join(unknown)}, which the decoder does not compute")
+        missing = [name for name in BIASED_PARTS if getattr(attention, name).bias is None]
+        if missing:
+            raise ValueError(f"layer {index} has no bias in {', '.join(missing)}; only biased ones are supported")
 
 
 def chunk_tokens(parameters: int, device: str) -> int:
@@ -264,5 +297,5 @@ class SuffixAttention:
         return mixed.reshape(count, -1, length, groups, width).transpose(1, 2)
 
 
-def _rms_norm(norm: Qwen2VLRMSNorm, hidden: Tensor) -> Tensor:
+def _rms_norm(norm: Any, hidden: Tensor) -> Tensor:
     return functional.rms_norm(hidden, (hidden.shape[-1],), norm.weight, norm.variance_epsilon)

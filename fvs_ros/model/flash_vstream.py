@@ -26,7 +26,6 @@ from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.tiny import tiny_checkpoint
-from fvs_ros.model.vision import encode_frames
 
 # Of each weight; training changes them all, so that a few tell two models apart.
 FINGERPRINT_VALUES = 64
@@ -49,11 +48,11 @@ class FlashVStream:
         self._pixels = checkpoint.pixels
         self._network = checkpoint.network
         self._tokenizer = checkpoint.tokenizer
-        self._tower = checkpoint.network.model.visual
-        self._encoder = FrameEncoder(self._tower, self._pixels, checkpoint.network.device)
+        self._backbone = checkpoint.backbone
+        self._encoder = FrameEncoder(self._backbone.tower, self._pixels)
         self._prompts = PromptBuilder(checkpoint.tokenizer)
         self._end_tokens = checkpoint.end_tokens
-        self._reference = ReferenceDecoder(checkpoint.network, self.memory_config, checkpoint.end_tokens)
+        self._reference = ReferenceDecoder(self._backbone, self.memory_config, checkpoint.end_tokens)
 
     @classmethod
     def load(
@@ -113,7 +112,7 @@ class FlashVStream:
 
     def new_memory(self, grid: PatchGrid) -> StreamingFlashMemory:
         """An empty memory for steps of that grid."""
-        width = self._tower.config.embed_dim
+        width = self._backbone.tower.geometry.width
         return StreamingFlashMemory(self.memory_config, grid, width, device=self.device, dtype=self.dtype)
 
     @torch.no_grad()
@@ -131,11 +130,11 @@ class FlashVStream:
     @torch.no_grad()
     def encode_pixels(self, frames: Tensor) -> StepFeatures:
         """Features of n grid steps from normalised frames [2n, 3, 14 gh, 14 gw] on the model's device."""
-        return encode_frames(self._tower, frames)
+        return self._backbone.tower.encode(frames)
 
     def new_prefix_cache(self) -> PrefixCache:
         """Prefills memories and answers several questions at once, with buffers of its own."""
-        return PrefixCache(self._network, self._tokenizer, self._prompts, self.memory_config, self._end_tokens)
+        return PrefixCache(self._backbone, self._tokenizer, self._prompts, self.memory_config, self._end_tokens)
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as `<|im_end|>`, that a text spells out."""

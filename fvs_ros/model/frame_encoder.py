@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH, PixelConfig, normalise, resize_frames
-from fvs_ros.model.vision import encode_frames
+from fvs_ros.model.backbone import VisionTower
+from fvs_ros.model.preprocess import FRAMES_PER_STEP, PixelConfig, normalise, resize_frames
 
 # Steps that one graph encodes: each has activations of its own, 0.1 GB a step at 448 x 448 in bfloat16.
 LARGEST_GRAPH = 8
@@ -33,15 +32,14 @@ class FrameEncoder:
     """Encodes grid steps. Used by one thread, whose current stream the work is launched on; it never waits for it.
 
     Args:
-        tower: transformers' vision tower.
+        tower: encodes, on its device.
         pixels: how frames are normalised.
-        device: of the tower.
     """
 
-    def __init__(self, tower: Qwen2VisionTransformerPretrainedModel, pixels: PixelConfig, device: torch.device) -> None:
+    def __init__(self, tower: VisionTower, pixels: PixelConfig) -> None:
         self._tower = tower
         self._pixels = pixels
-        self._device = device
+        self._device = device = tower.device
         self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._graphs: dict[int, EncodeGraph] = {}
         self._grid: PatchGrid | None = None
@@ -54,7 +52,7 @@ class FrameEncoder:
             grid: what they are resized to.
         """
         if self._uploads is None:
-            return encode_frames(self._tower, normalise(resize_frames(frames, grid, self._device), self._pixels))
+            return self._tower.encode(normalise(resize_frames(frames, grid, self._device), self._pixels))
         if grid != self._grid:
             # The graphs of another frame size go before new ones come.
             self._graphs.clear()
@@ -92,7 +90,7 @@ class EncodeGraph:
     """The ViT on a fixed number of steps of a fixed size.
 
     Args:
-        tower: transformers' vision tower.
+        tower: encodes.
         grid: of a frame.
         steps: how many.
         capture: records a function and returns what launches it.
@@ -100,15 +98,15 @@ class EncodeGraph:
 
     def __init__(
         self,
-        tower: Qwen2VisionTransformerPretrainedModel,
+        tower: VisionTower,
         grid: PatchGrid,
         steps: int,
         capture: Callable[[Callable[[], StepFeatures]], Callable[[], StepFeatures]] = CapturedCall,
     ) -> None:
-        weight = tower.patch_embed.proj.weight
-        size = (FRAMES_PER_STEP * steps, 3, grid.height * PATCH, grid.width * PATCH)
-        self._pixels = torch.zeros(size, device=weight.device)
-        self._run = capture(lambda: encode_frames(tower, self._pixels))
+        patch = tower.geometry.patch
+        size = (tower.geometry.frames * steps, 3, grid.height * patch, grid.width * patch)
+        self._pixels = torch.zeros(size, device=tower.device)
+        self._run = capture(lambda: tower.encode(self._pixels))
 
     def __call__(self, pixels: Tensor) -> StepFeatures:
         """Features, in storage of their own, of normalised frames [2n, 3, 14 gh, 14 gw]."""

@@ -20,9 +20,9 @@ from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import ModelConfig, load_network
 from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
+from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.sequence import text_positions
-from fvs_ros.model.vision import encode_frames
 
 TOLERANCE = 1e-4
 WEIGHTS = "weights."
@@ -115,9 +115,10 @@ def compute(golden: Golden) -> dict[str, Tensor]:
     config = golden.config.memory
     device = torch.device("cpu")
     network = load_network(golden.config, weights=dict(golden.weights), device=device, dtype=torch.float32)
+    backbone = Qwen2VLBackbone(network)
     grid = PatchGrid(frames.shape[2] // PATCH, frames.shape[3] // PATCH)
 
-    features = encode_frames(network.model.visual, frames)
+    features = backbone.tower.encode(frames)
     initial = golden.tensors["kmeans_init"]
     memory = build_memory(features, grid, config, initial_rows=initial if initial.numel() else None)
 
@@ -126,7 +127,7 @@ def compute(golden: Golden) -> dict[str, Tensor]:
         raise GoldenError(f"input_ids has {ids.count(video_token)} memory tokens; this memory has {memory.tokens}")
     first = ids.index(video_token)
     head, suffix = ids[:first], ids[first + memory.tokens :]
-    reference = ReferenceDecoder(network, config, end_tokens=())
+    reference = ReferenceDecoder(backbone, config, end_tokens=())
     prefix = reference.prefix(memory, head)
     assert prefix is not None  # nothing stops it
     logits = reference.continue_prefix(prefix, suffix, prefix.next_position)

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.prompt import PromptBuilder
@@ -47,20 +48,20 @@ class PrefixCache:
 
     def __init__(
         self,
-        network: Qwen2VLForConditionalGeneration,
+        backbone: Backbone,
         tokenizer: PreTrainedTokenizerBase,
         prompts: PromptBuilder,
         config: FlashMemoryConfig,
         end_tokens: Sequence[int],
     ) -> None:
-        self.network = network
+        self.backbone = backbone
         self.tokenizer = tokenizer
         self.prompts = prompts
         self.config = config
         self.end_tokens = frozenset(end_tokens)
-        self.decoder = Decoder(network)
-        self.on_cuda = network.device.type == "cuda"
-        self._stream = torch.cuda.Stream(network.device, priority=-1) if self.on_cuda else None
+        self.decoder = Decoder(backbone)
+        self.on_cuda = backbone.device.type == "cuda"
+        self._stream = torch.cuda.Stream(backbone.device, priority=-1) if self.on_cuda else None
         self._buffers: list[_Buffer] = []
         with self.running():
             self.suffixes = _SuffixRows(self.decoder)
@@ -140,7 +141,7 @@ class PrefilledMemory:
         with cache.running():
             if self._snapshot is not None:
                 self._snapshot.wait_ready()
-                self._segment = memory_segment(cache.network, self._snapshot, cache.prompts.head, cache.config)
+                self._segment = memory_segment(cache.backbone, self._snapshot, cache.prompts.head, cache.config)
                 self._position = self._segment.next_position
             elif self._segment is not None:
                 chunk = slice(self._prefix.length, self._prefix.length + cache.decoder.chunk)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen2VLForConditionalGeneration
+from transformers import DynamicCache
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.sequence import memory_segment, text_segment
 
 # A stop is honoured between chunks of the prefill. On a GPU a chunk of a 7B model takes about 0.05 s; smaller ones
@@ -48,11 +49,9 @@ class ReferencePrefix:
 class ReferenceDecoder:
     """Decodes answers as transformers computes them. Not thread-safe: one question at a time."""
 
-    def __init__(
-        self, network: Qwen2VLForConditionalGeneration, config: FlashMemoryConfig, end_tokens: Sequence[int]
-    ) -> None:
-        """Wraps a network in evaluation mode; `end_tokens` end an answer."""
-        self._network = network
+    def __init__(self, backbone: Backbone, config: FlashMemoryConfig, end_tokens: Sequence[int]) -> None:
+        """Takes a backbone in evaluation mode; `end_tokens` end an answer."""
+        self._backbone = backbone
         self._config = config
         self._end_tokens = frozenset(end_tokens)
         self._prefix: ReferencePrefix | None = None
@@ -91,9 +90,8 @@ class ReferenceDecoder:
     @torch.no_grad()
     def continue_prefix(self, prefix: ReferencePrefix, tokens: Sequence[int], position: int) -> Tensor:
         """Logits [L, V] float32 of text tokens appended to the prefix's cache, the first of them at `position`."""
-        text = text_segment(self._network, tokens, position)
-        hidden = self._run(text.embeddings, text.positions, prefix.cache)
-        return self._network.lm_head(hidden).float()
+        text = text_segment(self._backbone, tokens, position)
+        return self._backbone.logits(self._run(text.embeddings, text.positions, prefix.cache))
 
     def rewind(self, prefix: ReferencePrefix) -> None:
         """Removes what a question appended to the prefix's cache."""
@@ -103,9 +101,9 @@ class ReferenceDecoder:
     def _prefill(
         self, snapshot: MemorySnapshot, head: tuple[int, ...], should_stop: Callable[[], bool]
     ) -> ReferencePrefix | None:
-        prefix = memory_segment(self._network, snapshot, head, self._config)
+        prefix = memory_segment(self._backbone, snapshot, head, self._config)
         length = prefix.embeddings.shape[0]
-        cache = DynamicCache(config=self._network.config.text_config)
+        cache = DynamicCache(config=self._backbone.text_config)
         for start in range(0, length, PREFILL_CHUNK):
             if should_stop():
                 return None
@@ -117,12 +115,9 @@ class ReferenceDecoder:
             cache=cache,
             length=length,
             next_position=prefix.next_position,
-            logits=self._network.lm_head(hidden[-1]).float(),
+            logits=self._backbone.logits(hidden[-1]),
         )
 
     def _run(self, embeddings: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Hidden states [L, H] of embeddings [L, H] at positions [3, L], appended to the cache."""
-        output = self._network.model.language_model(
-            inputs_embeds=embeddings[None], position_ids=positions[:, None], past_key_values=cache, use_cache=True
-        )
-        return output.last_hidden_state[0]
+        return self._backbone.hidden_states(embeddings[None], positions[:, None], cache=cache)[0]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import Qwen2VLForConditionalGeneration
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.positions import memory_positions, text_position
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.memory.time_code import memory_time_code
+from fvs_ros.model.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,17 @@ class Segment:
 
 
 def memory_segment(
-    network: Qwen2VLForConditionalGeneration,
+    backbone: Backbone,
     snapshot: MemorySnapshot,
     head: Sequence[int],
     config: FlashMemoryConfig,
 ) -> Segment:
     """The prompt's head, then the memory through the merger. Gradients flow where they are switched on."""
-    device = network.device
-    merged = network.model.visual.merger(snapshot.features())
+    merged = backbone.merge(snapshot.features())
     if config.time_code:
         merged = merged + memory_time_code(snapshot, config, merged.shape[-1]).to(merged.dtype)
-    text = text_segment(network, head, 0)
-    memory = memory_positions(snapshot, len(head), config.horizon).to(device)
+    text = text_segment(backbone, head, 0)
+    memory = memory_positions(snapshot, len(head), config.horizon).to(backbone.device)
     return Segment(
         embeddings=torch.cat([text.embeddings, merged]),
         positions=torch.cat([text.positions, memory], dim=1),
@@ -55,12 +54,12 @@ def memory_segment(
     )
 
 
-def text_segment(network: Qwen2VLForConditionalGeneration, tokens: Sequence[int], position: int) -> Segment:
+def text_segment(backbone: Backbone, tokens: Sequence[int], position: int) -> Segment:
     """Text whose first token stands at `position`."""
-    ids = torch.tensor(tokens, device=network.device)
+    device = backbone.device
     return Segment(
-        embeddings=network.get_input_embeddings()(ids),
-        positions=text_positions(position, len(tokens), network.device),
+        embeddings=backbone.embed(torch.tensor(tokens, device=device)),
+        positions=text_positions(position, len(tokens), device),
         next_position=position + len(tokens),
     )
 

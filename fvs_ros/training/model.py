@@ -22,7 +22,6 @@ from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.model.preprocess import normalise
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.sequence import memory_segment, text_positions
-from fvs_ros.model.vision import encode_frames
 from fvs_ros.training.config import ANSWERS, TOKEN_NAMING
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample, store_features
@@ -83,6 +82,7 @@ class EpisodeModel(nn.Module):
     ) -> None:
         super().__init__()
         self.network: Qwen2VLForConditionalGeneration = checkpoint.network
+        self._backbone = checkpoint.backbone
         self._memory_config = checkpoint.config.memory
         self._pixels = checkpoint.pixels
         self._prompts = PromptBuilder(checkpoint.tokenizer)
@@ -94,17 +94,16 @@ class EpisodeModel(nn.Module):
         self.probe = probe
         self._probe_weight = probe_weight
         if is_deepspeed_zero3_enabled():
-            # `encode_frames` reads this weight outside of its module's forward, where ZeRO-3 gathers it by itself.
-            import_module("deepspeed").zero.register_external_parameter(
-                self, self.network.model.visual.patch_embed.proj.weight
-            )
+            # ZeRO-3 gathers a weight by itself only in its module's forward.
+            for weight in self._backbone.tower.unhooked_weights:
+                import_module("deepspeed").zero.register_external_parameter(self, weight)
 
     def forward(self, samples: Sequence[Sample]) -> EpisodeLoss:
         """The loss of a batch of episodes."""
         if self._objective == TOKEN_NAMING:
-            features = encode_frames(self.network.model.visual, self._normalised(samples))
+            features = self._backbone.tower.encode(self._normalised(samples))
             return token_naming_loss(
-                self.network, self._tokenizer, features, [_token_names(sample) for sample in samples]
+                self._backbone, self._tokenizer, features, [_token_names(sample) for sample in samples]
             )
         rows = [row for sample in samples for row in self.rows(sample)]
         with self._probed_states() as states:
@@ -130,7 +129,7 @@ class EpisodeModel(nn.Module):
         if self.probe is None:
             yield gathered
             return
-        layers = self.network.model.language_model.layers
+        layers = self._backbone.layers
         layer = layers[max(round(DEPTH * len(layers)), 1) - 1]
         handle = layer.register_forward_hook(lambda *call: gathered.append(_first(call[-1])))
         try:
@@ -152,7 +151,7 @@ class EpisodeModel(nn.Module):
     def memories(self, sample: Sample) -> Sequence[MemorySnapshot]:
         """The memory at each moment of a sample, on the model's device."""
         if sample.memories is not None:
-            return [snapshot.to(self.network.device) for snapshot in sample.memories]
+            return [snapshot.to(self._backbone.device) for snapshot in sample.memories]
         return memories(self.features(sample), sample.episode, sample.grid, self._memory_config)
 
     def predict(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -169,38 +168,36 @@ class EpisodeModel(nn.Module):
             positions = torch.cat([row.positions for row in rows], dim=1)[:, None]
             targets = torch.cat([row.targets for row in rows])[None]
             mask = sequence_mask([row.block for row in rows])
-            self.network.model.language_model.config._attn_implementation = IMPLEMENTATION
-        hidden = self.network.model.language_model(
-            inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False
-        ).last_hidden_state
+            self._backbone.text_config._attn_implementation = IMPLEMENTATION
+        hidden = self._backbone.hidden_states(embeddings, positions, mask=mask)
         learnt = targets >= 0
         # A token is predicted at the place before it.
         predicting = functional.pad(learnt[:, 1:], (0, 1))
-        return targets[learnt], self.network.lm_head(hidden[predicting]).float()
+        return targets[learnt], self._backbone.logits(hidden[predicting])
 
     def features(self, sample: Sample) -> StepFeatures:
         """Features of a sample on the model's device: those that it brings, or new ones."""
-        device = self.network.device
+        device = self._backbone.device
         if sample.features is not None:
             return StepFeatures(sample.features.high.to(device), sample.features.low.to(device))
         if self._tower_trained:
-            return encode_frames(self.network.model.visual, self._normalised([sample]))
+            return self._backbone.tower.encode(self._normalised([sample]))
         assert sample.frames is not None
         frames = sample.frames.to(device)
-        features = FrozenEncoder(self.network.model.visual, self._pixels, self._memory_config).encode(frames)
+        features = FrozenEncoder(self._backbone.tower, self._pixels, self._memory_config).encode(frames)
         store_features(self._cache, sample, features)
         return features
 
     def _normalised(self, samples: Sequence[Sample]) -> Tensor:
         """All frames of samples of one size, [2n, 3, H, W]."""
         frames = [sample.frames for sample in samples if sample.frames is not None]
-        return normalise(torch.cat(frames).to(self.network.device).float(), self._pixels)
+        return normalise(torch.cat(frames).to(self._backbone.device).float(), self._pixels)
 
     def _row(self, snapshot: MemorySnapshot, conversations: Sequence[Conversation], episode: TrainingEpisode) -> Row:
         name = episode.name
         if not conversations:
             raise TrainingError(f"{name} has no question")
-        prefix = memory_segment(self.network, snapshot, self._prompts.head, self._memory_config)
+        prefix = memory_segment(self._backbone, snapshot, self._prompts.head, self._memory_config)
         memory = prefix.embeddings.shape[0]
         room = max(self._max_tokens - memory, 0)
         texts: list[Sequence[int]] = []
@@ -221,11 +218,11 @@ class EpisodeModel(nn.Module):
             if episode.probe_labels is None:
                 raise TrainingError(f"{name} has no labels for the memory probe; only patrols have")
             labels = slot_labels(episode.probe_labels, snapshot, len(self._prompts.head), sum(lengths))
-        device = self.network.device
+        device = self._backbone.device
         ids = torch.tensor([token for tokens in texts for token in tokens], device=device)
         text = text_positions(prefix.next_position, max(lengths), device)
         return Row(
-            embeddings=torch.cat([prefix.embeddings, self.network.get_input_embeddings()(ids)]),
+            embeddings=torch.cat([prefix.embeddings, self._backbone.embed(ids)]),
             positions=torch.cat([prefix.positions, *(text[:, :length] for length in lengths)], dim=1),
             targets=functional.pad(torch.tensor(targets, device=device), (memory, 0), value=-1),
             block=Block(memory, lengths),

@@ -164,10 +164,10 @@ def prepare(config: TrainConfig, index: int, source: str | None) -> Prepared:
     cache = TensorCache(config.cache)
     # ZeRO-3 leaves no process the whole tower to take a fingerprint of.
     keeps_features = not trained and not is_deepspeed_zero3_enabled()
-    tower = tower_fingerprint(network) if keeps_features else None
+    tower = tower_fingerprint(checkpoint.backbone.tower) if keeps_features else None
     encoder = None
     if config.encode_in_workers and not trained:
-        encoder = FrozenEncoder(network.model.visual, checkpoint.pixels, checkpoint.config.memory)
+        encoder = FrozenEncoder(checkpoint.backbone.tower, checkpoint.pixels, checkpoint.config.memory)
     dataset = EpisodeDataset(episodes, checkpoint.pixels, cache, tower, encoder)
     probe = None
     if stage.memory_probe:
@@ -358,7 +358,7 @@ def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights
     if config.lora is None:
         train_everything(checkpoint.network, tower=stage.tower == "trained", embeddings=stage.embeddings == "trained")
         load_trained_weights(_Wrapped(checkpoint.network), weights)
-        rescale_embeddings(checkpoint.network, stage.rescale_embeddings)
+        rescale_embeddings(checkpoint.backbone, stage.rescale_embeddings)
     else:
         adapters = apply_lora(checkpoint.network, config.lora)
         trained_in_float32(checkpoint.network)

@@ -17,6 +17,7 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.prompt import SYSTEM
+from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer
 from fvs_ros.training.scratch_config import ScratchConfig
 
@@ -36,7 +37,7 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
         torch.manual_seed(seed)
         network = Qwen2VLForConditionalGeneration(network_config)
     with torch.no_grad():
-        for parameter in network.model.language_model.layers.parameters():
+        for parameter in Qwen2VLBackbone(network).layers.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(_TEXT_SPREAD / network_config.text_config.initializer_range)
     return Checkpoint(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Qwen2VLForConditionalGeneration
 
+from fvs_ros.model.backbone import Backbone, VisionTower
 from fvs_ros.training.config import LoraSettings
 from fvs_ros.training.errors import TrainingError
 
@@ -37,7 +38,7 @@ def apply_lora(network: Qwen2VLForConditionalGeneration, settings: LoraSettings)
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise TrainingError("LoRA needs peft: pip install 'fvs_ros[train]'") from error
-    tied = network.lm_head.weight is network.get_input_embeddings().weight
+    tied = network.get_output_embeddings().weight is network.get_input_embeddings().weight
     if tied and "lm_head" in settings.fully_trained:
         raise TrainingError(
             "the checkpoint's lm_head shares its weights with the embeddings, so it cannot be trained alone; set "
@@ -91,13 +92,14 @@ def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool, e
 
 
 @torch.no_grad()
-def rescale_embeddings(network: Qwen2VLForConditionalGeneration, factor: float) -> None:
+def rescale_embeddings(backbone: Backbone, factor: float) -> None:
     """Multiplies the words' embeddings by a factor, and divides the merger's output and the output's norm by it.
 
     The products of visual tokens and words, and the logits where output and embeddings are tied, stay what they are.
     """
-    network.get_input_embeddings().weight.mul_(factor)
-    for parameter in (*network.model.visual.merger.mlp[-1].parameters(), network.model.language_model.norm.weight):
+    backbone.embeddings.weight.mul_(factor)
+    output = [module for module in backbone.merger.modules() if isinstance(module, nn.Linear)][-1]
+    for parameter in (*output.parameters(), *backbone.norm.parameters()):
         parameter.div_(factor)
 
 
@@ -108,13 +110,12 @@ def trained_in_float32(network: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def tower_fingerprint(network: Qwen2VLForConditionalGeneration) -> str:
+def tower_fingerprint(tower: VisionTower) -> str:
     """Changes with the weights, and so the features, of the vision tower before its merger."""
     digest = hashlib.sha256()
-    for name, parameter in network.model.visual.named_parameters():
-        if not name.startswith("merger."):
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for name, parameter in tower.named_weights():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

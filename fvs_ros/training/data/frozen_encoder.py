@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import StepFeatures
+from fvs_ros.model.backbone import VisionTower
 from fvs_ros.model.preprocess import FRAMES_PER_STEP, PixelConfig, normalise
-from fvs_ros.model.vision import encode_frames
 
 # Grid steps that are encoded at once: what a 7B model keeps meanwhile stays below 1 GB.
 FROZEN_STEPS = 8
@@ -22,12 +21,12 @@ class FrozenEncoder:
     """A vision tower that is not trained, as data processes on the CPU run it beside the one that trains.
 
     Attributes:
-        tower: transformers' vision tower.
+        tower: in evaluation mode.
         pixels: how the checkpoint takes frames.
         memory: sizes of its Flash Memory.
     """
 
-    tower: Qwen2VisionTransformerPretrainedModel
+    tower: VisionTower
     pixels: PixelConfig
     memory: FlashMemoryConfig
 
@@ -40,7 +39,7 @@ class FrozenEncoder:
         """
         with torch.autocast(frames.device.type, enabled=False):
             parts = [
-                encode_frames(self.tower, normalise(part.float(), self.pixels))
+                self.tower.encode(normalise(part.float(), self.pixels))
                 for part in frames.split(FROZEN_STEPS * FRAMES_PER_STEP)
             ]
         return StepFeatures(torch.cat([part.high for part in parts]), torch.cat([part.low for part in parts]))

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase, Qwen2VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
 
 from fvs_ros.memory.snapshot import StepFeatures
+from fvs_ros.model.backbone import Backbone
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.losses import EpisodeLoss
 
@@ -56,7 +57,7 @@ def word_tokens(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> Ten
 
 
 def token_naming_loss(
-    network: Qwen2VLForConditionalGeneration,
+    backbone: Backbone,
     tokenizer: PreTrainedTokenizerBase,
     features: StepFeatures,
     names: Sequence[TokenNames],
@@ -66,13 +67,13 @@ def token_naming_loss(
     An answer is one token, right if it names the words of all groups. Tokens that show an object are reported apart.
 
     Args:
-        network: its merger and its words take part; the language model's layers do not.
+        backbone: its merger and its words take part; the language model's layers do not.
         tokenizer: of the words.
         features: of all episodes' steps, one after the other.
         names: of each episode.
     """
-    device = network.device
-    visual = network.model.visual.merger(torch.cat([features.high.flatten(0, 1), features.low.flatten(0, 1)]))
+    device = backbone.device
+    visual = backbone.merge(torch.cat([features.high.flatten(0, 1), features.low.flatten(0, 1)]))
     parts = [("high", episode.high) for episode in names] + [("low", episode.low) for episode in names]
     labels = np.concatenate([part.reshape(-1, part.shape[-1]) for _, part in parts])
     targets = torch.from_numpy(labels).to(device)
@@ -80,7 +81,7 @@ def token_naming_loss(
     groups = names[0].groups
     for group, words in enumerate(groups):
         for form in word_tokens(tokenizer, words).to(device):
-            logits = functional.linear(visual, network.lm_head.weight[form]).float()
+            logits = functional.linear(visual, backbone.head.weight[form]).float()
             losses.append(functional.cross_entropy(logits, targets[:, group]))
             right &= logits.argmax(-1) == targets[:, group]
     empty = labels[:, 0] == len(groups[0]) - 1
