@@ -113,7 +113,7 @@ def test_streams_of_streaming_bench(tmp_path: Path, evaluate, context) -> None:
 def test_streams_of_navqa(tmp_path: Path, evaluate) -> None:
     data = benchmark_data.navqa(tmp_path / "data")
     assert evaluate("navqa", data) == 0
-    assert {row["name"] for row in report(tmp_path / "out")["measures"]} == {"position", "time", "duration"}
+    assert {row["name"] for row in report(tmp_path / "out")["errors"]} == {"position", "time", "duration"}
 
 
 def test_an_interrupted_run_goes_on_to_the_same_answers(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, claim_folder, config_hash, merge, read_answers
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow, read_predictions
+from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow, claim_folder, config_hash, merge, read_answers
+from fvs_ros.evaluation.benchmarks.predictions import read_predictions
 from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
 from fvs_ros.evaluation.errors import DataError
 
@@ -34,7 +34,7 @@ def test_answers_are_on_disk_at_once_and_carry_the_hash(tmp_path: Path) -> None:
         assert answers.rows == {"1": row(1, total_s=0.5, config=digest)}
         answers.append(row(2))
     assert [*read_answers([path], digest)] == ["1", "2"]
-    assert read_predictions([path]).predictions["2"].response == "A"
+    assert read_predictions([path])["2"].row.response == "A"
 
 
 def test_failures_and_a_line_cut_off_are_tried_again(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from benchmark_files import SAMPLES, changed
 
-from fvs_ros.commands.evaluate_score import NAMES
-from fvs_ros.evaluation.benchmarks import BENCHMARKS, AnswerKind
+from fvs_ros.commands.evaluation import BENCHMARK_NAMES
+from fvs_ros.evaluation.benchmarks import BENCHMARKS
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.grading import AnswerKind
 
 LONG_VIDEO = ("egoschema", "mlvu", "lvbench", "mvbench", "videomme")
 INSTRUCTION = (
@@ -24,7 +25,7 @@ def read(name, file=None):
 
 
 def test_the_command_line_knows_all_benchmarks() -> None:
-    assert set(NAMES) == set(BENCHMARKS)
+    assert set(BENCHMARK_NAMES) == set(BENCHMARKS)
 
 
 @pytest.mark.parametrize(

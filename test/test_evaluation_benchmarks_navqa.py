@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from benchmark_files import SAMPLES
 
-from fvs_ros.evaluation.benchmarks import AnswerKind, navqa
+from fvs_ros.evaluation.benchmarks import navqa
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.grading import AnswerKind
 
 START_S = 1673980000.0
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from benchmark_files import SAMPLES, write_lines
 
-from fvs_ros.evaluation.benchmarks import AnswerKind
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow, Prediction, read_predictions
+from fvs_ros.evaluation.answers import AnswerRow
+from fvs_ros.evaluation.benchmarks.predictions import Prediction, read_predictions
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.records import Record
+from fvs_ros.stream.types import Moment
 
+MOMENT = {"stamp_ns": 1, "start_ns": 1, "end_ns": 2, "weight": 1.0}
 PROBE = {"realtime": 1, "type": 1}
 
 
@@ -47,6 +50,10 @@ def write(path, value):
     return path
 
 
+def responses(found: dict[str, Prediction]) -> dict[str, str | None]:
+    return {identity: one.row.response for identity, one in found.items()}
+
+
 def test_answers_survive_a_round_trip(tmp_path: Path) -> None:
     rows = [
         AnswerRow("1", "What?", 2, "C", first_token_s=0.2, total_s=0.5, config="abc"),
@@ -60,26 +67,21 @@ def test_answers_survive_a_round_trip(tmp_path: Path) -> None:
     assert [AnswerRow.from_record(Record(path, "line", json.loads(line))) for line in lines] == rows
     assert json.loads(lines[1]) == {"id": "2", "question": "Where?", "answer": [1.0, 2.0, 3.0], "response": None}
     found = read_predictions([path])
-    assert list(found.predictions.values()) == [
-        Prediction("1", "C"),
-        Prediction("2", None),
-        Prediction("3", "Yes\nit does"),
-        Prediction("4", "now", 4.5),
-    ]
-    assert [question.kind for question in found.questions] == [AnswerKind.CHOICE] + [AnswerKind.TEXT] * 3
+    assert [one.row for one in found.values()] == rows
+    assert [one.question.kind for one in found.values()] == [AnswerKind.CHOICE] + [AnswerKind.TEXT] * 3
 
 
 def test_shards_are_joined(tmp_path: Path) -> None:
     shards = [write_lines(tmp_path / f"2_{shard}.json", [published(shard), published(shard + 2)]) for shard in (0, 1)]
     found = read_predictions(shards)
-    assert list(found.predictions) == ["0", "2", "1", "3"]
-    assert found.questions[0].options == ("one", "two")
+    assert list(found) == ["0", "2", "1", "3"]
+    assert found["0"].question.options == ("one", "two")
 
 
 def test_shards_that_overlap(tmp_path: Path) -> None:
     first = write_lines(tmp_path / "2_0.json", [published(0), published(1)])
     same = write_lines(tmp_path / "2_1.json", [published(1)])
-    assert list(read_predictions([first, same]).predictions) == ["0", "1"]
+    assert list(read_predictions([first, same])) == ["0", "1"]
     other = write_lines(tmp_path / "3_1.json", [published(2), published(1, pred="A")])
     with pytest.raises(DataError, match=r"3_1\.json: line 2: question '1' has another answer in .*2_0\.json, line 2"):
         read_predictions([first, other])
@@ -90,12 +92,8 @@ def test_shards_that_overlap(tmp_path: Path) -> None:
 
 def test_three_modes(tmp_path: Path) -> None:
     found = read_predictions([write(tmp_path / "model_1.json", three_modes())])
-    assert found.predictions == {
-        "0": Prediction("0", None),
-        "9_0": Prediction("9_0", "1"),
-        "9_1": Prediction("9_1", ""),
-    }
-    assert [question.answer for question in found.questions] == [2, 1, 2]
+    assert responses(found) == {"0": None, "9_0": "1", "9_1": ""}
+    assert [one.question.answer for one in found.values()] == [2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -166,12 +164,9 @@ def streaming_bench(tmp_path, part, responses, name="Made-Up-7B"):
 
 def test_the_output_of_streaming_bench(tmp_path: Path) -> None:
     found = read_predictions([streaming_bench(tmp_path, "real", ["C. Three.", None, "B"])])
-    assert found.predictions == {
-        "real_0_0": Prediction("real_0_0", "C. Three."),
-        "real_1_1": Prediction("real_1_1", "B"),
-    }
-    assert [question.task for question in found.questions] == ["Counting", "Causal Reasoning"]
-    assert [*read_predictions([streaming_bench(tmp_path, "sqa", ["A", "B"])]).predictions] == ["sqa_0_0_0", "sqa_0_1_0"]
+    assert responses(found) == {"real_0_0": "C. Three.", "real_1_1": "B"}
+    assert [one.question.task for one in found.values()] == ["Counting", "Causal Reasoning"]
+    assert [*read_predictions([streaming_bench(tmp_path, "sqa", ["A", "B"])])] == ["sqa_0_0_0", "sqa_0_1_0"]
 
 
 def test_the_dialogue_of_a_proactive_question(tmp_path: Path) -> None:
@@ -180,9 +175,10 @@ def test_the_dialogue_of_a_proactive_question(tmp_path: Path) -> None:
         {"role": "assistant", "content": "3", "time": 28, "cost": 0.1},
     ]
     path = streaming_bench(tmp_path, "proactive", [{"answered": 28, "dialog_history": history}])
-    assert read_predictions([path]).predictions["proactive_0_0"] == Prediction("proactive_0_0", "3", 28.0)
+    answer = read_predictions([path])["proactive_0_0"].row
+    assert (answer.response, answer.answered_s) == ("3", 28.0)
     path = streaming_bench(tmp_path, "proactive", [{"answered": False, "dialog_history": []}])
-    assert read_predictions([path]).predictions["proactive_0_0"].response is None
+    assert read_predictions([path])["proactive_0_0"].row.response is None
 
 
 def test_broken_outputs_of_streaming_bench_are_named(tmp_path: Path) -> None:
@@ -198,18 +194,28 @@ def test_broken_outputs_of_streaming_bench_are_named(tmp_path: Path) -> None:
 
 
 def test_moments_keep_their_nanoseconds(tmp_path: Path) -> None:
-    moments = ((1_750_000_000_123_456_789, 1_750_000_000_000_000_001, 1_750_000_001_000_000_000, 3.0, -1.0),)
+    stamps = (1_750_000_000_123_456_789, 1_750_000_000_000_000_001, 1_750_000_001_000_000_000)
+    moments = (Moment(*stamps, weight=3.0), Moment(*stamps, weight=2.0, relevance=0.0))
     row = AnswerRow("1", "What?", 0, "A", memory_version=7, memory_steps=40, moments=moments, prefilled=False)
     record = Record(tmp_path, "line 1", json.loads(row.to_json()))
     assert AnswerRow.from_record(record) == row
-    assert type(AnswerRow.from_record(record).moments[0][0]) is int
+    assert json.loads(row.to_json())["moments"][0] == dict(
+        zip(("stamp_ns", "start_ns", "end_ns", "weight"), (*stamps, 3.0), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"moments": [[1, 2, 3, 4]]}, r"holds \[1, 2, 3, 4\], \[stamp, start, end, weight, relevance\] expected"),
-        ({"moments": [[1, 2, 3, 4, "high"]]}, "field 'moments' holds"),
+        # As rows were written before moments had names.
+        (
+            {"moments": [[1, 2, 3, 4, -1]]},
+            r"line 1, moments\[0\]: .* found, an object with named fields",
+        ),
+        ({"moments": [{"stamp_ns": 1, "start_ns": 1, "end_ns": 2}]}, r"moments\[0\]: field 'weight' is missing"),
+        ({"moments": [MOMENT | {"stamp_ns": 1.5}]}, "field 'stamp_ns' is 1.5, an integer expected"),
+        ({"moments": [MOMENT | {"relevance": "high"}]}, "field 'relevance' is \"high\", a finite number"),
+        ({"moments": [MOMENT | {"place": 1}]}, "field 'place' is unknown"),
         ({"moments": 5}, "field 'moments' is 5, a list expected"),
         ({"prefilled": 1}, "field 'prefilled' is 1, true or false expected"),
         ({"memory_steps": 1.5}, "field 'memory_steps' is 1.5, an integer expected"),

@@ -175,7 +175,7 @@ def test_proactive_output(tmp_path: Path, answered_s, response, in_time, right) 
     assert rows["overall", "all questions"].published.value == right
 
 
-def test_navqa_measures(tmp_path: Path) -> None:
+def test_errors_of_navqa(tmp_path: Path) -> None:
     responses = {
         "3_LONG_p": "[13, 24, 0.5]",  # 5 m off
         "3_LONG_t": "6 minutes ago",  # 2.67 minutes off
@@ -185,11 +185,11 @@ def test_navqa_measures(tmp_path: Path) -> None:
     }
     file = answers(tmp_path / "a.jsonl", "navqa", "navqa/data.csv", responses)
     report = score("navqa", [file], [SAMPLES / "navqa" / "data.csv"])
-    measures = {row.name: row for row in report.measures}
-    assert measures["position"].error.value == pytest.approx(5.0)
-    assert measures["time"].error.value == pytest.approx(6 - 200 / 60)
-    assert measures["duration"].error.value == pytest.approx(0.0)
-    assert [row.unit for row in report.measures] == [
+    errors = {row.name: row for row in report.errors}
+    assert errors["position"].error.value == pytest.approx(5.0)
+    assert errors["time"].error.value == pytest.approx(6 - 200 / 60)
+    assert errors["duration"].error.value == pytest.approx(0.0)
+    assert [row.unit for row in report.errors] == [
         "distance, metres", "difference in minutes ago", "difference, minutes",
     ]  # fmt: skip
     rows = rows_of(report)
@@ -205,7 +205,7 @@ def test_navqa_measures(tmp_path: Path) -> None:
 def test_navqa_answers_that_give_no_number(tmp_path: Path) -> None:
     file = answers(tmp_path / "a.jsonl", "navqa", "navqa/data.csv", {"3_LONG_p": "over there", "3_SHORT_b": "Yes"})
     report = score("navqa", [file], [SAMPLES / "navqa" / "data.csv"])
-    position = report.measures[0]
+    position = report.errors[0]
     assert (position.questions, position.error, position.median) == (1, None, None)
     assert rows_of(report)["task", "position"].unparsed == 1
     assert report.missing == ("3_LONG_t", "3_SHORT_d"), "a text is in no score, and so not wrong"
@@ -280,7 +280,7 @@ def test_odd_ids_are_shown_as_they_are(tmp_path: Path) -> None:
     file = published(tmp_path / "pred.json", {"[bold]\ud800\x1b[2J": ""}, {"[bold]\ud800\x1b[2J": 0})
     output = io.StringIO()
     print_report(score("mlvu", [file]), Console(file=output))
-    assert "missing (1, wrong): [bold]\\ud800\\x1b[2J" in output.getvalue()
+    assert "missing (1, wrong): [bold]\u00b7\u00b7[2J" in output.getvalue()
     assert cli.main(["evaluate", "score", "mlvu", str(file), "--json", str(tmp_path / "scores.json")]) == 0
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["missing"] == ["[bold]\ud800\x1b[2J"]
 

@@ -9,9 +9,10 @@ import benchmark_data
 import pytest
 from fakes import FakeModel
 
-from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
+from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer, StreamProtocol, media_frames
 from fvs_ros.evaluation.benchmarks.windows import context_of, windows
+from fvs_ros.evaluation.grading import AnswerKind
 
 
 class Told(FakeModel):

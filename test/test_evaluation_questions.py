@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.questions import TimedQuestion, read_questions, write_questions
+from fvs_ros.sources.frame import SECOND_NS
 
 
 def test_the_form(tmp_path: Path) -> None:
@@ -108,3 +109,22 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, time_
     question = TimedQuestion("a", time_ns, relative, text, proof_ns=tuple((start, end) for start, end in proof))
     write_questions(path, [question])
     assert read_questions(path) == [question]
+
+
+@pytest.mark.parametrize(
+    ("proof_s", "age_s"),
+    [
+        ((), None),
+        (((10, 20),), 80),
+        (((10, 20), (50, 60)), 40),
+        (((90, 100),), 0),
+        (((90, 120),), 0),
+        (((110, 120),), None),
+    ],
+)
+def test_the_age_is_that_of_the_newest_proof_before_the_question(
+    proof_s: tuple[tuple[int, int], ...], age_s: float | None
+) -> None:
+    proof_ns = tuple((start * SECOND_NS, end * SECOND_NS) for start, end in proof_s)
+    question = TimedQuestion("q", 100 * SECOND_NS, False, "What?", proof_ns=proof_ns)
+    assert question.age_s == age_s

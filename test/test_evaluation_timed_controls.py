@@ -6,14 +6,14 @@ import pytest
 import torch
 from fakes import CHANNELS, GRID
 
-from fvs_ros.evaluation.timed.controls import MEMORY, StepHistory, View, ViewKind, check_views, show
+from fvs_ros.evaluation.timed.controls import MEMORY, Condition, ConditionKind, StepHistory, check_conditions, show
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import StepFeatures
 
 CONFIG = FlashMemoryConfig(csm_slots=6, dam_slots=3, horizon=12)
-UNIFORM, LAST4 = View(ViewKind.UNIFORM), View(ViewKind.LAST, 4)
+UNIFORM, LAST4 = Condition(ConditionKind.UNIFORM), Condition(ConditionKind.LAST, 4)
 
 
 def features(steps: int) -> StepFeatures:
@@ -24,8 +24,8 @@ def features(steps: int) -> StepFeatures:
     )
 
 
-def history(steps: StepFeatures, *views: View, **options) -> StepHistory:
-    made = StepHistory(views, GRID, CONFIG, **options)
+def history(steps: StepFeatures, *conditions: Condition, **options) -> StepHistory:
+    made = StepHistory(conditions, GRID, CONFIG, **options)
     for index, (high, low) in enumerate(zip(steps.high, steps.low, strict=True)):
         made.add(high, low, 2 * index, 2 * index + 1)
     return made
@@ -33,19 +33,19 @@ def history(steps: StepFeatures, *views: View, **options) -> StepHistory:
 
 @pytest.mark.parametrize("name", ["memory", "last4", "last120", "uniform", "question-only", "csm-only", "dam-only"])
 def test_a_view_is_called_what_it_was_parsed_from(name) -> None:
-    assert View.parse(name).name == name
+    assert Condition.parse(name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "last", "last0", "last3", "Memory", "everything"])
 def test_what_is_no_view_is_refused(name) -> None:
     with pytest.raises(ValueError, match="last4"):
-        View.parse(name)
+        Condition.parse(name)
 
 
 def test_more_frames_than_the_memory_holds_are_refused() -> None:
-    check_views([View.parse("last12")], CONFIG)
+    check_conditions([Condition.parse("last12")], CONFIG)
     with pytest.raises(ValueError, match="last14 shows 14 frames; the memory's 6 slots hold 12"):
-        StepHistory([View.parse("last14")], GRID, CONFIG)
+        StepHistory([Condition.parse("last14")], GRID, CONFIG)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
@@ -112,7 +112,7 @@ def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps) -> None:
         assert torch.equal(shown.window_steps, memory.window_steps)
     assert kept.uniform().tokens == memory.tokens
     for name in ("csm-only", "dam-only", "question-only"):
-        assert show(View.parse(name), memory, kept).window.shape[0] == 0
+        assert show(Condition.parse(name), memory, kept).window.shape[0] == 0
     assert show(MEMORY, memory, kept) is memory
 
 
@@ -126,7 +126,9 @@ def test_halves_of_the_memory_keep_their_own_tokens() -> None:
     stream = features(20)
     memory = build_memory(stream, GRID, CONFIG, generator=torch.Generator().manual_seed(0))
     none = history(stream)
-    csm, dam, nothing = (show(View.parse(name), memory, none) for name in ("csm-only", "dam-only", "question-only"))
+    csm, dam, nothing = (
+        show(Condition.parse(name), memory, none) for name in ("csm-only", "dam-only", "question-only")
+    )
     assert csm.tokens + dam.tokens == memory.tokens
     assert torch.equal(torch.cat([dam.features(), csm.features()]), memory.features())
     assert nothing.tokens == 0

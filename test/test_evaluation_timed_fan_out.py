@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 from fakes import SECOND_NS, FakeModel, frame
 
-from fvs_ros.evaluation.timed.controls import MEMORY, View
-from fvs_ros.evaluation.timed.fan_out import FanOutModel
+from fvs_ros.evaluation.timed.controls import MEMORY, Condition
+from fvs_ros.evaluation.timed.fan_out import ConditionModel
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 
-VIEWS = tuple(View.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only"))
+VIEWS = tuple(Condition.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only"))
 
 
 def test_each_view_of_a_moment_is_read_once_for_all_its_questions() -> None:
     model = FakeModel()
     asked = [StreamQuestion(f"{second} {place}", second * SECOND_NS, "What?") for second in (9, 19) for place in (1, 2)]
-    list(StreamRun(model, RunOptions(views=VIEWS)).replies([frame(second) for second in range(20)], asked))
+    list(StreamRun(model, RunOptions(conditions=VIEWS)).replies([frame(second) for second in range(20)], asked))
     shown = [snapshot for snapshot, _, _ in model.asked]
     pairs = list(zip(shown[::2], shown[1::2], strict=True))
     assert len(pairs) == 2 * len(VIEWS)
@@ -34,12 +34,12 @@ def test_a_prefix_reaches_the_model_with_its_question_alone() -> None:
 
 def test_it_is_the_model_in_everything_else() -> None:
     model = FakeModel()
-    fan_out = FanOutModel(model, VIEWS)
-    assert (fan_out.name, fan_out.memory_config, fan_out.view) == (model.name, model.memory_config, MEMORY)
+    fan_out = ConditionModel(model, VIEWS)
+    assert (fan_out.name, fan_out.memory_config, fan_out.condition) == (model.name, model.memory_config, MEMORY)
     assert fan_out.control_tokens_in("<|im_end|>") == ["<|im_end|>"]
     assert fan_out.shown is None
 
 
 def test_a_view_that_the_memory_cannot_hold_is_refused_before_anything_runs() -> None:
     with pytest.raises(ValueError, match="choose last16 or less"):
-        FanOutModel(FakeModel(), [View.parse("last18")])
+        ConditionModel(FakeModel(), [Condition.parse("last18")])

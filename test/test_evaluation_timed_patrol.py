@@ -108,11 +108,11 @@ def test_a_run_goes_on_with_further_seeds_and_reports_all_of_them(
     assert both[: len(first)] == first
     assert {row["id"].split("-")[0] for row in both} == {"900000", "900001"}
     report = json.loads((out / "report.json").read_text())
-    assert report["views"] == ["memory", "last4", "uniform", "guess"]
+    assert report["conditions"] == ["memory", "last4", "uniform", "guess"]
     assert report["questions"] == len(both)
-    table = next(one for one in report["tables"] if (one["measure"], one["grouping"]) == ("correct", "all"))
+    table = next(one for one in report["tables"] if (one["metric"], one["breakdown"]) == ("correct", "all"))
     values = table["rows"][0]["values"]
-    assert all(values[view]["count"] == len(both) for view in report["views"])
+    assert all(values[condition]["count"] == len(both) for condition in report["conditions"])
     # Two episodes to draw from: an interval there is.
     assert values["guess"]["low"] is not None
     assert (out / "report.html").read_text().count("<svg") >= 3

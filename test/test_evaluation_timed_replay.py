@@ -84,25 +84,25 @@ def test_two_runs_give_the_same_report_byte_for_byte_with_all_controls(
         assert evaluate(bag, questions, model, tmp_path / name, "--controls") == 0
     assert (tmp_path / "one" / "report.json").read_bytes() == (tmp_path / "two" / "report.json").read_bytes()
     found = report(tmp_path / "one")
-    assert found["views"] == ["memory", *CONTROLS]
-    table = next(one for one in found["tables"] if (one["measure"], one["grouping"]) == ("correct", "family"))
+    assert found["conditions"] == ["memory", *CONTROLS]
+    table = next(one for one in found["tables"] if (one["metric"], one["breakdown"]) == ("correct", "family"))
     assert [(row["name"], row["questions"]) for row in table["rows"]] == [("now", 6), ("recall", 6)]
     assert set(table["rows"][0]["values"]) == {"memory", *CONTROLS}
     assert found["streams"]["frames"]["ingested"] == FRAMES
     assert found["streams"]["memory"][-1]["steps"] == FRAMES // 2
     assert len({point["bytes"] for point in found["streams"]["memory"]}) == 1
     timings = json.loads((tmp_path / "one" / "timings.json").read_text())
-    timed = {(one["measure"], one["grouping"]): one["rows"] for one in timings["tables"]}
-    for measure in ("first token", "last token"):
-        assert measure not in {one["measure"] for one in found["tables"]}
-        families = {row["name"]: row["values"]["last4"] for row in timed[measure, "family"]}
+    timed = {(one["metric"], one["breakdown"]): one["rows"] for one in timings["tables"]}
+    for metric in ("first token", "last token"):
+        assert metric not in {one["metric"] for one in found["tables"]}
+        families = {row["name"]: row["values"]["last4"] for row in timed[metric, "family"]}
         assert {name: value["count"] for name, value in families.items()} == {"now": 6, "recall": 6}
         assert all(0 < value["low"] <= value["value"] <= value["high"] for value in families.values())
-        assert timed[measure, "age of the evidence"]
+        assert timed[metric, "age of the evidence"]
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines() if str(tmp_path) not in line) <= 80
-    for view in ("memory", *CONTROLS):
-        assert view in printed
+    for condition in ("memory", *CONTROLS):
+        assert condition in printed
 
 
 def test_the_default_model_is_the_one_that_ships_and_gives_the_same_report_twice(
@@ -152,7 +152,7 @@ def test_answers_tell_the_memory_that_they_were_given_from(bag, questions, model
     # Question i is asked at frame 3 i, which it sees: 3 i + 1 frames, the last one doubled where it has no partner.
     assert [row["memory_steps"] for row in found] == [(3 * index + 2) // 2 for index in range(12)]
     for row, asked in zip(found, range(12), strict=True):
-        assert all(moment[0] <= START_NS + 3 * asked * PERIOD_NS for moment in row["moments"])
+        assert all(moment["stamp_ns"] <= START_NS + 3 * asked * PERIOD_NS for moment in row["moments"])
 
 
 def test_another_configuration_is_refused_and_named(
@@ -241,7 +241,7 @@ def test_a_wrong_recording_is_named_with_what_to_do(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--controls", "first4"), "'first4' is no view"),
+        (("--controls", "first4"), "'first4' is no condition"),
         (("--controls", "last40"), "choose last12 or less"),
         (("--controls", "last4", "last4"), "each once"),
         (("--fps", "-1"), "fps is -1"),
@@ -285,7 +285,7 @@ def test_the_page_needs_nothing_but_itself(finished) -> None:
     assert "@import" not in text
     assert "url(http" not in text
     assert "<script" not in text
-    for plot in ("timeline", "age", "family", "gains", "latency", "memory"):
+    for plot in ("timeline", "age", "family", "differences", "latency", "memory"):
         assert f'id="{plot}-' in text, plot
     assert "Is &lt;this&gt; &amp; that there?" in text
 

@@ -4,26 +4,29 @@ import numpy as np
 import pytest
 from fakes import SECOND_NS, FakeModel, frame
 
-from fvs_ros.evaluation.timed.controls import MEMORY, View
+from fvs_ros.evaluation.timed.controls import MEMORY, Condition
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.stream.config import StreamConfig
 
-ALL_VIEWS = tuple(View.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only"))
+ALL_VIEWS = tuple(
+    Condition.parse(name) for name in ("memory", "last4", "uniform", "question-only", "csm-only", "dam-only")
+)
 
 
 def question(identity: str, second: float, text: str = "What?", **fields) -> StreamQuestion:
     return StreamQuestion(identity, round(second * SECOND_NS), text, **fields)
 
 
-def run(model, *views: View, **settings) -> StreamRun:
-    return StreamRun(model, RunOptions(StreamConfig(**settings), views or (MEMORY,)))
+def run(model, *conditions: Condition, **settings) -> StreamRun:
+    return StreamRun(model, RunOptions(StreamConfig(**settings), conditions or (MEMORY,)))
 
 
 def told(replies) -> list[tuple]:
     """Everything of a reply but what a clock measured."""
     return [
-        (one.question.id, one.view.name, one.text, one.error, one.moments, one.memory, one.tokens) for one in replies
+        (one.question.id, one.condition.name, one.text, one.error, one.moments, one.memory, one.tokens)
+        for one in replies
     ]
 
 
@@ -73,9 +76,9 @@ def test_every_view_is_fed_from_features_that_were_encoded_once(model) -> None:
     stream = run(model, *ALL_VIEWS, batch_steps=4)
     replies = list(stream.replies(frames, [question("a", 39)]))
     assert sum(len(call) for call in model.encoded) == 40
-    assert [reply.view for reply in replies] == list(ALL_VIEWS)
+    assert [reply.condition for reply in replies] == list(ALL_VIEWS)
     # The fake model tells the steps seen, and the value of each synopsis slot.
-    answers = {reply.view.name: reply.text for reply in replies}
+    answers = {reply.condition.name: reply.text for reply in replies}
     assert answers["last4"] == "20 steps: 36.5 38.5"
     assert answers["uniform"] == "20 steps: 0.5 6.5 10.5 16.5 22.5 28.5 32.5 38.5"
     assert answers["csm-only"] == answers["memory"]
@@ -85,7 +88,7 @@ def test_every_view_is_fed_from_features_that_were_encoded_once(model) -> None:
 def test_moments_are_those_of_what_was_shown(model) -> None:
     frames = [frame(second, value=second) for second in range(40)]
     replies = list(run(model, *ALL_VIEWS).replies(frames, [question("a", 39)]))
-    seconds = {reply.view.name: [moment.stamp_ns // SECOND_NS for moment in reply.moments] for reply in replies}
+    seconds = {reply.condition.name: [moment.stamp_ns // SECOND_NS for moment in reply.moments] for reply in replies}
     assert seconds["last4"] == [36, 38]
     assert seconds["csm-only"] == seconds["question-only"] == []
     assert seconds["dam-only"] == seconds["memory"]
@@ -95,10 +98,10 @@ def test_moments_are_those_of_what_was_shown(model) -> None:
 
 def test_an_unpaired_frame_is_the_newest_step_of_every_view(model) -> None:
     frames = [frame(second, value=second) for second in range(5)]
-    views = [View.parse(name) for name in ("memory", "last2", "uniform")]
-    replies = list(run(model, *views).replies(frames, [question("a", 2), question("b", 4)]))
-    assert [reply.text for reply in replies if reply.view.name == "last2"] == ["2 steps: 2", "3 steps: 4"]
-    assert [reply.text for reply in replies if reply.view.name != "last2"] == [
+    conditions = [Condition.parse(name) for name in ("memory", "last2", "uniform")]
+    replies = list(run(model, *conditions).replies(frames, [question("a", 2), question("b", 4)]))
+    assert [reply.text for reply in replies if reply.condition.name == "last2"] == ["2 steps: 2", "3 steps: 4"]
+    assert [reply.text for reply in replies if reply.condition.name != "last2"] == [
         "2 steps: 0.5 2",
         "2 steps: 0.5 2",
         "3 steps: 0.5 2.5 4",
@@ -107,10 +110,10 @@ def test_an_unpaired_frame_is_the_newest_step_of_every_view(model) -> None:
 
 
 def test_views_come_one_after_the_other_so_that_questions_share_what_was_read(model) -> None:
-    views = (MEMORY, View.parse("last4"))
+    conditions = (MEMORY, Condition.parse("last4"))
     questions = [question("a", 5), question("b", 5)]
-    replies = list(run(model, *views).replies([frame(second) for second in range(8)], questions))
-    assert [(reply.view.name, reply.question.id, reply.prefilled) for reply in replies] == [
+    replies = list(run(model, *conditions).replies([frame(second) for second in range(8)], questions))
+    assert [(reply.condition.name, reply.question.id, reply.prefilled) for reply in replies] == [
         ("memory", "a", False),
         ("memory", "b", True),
         ("last4", "a", False),
@@ -122,7 +125,7 @@ def test_answers_that_are_known_are_left_out_and_the_others_stay_the_same(model)
     frames = [frame(second) for second in range(30)]
     questions = [question("a", 8), question("b", 8), question("c", 20)]
     whole = told(run(model, *ALL_VIEWS).replies(frames, questions))
-    known = {(identity, view) for identity, view, *_ in whole[:8]}
+    known = {(identity, condition) for identity, condition, *_ in whole[:8]}
     rest = told(run(model, *ALL_VIEWS).replies(frames, questions, answered=known))
     assert rest == whole[8:]
 
@@ -172,6 +175,6 @@ def test_ids_must_differ(model) -> None:
 
 def test_views_must_be_named_and_differ() -> None:
     with pytest.raises(ValueError, match="name at least one"):
-        RunOptions(views=())
+        RunOptions(conditions=())
     with pytest.raises(ValueError, match="memory, memory"):
-        RunOptions(views=(MEMORY, MEMORY))
+        RunOptions(conditions=(MEMORY, MEMORY))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fvs_ros.evaluation.questions import read_questions
-from fvs_ros.evaluation.timed.controls import MEMORY, View
+from fvs_ros.evaluation.timed.controls import MEMORY, Condition
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
@@ -22,7 +22,7 @@ from fvs_ros.stream.config import StreamConfig
 
 SIDE = 112
 LONGEST_ANSWER = 32
-LAST4 = View.parse("last4")
+LAST4 = Condition.parse("last4")
 MEGABYTE = 2**20
 
 
@@ -46,12 +46,12 @@ def frames():
 
 @pytest.fixture(scope="module")
 def replies(model, questions, frames):
-    """Replies by view and question, at the questions' own stamps."""
+    """Replies by condition and question, at the questions' own stamps."""
     stream = StreamConfig(min_pixels=SIDE**2, max_pixels=SIDE**2, max_new_tokens=LONGEST_ANSWER)
     asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in questions]
     found = defaultdict(dict)
-    for reply in StreamRun(model, RunOptions(stream, views=(MEMORY, LAST4))).replies(frames, asked):
-        found[reply.view][reply.question.id] = reply
+    for reply in StreamRun(model, RunOptions(stream, conditions=(MEMORY, LAST4))).replies(frames, asked):
+        found[reply.condition][reply.question.id] = reply
     return found
 
 

@@ -10,13 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.commands.evaluate_score import NAMES
-from fvs_ros.commands.evaluation_arguments import model_settings
+from fvs_ros.commands.evaluation import add_data_arguments, exit_code, model_settings, stream_settings
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 
 if TYPE_CHECKING:
+    from fvs_ros.evaluation.answers import AnswerRow
     from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
-    from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
     from fvs_ros.evaluation.benchmarks.run import WindowAnswerer, Work
     from fvs_ros.evaluation.benchmarks.shards import Shard
     from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
@@ -29,18 +28,8 @@ _SHOWN = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("benchmark", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, type=Path, help="annotations and frames or videos, as published"
-    )
+    add_data_arguments(parser, out="where answers.jsonl and report.json go; resumed if there")
     add_checkpoint_arguments(parser)
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        required=True,
-        type=Path,
-        help="where answers.jsonl and report.json go; resumed if there",
-    )
     parser.add_argument("--max-frames", type=int, metavar="N", help="of a clip, even (default: 240, as published)")
     parser.add_argument("--fps", type=float, help="frames kept per second of a stream (default: 1, as published)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="of a frame (default: 4 * 224 * 224, as published)")
@@ -62,22 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     Under torchrun each process answers its share; the one that completes the run joins and scores.
     """
-    from fvs_ros.evaluation.benchmarks.shards import Shard
-    from fvs_ros.evaluation.errors import DataError
-    from fvs_ros.model.checkpoint import CheckpointError
-
-    try:
-        return _run(arguments, Shard.from_environment())
-    except (DataError, CheckpointError, ValueError, OSError) as error:
-        print(f"fvs evaluate benchmark: {error}", file=sys.stderr)
-        return 1
+    return exit_code("benchmark", lambda: _run(arguments))
 
 
-def _run(arguments: argparse.Namespace, shard: Shard) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.answers import claim_folder
     from fvs_ros.evaluation.benchmarks.run import Work, join
+    from fvs_ros.evaluation.benchmarks.shards import Shard
     from fvs_ros.evaluation.benchmarks.windows import annotation_files, context_of, load_questions, windows
 
+    shard = Shard.from_environment()
     name, data = arguments.benchmark, arguments.data
     context_s, protocol = context_of(name, arguments.context), _protocol(arguments)
     annotations = annotation_files(name, data)
@@ -89,7 +72,7 @@ def _run(arguments: argparse.Namespace, shard: Shard) -> int:
         "benchmark": name,
         "questions": work.digest(),
         "context_s": context_s,
-        **asdict(protocol),
+        **_protocol_settings(protocol),
         **model_settings(model),
     }
     digest = claim_folder(arguments.out, settings)
@@ -98,7 +81,7 @@ def _run(arguments: argparse.Namespace, shard: Shard) -> int:
     if left:
         print(f"{left} of {len(questions)} questions are left to other processes; the last one joins and scores")
         return 0
-    return _report(arguments, annotations)
+    return _report(arguments, annotations, digest)
 
 
 def _device(device: str) -> str:
@@ -127,6 +110,12 @@ def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamProtocol:
     names = ("max_frames", "fps", "max_pixels", "max_new_tokens")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return StreamProtocol(**given) if streaming else ClipProtocol(**given)
+
+
+def _protocol_settings(protocol: ClipProtocol | StreamProtocol) -> dict[str, object]:
+    from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
+
+    return asdict(protocol) if isinstance(protocol, ClipProtocol) else stream_settings(protocol.config())
 
 
 def _answerer(model: FlashVStream, protocol: ClipProtocol | StreamProtocol) -> WindowAnswerer:
@@ -159,18 +148,16 @@ def _answer(work: Work, shard: Shard, out: Path, digest: str, answerer: WindowAn
         answer_shard(work, shard, out, digest, answerer, on_rows)
 
 
-def _report(arguments: argparse.Namespace, annotations: Sequence[Path]) -> int:
-    from fvs_ros.evaluation.answers import ANSWERS
-    from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+def _report(arguments: argparse.Namespace, annotations: Sequence[Path], digest: str) -> int:
+    from fvs_ros.evaluation.answers import ANSWERS, read_answers
     from fvs_ros.evaluation.benchmarks.report import print_report, write_json
     from fvs_ros.evaluation.benchmarks.scoring import score
-    from fvs_ros.evaluation.records import read_lines
 
     answers = arguments.out / ANSWERS
     report = score(arguments.benchmark, [answers], annotations, arguments.seed)
     print_report(report)
     write_json(report, arguments.out / REPORT)
-    failed = [row for record in read_lines(answers) if (row := AnswerRow.from_record(record)).response is None]
+    failed = [row for row in read_answers([answers], digest).values() if row.response is None]
     if failed:
         named = "".join(f"\n  {row.id}: {row.error}" for row in failed[:_SHOWN])
         more = f"\n  and {len(failed) - _SHOWN} more in {answers}" if len(failed) > _SHOWN else ""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.commands.evaluate_score import NAMES
+from fvs_ros.commands.evaluation import add_data_arguments, exit_code
 
 if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmarks.export import Replay
@@ -19,25 +19,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("benchmark", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
-    parser.add_argument(
-        "--data", metavar="DIR", required=True, type=Path, help="annotations and frames or videos, as published"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", required=True, type=Path, help="gets a folder a video, with a bag and questions.jsonl"
-    )
+    add_data_arguments(parser, out="gets a folder a video, with a bag and questions.jsonl")
     parser.add_argument("--fps", type=float, default=1.0, help="frames written per second of a video (%(default)g)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exports with a progress bar; 0, or 1 if the data cannot be used or a video failed, which are named."""
-    from fvs_ros.evaluation.errors import DataError
-
-    try:
-        return _export(arguments)
-    except (DataError, ValueError, OSError) as error:
-        print(f"fvs evaluate export: {error}", file=sys.stderr)
-        return 1
+    return exit_code("export", lambda: _export(arguments))
 
 
 def _export(arguments: argparse.Namespace) -> int:

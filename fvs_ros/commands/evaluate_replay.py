@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fvs_ros.commands.evaluation_arguments import add_model_arguments, model_settings, run_options
+from fvs_ros.commands.evaluation import (
+    add_timed_arguments,
+    exit_code,
+    model_settings,
+    publish,
+    run_options,
+    stream_settings,
+)
 from fvs_ros.commands.model_arguments import load_model
 
 if TYPE_CHECKING:
@@ -39,14 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="one JSON object a line: id, stamp or t, question, and choices, answer, proof, family where known",
     )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        required=True,
-        help="gets answers.jsonl, report.json, report.html and timings.json; an interrupted run goes on there",
-    )
-    add_model_arguments(parser)
+    add_timed_arguments(parser)
     parser.add_argument(
         "--prompt",
         choices=("plain", "options"),
@@ -66,54 +64,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replays, scores and prints; 0, or 1 with a message where something cannot be used."""
+    return exit_code("replay", lambda: _replay(arguments, _form(arguments)))
+
+
+def _form(arguments: argparse.Namespace) -> Form:
+    if not arguments.live:
+        return _deterministic
+    try:
+        from fvs_ros.ros_tools.live_form import live_form
+    except ImportError as error:
+        raise ValueError(f"--live needs ROS 2 and the built interfaces ({error}): make setup") from error
+    return live_form
+
+
+def _replay(arguments: argparse.Namespace, form: Form) -> int:
     from rich.console import Console
 
-    from fvs_ros.evaluation.errors import DataError
-    from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.sources.bags import SourceError
-
-    form: Form = _deterministic
-    if arguments.live:
-        try:
-            from fvs_ros.ros_tools.live_form import live_form as form
-        except ImportError as error:
-            print(
-                f"fvs evaluate replay: --live needs ROS 2 and the built interfaces ({error}): make setup",
-                file=sys.stderr,
-            )
-            return 1
-    try:
-        _replay(arguments, form, Console())
-    except (DataError, SourceError, CheckpointError, OSError, ValueError) as error:
-        print(f"fvs evaluate replay: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _replay(arguments: argparse.Namespace, form: Form, console: Console) -> None:
+    from fvs_ros.evaluation.answers import config_hash
     from fvs_ros.evaluation.questions import read_questions
     from fvs_ros.evaluation.timed.plots import require_plots
-    from fvs_ros.evaluation.timed.replay import check_times, first_frame, on_recording_clock
+    from fvs_ros.evaluation.timed.replay import check_times, first_frame
     from fvs_ros.sources.recordings import open_source
 
     require_plots()
+    console = Console()
     written = read_questions(arguments.questions)
     source = open_source(arguments.bag, arguments.topic)
     try:
         start_ns = first_frame(source).stamp_ns
-        questions = on_recording_clock(written, start_ns)
+        questions = [question.on_clock(start_ns) for question in written]
         check_times(questions, source, start_ns, arguments.questions)
         settings = {
             "recording": f"{arguments.bag.name} {arguments.topic}".strip(),
             "start_ns": start_ns,
             "duration_ns": source.duration_ns,
             "frames": source.frame_count,
-            "questions": hashlib.sha256(arguments.questions.read_bytes()).hexdigest()[:16],
+            "questions": config_hash([question.to_json() for question in written]),
             "prompt": arguments.prompt,
         }
         _report(arguments, form(arguments, source, questions, settings, console), console)
     finally:
         source.close()
+    return 0
 
 
 def _deterministic(
@@ -124,11 +116,11 @@ def _deterministic(
     console: Console,
 ) -> Replayed:
     from fvs_ros.evaluation.timed.page import replay_notes
-    from fvs_ros.evaluation.timed.replay import Replayed, frame_settings, replay
+    from fvs_ros.evaluation.timed.replay import Replayed, replay
 
     options = run_options(arguments)
     model = load_model(arguments)
-    settings = {**settings, **frame_settings(options), **model_settings(model)}
+    settings = {**settings, **stream_settings(options.stream), **model_settings(model)}
     result = replay(model, options, source, questions, arguments.prompt, settings, arguments.out, console)
     timings = {
         "wall_s": result.wall_s,
@@ -142,24 +134,17 @@ def _deterministic(
 def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console) -> None:
     from dataclasses import asdict
 
-    from fvs_ros.evaluation.timed.breakdowns import LATENCY_MEASURES, outcome, tables
-    from fvs_ros.evaluation.timed.console import print_evaluation
-    from fvs_ros.evaluation.timed.page import page
-    from fvs_ros.evaluation.timed.report import evaluation_report, latencies, write_report
+    from fvs_ros.evaluation.timed.breakdowns import graded_answers
+    from fvs_ros.evaluation.timed.report import evaluation_report
 
     result = replayed.result
-    views = list(result.answers)
-    outcomes = [
-        outcome(one, view, result.answers[view].get(one.id), drawn_with=one.time_ns)
-        for view in views
-        for one in result.questions
-    ]
+    graded = graded_answers([(one, one.time_ns) for one in result.questions], result.answers)
     counted = ("received", "skipped", "late", "dropped", "discarded", "ingested", "rejected", "episodes")
     report = evaluation_report(
         title=f"{arguments.bag.name}: {len(result.questions)} timed questions",
         settings=replayed.settings,
-        outcomes=outcomes,
-        views=views,
+        graded=graded,
+        conditions=list(result.answers),
         drawn_with="moments, since questions asked at one stamp share a memory",
         streams={
             "start_ns": result.start_ns,
@@ -169,13 +154,4 @@ def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console)
         },
         notes=replayed.notes,
     )
-    latency = latencies({view: rows.values() for view, rows in result.answers.items()})
-    by_group = tables(outcomes, views, LATENCY_MEASURES)
-    timings = {
-        **replayed.timings,
-        "latency": [asdict(one) for one in latency],
-        "tables": [asdict(one) for one in by_group],
-    }
-    write_report(report, timings, page(report, result, latency, by_group), arguments.out)
-    print_evaluation(report, latency, console)
-    console.print(f"{arguments.out / 'report.html'} shows all of it", markup=False, highlight=False)
+    publish(arguments.out, report, graded, result.answers, replayed.timings, console, result)

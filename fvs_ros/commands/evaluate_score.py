@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-NAMES = (
-    "egoschema",
-    "mlvu",
-    "lvbench",
-    "mvbench",
-    "videomme",
-    "videomme-subtitles",
-    "ovo-bench",
-    "streamingbench",
-    "navqa",
-)
+from fvs_ros.commands.evaluation import add_benchmark_argument, exit_code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("benchmark", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    add_benchmark_argument(parser)
     parser.add_argument(
         "files",
         metavar="FILE",
@@ -47,16 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scores and prints; 0, or 1 with a message where a file cannot be used."""
+    return exit_code("score", lambda: _score(arguments))
+
+
+def _score(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.benchmarks.report import print_report, write_json
     from fvs_ros.evaluation.benchmarks.scoring import score
-    from fvs_ros.evaluation.errors import DataError
 
-    try:
-        report = score(arguments.benchmark, arguments.files, arguments.annotations, arguments.seed)
-        print_report(report)
-        if arguments.json is not None:
-            write_json(report, arguments.json)
-    except (DataError, OSError) as error:
-        print(f"fvs evaluate score: {error}", file=sys.stderr)
-        return 1
+    report = score(arguments.benchmark, arguments.files, arguments.annotations, arguments.seed)
+    print_report(report)
+    if arguments.json is not None:
+        write_json(report, arguments.json)
     return 0

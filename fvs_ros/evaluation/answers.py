@@ -10,25 +10,148 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, Protocol, TextIO
 
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.records import Record, read_json
+from fvs_ros.evaluation.records import Record, read_json, read_lines
+from fvs_ros.stream.types import Moment
 
 ANSWERS = "answers.jsonl"
 CONFIG = "config.json"
 # 48 bits: two configurations of one folder meet by chance once in 10^14.
 _HASH_DIGITS = 12
 
+Answer = int | bool | float | str | tuple[float, ...]
 Settings = Mapping[str, object]
 
 
-def config_hash(settings: Settings) -> str:
-    """A short hash of settings that JSON can hold; the order of their names does not count."""
+class Asked(Protocol):
+    """What a row needs of a question, timed or of a benchmark."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its run."""
+
+    @property
+    def question(self) -> str:
+        """Its text."""
+
+    @property
+    def answer(self) -> Answer | None:
+        """The right answer, None where nobody knows it."""
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One row of `answers.jsonl`: the only definition of that file.
+
+    Attributes:
+        id: of the question.
+        question: its text.
+        answer: the right one: a choice's index, a count, yes or no, minutes, metres or text; None if unknown.
+        response: what the model wrote; None if it failed, which counts as wrong.
+        answered_s: seconds on the stream's clock at which a proactive answer came; None if it was asked for.
+        first_token_s, total_s: seconds from the question to the first and to the last token.
+        config: hash of the configuration that gave the answer, empty where unknown.
+        error: why there is no response, empty where there is one.
+        memory_version: of the memory that was read.
+        memory_steps: grid steps that it had seen.
+        moments: keyframes that the model read, in time order, without their camera frame and pose.
+        prefilled: whether an earlier question had prefilled the memory, so that the first token came sooner.
+    """
+
+    id: str
+    question: str
+    answer: Answer | None
+    response: str | None
+    answered_s: float | None = None
+    first_token_s: float | None = None
+    total_s: float | None = None
+    config: str = ""
+    error: str = ""
+    memory_version: int | None = None
+    memory_steps: int | None = None
+    moments: tuple[Moment, ...] | None = None
+    prefilled: bool | None = None
+
+    @classmethod
+    def failed(cls, question: Asked, error: str) -> AnswerRow:
+        """The row of a question that got no response."""
+        return cls(question.id, question.question, question.answer, None, error=error)
+
+    def to_json(self) -> str:
+        """The row as one line, without what is unknown."""
+        kept = _known(self, required=("id", "question", "answer", "response"))
+        if self.moments is not None:
+            kept["moments"] = [_known(moment) for moment in self.moments]
+        return json.dumps(kept)
+
+    @classmethod
+    def from_record(cls, record: Record) -> AnswerRow:
+        """The row of a JSON object.
+
+        Raises:
+            DataError: if a field is unknown, missing or of the wrong type.
+        """
+        record.allow(one.name for one in fields(cls))
+        return cls(
+            id=record.identity(),
+            question=record.text("question"),
+            answer=_answer(record),
+            response=read_response(record, "response"),
+            answered_s=record.optional("answered_s", record.number),
+            first_token_s=record.optional("first_token_s", record.number),
+            total_s=record.optional("total_s", record.number),
+            config=record.optional("config", record.text) or "",
+            error=record.optional("error", record.text) or "",
+            memory_version=record.optional("memory_version", record.integer),
+            memory_steps=record.optional("memory_steps", record.integer),
+            moments=record.optional("moments", lambda key: tuple(map(_moment, record.records(key)))),
+            prefilled=record.optional("prefilled", record.boolean),
+        )
+
+
+def _known(row: AnswerRow | Moment, required: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields that hold something, and those that are required."""
+    values = {one.name: getattr(row, one.name) for one in fields(row)}
+    return {name: value for name, value in values.items() if name in required or value not in (None, "")}
+
+
+def _moment(record: Record) -> Moment:
+    record.allow(("stamp_ns", "start_ns", "end_ns", "weight", "relevance"))
+    return Moment(
+        stamp_ns=record.integer("stamp_ns"),
+        start_ns=record.integer("start_ns"),
+        end_ns=record.integer("end_ns"),
+        weight=record.number("weight"),
+        relevance=record.optional("relevance", record.number),
+    )
+
+
+def _answer(record: Record) -> Answer | None:
+    value = record.raw("answer")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return record.numbers("answer")
+
+
+def read_response(record: Record, key: str) -> str | None:
+    """What a model wrote: a string, or null where it wrote nothing.
+
+    Raises:
+        DataError: for anything else.
+    """
+    value = record.raw(key)
+    if value is not None and not isinstance(value, str):
+        raise record.error(f"field {key!r} is no string and not null, what the model wrote expected")
+    return value
+
+
+def config_hash(settings: object) -> str:
+    """A short hash of whatever JSON can hold; the order of names does not count."""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 
@@ -103,17 +226,10 @@ def read_answers(paths: Iterable[Path], digest: str) -> dict[str, AnswerRow]:
 
 
 def _rows(path: Path, digest: str) -> Iterator[AnswerRow]:
-    if not path.exists():
-        return
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(path, f"line {number}", f"is no JSON: {error.msg}") from error
-        row = AnswerRow.from_record(Record(path, f"line {number}", value))
+    for record in read_lines(path, cut=True) if path.exists() else ():
+        row = AnswerRow.from_record(record)
         if row.config != digest:
-            raise DataError(path, f"line {number}", f"was made with config {row.config or '(none)'}, not {digest}")
+            raise record.error(f"was made with config {row.config or '(none)'}, not {digest}")
         yield row
 
 

@@ -1,96 +1,108 @@
-"""What an answer to a timed question is worth, when its evidence was, and whether its moments show that evidence."""
+"""The strict grade of an answer: what it is worth if it is read only where it can mean one thing."""
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fvs_ros.evaluation import parsing
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.benchmarks.published_rules import MINUTES_TOLERANCE, POSITION_TOLERANCE_M, distance, yes_no_text
-from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.evaluation.answers import Answer
 
-# NaVQA's questions for a number of minutes. Other whole numbers are counts.
-MINUTES_FAMILIES = frozenset({"time", "duration"})
-TOP = (1, 3)
+# As NaVQA counts a position or a span of time as right.
+POSITION_TOLERANCE_M = 15.0
+MINUTES_TOLERANCE = 2.0
+
+
+class AnswerKind(enum.Enum):
+    """What is asked for, and so how an answer is parsed and graded."""
+
+    CHOICE = "choice"
+    YES_NO = "yes or no"
+    COUNT = "count"
+    POSITION = "position"
+    MINUTES_AGO = "minutes ago"
+    DURATION = "duration"
+    PROACTIVE = "proactive"
+    TEXT = "text"
+
+
+MINUTES = (AnswerKind.MINUTES_AGO, AnswerKind.DURATION)
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What an answer is worth. Where the right answer is not known, nothing but `missing` is.
+    """What an answer is worth. Where the right answer is unknown, nothing but `missing` is.
 
     Attributes:
-        correct: 1 or 0 by the strict parse of the answer's kind: the right choice, the right count, yes or no, within
-            15 m or 2 minutes (NaVQA's tolerances), or the text exactly. Unparsed and missing answers are 0.
-        exact: 1 or 0, whether the answer's text is the right one's, spaces around it apart; None where that is a
-            number or a place.
-        choice: `correct` where there are choices.
-        unparsed: there is an answer, and it cannot be read as the kind that is asked for.
-        missing: there is none.
-        position_m, minutes: how far a place or a span of time is off.
+        correct: 1 or 0: the right choice, the right count, yes or no, within 15 m or 2 minutes (NaVQA's tolerances),
+            or the exact text. Unparsed and missing answers are 0.
+        exact: 1 or 0, whether the response is the right answer's text, spaces around it apart; None where the answer
+            is no text.
+        unparsed: there is a response, and it cannot be read as the kind that is asked for.
+        missing: there is none, or a blank one.
+        error: how far off a position (metres) or a time (minutes) is; None where it does not apply or is unknown.
     """
 
     correct: float | None = None
     exact: float | None = None
-    choice: float | None = None
     unparsed: bool = False
     missing: bool = False
-    position_m: float | None = None
-    minutes: float | None = None
+    error: float | None = None
 
 
-def grade(question: TimedQuestion, response: str | None) -> Grade:
-    """Grades a response; never guesses what an unclear one means."""
-    missing = response is None or not response.strip()
-    answer, said = question.answer, (response or "").strip()
-    if answer is None:
-        return Grade(missing=missing)
-    if question.choices:
-        index = parsing.parse_choice(response, question.choices)
-        right = float(index == answer)
-        exact = float(isinstance(answer, int) and said == question.choices[answer].strip())
-        return Grade(right, exact, right, index is None and not missing, missing)
-    if isinstance(answer, str):
-        right = float(said == answer.strip())
-        return Grade(right, right, None, False, missing)
-    if isinstance(answer, bool):
-        yes = parsing.parse_yes_no(yes_no_text(response))
-        return Grade(float(yes is answer), None, None, yes is None and not missing, missing)
-    if isinstance(answer, tuple):
-        error = distance(parsing.parse_position(response), answer)
-        right = float(error is not None and error <= POSITION_TOLERANCE_M)
-        return Grade(right, None, None, error is None and not missing, missing, position_m=error)
-    if isinstance(answer, float) or question.family in MINUTES_FAMILIES:
-        minutes = parsing.parse_minutes(response, question.family)
-        error = None if minutes is None else abs(minutes - answer)
-        right = float(error is not None and error <= MINUTES_TOLERANCE)
-        return Grade(right, None, None, error is None and not missing, missing, minutes=error)
-    count = parsing.parse_count(response)
-    return Grade(float(count == answer), None, None, count is None and not missing, missing)
+def grade(kind: AnswerKind, answer: Answer | None, response: str | None, options: Sequence[str] = ()) -> Grade:
+    """Grades a response; never guesses what an unclear one means.
 
-
-def evidence_age_s(question: TimedQuestion) -> float | None:
-    """Seconds from the newest proof to the question, 0 if it is still going on; None without proofs."""
-    ends = [min(end, question.time_ns) for start, end in question.proof_ns if start <= question.time_ns]
-    return (question.time_ns - max(ends)) / SECOND_NS if ends else None
-
-
-def missed_s(question: TimedQuestion, row: AnswerRow, top: int | None) -> float | None:
-    """Seconds from the best of the first `top` moments' keyframes to the nearest proof, 0 where one lies within it.
-
-    Moments come in the order of their relevance where they were ranked, else of their clusters' weight, which is how
-    the memory itself ranks them; equal ones in order of time.
-
-    Returns:
-        None where there is no proof, or no moment.
+    Args:
+        kind: any but `PROACTIVE`, whose moment counts too.
+        answer: the right one, an index where there are choices; None if unknown.
+        response: None if there is none.
+        options: texts of the choices, as far as they are known.
     """
-    moments = row.moments or ()
-    if not question.proof_ns or not moments:
+    said = (response or "").strip()
+    if answer is None:
+        return Grade(missing=not said)
+    if kind is AnswerKind.TEXT:
+        same = float(said == str(answer).strip())
+        return Grade(same, same, missing=not said)
+    exact = float(said == options[answer].strip()) if options and isinstance(answer, int) else None
+    found, right, error = _read(kind, answer, response, options)
+    return Grade(float(right), exact, found is None and bool(said), not said, error)
+
+
+def _read(
+    kind: AnswerKind, answer: Answer, response: str | None, options: Sequence[str]
+) -> tuple[object, bool, float | None]:
+    """What the response means, None for unparsed, whether that is right, and how far off it is."""
+    found: object
+    if kind is AnswerKind.CHOICE:
+        found = parsing.parse_choice(response, options)
+    elif kind is AnswerKind.YES_NO:
+        found = parsing.parse_yes_no(yes_no_text(response))
+    elif kind is AnswerKind.COUNT:
+        found = parsing.parse_count(response)
+    elif kind is AnswerKind.POSITION:
+        position = parsing.parse_position(response)
+        error = _distance(position, answer)
+        return position, error is not None and error <= POSITION_TOLERANCE_M, error
+    else:
+        minutes = parsing.parse_minutes(response, "duration" if kind is AnswerKind.DURATION else "time")
+        error = abs(minutes - answer) if minutes is not None and isinstance(answer, int | float) else None
+        return minutes, error is not None and error <= MINUTES_TOLERANCE, error
+    return found, found is not None and found == answer, None
+
+
+def yes_no_text(response: str | None) -> str | None:
+    """What says yes or no: the field `binary` of a JSON object, or the response itself."""
+    value = parsing.json_field(response or "", "binary")
+    return value if isinstance(value, str) else None
+
+
+def _distance(position: tuple[float, ...] | None, answer: Answer) -> float | None:
+    """Metres between two positions; in the plane if either has no height."""
+    if position is None or not isinstance(answer, tuple):
         return None
-    ranked = sorted(moments, key=lambda moment: (-moment[4], -moment[3], moment[0]))[:top]
-    return min(_gap_ns(stamp, question.proof_ns) for stamp, *_ in ranked) / SECOND_NS
-
-
-def _gap_ns(stamp_ns: float, intervals: Sequence[tuple[int, int]]) -> float:
-    return min(max(start - stamp_ns, stamp_ns - end, 0) for start, end in intervals)
+    axes = min(len(position), len(answer))
+    return math.dist(position[:axes], answer[:axes])

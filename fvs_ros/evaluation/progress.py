@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -82,6 +83,42 @@ class RunProgress:
     def note(self, text: str) -> None:
         """Prints a line above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Bars:
+    """Bars of several counts of one run, gone when it ends; a context manager.
+
+    Args:
+        console: where to draw.
+        totals: by what is counted; None where nobody knows.
+    """
+
+    def __init__(self, console: Console, totals: Mapping[str, float | None]) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks = {what: self._progress.add_task(what, total=total) for what, total in totals.items()}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, what: str, count: float = 1) -> None:
+        """Counts on."""
+        self._progress.advance(self._tasks[what], count)
+
+    def reach(self, what: str, count: float) -> None:
+        """Sets a count."""
+        self._progress.update(self._tasks[what], completed=count)
 
 
 class RateColumn(ProgressColumn):

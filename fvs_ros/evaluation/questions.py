@@ -14,18 +14,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks.predictions import Answer
+from fvs_ros.evaluation.answers import Answer
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.grading import AnswerKind, Grade, grade
 from fvs_ros.evaluation.records import Record, read_lines
 from fvs_ros.sources.frame import SECOND_NS
+
+QUESTIONS_FILE = "questions.jsonl"
+"""Its name beside the files of a recording."""
 
 _FIELDS = frozenset({"age_s", "id", "t", "stamp", "question", "choices", "answer", "proof", "family"})
 # Where the 32-bit seconds of builtin_interfaces/Time end.
 _LATEST_S = 2**31
+
+INSTRUCTION = (
+    "Select the best answer to the following multiple-choice question based on the video. Respond with only the "
+    "letter (A, B, C, or D) of the correct option."
+)
+"""Flash-VStream's published wording, which goes before a question that lists its options."""
+
+ANSWER_PREFIX = "Best option: ("
+"""What the published evaluation makes an answer to such a question begin with."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,45 @@ class TimedQuestion:
     answer: Answer | None = None
     proof_ns: tuple[tuple[int, int], ...] = ()
     family: str = ""
+
+    @property
+    def kind(self) -> AnswerKind:
+        """What is asked for: as the right answer's type says, and the family where a number could be two things."""
+        if self.choices:
+            return AnswerKind.CHOICE
+        if isinstance(self.answer, bool):
+            return AnswerKind.YES_NO
+        if isinstance(self.answer, tuple):
+            return AnswerKind.POSITION
+        if isinstance(self.answer, int | float) and self.family == "duration":
+            return AnswerKind.DURATION
+        if isinstance(self.answer, float) or (isinstance(self.answer, int) and self.family == "time"):
+            return AnswerKind.MINUTES_AGO
+        return AnswerKind.COUNT if isinstance(self.answer, int) else AnswerKind.TEXT
+
+    @property
+    def answer_text(self) -> str:
+        """The right answer in words, empty if it is unknown."""
+        if self.choices and isinstance(self.answer, int):
+            return self.choices[self.answer]
+        return "" if self.answer is None else str(self.answer)
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds from the newest proof to the question, 0 if it is still going on; None without proofs."""
+        ends = [min(end, self.time_ns) for start, end in self.proof_ns if start <= self.time_ns]
+        return (self.time_ns - max(ends)) / SECOND_NS if ends else None
+
+    def on_clock(self, start_ns: int) -> TimedQuestion:
+        """The question with stamps on the recording's clock, whose first frame is stamped `start_ns`."""
+        if not self.relative:
+            return self
+        proof_ns = tuple((start + start_ns, end + start_ns) for start, end in self.proof_ns)
+        return replace(self, time_ns=self.time_ns + start_ns, relative=False, proof_ns=proof_ns)
+
+    def grade(self, response: str | None) -> Grade:
+        """The strict grade of a response."""
+        return grade(self.kind, self.answer, response, self.choices)
 
     def to_json(self) -> str:
         """The question as one line of a file; times keep their nanoseconds, which a JSON number of Python would not."""
@@ -101,9 +153,7 @@ def read_questions(path: Path) -> list[TimedQuestion]:
 
 
 def _question(record: Record) -> TimedQuestion:
-    unknown = record.keys() - _FIELDS
-    if unknown:
-        raise record.error(f"field {min(unknown)!r} is unknown; the fields are {', '.join(sorted(_FIELDS))}")
+    record.allow(_FIELDS)
     if ("t" in record) == ("stamp" in record):
         found = "both" if "t" in record else "neither"
         raise record.error(f"one of the fields 't' and 'stamp' expected, {found} found")

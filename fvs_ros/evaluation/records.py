@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,6 +47,12 @@ class Record:
     def keys(self) -> frozenset[str]:
         """The names of all fields."""
         return frozenset(self._fields)
+
+    def allow(self, known: Iterable[str]) -> None:
+        """Refuses fields other than these."""
+        unknown = self.keys() - set(known)
+        if unknown:
+            raise self.error(f"field {min(unknown)!r} is unknown; the fields are {', '.join(sorted(known))}")
 
     def optional(self, key: str, read: Callable[[str], Value]) -> Value | None:
         """What `read` (a method of this object) gives for `key`; None where the field is absent or null."""
@@ -179,17 +185,19 @@ def read_list(path: Path) -> list[Record]:
     return [Record(path, f"item {index}", element) for index, element in enumerate(value)]
 
 
-def read_lines(path: Path, exact: bool = False) -> Iterator[Record]:
+def read_lines(path: Path, exact: bool = False, cut: bool = False) -> Iterator[Record]:
     """The objects of a JSON-lines file; blank lines are allowed.
 
     Args:
         path: the file.
         exact: read numbers with a point as `Decimal`, which keeps the nanoseconds of a stamp.
+        cut: leave out a last line that lacks its end, as an interrupted write leaves it.
 
     Raises:
         DataError: with the line's number, if a line is no JSON object.
     """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    lines = read_text(path).split("\n")
+    for number, line in enumerate(lines[:-1] if cut else lines, start=1):
         if not line.strip():
             continue
         try:

@@ -6,11 +6,15 @@ questions a video or OVO-Bench's probes, drawing questions would give intervals 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 SEED = 20240607
 RESAMPLES = 1000
@@ -32,6 +36,14 @@ class Estimate:
     high: float | None
     count: int
 
+    def text(self, factor: float = 1.0, digits: int = 2, bound_digits: int = 1) -> str:
+        """`0.71 [0.6, 0.8]`, each figure times `factor`; without bounds where there are none."""
+        value = f"{factor * self.value:.{digits}f}"
+        if self.low is None or self.high is None:
+            return value
+        low, high = (f"{factor * bound:.{bound_digits}f}" for bound in (self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
 
 @dataclass(frozen=True)
 class Stratum:
@@ -39,6 +51,22 @@ class Stratum:
 
     values: Sequence[float]
     videos: Sequence[Hashable]
+
+
+def stratum(items: Iterable[Item], value: Callable[[Item], float | None], video: Callable[[Item], Hashable]) -> Stratum:
+    """The values of those items that have one, each with its video."""
+    pairs = [(value(item), video(item)) for item in items]
+    known = [(number, drawn_with) for number, drawn_with in pairs if number is not None]
+    return Stratum([float(number) for number, _ in known], [drawn_with for _, drawn_with in known])
+
+
+def grouped(items: Iterable[Item], keys: Callable[[Item], Iterable[Key]]) -> dict[Key, list[Item]]:
+    """Items by key, keys in the order in which each first occurs; an item counts for each of its keys."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        for key in keys(item):
+            groups.setdefault(key, []).append(item)
+    return groups
 
 
 def estimate(strata: Sequence[Stratum], weights: Sequence[float] | None = None, seed: int = SEED) -> Estimate | None:

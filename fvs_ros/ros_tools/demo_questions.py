@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvs_ros.evaluation.questions import TimedQuestion, read_questions
+from fvs_ros.evaluation.questions import QUESTIONS_FILE, read_questions
 from fvs_ros.sources.frame import SECOND_NS
-
-QUESTIONS_FILE = "questions.jsonl"
-"""Beside a recording's files, as `fvs patrol make` writes it."""
 
 ANY_VIDEO = (
     "What do you see?",
@@ -71,25 +68,16 @@ def of_recording(folder: Path, start_ns: int, seconds: float) -> list[DemoQuesti
     file = folder / QUESTIONS_FILE
     if not file.is_file():
         return []
-    timed = [(_seconds(question, start_ns) + _LATER_S, question) for question in read_questions(file)]
+    timed = [
+        ((question.on_clock(start_ns).time_ns - start_ns) / SECOND_NS + _LATER_S, question)
+        for question in read_questions(file)
+    ]
     asked = sorted(timed, key=lambda pair: pair[0])
     return [
-        DemoQuestion(at_s, question.question, _truth(question), question.family, streamed=number % 4 == 3)
+        DemoQuestion(at_s, question.question, question.answer_text or None, question.family, streamed=number % 4 == 3)
         for number, (at_s, question) in enumerate(asked)
         if at_s < seconds
     ]
-
-
-def _seconds(question: TimedQuestion, start_ns: int) -> float:
-    return (question.time_ns if question.relative else question.time_ns - start_ns) / SECOND_NS
-
-
-def _truth(question: TimedQuestion) -> str | None:
-    if question.answer is None:
-        return None
-    if question.choices and isinstance(question.answer, int):
-        return question.choices[question.answer]
-    return str(question.answer)
 
 
 def is_right(answer: str, truth: str) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fvs_ros.evaluation.answers import AnswerFile, claim_folder
-from fvs_ros.evaluation.progress import RateColumn
+from fvs_ros.evaluation.progress import Bars
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.evaluation.timed.page import replay_notes
@@ -41,20 +40,18 @@ def live_form(
     )
     settings = {**settings, "live": True, "rate": arguments.rate, "max_new_tokens": arguments.max_new_tokens}
     digest = claim_folder(arguments.out, settings)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), RateColumn(), TimeRemainingColumn())
     begin = time.perf_counter()
     with AnswerFile(answer_path(arguments.out, MEMORY.name), digest) as file:
         if file.rows:
             raise ValueError(f"{arguments.out} holds a live run already; choose another folder")
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("seconds of stream", total=source.duration_ns / SECOND_NS)
+        with Bars(console, {"seconds of stream": source.duration_ns / SECOND_NS}) as bars:
             start_ns = int(str(settings["start_ns"]))
             try:
                 live = evaluate_live(
                     options,
                     questions,
                     start_ns,
-                    on_time=lambda second: progress.update(task, completed=second),
+                    on_time=lambda second: bars.reach("seconds of stream", second),
                     on_row=file.append,
                 )
             except DemoError as error:

@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.replay import MemoryPoint
 from fvs_ros.msg import MemoryState
@@ -27,7 +27,7 @@ from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.ros_tools.processes import DemoError, Processes
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.srv import Ask
-from fvs_ros.stream.types import ErrorCode, StreamStatistics
+from fvs_ros.stream.types import ErrorCode, Moment, StreamStatistics
 
 # A node that still loads a large checkpoint.
 START_TIMEOUT_S = 600.0
@@ -228,16 +228,16 @@ class _Live:
         self.result.asked_late_s.append((asked_ns - question.time_ns) / SECOND_NS)
         if not response.success:
             error = f"{ErrorCode(response.error_code).name}: {response.error_message}"
-            return AnswerRow(question.id, question.question, question.answer, None, error=error)
+            return AnswerRow.failed(question, error)
         self.result.model = response.model
         self.result.behind_s.append((asked_ns - stamp_nanoseconds(response.memory_end)) / SECOND_NS)
         moments = tuple(
-            (
-                stamp_nanoseconds(one.stamp),
-                stamp_nanoseconds(one.start),
-                stamp_nanoseconds(one.end),
-                one.weight,
-                one.relevance if one.ranked else -1.0,
+            Moment(
+                stamp_ns=stamp_nanoseconds(one.stamp),
+                start_ns=stamp_nanoseconds(one.start),
+                end_ns=stamp_nanoseconds(one.end),
+                weight=one.weight,
+                relevance=one.relevance if one.ranked else None,
             )
             for one in response.moments
         )

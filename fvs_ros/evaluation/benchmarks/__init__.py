@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fvs_ros.evaluation.benchmarks import layouts, long_video, navqa, ovo_bench, streaming_bench
 from fvs_ros.evaluation.benchmarks.layouts import Media
-from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 
-__all__ = ["BENCHMARKS", "AnswerKind", "Benchmark", "BenchmarkQuestion", "Media"]
+__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkQuestion", "Media"]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.kmeans import clip_generator

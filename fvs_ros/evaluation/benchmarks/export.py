@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
+from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import without_options
 from fvs_ros.evaluation.questions import TimedQuestion, write_questions
 from fvs_ros.sources.frame import SECOND_NS, Frame, Pose

@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion, choice_index, unique
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, choice_index, unique
+from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import inline_options
+from fvs_ros.evaluation.questions import ANSWER_PREFIX, INSTRUCTION
 from fvs_ros.evaluation.records import Record, read_list
 
 ANNOTATIONS = "test_qa.json"
-INSTRUCTION = (
-    "Select the best answer to the following multiple-choice question based on the video. Respond with only the "
-    "letter (A, B, C, or D) of the correct option."
-)
 SUBTITLE_INSTRUCTION = INSTRUCTION.replace("based on the video", "based on the video and the subtitles")
 SUBTITLE_HEADING = "This video's subtitles are listed below: \n"
 NO_SUBTITLES = "No subtitles available"
-ANSWER_PREFIX = "Best option: ("
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,6 @@ _FORMS = {
     "mvbench": _Form(task="task_type"),
     "videomme": _Form(groups=("duration", "domain", "sub_category", "task_type")),
 }
-
-
-def plain_prompt(question: str) -> str:
-    """The published user turn: one sentence, then the question, with nothing between them."""
-    return INSTRUCTION + question
 
 
 def subtitle_prompt(question: str, subtitles: str) -> str:
@@ -89,7 +81,7 @@ def _questions(path: Path, form: _Form) -> Iterator[tuple[Record, BenchmarkQuest
                 id=record.identity(),
                 video=record.text("video_id"),
                 question=text,
-                prompt=plain_prompt(text),
+                prompt=INSTRUCTION + text,
                 answer_prefix=ANSWER_PREFIX,
                 kind=AnswerKind.CHOICE,
                 answer=choice_index(record, "answer", options),

@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion, unique
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, unique
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.records import Record, read_json, read_text
 
 ANNOTATIONS = "data.csv"

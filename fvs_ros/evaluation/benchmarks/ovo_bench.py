@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion, choice_index, unique
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, choice_index, unique
+from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import LETTERS
 from fvs_ros.evaluation.records import Record, read_list
 

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fvs_ros.evaluation.answers import Answer
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import LETTERS
 from fvs_ros.evaluation.records import Record
-
-
-class AnswerKind(enum.Enum):
-    """What is asked for, and so how an answer is parsed and scored."""
-
-    CHOICE = "choice"
-    YES_NO = "yes or no"
-    COUNT = "count"
-    POSITION = "position"
-    MINUTES_AGO = "minutes ago"
-    DURATION = "duration"
-    PROACTIVE = "proactive"
-    TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class BenchmarkQuestion:
     question: str
     prompt: str
     kind: AnswerKind
-    answer: int | bool | float | str | tuple[float, ...]
+    answer: Answer
     options: tuple[str, ...] = ()
     answer_prefix: str = ""
     task: str = ""

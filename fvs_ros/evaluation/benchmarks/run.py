@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fvs_ros.evaluation.answers import AnswerFile, config_hash, merge, read_answers
+from fvs_ros.evaluation.answers import AnswerFile, AnswerRow, config_hash, merge, read_answers
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
 from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
 from fvs_ros.evaluation.benchmarks.windows import Window, media_of
 from fvs_ros.evaluation.errors import DataError
@@ -79,7 +78,7 @@ class Work:
 
     def digest(self) -> str:
         """Hash of all that is asked."""
-        return config_hash({question.id: [question.prompt, question.answer_prefix] for question in self.questions})
+        return config_hash({one.id: [one.prompt, one.answer_prefix] for one in self.questions})
 
 
 def answer_shard(
@@ -139,8 +138,7 @@ def _rows(
             logger.debug("window %s of %s failed", window.start_s, window.video, exc_info=True)
             error = f"{type(problem).__name__}: {problem}"
     for question in left.values():
-        reason = error or "it was not answered"
-        yield AnswerRow(question.id, question.question, question.answer, None, error=reason)
+        yield AnswerRow.failed(question, error or "it was not answered")
 
 
 def join(work: Work, folder: Path, digest: str) -> int:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, ovo_bench, streaming_bench
-from fvs_ros.evaluation.benchmarks.predictions import PredictionFile, read_predictions
+from fvs_ros.evaluation.benchmarks.predictions import Prediction, read_predictions
 from fvs_ros.evaluation.benchmarks.published_rules import Judgement, judge
-from fvs_ros.evaluation.benchmarks.question import AnswerKind, BenchmarkQuestion
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
-from fvs_ros.evaluation.statistics import SEED, Estimate, Stratum, estimate
+from fvs_ros.evaluation.grading import AnswerKind
+from fvs_ros.evaluation.statistics import SEED, Estimate, Stratum, estimate, grouped, stratum
 
 # Means of the tasks' means, beside the mean of all questions.
 _MACRO = ("mlvu", "mvbench")
 # Benchmarks whose own result files tell each question with its mode.
 _MODES = {"ovo-bench": tuple(ovo_bench.TASKS), "streamingbench": streaming_bench.PARTS}
-_MEASURES = {
+_ERRORS = {
     AnswerKind.POSITION: ("position", "distance, metres"),
     AnswerKind.MINUTES_AGO: ("time", "difference in minutes ago"),
     AnswerKind.DURATION: ("duration", "difference, minutes"),
@@ -46,7 +48,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class MeasureRow:
+class ErrorRow:
     """How far answers are off, over those that give a number.
 
     Attributes:
@@ -80,7 +82,7 @@ class ScoreReport:
         files: what was scored.
         annotations: what it was scored against; empty for what the files themselves tell.
         tables: overall first.
-        measures: errors in their units, empty where the benchmark has none.
+        errors: in their units, empty where the benchmark has none.
         missing: ids of questions without a response, each counted as wrong by the strict parse.
         drawn: answers that the published rule drew at random.
         seed: of those draws.
@@ -92,7 +94,7 @@ class ScoreReport:
     files: tuple[str, ...]
     annotations: tuple[str, ...]
     tables: tuple[ScoreTable, ...]
-    measures: tuple[MeasureRow, ...]
+    errors: tuple[ErrorRow, ...]
     missing: tuple[str, ...]
     drawn: int
     seed: int
@@ -121,16 +123,16 @@ def score(name: str, files: Sequence[Path], annotations: Sequence[Path] = (), se
     if questions:
         _check_annotated(questions, found)
     else:
-        questions = found.questions
-        _check_told(name, found, files[0])
-    judgements = judge(name, questions, found.predictions, seed)
+        questions = [prediction.question for prediction in found.values()]
+        _check_described(name, questions, files[0])
+    judgements = judge(name, questions, {one: prediction.row for one, prediction in found.items()}, seed)
     return ScoreReport(
         benchmark=name,
         files=tuple(str(path) for path in files),
         annotations=tuple(str(path) for path in annotations),
         tables=tuple(_tables(name, judgements)),
-        measures=tuple(_measures(judgements)),
-        missing=tuple(one.question.id for one in judgements if one.missing and one.strict is not None),
+        errors=tuple(_errors(judgements)),
+        missing=tuple(one.question.id for one in judgements if one.strict.missing and one.strict.correct is not None),
         drawn=sum(judgement.drawn for judgement in judgements),
         seed=seed,
         bootstrap_seed=SEED,
@@ -138,47 +140,46 @@ def score(name: str, files: Sequence[Path], annotations: Sequence[Path] = (), se
     )
 
 
-def _check_told(name: str, found: PredictionFile, source: Path) -> None:
-    """Refuses files that do not tell enough about their questions to be scored alone."""
-    told_modes = {question.mode for question in found.questions}
+def _check_described(name: str, questions: Sequence[BenchmarkQuestion], source: Path) -> None:
+    """Refuses files that do not describe their questions well enough to be scored alone."""
+    modes = {question.mode for question in questions}
     if name in _MODES:
-        fits = told_modes <= set(_MODES[name])
+        fits = modes <= set(_MODES[name])
     else:
-        choices = all(question.kind is AnswerKind.CHOICE for question in found.questions)
-        fits = choices and told_modes == {""} and name != "navqa"
+        fits = all(one.kind is AnswerKind.CHOICE for one in questions) and modes == {""} and name != "navqa"
     if not fits:
         files = ", ".join(BENCHMARKS[name].annotations)
         raise DataError(source, "", f"does not tell enough to be scored as {name}; add --annotations ({files})")
 
 
-def _check_annotated(questions: Sequence[BenchmarkQuestion], found: PredictionFile) -> None:
+def _check_annotated(questions: Sequence[BenchmarkQuestion], found: Mapping[str, Prediction]) -> None:
     """Refuses predictions made for other annotations: their questions or right answers differ."""
     annotated = {question.id: question for question in questions}
-    for told in found.questions:
-        row = found.rows[told.id]
-        if told.id not in annotated:
-            raise row.error(f"id {told.id!r} is none of the {len(annotated)} annotated questions; wrong annotations?")
-        answer = annotated[told.id].answer
-        if told.kind is not AnswerKind.TEXT and isinstance(answer, int) and answer != told.answer:
-            raise row.error(
-                f"the right answer of id {told.id!r} is {told.answer} here and {answer} in the annotations; "
+    for identity, prediction in found.items():
+        described, error = prediction.question, prediction.record.error
+        if identity not in annotated:
+            raise error(f"id {identity!r} is none of the {len(annotated)} annotated questions; wrong annotations?")
+        answer = annotated[identity].answer
+        if described.kind is not AnswerKind.TEXT and isinstance(answer, int) and answer != described.answer:
+            raise error(
+                f"the right answer of id {identity!r} is {described.answer} here and {answer} in the annotations; "
                 "wrong annotations?"
             )
 
 
 def _tables(name: str, judgements: Sequence[Judgement]) -> Iterable[ScoreTable]:
-    by_task = _grouped(judgements, lambda judgement: (judgement.question.task,))
+    by_task = grouped(judgements, lambda judgement: (judgement.question.task,))
     if name == "ovo-bench":
         yield from _ovo_bench_tables(by_task)
         return
     # Texts of NaVQA are for a person to judge, and no part of its overall correctness.
-    overall = [judgement for judgement in judgements if judgement.strict is not None]
+    overall = [judgement for judgement in judgements if judgement.strict.correct is not None]
     rows = [_row("all questions", overall)]
     tasks = {task: members for task, members in by_task.items() if task}
     if name in _MACRO and tasks:
         rows.append(_mean_row("mean of tasks", [list(tasks.values())]))
     yield ScoreTable("overall", tuple(rows))
-    parts = _grouped(judgements, lambda judgement: (judgement.question.mode,))
+    parts = grouped(judgements, lambda judgement: (judgement.question.mode,))
     if len(parts) > 1:
         yield ScoreTable("part", tuple(_row(part, members) for part, members in parts.items()))
     if tasks:
@@ -187,18 +188,8 @@ def _tables(name: str, judgements: Sequence[Judgement]) -> Iterable[ScoreTable]:
     if proactive:
         yield ScoreTable("proactive output", (_in_time_row(proactive),))
     for key in dict.fromkeys(key for judgement in judgements for key in judgement.question.groups):
-        groups = _grouped(overall, lambda judgement, key=key: judgement.question.groups.get(key, ()))  # type: ignore[misc]
+        groups = grouped(overall, lambda judgement, key=key: judgement.question.groups.get(key, ()))  # type: ignore[misc]
         yield ScoreTable(key, tuple(_row(value, members) for value, members in groups.items()))
-
-
-def _grouped(
-    judgements: Iterable[Judgement], keys: Callable[[Judgement], tuple[str, ...]]
-) -> dict[str, list[Judgement]]:
-    groups: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        for key in keys(judgement):
-            groups.setdefault(key, []).append(judgement)
-    return groups
 
 
 def _ovo_bench_tables(by_task: Mapping[str, Sequence[Judgement]]) -> Iterable[ScoreTable]:
@@ -225,9 +216,9 @@ def _mean_row(name: str, modes: Sequence[Sequence[Sequence[Judgement]]]) -> Scor
         name=name,
         questions=len(members),
         published=_mean(modes, lambda judgement: judgement.published),
-        strict=_mean(modes, lambda judgement: judgement.strict),
-        unparsed=sum(judgement.unparsed for judgement in members),
-        missing=sum(judgement.missing for judgement in members),
+        strict=_mean(modes, lambda judgement: judgement.strict.correct),
+        unparsed=sum(judgement.strict.unparsed for judgement in members),
+        missing=sum(judgement.strict.missing for judgement in members),
     )
 
 
@@ -251,30 +242,26 @@ def _in_time_row(judgements: Sequence[Judgement]) -> ScoreRow:
         published=estimate([_stratum(judgements, lambda one: None if one.published is None else one.in_time)]),
         strict=estimate([_stratum(judgements, lambda one: one.in_time)]),
         unparsed=0,
-        missing=sum(judgement.missing for judgement in judgements),
+        missing=sum(judgement.strict.missing for judgement in judgements),
     )
 
 
 def _stratum(judgements: Iterable[Judgement], value: Callable[[Judgement], float | None]) -> Stratum:
-    """The values that are there, with their videos."""
-    pairs = [(value(judgement), judgement.question.video) for judgement in judgements]
-    known = [(number, video) for number, video in pairs if number is not None]
-    return Stratum([float(number) for number, _ in known], [video for _, video in known])
+    return stratum(judgements, value, lambda judgement: judgement.question.video)
 
 
-def _measures(judgements: Sequence[Judgement]) -> Iterable[MeasureRow]:
-    for kind, (name, unit) in _MEASURES.items():
+def _errors(judgements: Sequence[Judgement]) -> Iterable[ErrorRow]:
+    for kind, (name, unit) in _ERRORS.items():
         members = [judgement for judgement in judgements if judgement.question.kind is kind]
         if members:
-            errors = sorted(judgement.error for judgement in members if judgement.error is not None)
-            middle = len(errors) // 2
-            median = (errors[middle] + errors[-1 - middle]) / 2 if errors else None
-            yield MeasureRow(name, unit, len(members), estimate([_stratum(members, lambda one: one.error)]), median)
+            known = _stratum(members, lambda one: one.strict.error)
+            median = statistics.median(known.values) if known.values else None
+            yield ErrorRow(name, unit, len(members), estimate([known]), median)
 
 
 def _notes(name: str, judgements: Sequence[Judgement], annotated: bool) -> Iterable[str]:
     left_out = sum(judgement.published is None for judgement in judgements)
-    texts = sum(judgement.strict is None for judgement in judgements)
+    texts = sum(judgement.strict.correct is None for judgement in judgements)
     drawn = sum(judgement.drawn for judgement in judgements)
     if not annotated:
         yield "Without annotations only the questions in the files are scored; one left out there is not missed."

@@ -7,11 +7,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from fvs_ros.evaluation.benchmarks import AnswerKind, BenchmarkQuestion, Media
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+from fvs_ros.evaluation.answers import AnswerRow
+from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.streaming_bench import PROACTIVE_POLL_AFTER_S, proactive_poll
 from fvs_ros.evaluation.benchmarks.windows import Window
-from fvs_ros.evaluation.timed.replay import answer_row
+from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.recordings import VideoSource, read_image
@@ -72,7 +72,7 @@ class StreamAnswerer:
             frames = media_frames(media, window.start_s, end_s)
             texts = [_at(question.id, _ask_time(question), question) for question in asked.values()]
             for reply in self._run.replies(frames, texts):
-                yield answer_row(asked[reply.question.id], reply)
+                yield reply.row(asked[reply.question.id])
         for question in waiting:
             yield self._proactive(window, media, question)
 
@@ -91,12 +91,10 @@ class StreamAnswerer:
         if ready_s is not None:
             frames = media_frames(media, window.start_s, ready_s)
             (output,) = self._run.replies(frames, [_at(question.id, ready_s, question)])
-            return replace(answer_row(question, output), answered_s=ready_s)
+            return replace(output.row(question), answered_s=ready_s)
         if reply is None:
-            return AnswerRow(
-                question.id, question.question, question.answer, None, error="it has no moment to answer at"
-            )
-        return answer_row(question, reply)
+            return AnswerRow.failed(question, "it has no moment to answer at")
+        return reply.row(question)
 
 
 def media_frames(media: Media, start_s: float, end_s: float) -> Iterator[Frame]:

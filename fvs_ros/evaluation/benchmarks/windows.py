@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks import BENCHMARKS, AnswerKind, BenchmarkQuestion, Media
+from fvs_ros.evaluation.benchmarks import BENCHMARKS, BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.streaming_bench import MAIN_CONTEXT_S
 from fvs_ros.evaluation.benchmarks.subtitles import subtitled
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.grading import AnswerKind
 
 
 @dataclass(frozen=True)

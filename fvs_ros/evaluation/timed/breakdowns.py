@@ -1,4 +1,4 @@
-"""Questions in groups, views side by side: each figure a mean with its interval and its number of questions."""
+"""Questions broken down into groups, conditions side by side: means with intervals and numbers of questions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.grading import TOP, Grade, evidence_age_s, grade, missed_s
+from fvs_ros.evaluation.answers import AnswerRow
+from fvs_ros.evaluation.grading import MINUTES, AnswerKind, Grade
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.statistics import Estimate, Stratum, estimate
+from fvs_ros.evaluation.statistics import Estimate, Stratum, estimate, grouped, stratum
+from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.types import Moment
 
 ALL, FAMILY, AGE = "all", "family", "age of the evidence"
 THIRD, FAMILY_THIRD = "third by age", "third by age within a family"
+# Of the moments, so many of the best ranked are looked at; None for all.
+TOP = (1, 3, None)
 NO_DIFFERENCE = "no difference shown"
 AGE_BANDS_S = (0.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
 THIRDS = ("youngest third", "middle third", "oldest third")
@@ -22,88 +26,126 @@ _FEWEST_IN_THIRDS = 9
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A question, what was answered to it from one view, and what that is worth.
+class GradedAnswer:
+    """An answer under one condition, and what it is worth.
 
     Attributes:
-        view: its name.
+        question: with its times on the recording's clock.
+        condition: its name.
+        row: None counts as no answer.
         drawn_with: questions with equal values are not independent, and are drawn together for intervals.
-        age_s: of the evidence, None without proofs.
+        grade: of the response.
         missed_s: by how many seconds the first 1, 3 and all moments miss the proof.
     """
 
     question: TimedQuestion
-    view: str
+    condition: str
     row: AnswerRow | None
     drawn_with: Hashable
     grade: Grade
-    age_s: float | None
     missed_s: tuple[float | None, ...]
 
+    @classmethod
+    def of(cls, question: TimedQuestion, condition: str, row: AnswerRow | None, drawn_with: Hashable) -> GradedAnswer:
+        """Grades a row."""
+        moments = () if row is None else row.moments or ()
+        missed = tuple(missed_s(question, moments, top) for top in TOP)
+        return cls(question, condition, row, drawn_with, question.grade(None if row is None else row.response), missed)
 
-def outcome(question: TimedQuestion, view: str, row: AnswerRow | None, drawn_with: Hashable) -> Outcome:
-    """Grades a row; None for none counts as no answer. `question` must have its times on the recording's clock."""
-    misses = tuple(None if row is None else missed_s(question, row, top) for top in (*TOP, None))
-    graded = grade(question, None if row is None else row.response)
-    return Outcome(question, view, row, drawn_with, graded, evidence_age_s(question), misses)
+    def error(self, *kinds: AnswerKind) -> float | None:
+        """How far off an answer of these kinds is."""
+        return self.grade.error if self.question.kind in kinds else None
+
+
+def graded_answers(
+    questions: Sequence[tuple[TimedQuestion, Hashable]], answers: Mapping[str, Mapping[str, AnswerRow]]
+) -> list[GradedAnswer]:
+    """Grades all answers.
+
+    Args:
+        questions: each with what it is drawn with, see `GradedAnswer`.
+        answers: rows of each condition, by its name, by the question's id.
+    """
+    return [
+        GradedAnswer.of(question, condition, rows.get(question.id), drawn_with)
+        for condition, rows in answers.items()
+        for question, drawn_with in questions
+    ]
+
+
+def missed_s(question: TimedQuestion, moments: Sequence[Moment], top: int | None) -> float | None:
+    """Seconds from the best of the first `top` keyframes to the nearest proof, 0 where one lies within it.
+
+    Moments come in the order of their relevance where they were ranked, else of their clusters' weight, which is how
+    the memory itself ranks them; equal ones in order of time.
+
+    Returns:
+        None where there is no proof, or no moment.
+    """
+    if not question.proof_ns or not moments:
+        return None
+
+    def rank(moment: Moment) -> tuple[float, float, int]:
+        return -1.0 if moment.relevance is None else moment.relevance, moment.weight, -moment.stamp_ns
+
+    stamps = [moment.stamp_ns for moment in sorted(moments, key=rank, reverse=True)[:top]]
+    return min(max(start - at, at - end, 0) for at in stamps for start, end in question.proof_ns) / SECOND_NS
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """Something that is averaged.
 
     Attributes:
         name: for headings.
         unit: `%` for shares, which are kept from 0 to 1 and shown times 100.
-        value: of one outcome; None where it has none.
-        better: 1 where more is better, -1 where less is, 0 for neither.
+        value: of one answer; None where it has none.
     """
 
     name: str
     unit: str
-    value: Callable[[Outcome], float | None]
-    better: int = 1
+    value: Callable[[GradedAnswer], float | None]
 
 
-def _hit(place: int) -> Callable[[Outcome], float | None]:
+def _hit(place: int) -> Callable[[GradedAnswer], float | None]:
     return lambda one: None if one.missed_s[place] is None else float(one.missed_s[place] == 0)
 
 
-def _missed(place: int) -> Callable[[Outcome], float | None]:
+def _missed(place: int) -> Callable[[GradedAnswer], float | None]:
     return lambda one: one.missed_s[place]
 
 
-CORRECT = Measure("correct", "%", lambda one: one.grade.correct)
-MEASURES = (
+CORRECT = Metric("correct", "%", lambda one: one.grade.correct)
+METRICS = (
     CORRECT,
-    Measure("exact match", "%", lambda one: one.grade.exact),
-    Measure("choice accuracy", "%", lambda one: one.grade.choice),
-    Measure("unparsed", "%", lambda one: float(one.grade.unparsed), -1),
-    Measure("no answer", "%", lambda one: float(one.grade.missing), -1),
-    Measure("position error", "m", lambda one: one.grade.position_m, -1),
-    Measure("time error", "min", lambda one: one.grade.minutes, -1),
-    Measure("proof hit by the first moment", "%", _hit(0)),
-    Measure("proof hit by the first 3 moments", "%", _hit(1)),
-    Measure("proof hit by any moment", "%", _hit(2)),
-    Measure("proof missed by the first moment", "s", _missed(0), -1),
-    Measure("proof missed by the first 3 moments", "s", _missed(1), -1),
-    Measure("proof missed by any moment", "s", _missed(2), -1),
+    Metric("exact match", "%", lambda one: one.grade.exact),
+    Metric("choice accuracy", "%", lambda one: one.grade.correct if one.question.choices else None),
+    Metric("unparsed", "%", lambda one: float(one.grade.unparsed)),
+    Metric("no answer", "%", lambda one: float(one.grade.missing)),
+    Metric("position error", "m", lambda one: one.error(AnswerKind.POSITION)),
+    Metric("time error", "min", lambda one: one.error(*MINUTES)),
+    Metric("proof hit by the first moment", "%", _hit(0)),
+    Metric("proof hit by the first 3 moments", "%", _hit(1)),
+    Metric("proof hit by any moment", "%", _hit(2)),
+    Metric("proof missed by the first moment", "s", _missed(0)),
+    Metric("proof missed by the first 3 moments", "s", _missed(1)),
+    Metric("proof missed by any moment", "s", _missed(2)),
 )
 
 # Measured with a clock, so that they stand in no report that is compared byte by byte.
-LATENCY_MEASURES = (
-    Measure("first token", "s", lambda one: None if one.row is None else one.row.first_token_s, -1),
-    Measure("last token", "s", lambda one: None if one.row is None else one.row.total_s, -1),
+LATENCY_METRICS = (
+    Metric("first token", "s", lambda one: None if one.row is None else one.row.first_token_s),
+    Metric("last token", "s", lambda one: None if one.row is None else one.row.total_s),
 )
 
 
 @dataclass(frozen=True)
-class GroupRow:
+class BreakdownRow:
     """One group of questions.
 
     Attributes:
         questions: in the group.
-        values: mean of each view, by its name; None where the measure applies to none of the group's questions.
+        values: mean of each condition, by its name; None where the metric applies to none of the group's questions.
     """
 
     name: str
@@ -112,68 +154,64 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
-class GroupTable:
-    """One measure over the groups of one breakdown.
+class BreakdownTable:
+    """One metric over the groups of one breakdown.
 
     Attributes:
-        measure, unit: see `Measure`.
-        grouping: what the rows differ in.
+        metric, unit: see `Metric`.
+        breakdown: what the rows differ in.
     """
 
-    measure: str
+    metric: str
     unit: str
-    grouping: str
-    rows: tuple[GroupRow, ...]
+    breakdown: str
+    rows: tuple[BreakdownRow, ...]
 
 
 @dataclass(frozen=True)
-class Gain:
+class Difference:
     """How much more often the memory is right than a control on the same questions.
 
     Attributes:
-        grouping: the breakdown that the group is of.
+        breakdown: the breakdown that the group is of.
         group: of questions.
-        control: the view's name.
+        control: the condition's name.
         points: mean of the differences between paired answers, from -1 to 1.
         verdict: `memory better`, `control better` or `no difference shown`, as the interval tells.
     """
 
-    grouping: str
+    breakdown: str
     group: str
     control: str
     points: Estimate
     verdict: str
 
 
-Groups = dict[str, list[Outcome]]
+Groups = dict[str, list[GradedAnswer]]
 
 
-def groupings(outcomes: Sequence[Outcome]) -> dict[str, Groups]:
+def breakdowns(graded: Sequence[GradedAnswer]) -> dict[str, Groups]:
     """All breakdowns: of all questions, by family, by age in bands, by age in thirds, and by thirds of each family."""
-    found: dict[str, Groups] = {ALL: {"all questions": list(outcomes)}}
-    families = _by(outcomes, lambda one: one.question.family or None)
-    if families:
-        found[FAMILY] = dict(sorted(families.items()))
-    aged = [one for one in outcomes if one.age_s is not None]
-    if aged:
-        bands = _by(aged, lambda one: _band(one.age_s or 0.0))
-        found[AGE] = {name: bands[name] for name in map(_band_name, AGE_BANDS_S) if name in bands}
-        found[THIRD] = _thirds(aged, "")
-    by_family: Groups = {}
-    for family, members in sorted(_by(aged, lambda one: one.question.family or None).items()):
-        by_family |= _thirds(members, f"{family}, ")
-    if by_family:
-        found[FAMILY_THIRD] = by_family
+    aged = [one for one in graded if one.question.age_s is not None]
+    bands = grouped(aged, lambda one: [_band(_age_s(one))])
+    found: dict[str, Groups] = {
+        ALL: {"all questions": list(graded)},
+        FAMILY: dict(sorted(_families(graded).items())),
+        AGE: {name: bands[name] for name in map(_band_name, AGE_BANDS_S) if name in bands},
+        THIRD: _thirds(aged, ""),
+        FAMILY_THIRD: {},
+    }
+    for family, members in sorted(_families(aged).items()):
+        found[FAMILY_THIRD] |= _thirds(members, f"{family}, ")
     return {name: groups for name, groups in found.items() if groups}
 
 
-def _by(outcomes: Iterable[Outcome], key: Callable[[Outcome], str | None]) -> Groups:
-    groups: Groups = {}
-    for one in outcomes:
-        name = key(one)
-        if name is not None:
-            groups.setdefault(name, []).append(one)
-    return groups
+def _families(graded: Iterable[GradedAnswer]) -> Groups:
+    return grouped(graded, lambda one: [one.question.family] if one.question.family else [])
+
+
+def _age_s(one: GradedAnswer) -> float:
+    return one.question.age_s or 0.0
 
 
 def _band(age_s: float) -> str:
@@ -192,69 +230,72 @@ def _span(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def _thirds(outcomes: Sequence[Outcome], prefix: str) -> Groups:
+def _thirds(graded: Sequence[GradedAnswer], prefix: str) -> Groups:
     """Questions by age in three parts as equal as ages allow; none where ages do not differ, or there are too few."""
-    ages = {one.question.id: one.age_s for one in outcomes}
+    ages = {one.question.id: _age_s(one) for one in graded}
     if len(ages) < _FEWEST_IN_THIRDS:
         return {}
-    first, second = np.quantile([age for age in ages.values() if age is not None], [1 / 3, 2 / 3])
+    first, second = np.quantile(list(ages.values()), [1 / 3, 2 / 3])
     if first == second:
         return {}
-    groups = _by(outcomes, lambda one: THIRDS[int((one.age_s or 0.0) > first) + int((one.age_s or 0.0) > second)])
-    return {
-        f"{prefix}{name} ({min(one.age_s or 0.0 for one in groups[name]):.0f}-"
-        f"{max(one.age_s or 0.0 for one in groups[name]):.0f} s)": groups[name]
-        for name in THIRDS
-        if name in groups
-    }
+    thirds = grouped(graded, lambda one: [int(_age_s(one) > first) + int(_age_s(one) > second)])
+    found = {}
+    for third, members in sorted(thirds.items()):
+        youngest, oldest = min(map(_age_s, members)), max(map(_age_s, members))
+        found[f"{prefix}{THIRDS[third]} ({youngest:.0f}-{oldest:.0f} s)"] = members
+    return found
 
 
 def tables(
-    outcomes: Sequence[Outcome], views: Sequence[str], measures: Sequence[Measure] = MEASURES
-) -> list[GroupTable]:
-    """Every measure that has values, over every breakdown."""
-    used = [measure for measure in measures if any(measure.value(one) is not None for one in outcomes)]
-    found: dict[tuple[str, str], list[GroupRow]] = {}
-    # Group by group: all measures of a group draw the same resamples, which are made once.
-    for grouping, groups in groupings(outcomes).items():
+    graded: Sequence[GradedAnswer], conditions: Sequence[str], metrics: Sequence[Metric] = METRICS
+) -> list[BreakdownTable]:
+    """Every metric that has values, over every breakdown."""
+    used = [metric for metric in metrics if any(metric.value(one) is not None for one in graded)]
+    rows: dict[tuple[Metric, str], list[BreakdownRow]] = {}
+    # Group by group: all metrics of a group draw the same resamples, which are made once.
+    for breakdown, groups in breakdowns(graded).items():
         for name, members in groups.items():
-            for measure in used:
-                found.setdefault((measure.name, grouping), []).append(group_row(name, members, measure, views))
-    units = {measure.name: measure.unit for measure in used}
-    return [
-        GroupTable(name, units[name], grouping, tuple(rows))
-        for measure in used
-        for (name, grouping), rows in found.items()
-        if name == measure.name
-    ]
+            for metric in used:
+                rows.setdefault((metric, breakdown), []).append(_row(name, members, metric, conditions))
+    found = [BreakdownTable(one.name, one.unit, breakdown, tuple(some)) for (one, breakdown), some in rows.items()]
+    names = [metric.name for metric in used]
+    return sorted(found, key=lambda table: names.index(table.metric))
 
 
-def group_row(name: str, outcomes: Sequence[Outcome], measure: Measure, views: Sequence[str]) -> GroupRow:
-    """The measure's mean in one group, for each view."""
-    values = {}
-    for view in views:
-        pairs = [(measure.value(one), one.drawn_with) for one in outcomes if one.view == view]
-        known = [(value, drawn_with) for value, drawn_with in pairs if value is not None]
-        values[view] = estimate([Stratum([value for value, _ in known], [group for _, group in known])])
-    return GroupRow(name, len({one.question.id for one in outcomes}), values)
+def _row(name: str, graded: Sequence[GradedAnswer], metric: Metric, conditions: Sequence[str]) -> BreakdownRow:
+    """The metric's mean in one group, for each condition."""
+    values = {
+        condition: estimate(
+            [stratum((one for one in graded if one.condition == condition), metric.value, lambda one: one.drawn_with)]
+        )
+        for condition in conditions
+    }
+    return BreakdownRow(name, len({one.question.id for one in graded}), values)
 
 
-def gains(outcomes: Sequence[Outcome], memory: str, controls: Sequence[str]) -> list[Gain]:
+def differences(graded: Sequence[GradedAnswer], memory: str, controls: Sequence[str]) -> list[Difference]:
     """Where the memory pays: each control against it, over all questions, by family and by age."""
     found = []
-    for grouping, groups in groupings(outcomes).items():
+    for breakdown, groups in breakdowns(graded).items():
         for name, members in groups.items():
-            right = {(one.view, one.question.id): one for one in members if one.grade.correct is not None}
+            correct = {(one.condition, one.question.id): one.grade.correct for one in members}
             for control in controls:
-                pairs = [
-                    (one.grade.correct or 0.0, right[control, one.question.id].grade.correct or 0.0, one.drawn_with)
-                    for (view, _), one in right.items()
-                    if view == memory and (control, one.question.id) in right
-                ]
-                points = estimate([Stratum([a - b for a, b, _ in pairs], [group for *_, group in pairs])])
+                points = estimate([_paired(members, correct, memory, control)])
                 if points is not None:
-                    found.append(Gain(grouping, name, control, points, _verdict(points)))
+                    found.append(Difference(breakdown, name, control, points, _verdict(points)))
     return found
+
+
+def _paired(
+    graded: Sequence[GradedAnswer], correct: Mapping[tuple[str, str], float | None], memory: str, control: str
+) -> Stratum:
+    """The memory's points minus the control's, of the questions that both have points for."""
+
+    def points(one: GradedAnswer) -> float | None:
+        other = correct.get((control, one.question.id))
+        return None if one.grade.correct is None or other is None else one.grade.correct - other
+
+    return stratum((one for one in graded if one.condition == memory), points, lambda one: one.drawn_with)
 
 
 def _verdict(points: Estimate) -> str:

@@ -30,8 +30,8 @@ UNIFORM_BYTES = 2 * 1024**3
 UNIFORM_PER_SLOT = 4
 
 
-class ViewKind(enum.Enum):
-    """Kinds of views, by what they are called on the command line."""
+class ConditionKind(enum.Enum):
+    """Kinds of conditions, by what they are called on the command line."""
 
     MEMORY = "memory"
     LAST = "last"
@@ -42,7 +42,7 @@ class ViewKind(enum.Enum):
 
 
 @dataclass(frozen=True)
-class View:
+class Condition:
     """What a model is shown of a stream.
 
     - ``memory``: the Flash Memory, as the node answers from it.
@@ -60,32 +60,32 @@ class View:
         ValueError: for an N that is odd or below 2.
     """
 
-    kind: ViewKind
+    kind: ConditionKind
     frames: int = 0
 
     def __post_init__(self) -> None:
-        if (self.kind is ViewKind.LAST) != bool(self.frames) or self.frames < 0 or self.frames % FRAMES_PER_STEP:
+        if (self.kind is ConditionKind.LAST) != bool(self.frames) or self.frames < 0 or self.frames % FRAMES_PER_STEP:
             raise ValueError(
-                f"a view of the last {self.frames} frames; a grid step is {FRAMES_PER_STEP} frames, so choose an even "
-                "number above 0, as in last4"
+                f"a condition of the last {self.frames} frames; a grid step is {FRAMES_PER_STEP} frames, so choose an "
+                "even number above 0, as in last4"
             )
 
     @classmethod
-    def parse(cls, name: str) -> View:
-        """The view of that name.
+    def parse(cls, name: str) -> Condition:
+        """The condition of that name.
 
         Raises:
             ValueError: if there is none.
         """
         if found := re.fullmatch(r"last(\d+)", name):
-            return cls(ViewKind.LAST, int(found[1]))
+            return cls(ConditionKind.LAST, int(found[1]))
         try:
-            kind = ViewKind(name)
+            kind = ConditionKind(name)
         except ValueError:
-            kind = ViewKind.LAST
-        if kind is ViewKind.LAST:
-            names = ", ".join(kind.value for kind in ViewKind if kind is not ViewKind.LAST)
-            raise ValueError(f"{name!r} is no view; choose from {names} and lastN, such as last4")
+            kind = ConditionKind.LAST
+        if kind is ConditionKind.LAST:
+            names = ", ".join(kind.value for kind in ConditionKind if kind is not ConditionKind.LAST)
+            raise ValueError(f"{name!r} is no condition; choose from {names} and lastN, such as last4")
         return cls(kind)
 
     @property
@@ -94,7 +94,7 @@ class View:
         return f"{self.kind.value}{self.frames or ''}"
 
 
-MEMORY = View(ViewKind.MEMORY)
+MEMORY = Condition(ConditionKind.MEMORY)
 
 
 @dataclass(frozen=True)
@@ -119,30 +119,32 @@ class StepHistory:
     """The steps of a stream that controls are made of: the newest ones, and evenly spaced ones. Bounded.
 
     Args:
-        views: for which steps are kept; without a control that needs them, none are.
+        conditions: for which steps are kept; without a control that needs them, none are.
         grid: patches of a frame.
         config: the memory's sizes.
         uniform_bytes: of steps kept for uniform sampling. When they are full every second one is let go, and the
             nearest kept step stands for a wanted one.
 
     Raises:
-        ValueError: a view of more frames than the CSM holds.
+        ValueError: a condition of more frames than the CSM holds.
     """
 
     def __init__(
         self,
-        views: Iterable[View],
+        conditions: Iterable[Condition],
         grid: PatchGrid,
         config: FlashMemoryConfig,
         uniform_bytes: int = UNIFORM_BYTES,
     ) -> None:
-        views = tuple(views)
-        check_views(views, config)
+        conditions = tuple(conditions)
+        check_conditions(conditions, config)
         self._grid = grid
         self._config = config
-        self._uniform = any(view.kind is ViewKind.UNIFORM for view in views)
+        self._uniform = any(condition.kind is ConditionKind.UNIFORM for condition in conditions)
         window = config.window_slots if self._uniform else 0
-        self._newest: deque[Step] = deque(maxlen=max(window, *(view.frames // FRAMES_PER_STEP for view in views), 0))
+        self._newest: deque[Step] = deque(
+            maxlen=max(window, *(condition.frames // FRAMES_PER_STEP for condition in conditions), 0)
+        )
         self._uniform_bytes = uniform_bytes
         self._spaced: list[Step] = []
         self._stride = 1
@@ -218,38 +220,38 @@ class StepHistory:
         return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps], window=window)
 
 
-def check_views(views: Iterable[View], config: FlashMemoryConfig) -> None:
-    """Refuses views that a memory of these sizes cannot hold.
+def check_conditions(conditions: Iterable[Condition], config: FlashMemoryConfig) -> None:
+    """Refuses conditions that a memory of these sizes cannot hold.
 
     Raises:
-        ValueError: a view of more frames than the CSM holds.
+        ValueError: a condition of more frames than the CSM holds.
     """
     most = FRAMES_PER_STEP * config.csm_slots
-    for view in views:
-        if view.frames > most:
+    for condition in conditions:
+        if condition.frames > most:
             raise ValueError(
-                f"{view.name} shows {view.frames} frames; the memory's {config.csm_slots} slots hold {most}, so choose "
-                f"last{most} or less"
+                f"{condition.name} shows {condition.frames} frames; the memory's {config.csm_slots} slots hold {most}, "
+                f"so choose last{most} or less"
             )
 
 
-def show(view: View, memory: MemorySnapshot, history: StepHistory) -> MemorySnapshot:
-    """What a view shows of a stream.
+def show(condition: Condition, memory: MemorySnapshot, history: StepHistory) -> MemorySnapshot:
+    """What a condition shows of a stream.
 
     Args:
-        view: which.
+        condition: which.
         memory: the Flash Memory.
-        history: fed with the same steps as `memory`, for views that include theirs.
+        history: fed with the same steps as `memory`, for conditions that include theirs.
     """
-    if view.kind is ViewKind.LAST:
-        return history.last(view.frames)
-    if view.kind is ViewKind.UNIFORM:
+    if condition.kind is ConditionKind.LAST:
+        return history.last(condition.frames)
+    if condition.kind is ConditionKind.UNIFORM:
         return history.uniform()
-    if view.kind is not ViewKind.MEMORY:
+    if condition.kind is not ConditionKind.MEMORY:
         memory = replace(memory, window=memory.window[:0])
-    if view.kind in (ViewKind.QUESTION_ONLY, ViewKind.DAM_ONLY):
+    if condition.kind in (ConditionKind.QUESTION_ONLY, ConditionKind.DAM_ONLY):
         memory = replace(memory, csm=memory.csm[:0], csm_times=memory.csm_times[:0])
-    if view.kind in (ViewKind.QUESTION_ONLY, ViewKind.CSM_ONLY):
+    if condition.kind in (ConditionKind.QUESTION_ONLY, ConditionKind.CSM_ONLY):
         memory = replace(
             memory,
             dam=memory.dam[:0],

@@ -1,4 +1,4 @@
-"""One model, several views of its stream: each frame is encoded once, and every view is made of the same features."""
+"""One model, several conditions: each frame is encoded once, and every condition is made of the same features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fvs_ros.evaluation.timed.controls import MEMORY, StepHistory, View, check_views, show
+from fvs_ros.evaluation.timed.controls import MEMORY, Condition, StepHistory, check_conditions, show
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.stream.model_protocol import (
@@ -20,34 +20,34 @@ from fvs_ros.stream.model_protocol import (
 )
 
 
-class FanOutModel:
-    """A `StreamModel` that answers from whichever view is asked for.
+class ConditionModel:
+    """A `StreamModel` that answers from whichever condition is asked for.
 
     The engine around it knows the Flash Memory alone. It must have no frames on their way while it answers, since
-    views of the newest steps are made when they are asked for.
+    conditions of the newest steps are made when they are asked for.
 
     Args:
         model: what encodes and answers.
-        views: that will be asked for.
+        conditions: that will be asked for.
 
     Attributes:
-        view: what the next answers are given from.
+        condition: what the next answers are given from.
         answer_prefix: what the next answers are made to begin with.
 
     Raises:
-        ValueError: a view that the model's memory cannot hold.
+        ValueError: a condition that the model's memory cannot hold.
     """
 
-    def __init__(self, model: StreamModel, views: Sequence[View]) -> None:
-        check_views(views, model.memory_config)
-        self.view = MEMORY
+    def __init__(self, model: StreamModel, conditions: Sequence[Condition]) -> None:
+        check_conditions(conditions, model.memory_config)
+        self.condition = MEMORY
         self.answer_prefix = ""
         self._model = model
-        self._views = tuple(views)
+        self._conditions = tuple(conditions)
         self._history: StepHistory | None = None
         self._memory: MemorySnapshot | None = None
         # The same object for all questions at a moment, because the model keeps what it computed of the last one.
-        self._shown: dict[View, MemorySnapshot] = {}
+        self._shown: dict[Condition, MemorySnapshot] = {}
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class FanOutModel:
     @property
     def shown(self) -> MemorySnapshot | None:
         """What the newest answer was given from; None before the first."""
-        return self._shown.get(self.view)
+        return self._shown.get(self.condition)
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         """See `StreamModel.frame_grid`."""
@@ -75,8 +75,8 @@ class FanOutModel:
 
     def new_memory(self, grid: PatchGrid) -> StepMemory:
         """See `StreamModel.new_memory`."""
-        self._history = StepHistory(self._views, grid, self.memory_config)
-        return _FanOutMemory(self._model.new_memory(grid), self._history)
+        self._history = StepHistory(self._conditions, grid, self.memory_config)
+        return _ConditionMemory(self._model.new_memory(grid), self._history)
 
     def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
         """See `StreamModel.encode_steps`."""
@@ -88,53 +88,53 @@ class FanOutModel:
 
     def new_prefix_cache(self) -> StreamPrefixCache:
         """See `StreamModel.new_prefix_cache`."""
-        return _FanOutCache(self, self._model.new_prefix_cache())
+        return _ConditionCache(self, self._model.new_prefix_cache())
 
     def show(self, snapshot: MemorySnapshot) -> MemorySnapshot:
-        """What `view` shows in place of a Flash Memory."""
+        """What `condition` shows in place of a Flash Memory."""
         if self._history is None:
             raise RuntimeError("asked before a memory was made")
         if self._memory is not snapshot:
             self._memory = snapshot
             self._shown = {}
-        if self.view not in self._shown:
-            self._shown[self.view] = show(self.view, snapshot, self._history)
-        return self._shown[self.view]
+        if self.condition not in self._shown:
+            self._shown[self.condition] = show(self.condition, snapshot, self._history)
+        return self._shown[self.condition]
 
 
-class _FanOutCache:
-    """Reads whichever view is asked for."""
+class _ConditionCache:
+    """Reads whichever condition is asked for."""
 
-    def __init__(self, model: FanOutModel, cache: StreamPrefixCache) -> None:
+    def __init__(self, model: ConditionModel, cache: StreamPrefixCache) -> None:
         self._model = model
         self._cache = cache
 
     def allocate(self, snapshot: MemorySnapshot) -> StreamPrefilledMemory:
-        return _FanOutPrefilled(self._model, self._cache, snapshot)
+        return _ConditionPrefilled(self._model, self._cache, snapshot)
 
     def close(self) -> None:
         self._cache.close()
 
 
-class _FanOutPrefilled:
-    """One Flash Memory, of which one view at a time is read: the one that the newest question was about."""
+class _ConditionPrefilled:
+    """One Flash Memory, of which one condition at a time is read: the one that the newest question was about."""
 
-    def __init__(self, model: FanOutModel, cache: StreamPrefixCache, snapshot: MemorySnapshot) -> None:
+    def __init__(self, model: ConditionModel, cache: StreamPrefixCache, snapshot: MemorySnapshot) -> None:
         self._model = model
         self._cache = cache
         self._snapshot = snapshot
-        self._view: View | None = None
+        self._condition: Condition | None = None
         self._prefilled: StreamPrefilledMemory | None = None
 
     def prefill_chunk(self) -> bool:
-        # Which view will be asked about is not known yet.
+        # Which condition will be asked about is not known yet.
         return True
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
         shown = self._model.show(self._snapshot)
-        if self._prefilled is None or self._view != self._model.view:
+        if self._prefilled is None or self._condition != self._model.condition:
             self.close()
-            self._view, self._prefilled = self._model.view, self._cache.allocate(shown)
+            self._condition, self._prefilled = self._model.condition, self._cache.allocate(shown)
             while not self._prefilled.prefill_chunk():
                 pass
         return self._prefilled.start(question, max_new_tokens, answer_prefix or self._model.answer_prefix)
@@ -149,7 +149,7 @@ class _FanOutPrefilled:
             self._prefilled = None
 
 
-class _FanOutMemory:
+class _ConditionMemory:
     """A memory that tells the history of each step that it takes."""
 
     def __init__(self, memory: StepMemory, history: StepHistory) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.grading import grade
+from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.timed.breakdowns import AGE, ALL, CORRECT, FAMILY, Gain, GroupTable
+from fvs_ros.evaluation.timed.breakdowns import AGE, ALL, CORRECT, FAMILY, BreakdownTable, Difference
 from fvs_ros.evaluation.timed.console import shown
 from fvs_ros.evaluation.timed.controls import MEMORY
-from fvs_ros.evaluation.timed.plots import accuracy_plot, gain_plot, latency_plot, memory_plot, timeline_plot
+from fvs_ros.evaluation.timed.plots import accuracy_plot, difference_plot, latency_plot, memory_plot, timeline_plot
 from fvs_ros.evaluation.timed.replay import ReplayResult
-from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
+from fvs_ros.evaluation.timed.report import EvaluationReport, Latency, Timings
 from fvs_ros.sources.frame import SECOND_NS
 
 # More rows than a person reads would only make the page slow; answers.jsonl has them all.
@@ -64,120 +63,109 @@ def replay_notes(result: ReplayResult) -> list[str]:
 
 
 def page(
-    report: EvaluationReport, result: ReplayResult, latency: Sequence[Latency], by_group: Sequence[GroupTable]
-) -> str:
-    """The page of a replay; `by_group` are the tables of `LATENCY_MEASURES`."""
-    memory = result.answers.get(MEMORY.name, {})
-    right = {
-        one.id: grade(one, memory[one.id].response if one.id in memory else None).correct for one in result.questions
-    }
-    parts = [
-        _heading(report, result),
-        _tiles(_score_tiles(report, latency) + _memory_tiles(result)),
-        _section("The stream", timeline_plot(result, right, "timeline")),
-        *accuracy_sections(report),
-        _latency_section(report, result.answers, latency, by_group),
-        _section("Memory over time", memory_plot(result, "memory")),
-        tables_section(report),
-        _answers_section(report, result, right),
-    ]
-    return html_page(report.title, parts)
-
-
-def summary_page(
     report: EvaluationReport,
+    timings: Timings,
     answers: Mapping[str, Mapping[str, AnswerRow]],
-    latency: Sequence[Latency],
-    by_group: Sequence[GroupTable],
+    result: ReplayResult | None = None,
 ) -> str:
-    """The page of an evaluation over many recordings; `by_group` are the tables of `LATENCY_MEASURES`."""
-    notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
-    facts = f"{report.questions} questions; model {escape(str(report.settings.get('weights', '')))}"
-    parts = [
-        f"<h1>{escape(report.title)}</h1><p>{facts}</p>{notes}",
-        _tiles(_score_tiles(report, latency)),
-        *accuracy_sections(report),
-        _latency_section(report, answers, latency, by_group),
-        tables_section(report),
-    ]
-    return html_page(report.title, parts)
+    """The page of an evaluation.
 
-
-def html_page(title: str, parts: Iterable[str]) -> str:
-    """Parts as one page."""
+    Args:
+        report: its scores.
+        timings: of its answers.
+        answers: rows of each condition by the question's id.
+        result: of the replay where it was one, whose stream and answers are shown too.
+    """
+    parts = [_heading(report, result), _tiles(_score_tiles(report, timings.latency) + _memory_tiles(result))]
+    right: dict[str, float | None] = {}
+    if result is not None:
+        memory = answers.get(MEMORY.name, {})
+        right = {
+            one.id: one.grade(memory[one.id].response if one.id in memory else None).correct for one in result.questions
+        }
+        parts.append(_section("The stream", timeline_plot(result, right, "timeline")))
+    parts += _accuracy_sections(report)
+    timed = [condition for condition in report.conditions if condition in answers]
+    latency = latency_plot(answers, "latency") + _latency_table(timings.latency) + _folded(timings.tables, timed)
+    parts.append(_section("Latency", latency))
+    if result is not None:
+        parts.append(_section("Memory over time", memory_plot(result, "memory")))
+    drawn = f"<p>Intervals are 95 % bootstrap, drawn by {escape(report.drawn_with)}.</p>"
+    parts.append(_section("All tables", drawn + _folded(report.tables, report.conditions)))
+    if result is not None:
+        parts.append(_answers_section(report, result, right))
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_CSS}</style></head><body><main>\n{chr(10).join(parts)}\n</main></body></html>\n"
     )
 
 
-def accuracy_sections(report: EvaluationReport) -> list[str]:
-    """Plots of what is correct: by age, by family, and what the memory gains."""
+def _accuracy_sections(report: EvaluationReport) -> list[str]:
+    """Plots of what is correct: by age, by family, and what the memory differences."""
     found = []
-    for grouping, title, name in (
+    for breakdown, title, name in (
         (AGE, "Accuracy against the age of the evidence", "age"),
         (FAMILY, "Accuracy by family", "family"),
     ):
-        table = report.table(CORRECT.name, grouping)
+        table = report.table(CORRECT.name, breakdown)
         if table is not None:
-            found.append(_section(title, accuracy_plot(table, report.views, "", name) + _table(table, report.views)))
-    if report.gains:
+            found.append(
+                _section(title, accuracy_plot(table, report.conditions, name) + _table(table, report.conditions))
+            )
+    if report.differences:
         found.append(
             _section(
                 "Where the memory pays",
                 "<p>Each control answered the same questions. Left of zero it was right more often than the memory.</p>"
-                + gain_plot([gain for gain in report.gains if gain.grouping in (ALL, FAMILY, AGE)], "gains")
-                + f"<details><summary>all groups</summary>{_gains(report.gains)}</details>",
+                + difference_plot(
+                    [difference for difference in report.differences if difference.breakdown in (ALL, FAMILY, AGE)],
+                    "differences",
+                )
+                + f"<details><summary>all groups</summary>{_differences(report.differences)}</details>",
             )
         )
     return found
 
 
-def tables_section(report: EvaluationReport) -> str:
-    """Every measure over every breakdown, folded."""
-    drawn = f"<p>Intervals are 95 % bootstrap, drawn by {escape(report.drawn_with)}.</p>"
-    return _section("All tables", drawn + _folded(report.tables, report.views))
-
-
-def _folded(tables: Sequence[GroupTable], views: Sequence[str]) -> str:
+def _folded(tables: Sequence[BreakdownTable], conditions: Sequence[str]) -> str:
     return "".join(
-        f"<details><summary>{escape(measure)}</summary>"
-        + "".join(_table(table, views) for table in tables if table.measure == measure)
+        f"<details><summary>{escape(metric)}</summary>"
+        + "".join(_table(table, conditions) for table in tables if table.metric == metric)
         + "</details>"
-        for measure in dict.fromkeys(table.measure for table in tables)
+        for metric in dict.fromkeys(table.metric for table in tables)
     )
 
 
-def _heading(report: EvaluationReport, result: ReplayResult) -> str:
-    length_s = (result.end_ns - result.start_ns) / SECOND_NS
-    facts = (
-        f"{length_s:.0f} s of stream, {result.statistics.received} frames, {result.statistics.ingested} kept; "
-        f"model {escape(str(report.settings.get('weights', '')))} on {escape(str(report.settings.get('device', '')))}"
-    )
+def _heading(report: EvaluationReport, result: ReplayResult | None) -> str:
+    about = f"{report.questions} questions"
+    if result is not None:
+        length_s = (result.end_ns - result.start_ns) / SECOND_NS
+        about = f"{length_s:.0f} s of stream, {result.statistics.received} frames, {result.statistics.ingested} kept"
+    model = f"model {report.settings.get('weights', '')} on {report.settings.get('device', '')}"
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
-    return f"<h1>{escape(report.title)}</h1><p>{facts}</p>{notes}"
+    return f"<h1>{escape(report.title)}</h1><p>{escape(f'{about}; {model}')}</p>{notes}"
 
 
 def _score_tiles(report: EvaluationReport, latency: Sequence[Latency]) -> list[tuple[str, str]]:
-    """What is correct from each view, and how soon the memory answers: a figure and a line about it."""
+    """What is correct from each condition, and how soon the memory answers: a figure and a line about it."""
     tiles = []
     table = report.table(CORRECT.name, ALL)
-    for view in report.views if table is not None else ():
-        value = table.rows[0].values[view] if table is not None else None
+    for condition in report.conditions if table is not None else ():
+        value = table.rows[0].values[condition] if table is not None else None
         text = "-" if value is None else f"{100 * value.value:.1f} %"
         low, high = (None, None) if value is None else (value.low, value.high)
         interval = "" if low is None or high is None else f", {100 * low:.0f} to {100 * high:.0f}"
-        tiles.append((text, f"correct, {view}{interval}"))
-    first = next((one for one in latency if one.view == MEMORY.name), None)
+        tiles.append((text, f"correct, {condition}{interval}"))
+    first = next((one for one in latency if one.condition == MEMORY.name), None)
     if first is not None:
         slow = f"to the first token, median; p95 {first.first_token_p95_s:.2f} s"
         tiles.append((f"{first.first_token_p50_s:.2f} s", slow))
     return tiles
 
 
-def _memory_tiles(result: ReplayResult) -> list[tuple[str, str]]:
-    if not result.memory:
+def _memory_tiles(result: ReplayResult | None) -> list[tuple[str, str]]:
+    if result is None or not result.memory:
         return []
     return [(f"{result.memory[-1].bytes / 1e6:.1f} MB", f"memory, {result.memory[-1].steps} steps seen")]
 
@@ -187,62 +175,41 @@ def _tiles(tiles: Iterable[tuple[str, str]]) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def _latency_section(
-    report: EvaluationReport,
-    answers: Mapping[str, Mapping[str, AnswerRow]],
-    latency: Sequence[Latency],
-    by_group: Sequence[GroupTable],
-) -> str:
-    plot = latency_plot([(view, list(rows.values())) for view, rows in answers.items()], "latency")
-    timed = [view for view in report.views if view in answers]
-    return _section("Latency", plot + _latency_table(latency) + _folded(by_group, timed))
-
-
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
-def _table(table: GroupTable, views: Sequence[str]) -> str:
+def _table(table: BreakdownTable, conditions: Sequence[str]) -> str:
     rows = [
-        [escape(row.name), str(row.questions), *(shown(row.values[view], table.unit) for view in views)]
+        [escape(row.name), str(row.questions), *(shown(row.values[condition], table.unit) for condition in conditions)]
         for row in table.rows
     ]
-    return _rows(f"{table.measure}, {table.unit}: {table.grouping}", ["", "questions", *views], rows, 1)
+    return _html_table(f"{table.metric}, {table.unit}: {table.breakdown}", ["", "questions", *conditions], rows, 1)
 
 
-def _gains(gains: Sequence[Gain]) -> str:
+def _differences(differences: Sequence[Difference]) -> str:
     classes = {"memory better": "good", "control better": "bad"}
     rows = [
         [
-            escape(gain.group),
-            escape(gain.control),
-            str(gain.points.count),
-            shown(gain.points, "%"),
-            f'<span class="{classes.get(gain.verdict, "")}">{gain.verdict}</span>',
+            escape(difference.group),
+            escape(difference.control),
+            str(difference.points.count),
+            shown(difference.points, "%"),
+            f'<span class="{classes.get(difference.verdict, "")}">{difference.verdict}</span>',
         ]
-        for gain in gains
+        for difference in differences
     ]
-    return _rows("points gained", ["", "control", "questions", "points", ""], rows, 2, 4)
+    return _html_table("points gained", ["", "control", "questions", "points", ""], rows, 2, 4)
 
 
 def _latency_table(latency: Sequence[Latency]) -> str:
-    rows = [
-        [
-            escape(one.view),
-            one.memory_read,
-            str(one.answers),
-            *(
-                f"{value:.3f}"
-                for value in (one.first_token_p50_s, one.first_token_p95_s, one.total_p50_s, one.total_p95_s)
-            ),
-        ]
-        for one in latency
-    ]
-    headings = ["view", "memory read", "answers", "first token p50, s", "p95", "last token p50, s", "p95"]
-    return _rows("", headings, rows, 2)
+    headings = ["condition", "memory read", "answers", "first token p50, s", "p95", "last token p50, s", "p95"]
+    return _html_table("", headings, [[escape(cell) for cell in one.cells()] for one in latency], 2)
 
 
-def _rows(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], first: int, last: int = 99) -> str:
+def _html_table(
+    caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], first: int, last: int = 99
+) -> str:
     """A table of HTML cells; the columns `first` to `last` hold numbers."""
 
     def attribute(column: int) -> str:
@@ -263,26 +230,19 @@ def _answers_section(report: EvaluationReport, result: ReplayResult, right: Mapp
             f"{(one.time_ns - result.start_ns) / SECOND_NS:.1f}",
             escape(one.family),
             escape(one.question),
-            escape(_expected(one)),
-            *(_response(one, result, view) for view in report.views),
+            escape(one.answer_text),
+            *(_response(one, result, condition) for condition in report.conditions),
         ]
         for one in sorted(result.questions, key=lambda one: one.time_ns)[:_MOST_ANSWERS]
     ]
     wrong = sum(value == 0 for value in right.values())
-    table = _rows("", ["at, s", "family", "question", "right answer", *report.views], rows, 0, 1)
+    table = _html_table("", ["at, s", "family", "question", "right answer", *report.conditions], rows, 0, 1)
     return _section("Answers", f"<details><summary>{len(rows)} questions, {wrong} wrong</summary>{table}</details>")
 
 
-def _expected(question: TimedQuestion) -> str:
-    answer = question.answer
-    if answer is None:
-        return ""
-    return question.choices[answer] if question.choices and isinstance(answer, int) else str(answer)
-
-
-def _response(question: TimedQuestion, result: ReplayResult, view: str) -> str:
-    row = result.answers[view].get(question.id)
-    graded = grade(question, None if row is None else row.response)
+def _response(question: TimedQuestion, result: ReplayResult, condition: str) -> str:
+    row = result.answers[condition].get(question.id)
+    graded = question.grade(None if row is None else row.response)
     style = "" if graded.correct is None else "good" if graded.correct else "bad"
     text = "(none)" if row is None or row.response is None else row.response.strip() or "(empty)"
     return f'<span class="{style}">{escape(text[:200])}</span>'

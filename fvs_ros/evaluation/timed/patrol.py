@@ -7,13 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.evaluation.answers import AnswerFile
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+from fvs_ros.evaluation.answers import AnswerFile, AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.timed.replay import answer_path, answer_row
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
@@ -31,6 +28,10 @@ GUESS = "guess"
 STRIDE = 50
 # Below the seeds for tests; what is learnt of them is which answers are frequent.
 _GUESS_SEED, GUESS_EPISODES, _GUESS_QUESTIONS = 800_000, 40, 200
+
+
+EpisodeRows = Mapping[str, Sequence[AnswerRow]]
+"""What came of one episode: the rows of each condition, by its name."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,6 @@ class PatrolPlan:
         return ask(episode, self.questions, moments=[ends[len(ends) * (n + 1) // count - 1] for n in range(count)])
 
 
-@dataclass(frozen=True)
-class EpisodeAnswers:
-    """What came of one episode.
-
-    Attributes:
-        rows: of each view, by its name.
-        memory_bytes: that the stream's state took.
-    """
-
-    seed: int
-    steps: int
-    memory_bytes: int
-    rows: Mapping[str, Sequence[AnswerRow]]
-
-
 def timed(question: Question) -> TimedQuestion:
     """A question as it is scored: by its text, since a choice would be read less strictly."""
     return TimedQuestion(
@@ -109,7 +95,7 @@ def timed(question: Question) -> TimedQuestion:
 
 def answer_episode(
     model: StreamModel, options: RunOptions, plan: PatrolPlan, seed: int, renderer: PatrolRenderer
-) -> EpisodeAnswers:
+) -> EpisodeRows:
     """Runs one episode through a model.
 
     Raises:
@@ -119,11 +105,9 @@ def answer_episode(
     questions = {question.id: timed(question) for question in plan.ask(episode)}
     asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in questions.values()]
     rows: defaultdict[str, list[AnswerRow]] = defaultdict(list)
-    size = 0
     for reply in StreamRun(model, options).replies(_frames(episode, renderer), asked):
-        rows[reply.view.name].append(answer_row(questions[reply.question.id], reply))
-        size = reply.memory.bytes
-    return EpisodeAnswers(seed, episode.config.steps, size, dict(rows))
+        rows[reply.condition.name].append(reply.row(questions[reply.question.id]))
+    return dict(rows)
 
 
 def _frames(episode: Episode, renderer: PatrolRenderer) -> Iterator[Frame]:
@@ -138,12 +122,12 @@ def answer_episodes(
     plan: PatrolPlan,
     seeds: Sequence[int],
     workers: int,
-) -> Iterator[EpisodeAnswers]:
+) -> Iterator[EpisodeRows]:
     """Runs episodes, in this process or in several; they come as they are done.
 
     Args:
         load: makes the model, once a process; for several workers something that can be pickled.
-        options: views and how the stream is taken in.
+        options: conditions and how the stream is taken in.
         plan: what is asked.
         seeds: of the episodes.
         workers: processes.
@@ -180,7 +164,7 @@ class _Worker:
         self._options = options
         self._plan = plan
 
-    def __call__(self, seed: int) -> EpisodeAnswers:
+    def __call__(self, seed: int) -> EpisodeRows:
         return answer_episode(self._model, self._options, self._plan, seed, self._renderer)
 
 
@@ -196,7 +180,7 @@ def _start_worker(load: Callable[[], StreamModel], options: RunOptions, plan: Pa
     _worker_arguments = (load, options, plan)
 
 
-def _work(seed: int) -> EpisodeAnswers:
+def _work(seed: int) -> EpisodeRows:
     """Makes the worker here and not at the process's start, where an error would only break the pool."""
     global _worker
     if _worker is None:
@@ -205,17 +189,8 @@ def _work(seed: int) -> EpisodeAnswers:
     return _worker(seed)
 
 
-def answer_files(out: Path, options: RunOptions, digest: str) -> dict[str, AnswerFile]:
-    """The files of each view's answers, by its name.
-
-    Raises:
-        DataError: see `AnswerFile`.
-    """
-    return {view.name: AnswerFile(answer_path(out, view.name), digest) for view in options.views}
-
-
 def unanswered(files: Mapping[str, AnswerFile], questions: Mapping[int, Iterable[Question]]) -> list[int]:
-    """The seeds whose episodes miss an answer of some view."""
+    """The seeds whose episodes miss an answer of some condition."""
     return [
         seed
         for seed, asked in questions.items()

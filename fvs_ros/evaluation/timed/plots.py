@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fvs_ros.evaluation.answers import ANSWERS
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.timed.breakdowns import Gain, GroupTable
+from fvs_ros.evaluation.answers import ANSWERS, AnswerRow
+from fvs_ros.evaluation.timed.breakdowns import BreakdownTable, Difference
 from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.types import Moment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,9 +63,9 @@ def require_plots() -> None:
         raise ValueError("the report's plots need matplotlib; pip install matplotlib, or fvs_ros with its extra 'eval'")
 
 
-def colour(view: str) -> str:
-    """What a view is drawn in."""
-    return COLOURS.get(view, _LAST_COLOUR)
+def colour(condition: str) -> str:
+    """What a condition is drawn in."""
+    return COLOURS.get(condition, _LAST_COLOUR)
 
 
 @contextmanager
@@ -92,22 +92,22 @@ def _unique(svg: str, prefix: str) -> str:
     return re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", svg)
 
 
-def accuracy_plot(table: GroupTable, views: Sequence[str], title: str, name: str) -> str:
-    """Shares of the rows of a table, view beside view, with their intervals."""
+def accuracy_plot(table: BreakdownTable, conditions: Sequence[str], name: str) -> str:
+    """Shares of the rows of a table, condition beside condition, with their intervals."""
     rows = table.rows
     with _figure(8.2, 3.4) as (axes, made):
-        width = 0.8 / len(views)
-        for number, view in enumerate(views):
+        width = 0.8 / len(conditions)
+        for number, condition in enumerate(conditions):
             places, shares, spans = [], [], []
             for place, row in enumerate(rows):
-                value = row.values[view]
+                value = row.values[condition]
                 if value is None:
                     continue
-                places.append(place + (number - (len(views) - 1) / 2) * width)
+                places.append(place + (number - (len(conditions) - 1) / 2) * width)
                 shares.append(100 * value.value)
                 low, high = (value.value if bound is None else bound for bound in (value.low, value.high))
                 spans.append((100 * max(0.0, value.value - low), 100 * max(0.0, high - value.value)))
-            axes.bar(places, shares, width * 0.92, color=colour(view), label=view)
+            axes.bar(places, shares, width * 0.92, color=colour(condition), label=condition)
             if spans:
                 axes.errorbar(places, shares, np.array(spans).T, fmt="none", ecolor="#3c4350", elinewidth=1)
         labels = [f"{row.name.split(' (')[0]}\nn = {row.questions}" for row in rows]
@@ -116,29 +116,28 @@ def accuracy_plot(table: GroupTable, views: Sequence[str], title: str, name: str
         axes.set_ylabel("correct, %")
         axes.grid(axis="y")
         axes.set_axisbelow(True)
-        axes.set_title(title)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(views))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(conditions))
     return _unique(made[0], name)
 
 
-def gain_plot(gains: Sequence[Gain], name: str) -> str:
-    """Points that the memory gains over each control, by group; left of zero it loses."""
-    groups = list(dict.fromkeys(gain.group for gain in gains))
-    controls = list(dict.fromkeys(gain.control for gain in gains))
+def difference_plot(differences: Sequence[Difference], name: str) -> str:
+    """Points that the memory differences over each control, by group; left of zero it loses."""
+    groups = list(dict.fromkeys(difference.group for difference in differences))
+    controls = list(dict.fromkeys(difference.control for difference in differences))
     with _figure(8.2, 0.9 + 0.16 * len(groups) * (len(controls) + 1)) as (axes, made):
         axes.axvline(0, color="#3c4350", linewidth=1)
-        for gain in gains:
-            row = groups.index(gain.group) * (len(controls) + 1) + controls.index(gain.control)
-            points = gain.points
+        for difference in differences:
+            row = groups.index(difference.group) * (len(controls) + 1) + controls.index(difference.control)
+            points = difference.points
             if points.low is not None and points.high is not None:
                 axes.plot(
                     [100 * points.low, 100 * points.high],
                     [row, row],
-                    color=colour(gain.control),
+                    color=colour(difference.control),
                     linewidth=2,
                     alpha=0.7,
                 )
-            axes.plot(100 * points.value, row, "o", color=colour(gain.control), markersize=5)
+            axes.plot(100 * points.value, row, "o", color=colour(difference.control), markersize=5)
         middle = (len(controls) - 1) / 2
         axes.set_yticks([number * (len(controls) + 1) + middle for number in range(len(groups))], groups)
         axes.invert_yaxis()
@@ -151,21 +150,21 @@ def gain_plot(gains: Sequence[Gain], name: str) -> str:
     return _unique(made[0], name)
 
 
-def latency_plot(answers: Sequence[tuple[str, Sequence[AnswerRow]]], name: str) -> str:
-    """Share of answers whose first token came within a time, view by view."""
+def latency_plot(answers: Mapping[str, Mapping[str, AnswerRow]], name: str) -> str:
+    """Share of answers whose first token came within a time, condition by condition."""
     with _figure(8.2, 2.8) as (axes, made):
-        for view, rows in answers:
+        for condition, rows in answers.items():
             for prefilled, style in ((False, "-"), (True, ":")):
                 timed = sorted(
                     row.first_token_s
-                    for row in rows
+                    for row in rows.values()
                     if row.first_token_s is not None and bool(row.prefilled) is prefilled
                 )
                 if timed:
                     shares = 100 * np.arange(1, len(timed) + 1) / len(timed)
-                    axes.step([timed[0], *timed], [0, *shares], style, where="post", color=colour(view))
-        for view, _ in answers:
-            axes.plot([], [], color=colour(view), label=view)
+                    axes.step([timed[0], *timed], [0, *shares], style, where="post", color=colour(condition))
+        for condition in answers:
+            axes.plot([], [], color=colour(condition), label=condition)
         for label, style in (("memory read with the question", "-"), ("memory read before it", ":")):
             axes.plot([], [], style, color="#3c4350", label=label)
         axes.set_xscale("log")
@@ -221,17 +220,18 @@ def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: st
     # Rows of a tenth of an inch, closer together where there are hundreds.
     with _figure(8.2, 1.6 + min(0.09 * len(questions), 5.5) + min(0.07 * len(keyframes), 2.1)) as (axes, made):
         row = 0.0
-        for stamp, start, end, *_ in keyframes:
-            axes.plot([seconds(start), seconds(end)], [row, row], color=COLOURS["csm-only"], linewidth=1.6, alpha=0.6)
-            axes.plot(seconds(stamp), row, "|", color=COLOURS["memory"], markersize=7, markeredgewidth=1.6)
+        for one in keyframes:
+            span = [seconds(one.start_ns), seconds(one.end_ns)]
+            axes.plot(span, [row, row], color=COLOURS["csm-only"], linewidth=1.6, alpha=0.6)
+            axes.plot(seconds(one.stamp_ns), row, "|", color=COLOURS["memory"], markersize=7, markeredgewidth=1.6)
             row += 0.8
         first_question = row = row + 1.5
         axes.axhline(row - 1.2, color="#e3e6ea", linewidth=1)
-        for one in questions:
-            shade = {None: UNKNOWN, 1.0: RIGHT, 0.0: WRONG}[right.get(one.id)]
-            for start, end in one.proof_ns:
-                axes.plot([seconds(start), seconds(min(end, one.time_ns))], [row, row], color=shade, linewidth=2.2)
-            axes.plot(seconds(one.time_ns), row, "o", color=shade, markersize=3.2)
+        for question in questions:
+            shade = {None: UNKNOWN, 1.0: RIGHT, 0.0: WRONG}[right.get(question.id)]
+            for start, end in question.proof_ns:
+                axes.plot([seconds(start), seconds(min(end, question.time_ns))], [row, row], color=shade, linewidth=2.2)
+            axes.plot(seconds(question.time_ns), row, "o", color=shade, markersize=3.2)
             row += 1.0
         axes.set_xlim(0, max(seconds(result.end_ns), 1e-9))
         axes.set_ylim(row, -1.2)
@@ -252,7 +252,7 @@ def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: st
     return _unique(made[0], name)
 
 
-def _last_keyframes(result: ReplayResult) -> Sequence[Sequence[float]]:
+def _last_keyframes(result: ReplayResult) -> Sequence[Moment]:
     """Moments of the newest memory that was asked."""
     rows = [row for row in result.answers.get(MEMORY.name, {}).values() if row.moments]
     newest = max(rows, key=lambda row: row.memory_version or 0, default=None)

@@ -1,27 +1,23 @@
-"""A recording replayed with timed questions: asked, answered from every view, kept on disk, and scored."""
+"""A recording replayed with timed questions: asked, answered from every condition, kept on disk, and scored."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, claim_folder
-from fvs_ros.evaluation.benchmarks.long_video import ANSWER_PREFIX, plain_prompt
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
-from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
+from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow, claim_folder
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.parsing import LETTERS
-from fvs_ros.evaluation.progress import RateColumn
-from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.timed.controls import MEMORY
-from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.progress import Bars
+from fvs_ros.evaluation.questions import ANSWER_PREFIX, INSTRUCTION, TimedQuestion
+from fvs_ros.evaluation.timed.controls import MEMORY, Condition
+from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.process import resident_bytes
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame
@@ -57,7 +53,7 @@ class ReplayResult:
     Attributes:
         start_ns, end_ns: stamps of the recording's first and last frame.
         questions: with their times on the recording's clock, in their file's order.
-        answers: rows by question's id, for each view by its name.
+        answers: rows by question's id, for each condition by its name.
         memory: as it grew.
         statistics: of the frames.
         wall_s: seconds that it took.
@@ -88,21 +84,6 @@ class Replayed:
     settings: Mapping[str, object]
     timings: Mapping[str, object]
     notes: Sequence[str]
-
-
-def on_recording_clock(questions: Sequence[TimedQuestion], start_ns: int) -> list[TimedQuestion]:
-    """The questions with absolute stamps; those relative to the first frame, at `start_ns`, are moved."""
-    return [
-        replace(
-            one,
-            time_ns=one.time_ns + start_ns,
-            relative=False,
-            proof_ns=tuple((start + start_ns, end + start_ns) for start, end in one.proof_ns),
-        )
-        if one.relative
-        else one
-        for one in questions
-    ]
 
 
 def check_times(questions: Sequence[TimedQuestion], source: FrameSource, start_ns: int, file: Path) -> None:
@@ -148,14 +129,24 @@ def asked(question: TimedQuestion, form: str) -> StreamQuestion:
     if form == PLAIN or not question.choices:
         return StreamQuestion(question.id, question.time_ns, question.question)
     listed = "\n".join(f"({LETTERS[index]}) {choice}" for index, choice in enumerate(question.choices))
-    return StreamQuestion(
-        question.id, question.time_ns, plain_prompt(f"{question.question}\n{listed}"), answer_prefix=ANSWER_PREFIX
-    )
+    text = f"{INSTRUCTION}{question.question}\n{listed}"
+    return StreamQuestion(question.id, question.time_ns, text, answer_prefix=ANSWER_PREFIX)
 
 
-def answer_path(folder: Path, view: str) -> Path:
-    """Where a view's answers are written: `answers.jsonl` are the memory's."""
-    return folder / (ANSWERS if view == MEMORY.name else f"answers.{view}.jsonl")
+def answer_path(folder: Path, condition: str) -> Path:
+    """Where a condition's answers are written: `answers.jsonl` are the memory's."""
+    return folder / (ANSWERS if condition == MEMORY.name else f"answers.{condition}.jsonl")
+
+
+@contextmanager
+def answer_files(folder: Path, conditions: Iterable[Condition], config: str) -> Iterator[dict[str, AnswerFile]]:
+    """The files of each condition's answers, by its name, open for a run of the configuration `config`.
+
+    Raises:
+        DataError: see `AnswerFile`.
+    """
+    with ExitStack() as stack:
+        yield {one.name: stack.enter_context(AnswerFile(answer_path(folder, one.name), config)) for one in conditions}
 
 
 def replay(
@@ -172,7 +163,7 @@ def replay(
 
     Args:
         model: encodes and answers.
-        options: views and how the stream is taken in.
+        options: conditions and how the stream is taken in.
         source: the recording, of at least two frames.
         questions: with stamps on the recording's clock.
         form: see `asked`.
@@ -185,22 +176,20 @@ def replay(
         SourceError: the recording turns out to be damaged.
         OSError: `out` cannot be written.
     """
-    digest = claim_folder(out, settings)
+    config = claim_folder(out, settings)
     begin = time.perf_counter()
-    with ExitStack() as stack:
-        files = {
-            view.name: stack.enter_context(AnswerFile(answer_path(out, view.name), digest)) for view in options.views
-        }
-        answered = {(identity, view) for view, file in files.items() for identity in file.rows}
-        watch = _Watch(source, len(questions) * len(files), len(answered), console)
+    with answer_files(out, options.conditions, config) as files:
+        answered = {(identity, condition) for condition, file in files.items() for identity in file.rows}
+        bars = Bars(console, {"frames": source.frame_count or None, "answers": len(questions) * len(files)})
+        watch = _Watch(bars)
         run = StreamRun(model, options, watch.on_frame, watch.on_memory)
         by_id = {one.id: one for one in questions}
-        with watch:
+        with bars:
+            bars.advance("answers", len(answered))
             for reply in run.replies(source.frames(), [asked(one, form) for one in questions], answered):
-                row = answer_row(by_id[reply.question.id], reply)
-                files[reply.view.name].append(row)
-                watch.on_reply()
-        answers = {view: dict(file.rows) for view, file in files.items()}
+                files[reply.condition.name].append(reply.row(by_id[reply.question.id]))
+                bars.advance("answers")
+        answers = {condition: dict(file.rows) for condition, file in files.items()}
     return ReplayResult(
         start_ns=watch.start_ns,
         end_ns=watch.end_ns,
@@ -213,58 +202,15 @@ def replay(
     )
 
 
-def answer_row(question: TimedQuestion | BenchmarkQuestion, reply: Reply) -> AnswerRow:
-    """A reply as it is kept."""
-    moments = tuple(
-        (one.stamp_ns, one.start_ns, one.end_ns, one.weight, -1.0 if one.relevance is None else one.relevance)
-        for one in reply.moments
-    )
-    return AnswerRow(
-        id=question.id,
-        question=question.question,
-        answer=question.answer,
-        response=reply.text,
-        first_token_s=reply.first_token_s,
-        total_s=reply.total_s,
-        error=reply.error,
-        memory_version=reply.memory.version,
-        memory_steps=reply.memory.steps,
-        moments=moments,
-        prefilled=reply.prefilled,
-    )
-
-
-def frame_settings(options: RunOptions) -> dict[str, object]:
-    """What answers depend on of how a stream is taken in."""
-    used = ("fps", "min_pixels", "max_pixels", "batch_steps", "late_tolerance_s", "max_new_tokens")
-    return {name: value for name, value in asdict(options.stream).items() if name in used}
-
-
 class _Watch:
-    """Shows how far a replay is, and notes how its memory grows."""
+    """Counts the frames of a replay, and notes how its memory grows."""
 
-    def __init__(self, source: FrameSource, answers: int, answered: int, console: Console) -> None:
+    def __init__(self, bars: Bars) -> None:
         self.start_ns = self.end_ns = 0
         self.memory: list[MemoryPoint] = []
         self.resident: list[tuple[float, int]] = []
         self._begun = False
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            RateColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._frames = self._progress.add_task("frames", total=source.frame_count or None)
-        self._answers = self._progress.add_task("answers", total=answers, completed=answered)
-
-    def __enter__(self) -> None:
-        self._progress.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._bars = bars
 
     def on_frame(self, frame: Frame) -> None:
         if not self._begun:
@@ -272,7 +218,7 @@ class _Watch:
             self.start_ns = self.end_ns = frame.stamp_ns
         self.start_ns = min(self.start_ns, frame.stamp_ns)
         self.end_ns = max(self.end_ns, frame.stamp_ns)
-        self._progress.advance(self._frames)
+        self._bars.advance("frames")
 
     def on_memory(self, status: MemoryStatus) -> None:
         if not status.steps:
@@ -280,6 +226,3 @@ class _Watch:
         time_s = (status.end_ns - self.start_ns) / SECOND_NS
         self.memory.append(MemoryPoint(time_s, status.steps, status.csm_slots, status.dam_slots, status.bytes))
         self.resident.append((time_s, resident_bytes()))
-
-    def on_reply(self) -> None:
-        self._progress.advance(self._answers)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fvs_ros.evaluation.answers import replace_text
-from fvs_ros.evaluation.benchmarks.predictions import AnswerRow
+from fvs_ros.evaluation.answers import AnswerRow, replace_text
 from fvs_ros.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
-from fvs_ros.evaluation.timed.breakdowns import Gain, GroupTable, Outcome, gains, tables
+from fvs_ros.evaluation.timed.breakdowns import (
+    AGE,
+    ALL,
+    FAMILY,
+    LATENCY_METRICS,
+    BreakdownTable,
+    Difference,
+    GradedAnswer,
+    differences,
+    tables,
+)
 from fvs_ros.evaluation.timed.controls import MEMORY
 
 REPORT, TIMINGS, PAGE = "report.json", "timings.json", "report.html"
@@ -26,37 +34,37 @@ class EvaluationReport:
     Attributes:
         title: what was evaluated.
         settings: what the answers depend on.
-        views: names, the memory first where it is there.
+        conditions: names, the memory first where it is there.
         questions: asked.
         drawn_with: what is drawn for the confidence intervals.
-        tables: every measure over every breakdown.
-        gains: the memory against each control.
+        tables: every metric over every breakdown.
+        differences: the memory against each control.
         streams: of each recording, what was taken in of it.
         notes: what a reader must know.
     """
 
     title: str
     settings: Mapping[str, object]
-    views: tuple[str, ...]
+    conditions: tuple[str, ...]
     questions: int
     drawn_with: str
-    tables: tuple[GroupTable, ...]
-    gains: tuple[Gain, ...]
+    tables: tuple[BreakdownTable, ...]
+    differences: tuple[Difference, ...]
     streams: Mapping[str, object]
     notes: tuple[str, ...] = ()
 
     @property
-    def controls(self) -> tuple[str, ...]:
-        """Names of the views that are not the memory."""
-        return tuple(view for view in self.views if view != MEMORY.name)
+    def main_differences(self) -> list[Difference]:
+        """Those over all questions, by family and by age."""
+        return [one for one in self.differences if one.breakdown in (ALL, FAMILY, AGE)]
 
-    def table(self, measure: str, grouping: str) -> GroupTable | None:
+    def table(self, metric: str, breakdown: str) -> BreakdownTable | None:
         """One of `tables`."""
-        return next((one for one in self.tables if (one.measure, one.grouping) == (measure, grouping)), None)
+        return next((one for one in self.tables if (one.metric, one.breakdown) == (metric, breakdown)), None)
 
     def to_json(self) -> str:
         """The report as text; shares are from 0 to 1."""
-        fields = dataclasses.asdict(self)
+        fields = asdict(self)
         fields["bootstrap"] = {"seed": SEED, "resamples": RESAMPLES, "confidence": CONFIDENCE}
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
@@ -64,22 +72,22 @@ class EvaluationReport:
 def evaluation_report(
     title: str,
     settings: Mapping[str, object],
-    outcomes: Sequence[Outcome],
-    views: Sequence[str],
+    graded: Sequence[GradedAnswer],
+    conditions: Sequence[str],
     drawn_with: str,
     streams: Mapping[str, object],
     notes: Iterable[str] = (),
 ) -> EvaluationReport:
-    """Scores outcomes; see `EvaluationReport`."""
-    controls = [view for view in views if view != MEMORY.name]
+    """Scores graded answers; see `EvaluationReport`."""
+    controls = [condition for condition in conditions if condition != MEMORY.name]
     return EvaluationReport(
         title=title,
         settings=settings,
-        views=tuple(views),
-        questions=len({one.question.id for one in outcomes}),
+        conditions=tuple(conditions),
+        questions=len({one.question.id for one in graded}),
         drawn_with=drawn_with,
-        tables=tuple(tables(outcomes, views)),
-        gains=tuple(gains(outcomes, MEMORY.name, controls)) if MEMORY.name in views else (),
+        tables=tuple(tables(graded, conditions)),
+        differences=tuple(differences(graded, MEMORY.name, controls)) if MEMORY.name in conditions else (),
         streams=streams,
         notes=tuple(notes),
     )
@@ -87,16 +95,16 @@ def evaluation_report(
 
 @dataclass(frozen=True)
 class Latency:
-    """How long answers of one view took, seconds.
+    """How long answers under one condition took, seconds.
 
     Attributes:
-        view: its name.
-        memory_read: `with the question`, where the memory's tokens were read first, or `before it`, where an earlier
-            question at the same memory had them read.
+        condition: its name.
+        memory_read: `with the question`, where the question waited for the memory's prefill, or `before it`, where an
+            earlier question at the same memory had it done.
         answers: measured.
     """
 
-    view: str
+    condition: str
     memory_read: str
     answers: int
     first_token_p50_s: float
@@ -104,30 +112,62 @@ class Latency:
     total_p50_s: float
     total_p95_s: float
 
+    def cells(self) -> list[str]:
+        """A row of a table, in the order of the fields."""
+        times = (self.first_token_p50_s, self.first_token_p95_s, self.total_p50_s, self.total_p95_s)
+        return [self.condition, self.memory_read, str(self.answers), *(f"{value:.3f}" for value in times)]
 
-def latencies(rows: Mapping[str, Iterable[AnswerRow]]) -> list[Latency]:
-    """Latencies of each view's rows, by its name, apart for questions that read the memory first."""
+
+def latencies(answers: Mapping[str, Mapping[str, AnswerRow]]) -> list[Latency]:
+    """Latencies of each condition's rows, by its name, apart for questions that waited for the prefill."""
     found = []
-    for view, answers in rows.items():
-        answers = list(answers)
+    for condition, rows in answers.items():
         for name, prefilled in (("with the question", False), ("before it", True)):
             timed = [
                 (row.first_token_s, row.total_s)
-                for row in answers
+                for row in rows.values()
                 if row.prefilled is prefilled and row.first_token_s is not None and row.total_s is not None
             ]
             if timed:
                 first, total = np.quantile(np.array(timed), [0.5, 0.95], axis=0).T.tolist()
-                found.append(Latency(view, name, len(timed), first[0], first[1], total[0], total[1]))
+                found.append(Latency(condition, name, len(timed), first[0], first[1], total[0], total[1]))
     return found
 
 
-def write_report(report: EvaluationReport, timings: Mapping[str, object], page: str, out: Path) -> None:
+@dataclass(frozen=True)
+class Timings:
+    """What a clock measured of an evaluation: `timings.json`, which differs from run to run.
+
+    Attributes:
+        latency: of its answers.
+        tables: the same over every breakdown.
+        run: of the run as a whole, by name.
+    """
+
+    latency: tuple[Latency, ...]
+    tables: tuple[BreakdownTable, ...]
+    run: Mapping[str, object]
+
+    @classmethod
+    def of(
+        cls, graded: Sequence[GradedAnswer], answers: Mapping[str, Mapping[str, AnswerRow]], run: Mapping[str, object]
+    ) -> Timings:
+        """Those of `answers`: the rows of each condition by the question's id."""
+        by_group = tables(graded, list(answers), LATENCY_METRICS)
+        return cls(tuple(latencies(answers)), tuple(by_group), run)
+
+    def to_json(self) -> str:
+        """The timings as text."""
+        fields = {"latency": list(map(asdict, self.latency)), "tables": list(map(asdict, self.tables))}
+        return json.dumps({**self.run, **fields}, indent=1, sort_keys=True) + "\n"
+
+
+def write_report(report: EvaluationReport, timings: Timings, page: str, out: Path) -> None:
     """Writes `report.json`, `timings.json` and `report.html` to a folder.
 
     Raises:
         OSError: if they cannot be written.
     """
     replace_text(out / REPORT, report.to_json())
-    replace_text(out / TIMINGS, json.dumps(timings, indent=1, sort_keys=True) + "\n")
+    replace_text(out / TIMINGS, timings.to_json())
     replace_text(out / PAGE, page)

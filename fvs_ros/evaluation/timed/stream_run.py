@@ -2,9 +2,9 @@
 
 For instance::
 
-    run = StreamRun(model, RunOptions(views=(MEMORY, View.parse("last4"))))
+    run = StreamRun(model, RunOptions(conditions=(MEMORY, Condition.parse("last4"))))
     for reply in run.replies(source.frames(), questions):
-        print(reply.question.id, reply.view.name, reply.text)
+        print(reply.question.id, reply.condition.name, reply.text)
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import itertools
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from fvs_ros.evaluation.timed.controls import MEMORY, View, ViewKind
-from fvs_ros.evaluation.timed.fan_out import FanOutModel
+from fvs_ros.evaluation.answers import AnswerRow, Asked
+from fvs_ros.evaluation.timed.controls import MEMORY, Condition, ConditionKind
+from fvs_ros.evaluation.timed.fan_out import ConditionModel
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
@@ -49,37 +50,37 @@ class RunOptions:
 
     Attributes:
         stream: as for the node; queues and timeouts are the run's own, because nothing may be dropped or given up.
-        views: what the model is shown, each question being asked once for each.
+        conditions: what the model is shown, each question being asked once for each.
 
     Raises:
-        ValueError: no view, or one twice.
+        ValueError: no condition, or one twice.
     """
 
     stream: StreamConfig = field(default_factory=StreamConfig)
-    views: tuple[View, ...] = (MEMORY,)
+    conditions: tuple[Condition, ...] = (MEMORY,)
 
     def __post_init__(self) -> None:
-        if not self.views or len(set(self.views)) < len(self.views):
-            names = ", ".join(view.name for view in self.views) or "none"
-            raise ValueError(f"the views are {names}; name at least one, and each once")
+        if not self.conditions or len(set(self.conditions)) < len(self.conditions):
+            names = ", ".join(condition.name for condition in self.conditions) or "none"
+            raise ValueError(f"the conditions are {names}; name at least one, and each once")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model wrote to a question that was shown one view.
+    """What a model wrote to a question that was shown one condition.
 
     Attributes:
         text: None where the engine gave no answer.
         error: why not, `NO_FRAMES: ...` or the like; empty if there is one.
         moments: keyframes that the model had in front of it, in time order.
-        memory: the Flash Memory at that moment, whatever the view.
-        tokens: of the view, in front of the question.
+        memory: the Flash Memory at that moment, whatever the condition.
+        tokens: of the condition, in front of the question.
         first_token_s, total_s: seconds from the question to its first token and to its last; None without an answer.
-        prefilled: whether the view had been read for the question before, so that the first token came sooner.
+        prefilled: whether the condition had been read for the question before, so that the first token came sooner.
     """
 
     question: StreamQuestion
-    view: View
+    condition: Condition
     text: str | None
     error: str
     moments: tuple[Moment, ...]
@@ -88,6 +89,22 @@ class Reply:
     first_token_s: float | None
     total_s: float | None
     prefilled: bool
+
+    def row(self, question: Asked) -> AnswerRow:
+        """The reply as it is kept; where the camera was is not scored, and left out."""
+        return AnswerRow(
+            id=question.id,
+            question=question.question,
+            answer=question.answer,
+            response=self.text,
+            first_token_s=self.first_token_s,
+            total_s=self.total_s,
+            error=self.error,
+            memory_version=self.memory.version,
+            memory_steps=self.memory.steps,
+            moments=tuple(replace(moment, frame_id="", pose=None) for moment in self.moments),
+            prefilled=self.prefilled,
+        )
 
 
 class StreamRun:
@@ -107,7 +124,7 @@ class StreamRun:
         statistics: of the newest stream, complete once its replies are.
 
     Raises:
-        ValueError: a view that the model's memory cannot hold.
+        ValueError: a condition that the model's memory cannot hold.
     """
 
     def __init__(
@@ -118,12 +135,12 @@ class StreamRun:
         on_memory: Callable[[MemoryStatus], None] | None = None,
     ) -> None:
         self.statistics = StreamStatistics()
-        self._model = FanOutModel(model, options.views)
-        self._views = options.views
+        self._model = ConditionModel(model, options.conditions)
+        self._conditions = options.conditions
         self._on_frame = on_frame
         self._on_memory = on_memory
         self._group = 2 * options.stream.batch_steps
-        # Nothing is prefilled ahead: which view is asked about is known with the question.
+        # Nothing is prefilled ahead: which condition is asked about is known with the question.
         self._config = replace(
             options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S, prefill_share=0.0
         )
@@ -136,13 +153,13 @@ class StreamRun:
     ) -> Generator[Reply, None, None]:
         """Runs a stream; closing the generator ends it early.
 
-        A question is asked once all frames up to its stamp are in memory, before the first later one: view by view,
-        and question by question where several have one stamp, so that they share what the model reads first.
+        A question is asked once all frames up to its stamp are in memory, before the first later one: condition by
+        condition, and question by question where several have one stamp, so that they share one prefill.
 
         Args:
             frames: in stamp order; read no further ahead than one group.
             questions: in any order.
-            answered: pairs of a question's id and a view's name that are left out, because their replies are known.
+            answered: pairs of a question's id and a condition's name that are left out: their replies are known.
 
         Returns:
             The replies in the order in which they are given.
@@ -186,30 +203,30 @@ class StreamRun:
     def _ask(
         self, engine: StreamEngine, questions: Sequence[StreamQuestion], answered: Collection[tuple[str, str]]
     ) -> Iterator[Reply]:
-        for view in self._views:
-            self._model.view = view
+        for condition in self._conditions:
+            self._model.condition = condition
             prefilled = False
             for question in questions:
-                if (question.id, view.name) in answered:
+                if (question.id, condition.name) in answered:
                     continue
-                yield self._reply(engine, question, view, prefilled)
+                yield self._reply(engine, question, condition, prefilled)
                 prefilled = True
 
-    def _reply(self, engine: StreamEngine, question: StreamQuestion, view: View, prefilled: bool) -> Reply:
+    def _reply(self, engine: StreamEngine, question: StreamQuestion, condition: Condition, prefilled: bool) -> Reply:
         self._model.answer_prefix = question.answer_prefix
         status = engine.status
         try:
             answer = engine.ask(question.text, AskOptions(max_new_tokens=question.max_new_tokens)).result()
         except AskError as error:
-            return Reply(question, view, None, f"{error.code.name}: {error}", (), status, 0, None, None, prefilled)
+            return Reply(question, condition, None, f"{error.code.name}: {error}", (), status, 0, None, None, prefilled)
         shown = self._model.shown
         assert shown is not None, "an answer was given from nothing"
         return Reply(
             question=question,
-            view=view,
+            condition=condition,
             text=answer.text,
             error="",
-            moments=_moments(view, shown, answer.moments, status),
+            moments=_moments(condition, shown, answer.moments, status),
             memory=status,
             tokens=shown.tokens,
             first_token_s=answer.first_token_s,
@@ -219,12 +236,12 @@ class StreamRun:
 
 
 def _moments(
-    view: View, shown: MemorySnapshot, of_memory: tuple[Moment, ...], status: MemoryStatus
+    condition: Condition, shown: MemorySnapshot, of_memory: tuple[Moment, ...], status: MemoryStatus
 ) -> tuple[Moment, ...]:
-    """The keyframes that a view shows; a view without detail slots shows none."""
-    if view.kind in (ViewKind.MEMORY, ViewKind.DAM_ONLY):
+    """The keyframes that a condition shows; a condition without detail slots shows none."""
+    if condition.kind in (ConditionKind.MEMORY, ConditionKind.DAM_ONLY):
         return of_memory
-    if view.kind in (ViewKind.CSM_ONLY, ViewKind.QUESTION_ONLY):
+    if condition.kind in (ConditionKind.CSM_ONLY, ConditionKind.QUESTION_ONLY):
         return ()
     return PublishedMemory(shown, {}, status).moments()
 
