@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ pytest.importorskip("rclpy", reason=NEEDS_ROS)
 pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
 
 from fvs_ros.bench import shapes
+from fvs_ros.bench.measure import Setup, describe_machine
 from fvs_ros.bench.shapes import MemoryShape, ModelShape
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
@@ -23,6 +25,8 @@ from fvs_ros.ros_tools import node_bench
 from fvs_ros.ros_tools.bench_camera import draw_scenes, message_of
 from fvs_ros.ros_tools.node_bench import Phases, Reading, Usage, kept_frame_ms, process_seconds
 from fvs_ros.sources.images import decode_compressed_image, decode_image
+
+CPU = torch.device("cpu")
 
 
 def test_a_process_computes_as_long_as_it_is_busy() -> None:
@@ -63,13 +67,12 @@ def test_the_cameras_scenes_survive_their_messages() -> None:
 @pytest.mark.slow
 def test_the_node_is_measured_with_and_without_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_network_config()
-    shape = ModelShape(config.text_config.to_dict(), config.vision_config.to_dict(), frame=56)
-    monkeypatch.setitem(shapes.MODEL_SHAPES, "tiny", shape)
-    small = FlashMemoryConfig(csm_slots=4, dam_slots=2)
-    monkeypatch.setitem(shapes.MEMORY_SHAPES, "tiny", MemoryShape(PatchGrid(4, 4), 64, small))
+    memory = MemoryShape(PatchGrid(4, 4), 64, FlashMemoryConfig(csm_slots=4, dam_slots=2))
+    shape = ModelShape(config.text_config.to_dict(), config.vision_config.to_dict(), frame=56, memory=memory)
+    monkeypatch.setitem(shapes.SHAPES, "embedded", shape)
     monkeypatch.setattr(node_bench, "TRANSPORTS", ("compressed",))
-    measures = node_bench.bench_node("tiny", torch.device("cpu"), "float32", seconds=5, seed=0)
-    by_name = {measure.name: measure for measure in measures}
+    setup = Setup(describe_machine(CPU, torch.float32), CPU, torch.float32, steps=5, seed=0)
+    by_name = {one.name: one for one in node_bench.bench_node("embedded", setup)}
     assert by_name["engine alone, a kept frame"].median > 0
     assert by_name["compressed: frames/s arriving"].median > 1
     assert by_name["compressed: questions/s"].median > 0
@@ -78,4 +81,4 @@ def test_the_node_is_measured_with_and_without_frames(monkeypatch: pytest.Monkey
     assert (age.of, age.target) == ("p95", 350.0)
     assert 0 < age.median < 5_000
     with pytest.raises(ValueError, match="at least 5"):
-        node_bench.bench_node("tiny", torch.device("cpu"), "float32", seconds=4, seed=0)
+        node_bench.bench_node("embedded", replace(setup, steps=4))

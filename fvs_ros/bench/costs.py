@@ -1,4 +1,4 @@
-"""What a model's work takes at least, in operations and bytes: the numerators of the floors.
+"""Least costs of a model's work in operations and bytes, from which the floors follow.
 
 A multiply-add counts as two operations. Normalisation, rotation and softmax are not counted.
 """
@@ -18,11 +18,11 @@ from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one piece of work.
+    """Cost of one piece of work.
 
     Attributes:
         flop: operations.
-        bytes: that are read at least once.
+        bytes: read at least once.
     """
 
     flop: float
@@ -32,7 +32,7 @@ class Cost:
         return Cost(self.flop + other.flop, self.bytes + other.bytes)
 
     def floor_ms(self, machine: Machine) -> float:
-        """The least time on a machine: that of its arithmetic or of its memory, whichever is longer."""
+        """Least time on a machine: of its arithmetic or its memory, whichever takes longer."""
         return 1e3 * max(self.flop / machine.flops_per_s, self.bytes / machine.read_bytes_per_s)
 
 
@@ -53,14 +53,14 @@ class ModelCosts:
         attention = 4 * pairs * self._vision.embed_dim * self._vision.depth
         return Cost(steps * (2 * weights * tokens + attention), weights * self._size)
 
-    def read(self, tokens: int) -> Cost:
-        """A memory of that many tokens through the merger and the language model."""
+    def prefill(self, tokens: int) -> Cost:
+        """A memory of `tokens` tokens through the merger and the language model."""
         layers, merger = self._layers(), _count(self._backbone.merger.parameters())
         attention = 2 * tokens**2 * self._text.hidden_size * self._text.num_hidden_layers
         return Cost(2 * (layers + merger) * tokens + attention, (layers + merger) * self._size)
 
     def extend(self, prefix: int, tokens: int, questions: int = 1) -> Cost:
-        """As many more tokens of each question after a prefix, with the logits of the last."""
+        """`tokens` more tokens of each of `questions` after a prefix of `prefix`, with the logits of the last."""
         text, head = self._text, _count(self._backbone.head.parameters())
         pairs = questions * tokens * prefix
         attention = 4 * pairs * text.hidden_size * text.num_hidden_layers

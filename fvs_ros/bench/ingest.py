@@ -1,4 +1,4 @@
-"""`fvs bench ingest`: what a grid step costs from the camera's message to the published memory."""
+"""`fvs bench ingest`: the cost of a grid step from the camera's message to the published memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from fvs_ros.bench.costs import ModelCosts
-from fvs_ros.bench.measure import Machine, Measure, Stopwatch, held_bytes, single, summarise
-from fvs_ros.bench.shapes import MODEL_SHAPES, random_checkpoint
+from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, growth, held_bytes, single, summarise
+from fvs_ros.bench.shapes import SHAPES, random_checkpoint
+from fvs_ros.bench.targets import GROWTH, model_targets
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.memory.streaming import EAGER_UPDATES, micro_cluster_count
 from fvs_ros.model.flash_vstream import FlashVStream
@@ -24,24 +24,10 @@ from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
 from fvs_ros.stream.origins import StepOrigin
 
 CAMERA = (1_080, 1_920)
-REPEATS = 20
 BATCH_STEPS = {"cpu": 4, "cuda": 16}
 CAMERA_STEPS_PER_S = 15
 # Steps after which resident memory has settled.
 SETTLED = 100
-
-
-@dataclass(frozen=True)
-class IngestTargets:
-    """What is asked of a step on an H100-class GPU with the 7B model at 448 x 448."""
-
-    step_ms: float = 12.0
-    batched_ms: float = 5.0
-    camera_share: float = 0.2
-
-
-TARGETS = {("cuda", "qwen2-vl-7b"): IngestTargets()}
-GROWTH = 0.01
 
 
 @dataclass(frozen=True)
@@ -52,71 +38,51 @@ class _Compressed:
     format: str = "jpeg"
 
 
-def bench_ingest(
-    name: str, machine: Machine, device: torch.device, dtype: torch.dtype, steps: int, seed: int
-) -> list[Measure]:
-    """Measures a model with random weights on a camera's noise.
-
-    Args:
-        name: of the model's shape.
-        machine: for the floors.
-        device: where the model is.
-        dtype: of its weights.
-        steps: grid steps over which memory must stay flat, at least 200.
-        seed: of weights and frames.
+def bench_ingest(name: str, setup: Setup) -> list[Measurement]:
+    """Measures the model shape `name` on noise from a camera.
 
     Raises:
-        ValueError: too few steps.
+        ValueError: fewer than 200 steps, too few to see whether memory grows.
     """
-    if steps < 2 * SETTLED:
-        raise ValueError(f"asked for {steps} steps; that memory is flat needs at least {2 * SETTLED}")
-    checkpoint = random_checkpoint(name, device, dtype, seed)
+    if setup.steps < 2 * SETTLED:
+        raise ValueError(f"asked for {setup.steps} steps; that memory is flat needs at least {2 * SETTLED}")
+    device, machine = setup.device, setup.machine
+    checkpoint = random_checkpoint(name, device, setup.dtype, setup.seed)
     model, costs = FlashVStream(checkpoint, name), ModelCosts(checkpoint.network)
-    targets = TARGETS.get((device.type, name))
+    targets = model_targets(device, name)
     watch = Stopwatch(device)
-    generator = np.random.default_rng(seed)
-    side = MODEL_SHAPES[name].frame
+    generator = np.random.default_rng(setup.seed)
+    side = SHAPES[name].frame
     grid = PatchGrid(side // PATCH, side // PATCH)
     batch = BATCH_STEPS[device.type]
     images = [generator.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(2 * batch)]
 
-    def times(call: Callable[[], object], count: int = REPEATS) -> list[float]:
-        call()
-        return [watch.milliseconds(call) for _ in range(count)]
-
     frames = _camera_frames(generator, watch, grid, device)
     pixels = normalise(resize_frames(images[:2], grid, device), checkpoint.pixels)
-    encode = times(lambda: model.encode_pixels(pixels))
-    memory = EpisodeMemory(model, grid, 0)
-    stream = _Stream(memory, images)
-    # A memory that has merged long since, as it is from the first minutes on: reducing it costs most of a snapshot.
+    encode = watch.samples(lambda: model.encode_pixels(pixels))
+    stream = _Stream(EpisodeMemory(model, grid, 0), images)
+    # A memory has merged micro-clusters from its first minutes on; reducing them is most of the cost of a snapshot.
     for _ in range(0, micro_cluster_count(model.memory_config) + EAGER_UPDATES, batch):
         stream.add(batch)
-    step = times(lambda: stream.add(1))
-    batched = [milliseconds / batch for milliseconds in times(lambda: stream.add(batch))]
-    growth = _growth(stream, batch, steps, device)
+    step = watch.samples(lambda: stream.add(1))
+    batched = [milliseconds / batch for milliseconds in watch.samples(lambda: stream.add(batch))]
+    held = _held_bytes(stream, batch, setup)
     step_floor, batch_floor = (costs.encode(grid, count).floor_ms(machine) / count for count in (1, batch))
     share = [milliseconds / 1e3 * CAMERA_STEPS_PER_S for milliseconds in batched]
     return [
         *frames,
         summarise("encode a step (ViT)", "ms", encode, floor=step_floor),
-        summarise("a step to memory", "ms", step, floor=step_floor, target=targets.step_ms if targets else None),
-        summarise(
-            f"step in a batch of {batch}",
-            "ms",
-            batched,
-            floor=batch_floor,
-            target=targets.batched_ms if targets else None,
-        ),
-        summarise("share of 30 fps camera", "x", share, target=targets.camera_share if targets else None),
-        single(f"growth since step {SETTLED}", "x", growth, GROWTH),
+        summarise("a step to memory", "ms", step, floor=step_floor, target=targets.step_ms),
+        summarise(f"step in a batch of {batch}", "ms", batched, floor=batch_floor, target=targets.batched_step_ms),
+        summarise("share of 30 fps camera", "x", share, target=targets.camera_share),
+        single(f"growth since step {SETTLED}", "x", growth(held), GROWTH),
     ]
 
 
 def _camera_frames(
     generator: np.random.Generator, watch: Stopwatch, grid: PatchGrid, device: torch.device
-) -> list[Measure]:
-    """What a frame of a 1080p camera costs before the ViT."""
+) -> list[Measurement]:
+    """The cost of a frame of a 1080p camera before the ViT."""
     # Smooth, as a scene is: JPEG takes twice as long on noise.
     coarse = generator.integers(0, 256, (CAMERA[0] // 40, CAMERA[1] // 40, 3), dtype=np.uint8)
     frame = cv2.resize(coarse, (CAMERA[1], CAMERA[0]), interpolation=cv2.INTER_CUBIC)
@@ -127,15 +93,11 @@ def _camera_frames(
         "decode 1080p, JPEG": lambda: decode_compressed_image(compressed),
         "resize it": lambda: resize_frames([frame], grid, device),
     }
-    measures = []
-    for name, call in calls.items():
-        call()
-        measures.append(summarise(name, "ms", [watch.milliseconds(call) for _ in range(REPEATS)]))
-    return measures
+    return [summarise(name, "ms", watch.samples(call)) for name, call in calls.items()]
 
 
 class _Stream:
-    """Steps of the same few frames, stamped one after the other."""
+    """A stream that repeats a few frames with rising stamps."""
 
     def __init__(self, memory: EpisodeMemory, images: list[np.ndarray]) -> None:
         self._memory = memory
@@ -143,7 +105,7 @@ class _Stream:
         self._frames = 0
 
     def add(self, steps: int) -> None:
-        """So many steps as one batch; a snapshot is taken of them, as when they are published."""
+        """Adds `steps` steps as one batch, which also takes the snapshot that is published."""
         frames = []
         for _ in range(2 * steps):
             message: Any = PlainImage.of(self._images[self._frames % len(self._images)], "rgb8")
@@ -152,12 +114,11 @@ class _Stream:
         self._memory.add(frames)
 
 
-def _growth(stream: _Stream, batch: int, steps: int, device: torch.device) -> float:
-    """By how much memory has grown at its most since it settled, as a share of what it was then."""
+def _held_bytes(stream: _Stream, batch: int, setup: Setup) -> list[int]:
+    """Bytes held after each batch of `setup.steps` steps, once memory has settled."""
     held = []
-    with Progress(transient=True) as progress:
-        for step in progress.track(range(0, steps, batch), description=f"{steps} steps"):
-            stream.add(batch)
-            if step >= SETTLED:
-                held.append(held_bytes(device))
-    return max(held) / held[0] - 1
+    for step in setup.track(range(0, setup.steps, batch), f"{setup.steps} steps"):
+        stream.add(batch)
+        if step >= SETTLED:
+            held.append(held_bytes(setup.device))
+    return held

@@ -1,4 +1,4 @@
-"""Timing on CPU and CUDA, and what the machine itself can do: the floors that every figure is held against."""
+"""Timing on CPU and CUDA, and the machine's own limits, from which the floors follow."""
 
 from __future__ import annotations
 
@@ -6,28 +6,42 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from fvs_ros.process import resident_bytes
 
-# Twelve times the last-level cache of the machines that this runs on, so that no pass is served from it.
+# Twelve times the last-level cache of the machines that this runs on, so no pass is served from it.
 BANDWIDTH_BYTES = 400_000_000
 MATRIX_ROWS = {"cpu": 1_024, "cuda": 8_192}
-REPEATS = 5
+MACHINE_REPEATS = 5
+# Samples of a figure where nothing else decides.
+REPEATS = 20
 
 Statistic = Literal["median", "p95", "maximum"]
+Item = TypeVar("Item")
+
+
+class Track(Protocol):
+    """Passes a sequence on, and may show its progress under a description."""
+
+    def __call__(self, items: Sequence[Item], description: str) -> Iterable[Item]:
+        """The items, one by one."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a benchmark ran on, and its measured limits.
+    """The machine that a benchmark ran on, with its measured limits.
 
     Attributes:
+        device: name of the GPU or the processor.
+        cores: CPU cores that the process may use.
+        python, torch: versions.
+        threads: of torch.
         read_bytes_per_s: of summing up a float32 tensor that fits no cache.
         copy_bytes_per_s: of copying it, bytes read and bytes written together.
         flops_per_s: of a large square matrix product in the benchmark's dtype, a multiply-add counting as two.
@@ -43,19 +57,44 @@ class Machine:
     flops_per_s: float
 
 
+def _untracked(items: Sequence[Item], description: str) -> Iterable[Item]:
+    return items
+
+
 @dataclass(frozen=True)
-class Measure:
+class Setup:
+    """What every benchmark needs to know.
+
+    Attributes:
+        machine: for the floors.
+        device: where the work is done.
+        dtype: of weights and features.
+        steps: length of the stream in grid steps.
+        seed: of weights, features, frames and the times of questions.
+        track: shows progress.
+    """
+
+    machine: Machine
+    device: torch.device
+    dtype: torch.dtype
+    steps: int
+    seed: int
+    track: Track = _untracked
+
+
+@dataclass(frozen=True)
+class Measurement:
     """One benchmarked quantity.
 
     Attributes:
         name: what was measured.
         unit: of all values.
-        samples: how many there are.
+        samples: their number.
         median, p95, maximum: of the samples.
-        floor: the least that this machine could do it in, None where none is known.
-        target: what is asked for, None where nothing is.
-        least: the target is a least value, not a most one.
-        of: which of the three the target is asked of.
+        floor: the lower bound on this machine, None if unknown.
+        target: the value asked for, None if there is none.
+        least: whether the target is a lower bound rather than an upper one.
+        of: the statistic that the target applies to.
     """
 
     name: str
@@ -76,7 +115,7 @@ class Measure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met, None without one."""
+        """Whether the target is met; None without a target."""
         if self.target is None:
             return None
         value: float = getattr(self, self.of)
@@ -92,26 +131,26 @@ def summarise(
     target: float | None = None,
     least: bool = False,
     of: Statistic = "median",
-) -> Measure:
-    """The measure of at least one sample."""
+) -> Measurement:
+    """The measurement with the statistics of at least one sample."""
     ordered = sorted(samples)
     p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
-    return Measure(name, unit, len(ordered), statistics.median(ordered), p95, ordered[-1], floor, target, least, of)
+    return Measurement(name, unit, len(ordered), statistics.median(ordered), p95, ordered[-1], floor, target, least, of)
 
 
-def single(name: str, unit: str, value: float, target: float | None = None, *, least: bool = False) -> Measure:
-    """The measure of a quantity that a run has only one value of."""
+def single(name: str, unit: str, value: float, target: float | None = None, *, least: bool = False) -> Measurement:
+    """The measurement of a quantity that has a single value in a run."""
     return summarise(name, unit, [value], target=target, least=least)
 
 
 class Stopwatch:
-    """Times one call at a time: with CUDA events on a GPU, after everything before has ended, else by the clock."""
+    """Times single calls: on a GPU with CUDA events, after all earlier work has ended; elsewhere by the clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
 
     def milliseconds(self, call: Callable[[], object]) -> float:
-        """How long `call` took, its work on the device included."""
+        """Duration of `call`, including its work on the device."""
         if not self._cuda:
             begin = time.perf_counter()
             call()
@@ -124,14 +163,24 @@ class Stopwatch:
         end_event.synchronize()
         return begin_event.elapsed_time(end_event)
 
+    def samples(self, call: Callable[[], object], count: int = REPEATS) -> list[float]:
+        """Durations of `count` calls in milliseconds, after one that warms up."""
+        call()
+        return [self.milliseconds(call) for _ in range(count)]
+
+
+def growth(held: Sequence[int]) -> float:
+    """Largest growth since the first of some sizes, as a share of it."""
+    return max(held) / held[0] - 1
+
 
 def held_bytes(device: torch.device) -> int:
-    """Memory that the process holds on the host and, on CUDA, on the device."""
+    """Bytes that the process holds on the host and, on CUDA, on the device."""
     return resident_bytes() + (torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:
-    """Names the machine and measures its limits, the best of five tries each; takes a few seconds."""
+    """The machine and its limits, each the best of five tries; takes a few seconds."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     watch = Stopwatch(device)
@@ -142,8 +191,7 @@ def describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     product: Tensor = torch.empty_like(matrix)
 
     def best_seconds(call: Callable[[], object]) -> float:
-        call()
-        return min(watch.milliseconds(call) for _ in range(REPEATS)) / 1e3
+        return min(watch.samples(call, MACHINE_REPEATS)) / 1e3
 
     return Machine(
         device=name,

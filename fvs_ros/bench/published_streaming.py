@@ -1,7 +1,7 @@
-"""The published streaming memory, written straightforwardly: the baseline of `fvs bench memory`.
+"""The published streaming memory in its plainest form: the baseline of `fvs bench memory`.
 
-For every step, weighted k-means from a random start over the K centroids and the new step, then retrieval over a bank
-that keeps every step. Only sizes and cost are of interest here; the defects of its times and positions are left out.
+Every step runs weighted k-means from a random start over the K centroids and the new step, then picks keyframes from a
+bank of all steps. Only sizes and cost matter here; the defects of its times and positions are left out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fvs_ros.memory.kmeans import ordered_kmeans
 
 
 class PublishedStreamingMemory:
-    """Grows by a step's features with every step.
+    """A memory that grows by the features of every step.
 
     Args:
         config: K and M.
-        generator: of k-means' starts.
+        generator: for the starts of k-means.
     """
 
     def __init__(self, config: FlashMemoryConfig, generator: torch.Generator) -> None:
@@ -31,7 +31,7 @@ class PublishedStreamingMemory:
         self._low: Tensor | None = None
 
     def append(self, high: Tensor, low: Tensor) -> Tensor:
-        """Adds a step [P, D], [P / 4, D] and returns the detail memory [M, P, D]."""
+        """Adds a step `high` [P, D], `low` [P / 4, D] and returns the keyframes [M, P, D]."""
         row = low.reshape(1, -1)
         self._high = high[None] if self._high is None else torch.cat([self._high, high[None]])
         self._low = row if self._low is None else torch.cat([self._low, row])

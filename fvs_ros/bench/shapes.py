@@ -1,4 +1,4 @@
-"""Model shapes to benchmark. Speed does not depend on the weights' values, so that random ones do."""
+"""Model shapes to benchmark, with random weights: speed does not depend on their values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
-from fvs_ros.model.flash_vstream import FlashVStream, pick_attention
+from fvs_ros.model.flash_vstream import pick_attention
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.tiny import byte_tokenizer
 
 
 @dataclass(frozen=True)
 class MemoryShape:
-    """What the Flash Memory of a model holds.
+    """Sizes of a model's Flash Memory.
 
     Attributes:
         grid: patches of a frame.
-        feature_dim: width of a patch feature.
+        feature_dim: D, width of a patch feature.
         config: slots.
     """
 
@@ -32,35 +32,25 @@ class MemoryShape:
     config: FlashMemoryConfig = field(default_factory=FlashMemoryConfig)
 
 
-# Qwen2-VL has the same vision tower at all sizes; 24 x 40 patches are a 16:9 camera in the published protocol.
-MEMORY_SHAPES = {
-    "tiny": MemoryShape(
-        PatchGrid(8, 8),
-        192,
-        FlashMemoryConfig(csm_slots=120, dam_slots=8, window_slots=1, time_code=0.1, time_weight=250.0),
-    ),
-    "qwen2-vl-2b": MemoryShape(PatchGrid(24, 40), 1280),
-    "qwen2-vl-7b": MemoryShape(PatchGrid(24, 40), 1280),
-}
-
-
 @dataclass(frozen=True)
 class ModelShape:
     """Sizes of a whole model.
 
     Attributes:
-        text, vision: what differs from Qwen2VLConfig's own defaults.
+        text, vision: values that differ from the defaults of Qwen2VLConfig.
         frame: height and width of a processed frame, in pixels.
-        tied: the language model's head is its embedding.
+        memory: sizes of its Flash Memory.
+        tied: whether the head of the language model is its embedding.
     """
 
     text: dict[str, Any]
     vision: dict[str, Any]
     frame: int
+    memory: MemoryShape
     tied: bool = False
 
     def network_config(self) -> Qwen2VLConfig:
-        """As transformers takes it."""
+        """The configuration for transformers."""
         text = {**self.text, "tie_word_embeddings": self.tied}
         return Qwen2VLConfig(text_config=text, vision_config=self.vision, tie_word_embeddings=self.tied)
 
@@ -69,11 +59,13 @@ def _rope(theta: float, section: tuple[int, int, int]) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": theta, "mrope_section": list(section)}
 
 
+# Qwen2-VL has the same vision tower at all sizes; 24 x 40 patches are a 16:9 camera in the published protocol.
 _TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
+_PUBLISHED_MEMORY = MemoryShape(PatchGrid(24, 40), 1280)
 
-# `tiny` is the embedded model: 7.2 M parameters. The others are as published.
-MODEL_SHAPES = {
-    "tiny": ModelShape(
+# `embedded` is the model that ships: 7.2 M parameters. The others are as published.
+SHAPES = {
+    "embedded": ModelShape(
         text={
             "vocab_size": 1_024,
             "bos_token_id": None,
@@ -87,6 +79,11 @@ MODEL_SHAPES = {
         },
         vision={"depth": 4, "embed_dim": 192, "hidden_size": 256, "num_heads": 6, "mlp_ratio": 2},
         frame=112,
+        memory=MemoryShape(
+            PatchGrid(8, 8),
+            192,
+            FlashMemoryConfig(csm_slots=120, dam_slots=8, window_slots=1, time_code=0.1, time_weight=250.0),
+        ),
         tied=True,
     ),
     "qwen2-vl-2b": ModelShape(
@@ -101,6 +98,7 @@ MODEL_SHAPES = {
         },
         vision={**_TOWER, "hidden_size": 1_536},
         frame=448,
+        memory=_PUBLISHED_MEMORY,
         tied=True,
     ),
     "qwen2-vl-7b": ModelShape(
@@ -115,13 +113,17 @@ MODEL_SHAPES = {
         },
         vision={**_TOWER, "hidden_size": 3_584},
         frame=448,
+        memory=_PUBLISHED_MEMORY,
     ),
 }
 
 
 def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed: int) -> Checkpoint:
-    """A checkpoint of that shape with random weights, made on its device; answers end at their length limit only."""
-    shape = MODEL_SHAPES[name]
+    """A checkpoint of the shape `name` with random weights, made on its device.
+
+    Its answers are letters and end only at their length limit.
+    """
+    shape = SHAPES[name]
     config = shape.network_config()
     attention = pick_attention(device, dtype)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
@@ -129,20 +131,15 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
         network = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=attention)
     tokenizer = byte_tokenizer()
     with torch.no_grad():
-        # Answers of plain letters: of other tokens, the text comes later or never.
+        # Other tokens could yield their text later or never.
         letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))
         speaks = torch.zeros(network.get_output_embeddings().weight.shape[0], 1, device=device, dtype=dtype)
         speaks[letters] = 1
         network.get_output_embeddings().weight.mul_(speaks)
     return Checkpoint(
-        config=ModelConfig(config, MEMORY_SHAPES[name].config),
+        config=ModelConfig(config, shape.memory.config),
         network=network.to(device).eval(),
         tokenizer=tokenizer,
         pixels=PixelConfig(max_pixels=shape.frame**2),
         end_tokens=(),
     )
-
-
-def random_model(name: str, device: torch.device, dtype: torch.dtype, seed: int) -> FlashVStream:
-    """`random_checkpoint`, ready to encode and to answer."""
-    return FlashVStream(random_checkpoint(name, device, dtype, seed), name)

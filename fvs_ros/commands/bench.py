@@ -1,24 +1,23 @@
-"""The arguments of `fvs bench`, its table and its JSON."""
+"""`fvs bench`: its arguments, its table and its JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    # At run time only where something is measured, so that `fvs --help` loads neither torch nor rich.
-    import torch
+from fvs_ros.model.names import EMBEDDED
 
-    from fvs_ros.bench.measure import Machine, Measure
+if TYPE_CHECKING:
+    from fvs_ros.bench.measure import Item, Machine, Measurement, Setup
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """Of the arguments that differ from benchmark to benchmark."""
+    """Defaults of the arguments that differ from benchmark to benchmark."""
 
     model: str
     dtype: str
@@ -27,9 +26,9 @@ class Defaults:
 
 DEFAULTS = {
     "memory": Defaults("qwen2-vl-7b", "float32", 20_000),
-    "ingest": Defaults("tiny", "auto", 1_000),
-    "answer": Defaults("tiny", "auto", 43_200),
-    "node": Defaults("tiny", "auto", 60),
+    "ingest": Defaults(EMBEDDED, "auto", 1_000),
+    "answer": Defaults(EMBEDDED, "auto", 43_200),
+    "node": Defaults(EMBEDDED, "auto", 60),
 }
 
 
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
         "--model",
-        choices=["tiny", "qwen2-vl-2b", "qwen2-vl-7b"],
+        choices=[EMBEDDED, "qwen2-vl-2b", "qwen2-vl-7b"],
         help=f"shape of the model, with random weights (default: {by_benchmark('model')})",
     )
     parser.add_argument("--dtype", help=f"auto, float32, bfloat16 or float16 (default: {by_benchmark('dtype')})")
@@ -56,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures, prints and writes; returns 0, or 1 if a target is missed."""
-    from fvs_ros.bench.measure import describe_machine
+    from fvs_ros.bench.measure import Setup, describe_machine
     from fvs_ros.model.cpu_threads import share_cores
     from fvs_ros.model.flash_vstream import pick_device, pick_dtype
 
@@ -69,41 +68,35 @@ def run(arguments: argparse.Namespace) -> int:
         # As the node does. The memory's update is measured with all cores, like its floor.
         share_cores()
     machine = describe_machine(device, dtype)
-    measures = _measure(arguments, machine, device, dtype)
-    _print(machine, measures, f"fvs bench {arguments.what} --model {arguments.model} --dtype {arguments.dtype}")
+    setup = Setup(machine, device, dtype, arguments.steps, arguments.seed, _track)
+    measurements = _measure(arguments.what, arguments.model, setup)
+    _print(machine, measurements, f"fvs bench {arguments.what} --model {arguments.model} --dtype {arguments.dtype}")
     if arguments.json is not None:
         settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "run")}
-        _write(arguments.json, machine, settings, measures)
-    return int(any(measure.met is False for measure in measures))
+        _write(arguments.json, machine, settings, measurements)
+    return int(any(measurement.met is False for measurement in measurements))
 
 
-def _measure(
-    arguments: argparse.Namespace,
-    machine: Machine,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> list[Measure]:
-    from fvs_ros.bench.shapes import MEMORY_SHAPES
+def _track(items: Sequence[Item], description: str) -> Iterator[Item]:
+    from rich.progress import Progress
 
-    name, steps, seed = arguments.model, arguments.steps, arguments.seed
-    if arguments.what == "memory":
-        from fvs_ros.bench.memory import bench_memory
-
-        return bench_memory(MEMORY_SHAPES[name], machine, device, dtype, steps, seed)
-    if arguments.what == "ingest":
-        from fvs_ros.bench.ingest import bench_ingest
-
-        return bench_ingest(name, machine, device, dtype, steps, seed)
-    if arguments.what == "answer":
-        from fvs_ros.bench.answer import bench_answer
-
-        return bench_answer(name, MEMORY_SHAPES[name], machine, device, dtype, steps, seed)
-    from fvs_ros.ros_tools.node_bench import bench_node
-
-    return bench_node(name, device, arguments.dtype, steps, seed)
+    with Progress(transient=True) as progress:
+        yield from progress.track(items, description=description)
 
 
-def _print(machine: Machine, measures: Sequence[Measure], title: str) -> None:
+def _measure(what: str, name: str, setup: Setup) -> list[Measurement]:
+    if what == "memory":
+        from fvs_ros.bench.memory import bench_memory as bench
+    elif what == "ingest":
+        from fvs_ros.bench.ingest import bench_ingest as bench
+    elif what == "answer":
+        from fvs_ros.bench.answer import bench_answer as bench
+    else:
+        from fvs_ros.ros_tools.node_bench import bench_node as bench
+    return bench(name, setup)
+
+
+def _print(machine: Machine, measurements: Sequence[Measurement], title: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -119,21 +112,21 @@ def _print(machine: Machine, measures: Sequence[Measure], title: str) -> None:
     table.add_column("", no_wrap=True)
     for column in ("median", "p95", "max", "floor", "ratio", "target"):
         table.add_column(column, justify="right", no_wrap=True)
-    for measure in measures:
-        spread = (measure.p95, measure.maximum) if measure.samples > 1 else (None, None)
-        of = "" if measure.of == "median" else measure.of
-        bound = "" if measure.target is None else f"{of}{'>=' if measure.least else '<='}{measure.target:g}"
-        verdict = {None: "", True: " [green]met[/]", False: " [red]MISSED[/]"}[measure.met]
+    for measurement in measurements:
+        spread = (measurement.p95, measurement.maximum) if measurement.samples > 1 else (None, None)
+        of = "" if measurement.of == "median" else measurement.of
+        bound = "" if measurement.target is None else f"{of}{'>=' if measurement.least else '<='}{measurement.target:g}"
+        verdict = {None: "", True: " [green]met[/]", False: " [red]MISSED[/]"}[measurement.met]
         table.add_row(
-            measure.name if measure.unit in ("x", "") else f"{measure.name} ({measure.unit})",
-            *map(_short, (measure.median, *spread, measure.floor, measure.ratio)),
+            measurement.name if measurement.unit in ("x", "") else f"{measurement.name} ({measurement.unit})",
+            *map(_short, (measurement.median, *spread, measurement.floor, measurement.ratio)),
             bound + verdict,
         )
     console.print(table)
 
 
 def _short(value: float | None) -> str:
-    """Three digits, without exponents as long as that stays narrow."""
+    """Three digits, without an exponent where that stays narrow."""
     if value is None:
         return ""
     if 0 < abs(value) < 1e-3:
@@ -141,10 +134,10 @@ def _short(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 1_000 else f"{value:.0f}"
 
 
-def _write(path: Path, machine: Machine, settings: dict[str, object], measures: Sequence[Measure]) -> None:
+def _write(path: Path, machine: Machine, settings: dict[str, object], measurements: Sequence[Measurement]) -> None:
     values = {
         "machine": asdict(machine),
         "settings": settings,
-        "measures": [{**asdict(measure), "ratio": measure.ratio, "met": measure.met} for measure in measures],
+        "measurements": [{**asdict(one), "ratio": one.ratio, "met": one.met} for one in measurements],
     }
     path.write_text(json.dumps(values, indent=2) + "\n")

@@ -24,13 +24,14 @@ from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rich.console import Console
 from std_srvs.srv import SetBool
 
-from fvs_ros.bench.measure import Measure, Stopwatch, single, summarise
-from fvs_ros.bench.shapes import MODEL_SHAPES, random_checkpoint
+from fvs_ros.bench.answer import QUESTION
+from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, single, summarise
+from fvs_ros.bench.shapes import SHAPES, random_checkpoint
+from fvs_ros.bench.targets import AGE_ALLOWANCE_MS
 from fvs_ros.model.checkpoint import save_checkpoint
-from fvs_ros.model.flash_vstream import DTYPES, FlashVStream
+from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.ros_tools.bench_camera import draw_scenes, message_of
@@ -47,9 +48,6 @@ KEPT_FPS = 4.0
 # What a kept frame costs is told from these two: a node that keeps none computes differently in other ways as well.
 COST_FPS = (2.0, 10.0)
 TRANSPORTS = ("raw", "compressed")
-QUESTION = "What lay on the table?"
-# What the newest frame in memory may be older than the interval between two kept ones.
-AGE_ALLOWANCE_MS = 100.0
 START_TIMEOUT_S = 300.0
 TICK_S = 0.01
 LAST_DOMAIN = 101
@@ -207,47 +205,43 @@ def process_seconds(pid: int) -> float:
     return (user + system) / os.sysconf("SC_CLK_TCK")
 
 
-def bench_node(name: str, device: torch.device, dtype: str, seconds: int, seed: int) -> list[Measure]:
+def bench_node(name: str, setup: Setup) -> list[Measurement]:
     """Measures the node with a model of random weights, once with raw and once with compressed images.
 
     Args:
         name: of the model's shape.
-        device: of the node's model.
-        dtype: as the node's parameter.
-        seconds: of each phase, at least 5.
-        seed: of weights and scenes.
+        setup: `steps` are the seconds of each phase, at least 5.
 
     Raises:
         ValueError: too few seconds.
         DemoError: the node or the camera failed.
     """
+    seconds, seed = setup.steps, setup.seed
     if seconds < 5:
         raise ValueError(f"asked for {seconds} seconds; the node tells its counts once a second, so ask for at least 5")
     with tempfile.TemporaryDirectory(prefix="fvs_bench_") as folder:
         model = Path(folder) / "model"
-        weights = random_checkpoint(name, torch.device("cpu"), DTYPES.get(dtype, torch.float32), seed)
-        save_checkpoint(weights, model)
-        del weights
-        engine_ms = _engine_ms(model, name, device, dtype, seconds, seed)
-        measures = [single("engine alone, a kept frame", "ms", engine_ms)]
-        for transport in TRANSPORTS:
-            run = partial(_running, Path(folder), model, name, device, dtype, transport)
+        save_checkpoint(random_checkpoint(name, torch.device("cpu"), setup.dtype, seed), model)
+        engine_ms = _engine_ms(model, name, setup)
+        measurements = [single("engine alone, a kept frame", "ms", engine_ms)]
+        for transport in setup.track(TRANSPORTS, "node over DDS"):
+            run = partial(_running, Path(folder), model, name, setup, transport)
             rates = []
             for fps in COST_FPS:
                 with run(fps, prefill_ahead=False) as client:
                     rates.append(_phases(client, transport, seconds, seed))
             slow, fast = rates
-            measures += _costs(slow, fast, transport, engine_ms, seed)
+            measurements += _costs(slow, fast, transport, engine_ms, seed)
             with run(KEPT_FPS, prefill_ahead=True) as client:
-                measures += _service(client, transport, seconds, seed)
-    return measures
+                measurements += _service(client, transport, seconds, seed)
+    return measurements
 
 
-def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds: float, seed: int) -> float:
+def _engine_ms(model: Path, name: str, setup: Setup) -> float:
     """What the engine computes per kept frame without ROS, on frames that are decoded already, in milliseconds."""
-    scenes = [cv2.cvtColor(scene, cv2.COLOR_BGR2RGB) for scene in draw_scenes(seed)]
-    loaded = FlashVStream.load(str(model), device=str(device), dtype=dtype)
-    side = MODEL_SHAPES[name].frame
+    scenes = [cv2.cvtColor(scene, cv2.COLOR_BGR2RGB) for scene in draw_scenes(setup.seed)]
+    loaded = FlashVStream.load(str(model), device=str(setup.device), dtype=_dtype_name(setup))
+    side = SHAPES[name].frame
     config = StreamConfig(fps=0, min_pixels=side**2, max_pixels=side**2, prefill_share=0.0)
     with StreamEngine(loaded, config) as engine:
 
@@ -261,7 +255,12 @@ def _engine_ms(model: Path, name: str, device: torch.device, dtype: str, seconds
             return 1e3 * (time.process_time() - cpu) / count
 
         run(round(COST_FPS[1] * 2))
-        return run(round(COST_FPS[1] * seconds))
+        return run(round(COST_FPS[1] * setup.steps))
+
+
+def _dtype_name(setup: Setup) -> str:
+    """The dtype as the node's parameter names it."""
+    return str(setup.dtype).removeprefix("torch.")
 
 
 @contextmanager
@@ -269,8 +268,7 @@ def _running(
     folder: Path,
     model: Path,
     name: str,
-    device: torch.device,
-    dtype: str,
+    setup: Setup,
     transport: str,
     fps: float,
     prefill_ahead: bool,
@@ -280,11 +278,11 @@ def _running(
     Prefilling ahead takes what time is left, so that costs can be told apart only without it.
     """
     domain = random.randint(1, LAST_DOMAIN)
-    side = MODEL_SHAPES[name].frame
+    side = SHAPES[name].frame
     parameters = {
         "model": model,
-        "device": device,
-        "dtype": dtype,
+        "device": setup.device,
+        "dtype": _dtype_name(setup),
         "fps": fps,
         "image_transport": transport,
         "min_pixels": side**2,
@@ -304,7 +302,6 @@ def _running(
     try:
         arguments = [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
         processes.start("fvs_ros.nodes.stream_node", ["--ros-args", *arguments])
-        Console(stderr=True).print(f"node with {transport} images, domain {domain}", highlight=False)
         yield client
     finally:
         processes.stop()
@@ -322,7 +319,7 @@ def _phases(client: NodeClient, transport: str, seconds: float, seed: int) -> Ph
     return Phases(idle, dropped, kept=client.usage(seconds))
 
 
-def _costs(slow: Phases, fast: Phases, transport: str, engine_ms: float, seed: int) -> list[Measure]:
+def _costs(slow: Phases, fast: Phases, transport: str, engine_ms: float, seed: int) -> list[Measurement]:
     """What frames cost the node, from two nodes that keep different shares of what arrives."""
     dropped_ms = (slow.dropped_ms + fast.dropped_ms) / 2
     kept_ms = kept_frame_ms(slow, fast, dropped_ms)
@@ -344,7 +341,7 @@ def kept_frame_ms(slow: Phases, fast: Phases, dropped_ms: float) -> float:
     return 1e3 * (cpu_s[1] - cpu_s[0]) / (fast.kept.ingested - slow.kept.ingested)
 
 
-def _service(client: NodeClient, transport: str, seconds: float, seed: int) -> list[Measure]:
+def _service(client: NodeClient, transport: str, seconds: float, seed: int) -> list[Measurement]:
     """What the node gives as it is used: how new its memory is, then answers, one after the other."""
     client.spin_until(lambda: client.pause(False), START_TIMEOUT_S, "the node did not load its model")
     client.start_camera(transport, seed)
