@@ -17,27 +17,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import NEEDS_ROS, ros_domain
+from conftest import require_ros, ros_domain
 from safetensors.torch import load_file, save_file
 
-rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
-pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+require_ros()
+from action_msgs.msg import GoalStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from fvs_ros.msg import MemoryState
+from fvs_ros.srv import Ask
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
-from action_msgs.msg import GoalStatus  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
-from fvs_ros.msg import MemoryState  # noqa: E402
-from fvs_ros.srv import Ask  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rclpy.publisher import Publisher  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
-
-from fvs_ros.memory.config import FlashMemoryConfig  # noqa: E402
-from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer, write_tiny_checkpoint  # noqa: E402
-from fvs_ros.nodes.messages import time_message  # noqa: E402
-from fvs_ros.ros_tools.client import AnswerStream, FlashVStreamClient  # noqa: E402
-from fvs_ros.sources.frame import SECOND_NS  # noqa: E402
-from fvs_ros.stream.types import AskError, ErrorCode  # noqa: E402
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer, write_tiny_checkpoint
+from fvs_ros.nodes.messages import stream_statistics, time_message
+from fvs_ros.ros_tools.client import AnswerStream, FlashVStreamClient
+from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.types import AskError, ErrorCode, StreamStatistics
 
 ROOT = Path(__file__).resolve().parents[1]
 # Longest wait for anything; reached only by a test that fails. Importing torch takes 10 s on a busy machine.
@@ -209,15 +207,24 @@ class Client(FlashVStreamClient):
         assert self.memory is not None
         return self.memory
 
-    # Diagnostics
+    # Counters and diagnostics
+
+    @property
+    def counters(self) -> StreamStatistics:
+        """The newest counters, which move on once a second while something is waited for."""
+        return stream_statistics(self.statistics or self.next_statistics())
+
+    def next_counters(self) -> StreamStatistics:
+        """Those of everything that has happened up to now."""
+        return stream_statistics(self.next_statistics())
 
     def diagnostic(self, part: str) -> dict[str, str]:
         """The newest values of a status; empty before the first."""
-        status = self._diagnostics.get(part)
-        return {value.key: value.value for value in status.values} if status else {}
+        return {value.key: value.value for value in self.status(part).values}
 
-    def status(self, part: str) -> DiagnosticStatus | None:
-        return self._diagnostics.get(part)
+    def status(self, part: str) -> DiagnosticStatus:
+        """The newest status; an empty one before the first."""
+        return self._diagnostics.get(part, DiagnosticStatus())
 
     def wait_diagnostic(self, part: str, key: str, value: str) -> None:
         self.wait_for(lambda: self.diagnostic(part).get(key) == value, f"{part}: {key} = {value}")

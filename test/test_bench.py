@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NEEDS_ROS
+from conftest import require_ros
 
 from fvs_ros import cli
 from fvs_ros.bench import answer, measure, memory, shapes
@@ -242,7 +242,6 @@ def test_ingest_is_measured_from_message_to_memory(machine: Machine, small_model
 def test_every_benchmark_is_reached_and_has_its_own_defaults(what: str, steps: int, small_model: str) -> None:
     match = f"asked for {steps} s"
     if what == "node":
-        pytest.importorskip("rclpy", reason=NEEDS_ROS)
-        pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+        require_ros()
     with pytest.raises(ValueError, match=match):
         cli.main(["bench", what, "--device", "cpu", "--steps", str(steps)])

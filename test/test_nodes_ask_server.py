@@ -44,7 +44,7 @@ def test_an_answer_comes_with_the_memory_that_it_was_given_from(client: Client) 
     assert response.answer
     memory = client.memory
     assert memory is not None
-    assert (response.memory_version, response.steps) == (memory.version, 3)
+    assert (response.memory_version, response.memory_steps) == (memory.version, 3)
     assert response.memory_start == time_message(100_000_000_000)
     assert response.memory_end == time_message(105_000_000_000)
     assert 0 < response.first_token_s <= response.total_s < 60
@@ -176,9 +176,13 @@ def test_frames_are_taken_in_while_an_answer_is_given(client: Client) -> None:
     client.cancel(stream)
 
 
-def test_answers_are_counted_in_the_diagnostics(client: Client) -> None:
+def test_answers_and_failures_are_counted(client: Client) -> None:
+    before = client.next_counters()
     client.ask_anything()
     client.refusal("")
-    client.wait_for(lambda: int(client.diagnostic("answers").get("answers", 0)) > 0, "answers to be counted")
-    client.wait_for(lambda: int(client.diagnostic("answers").get("failed: INVALID_QUESTION", 0)) > 0, "failures")
-    assert float(client.diagnostic("answers")["last answer (s)"]) > 0
+    client.wait_for(lambda: client.counters.questions >= before.questions + 2, "the questions to be counted")
+    assert client.counters.answers == before.answers + 1
+    assert client.counters.failed["INVALID_QUESTION"] == before.failed.get("INVALID_QUESTION", 0) + 1
+    assert 0 < client.counters.last_first_token_s <= client.counters.last_answer_s
+    # For people too.
+    client.wait_diagnostic("answers", "answers", str(client.counters.answers))

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import NEEDS_ROS, ros_domain
+from conftest import require_ros, ros_domain
 from engines import MakeEngine, feed
 from fakes import PATIENCE_S, FakeModel, Gate, frame
 
-rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
-pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
-from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor  # noqa: E402
+require_ros()
+import rclpy
+from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 
-from fvs_ros.nodes.ask_server import AskServer  # noqa: E402
-from fvs_ros.ros_tools.client import FlashVStreamClient  # noqa: E402
-from fvs_ros.stream.engine import StreamEngine  # noqa: E402
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode  # noqa: E402
+from fvs_ros.nodes.ask_server import AskServer
+from fvs_ros.ros_tools.client import FlashVStreamClient
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
 
 
 @contextmanager

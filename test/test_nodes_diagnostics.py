@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import NEEDS_ROS
+from conftest import require_ros
 
-pytest.importorskip("rclpy", reason=NEEDS_ROS)
+require_ros()
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from fvs_ros.memory.config import FlashMemoryConfig
@@ -65,7 +65,11 @@ def test_the_memory_tells_its_fill() -> None:
         ({"image_age_s": 6.0, "image_timeout_s": 0.0}, DiagnosticStatus.OK, "receiving"),
         ({"paused": True}, DiagnosticStatus.OK, "paused"),
         ({"active": False, "state": "inactive"}, DiagnosticStatus.OK, "not subscribed: inactive"),
-        ({"unstamped": 2, "last_rejection": "Do this."}, DiagnosticStatus.WARN, "2 no_stamp. Do this."),
+        (
+            {"statistics": replace(BEFORE.statistics, rejected={"no_stamp": 2}), "last_rejection": "Do this."},
+            DiagnosticStatus.WARN,
+            "2 no_stamp. Do this.",
+        ),
         ({"statistics": replace(BEFORE.statistics, dropped=1)}, DiagnosticStatus.WARN, "lower fps"),
         ({"statistics": replace(BEFORE.statistics, rejected={"step": 1})}, DiagnosticStatus.WARN, "1 step"),
         (

@@ -42,9 +42,7 @@ class TestRaw:
         return node[1]
 
     def test_silence_is_warned_about_with_what_to_do(self, client: Client) -> None:
-        client.wait_for(
-            lambda: "nobody publishes there" in getattr(client.status("stream"), "message", ""), "the warning"
-        )
+        client.wait_for(lambda: "nobody publishes there" in client.status("stream").message, "the warning")
         assert client.status("stream").level == DiagnosticStatus.WARN
         client.feed(next(_seconds))
         client.wait_for(lambda: client.status("stream").message == "receiving", "the warning to end")
@@ -75,11 +73,10 @@ class TestRaw:
     def test_a_bad_image_is_counted_and_harms_nothing(
         self, node: tuple[StreamProcess, Client], client: Client, reason: str, fields: dict
     ) -> None:
-        key = f"rejected: {reason}"
-        client.wait_for(lambda: client.diagnostic("stream"), "diagnostics")
-        before = int(client.diagnostic("stream").get(key, 0))
+        before = client.next_counters().rejected.get(reason, 0)
         client.publish(next(_seconds), **fields)
-        client.wait_diagnostic("stream", key, str(before + 1))
+        client.wait_for(lambda: client.counters.rejected.get(reason) == before + 1, "the image to be rejected")
+        client.wait_diagnostic("stream", f"rejected: {reason}", str(before + 1))
         assert client.diagnostic("stream")["last rejection"]
         assert client.status("stream").level == DiagnosticStatus.WARN
         memory = client.feed(next(_seconds))
@@ -101,7 +98,7 @@ class TestRaw:
         assert after.episode == before.episode + 1
         assert (after.steps, after.start.sec, after.end.sec) == (1, 10, 10)
         assert after.version > before.version
-        client.wait_diagnostic("stream", "backward stamps", "1")
+        client.wait_for(lambda: client.counters.episodes == 1, "the episode to be counted")
         assert client.ask_anything(fresh=True).memory_start.sec == 10
 
 
@@ -148,7 +145,7 @@ class TestCompressed:
     def test_a_bad_compressed_image_is_counted(self, client: Client, reason: str, keep: int) -> None:
         data = b"no image at all" if keep < 0 else self.encoded(".jpg")[:keep]
         self.send(client, next(_seconds), data)
-        client.wait_diagnostic("stream", f"rejected: {reason}", "1")
+        client.wait_for(lambda: client.counters.rejected.get(reason) == 1, "the image to be rejected")
 
     def test_moments_know_where_the_robot_was(self, client: Client) -> None:
         base = next(_seconds)

@@ -6,12 +6,12 @@ import logging
 import re
 
 import pytest
-from conftest import NEEDS_ROS
+from conftest import require_ros
 
-rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
-from rclpy.logging import LoggingSeverity, get_logger, set_logger_level  # noqa: E402
+require_ros()
+from rclpy.logging import LoggingSeverity, get_logger, set_logger_level
 
-from fvs_ros.nodes.log_bridge import LIBRARY, bridge_logging, unbridge_logging  # noqa: E402
+from fvs_ros.nodes.log_bridge import LIBRARY, bridge_logging, unbridge_logging
 
 NAME = "bridged"
 SEVERITIES = {

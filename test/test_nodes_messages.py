@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from conftest import NEEDS_ROS
+from dataclasses import fields
 
-pytest.importorskip("rclpy", reason=NEEDS_ROS)
-pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+import pytest
+from conftest import require_ros
+
+require_ros()
 from builtin_interfaces.msg import Time
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.srv import Ask as AskService
@@ -18,10 +19,12 @@ from fvs_ros.nodes.messages import (
     memory_message,
     moment_message,
     stamp_nanoseconds,
+    statistics_message,
+    stream_statistics,
     time_message,
 )
 from fvs_ros.sources.frame import Pose
-from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment
+from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment, StreamStatistics
 
 POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
 MOMENT = Moment(1_000_000_005, 900_000_000, 2_000_000_000, 3.0, "camera", POSE, 0.25)
@@ -41,7 +44,7 @@ def test_five_nanoseconds_are_not_half_a_second() -> None:
 def test_an_answer_fills_the_service_and_the_action_alike(message: type) -> None:
     filled = fill_answer(message(), ANSWER)
     assert (filled.success, filled.error_code, filled.error_message) == (True, 0, "")
-    assert (filled.answer, filled.model, filled.memory_version, filled.steps) == ("A door.", "tiny", 7, 12)
+    assert (filled.answer, filled.model, filled.memory_version, filled.memory_steps) == ("A door.", "tiny", 7, 12)
     assert (filled.memory_start, filled.memory_end) == (time_message(900_000_000), time_message(4_000_000_000))
     assert (filled.first_token_s, filled.total_s) == (0.5, 1.5)
     assert filled.moments == [moment_message(MOMENT)]
@@ -76,3 +79,13 @@ def test_the_memory_tells_its_fill_and_its_span() -> None:
     assert (message.version, message.episode, message.steps, message.bytes) == (3, 1, 5, 1024)
     assert (message.csm_slots, message.csm_capacity, message.dam_slots, message.dam_capacity) == (4, 6, 2, 3)
     assert (message.start.sec, message.end.sec, message.model) == (1, 9, "tiny")
+
+
+def test_every_counter_survives_its_message() -> None:
+    values = {field.name: number + 1 for number, field in enumerate(fields(StreamStatistics))}
+    texts = {"ingest_error": "out of memory", "rejected": {"step": 2, "empty": 1}, "failed": {"BUSY": 3}}
+    statistics = StreamStatistics(**{**values, **texts})
+    message = statistics_message(statistics, Time(sec=10))
+    assert message.stamp.sec == 10
+    assert [(count.name, count.count) for count in message.rejected] == [("empty", 1), ("step", 2)]
+    assert stream_statistics(message) == statistics

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import NEEDS_ROS
+from conftest import require_ros
 
-rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
+require_ros()
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
 
-from fvs_ros.nodes.parameters import ROWS, TABLE, NodeSettings, StreamParameters  # noqa: E402
-from fvs_ros.stream.config import StreamConfig  # noqa: E402
+from fvs_ros.nodes.parameters import ROWS, TABLE, NodeSettings, StreamParameters
+from fvs_ros.stream.config import StreamConfig
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "stream.yaml"
 

@@ -9,14 +9,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import NEEDS_ROS
+from conftest import require_ros
 
-rclpy = pytest.importorskip("rclpy", reason=NEEDS_ROS)
-from geometry_msgs.msg import TransformStamped  # noqa: E402
+require_ros()
+import rclpy
+from geometry_msgs.msg import TransformStamped
 
-from fvs_ros.nodes.parameters import TABLE, NodeSettings  # noqa: E402
-from fvs_ros.nodes.pose_sources import NoPoses, create_pose_source  # noqa: E402
-from fvs_ros.stream.types import Pose  # noqa: E402
+from fvs_ros.nodes.parameters import TABLE, NodeSettings
+from fvs_ros.nodes.pose_sources import NoPoses, create_pose_source
+from fvs_ros.stream.types import Pose
 
 SETTINGS = NodeSettings(**{row.name: row.default for row in TABLE if row.name in NodeSettings.__dataclass_fields__})
 TF = replace(SETTINGS, pose_source="tf", pose_frame="map", pose_tolerance_s=0.2)

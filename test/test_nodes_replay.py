@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from conftest import require_ros
 from recordings import (
     COMPRESSED_TOPIC,
     IMAGE_TOPIC,
@@ -35,17 +36,18 @@ from rosbags.rosbag2 import StoragePlugin
 
 from fvs_ros.sources.images import decode_compressed_image, decode_image
 
-rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
+require_ros()
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
-from fvs_ros.nodes.messages import stamp_nanoseconds  # noqa: E402
-from fvs_ros.nodes.qos import latched_qos  # noqa: E402
-from fvs_ros.nodes.replay_parameters import ReplayConfig  # noqa: E402
+from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.nodes.qos import latched_qos
+from fvs_ros.nodes.replay_parameters import ReplayConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 

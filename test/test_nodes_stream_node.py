@@ -82,7 +82,7 @@ def test_a_life_from_unconfigured_to_finalized(tmp_path: Path) -> None:
         assert client.change_state("activate")
         assert client.refusal().code == ErrorCode.NO_FRAMES
         client.feed(100, 101, 102, 103)
-        assert client.ask_anything(fresh=True).steps == 2
+        assert client.ask_anything(fresh=True).memory_steps == 2
 
         assert client.change_state("deactivate")
         assert client.state == "inactive"
@@ -92,7 +92,7 @@ def test_a_life_from_unconfigured_to_finalized(tmp_path: Path) -> None:
 
         assert client.change_state("activate")
         response = client.ask_anything(fresh=True)
-        assert (response.steps, response.memory_end.sec) == (2, 103)
+        assert (response.memory_steps, response.memory_end.sec) == (2, 103)
 
         assert client.change_state("deactivate")
         assert client.change_state("cleanup")
@@ -138,11 +138,9 @@ def test_reset_forgets_and_begins_an_episode(active: Client) -> None:
 def test_while_paused_images_are_skipped_and_questions_answered(active: Client) -> None:
     before = active.feed(500, 501)
     active.pause()
-    skipped = "skipped (not due or paused)"
-    active.wait_for(lambda: active.diagnostic("stream"), "diagnostics")
-    count = int(active.diagnostic("stream")[skipped])
+    skipped = active.next_counters().skipped
     active.publish(502)
-    active.wait_diagnostic("stream", skipped, str(count + 1))
+    active.wait_for(lambda: active.counters.skipped == skipped + 1, "the image to be skipped")
     assert active.ask_anything(fresh=True).memory_version == before.version
     active.pause(False)
     assert active.feed(503).version > before.version

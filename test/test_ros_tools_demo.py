@@ -15,16 +15,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import require_ros
 from recordings import IMAGE_TOPIC, write_bag, write_video
 from rich.cells import cell_len
 from rich.console import Console
 
-rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
-from builtin_interfaces.msg import Time  # noqa: E402
+require_ros()
+from builtin_interfaces.msg import Time
 
-from fvs_ros.ros_tools.demo import find_video, open_camera, parse_arguments  # noqa: E402
-from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView  # noqa: E402
-from fvs_ros.ros_tools.processes import DemoError, Processes  # noqa: E402
+from fvs_ros.ros_tools.demo import find_video, open_camera, parse_arguments
+from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView
+from fvs_ros.ros_tools.processes import DemoError, Processes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -227,7 +228,7 @@ def fake_response(moments: int, **changes: Any) -> SimpleNamespace:
         "memory_start": stamp(10),
         "memory_end": stamp(50),
         "memory_version": 7,
-        "steps": 20,
+        "memory_steps": 20,
         "first_token_s": 0.25,
         "total_s": 1.5,
     }

@@ -2,8 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import require_ros
 
-pytest.importorskip("rclpy", reason="needs ROS 2: run it in the environment that `make setup` makes")
+require_ros()
 
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.ros_tools.demo_questions import (

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import NEEDS_ROS
+from conftest import require_ros
 
-pytest.importorskip("rclpy", reason=NEEDS_ROS)
-pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+require_ros()
 
 from fvs_ros.bench import shapes
 from fvs_ros.bench.measure import Setup, describe_machine

@@ -28,10 +28,11 @@ class Observation:
         image_timeout_s: seconds without an image that are worth a warning; 0 for never.
         image_age_s: seconds since the last image arrived, or since the subscription if none has; None if inactive.
         stamp_age_s: the node's clock minus the last image's stamp; None before the first image.
-        unstamped: images rejected for a stamp of zero.
         last_rejection: what was wrong with the last bad image and what to do.
         device: where the model is, empty while there is none.
-        statistics, memory, capacity: of the engine; None while there is none.
+        statistics: all counters; images without a stamp, which never reach the engine, are received and rejected too.
+        memory: of the engine.
+        capacity: of the memory; None while there is no engine.
     """
 
     now_s: float
@@ -43,18 +44,11 @@ class Observation:
     image_timeout_s: float = 0.0
     image_age_s: float | None = None
     stamp_age_s: float | None = None
-    unstamped: int = 0
     last_rejection: str = ""
     device: str = ""
     statistics: StreamStatistics = field(default_factory=StreamStatistics)
     memory: MemoryStatus = field(default_factory=MemoryStatus)
     capacity: FlashMemoryConfig | None = None
-
-    @property
-    def rejected(self) -> dict[str, int]:
-        """Bad images by reason, those that never reached the engine included."""
-        unstamped = {"no_stamp": self.unstamped} if self.unstamped else {}
-        return {**self.statistics.rejected, **unstamped}
 
 
 class StreamDiagnostics:
@@ -85,7 +79,7 @@ class StreamDiagnostics:
             "rate in memory (frames/s)": f"{_rate(before, now, 'ingested'):.2f}",
             "since last image (s)": _seconds(now.image_age_s),
             "age of last stamp (s)": _seconds(now.stamp_age_s),
-            "received": counts.received + now.unstamped,
+            "received": counts.received,
             "ingested": counts.ingested,
             "static scene (not encoded)": counts.static_frames,
             "waiting": counts.waiting,
@@ -93,8 +87,8 @@ class StreamDiagnostics:
             "late": counts.late,
             "dropped (model too slow)": counts.dropped,
             "discarded (reset or new episode)": counts.discarded,
-            "rejected": sum(now.rejected.values()),
-            **{f"rejected: {reason}": count for reason, count in sorted(now.rejected.items())},
+            "rejected": sum(counts.rejected.values()),
+            **{f"rejected: {reason}": count for reason, count in sorted(counts.rejected.items())},
             "last rejection": now.last_rejection,
             "backward stamps": counts.episodes,
             "last batch (s)": f"{counts.ingest_s:.3f}",
@@ -157,7 +151,7 @@ def _stream_health(before: Observation, now: Observation) -> tuple[Level, str]:
     """The worst that happened since the observation before, and what to do about it."""
     if not now.active:
         return DiagnosticStatus.OK, f"not subscribed: {now.state}"
-    bad = _grown(before.rejected, now.rejected)
+    bad = _grown(before.statistics.rejected, now.statistics.rejected)
     if bad.pop("model_error", 0):
         return DiagnosticStatus.ERROR, f"the model fails on frames: {now.statistics.ingest_error}"
     if bad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Time
@@ -9,10 +10,11 @@ from geometry_msgs.msg import Point, PoseStamped, Quaternion
 from std_msgs.msg import Header
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.msg import MemoryState
+from fvs_ros.msg import Count, MemoryState
 from fvs_ros.msg import Moment as MomentMessage
+from fvs_ros.msg import StreamStatistics as StatisticsMessage
 from fvs_ros.sources.frame import SECOND_NS, Pose
-from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment
+from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment, StreamStatistics
 
 # Both have the fields of an answer, but share no class.
 AnswerMessage = TypeVar("AnswerMessage", bound=Any)  # fvs_ros.srv.Ask.Response or fvs_ros.action.Ask.Result
@@ -38,7 +40,7 @@ def fill_answer(message: AnswerMessage, answer: Answer) -> AnswerMessage:
     message.memory_version = answer.memory_version
     message.memory_start = time_message(answer.start_ns)
     message.memory_end = time_message(answer.end_ns)
-    message.steps = answer.steps
+    message.memory_steps = answer.steps
     message.first_token_s = answer.first_token_s
     message.total_s = answer.total_s
     message.model = answer.model_name
@@ -102,3 +104,22 @@ def memory_message(status: MemoryStatus, capacity: FlashMemoryConfig, model: str
         bytes=status.bytes,
         model=model,
     )
+
+
+def statistics_message(statistics: StreamStatistics, now: Time) -> StatisticsMessage:
+    """All counters, as they stand at `now`."""
+    values = vars(statistics)
+    counts = {name: _counts(value) for name, value in values.items() if isinstance(value, dict)}
+    return StatisticsMessage(stamp=now, **{**values, **counts})
+
+
+def stream_statistics(message: StatisticsMessage) -> StreamStatistics:
+    """The counters of a message; the opposite of `statistics_message`."""
+    values = {field.name: getattr(message, field.name) for field in fields(StreamStatistics)}
+    for name in ("rejected", "failed"):
+        values[name] = {count.name: count.count for count in values[name]}
+    return StreamStatistics(**values)
+
+
+def _counts(counts: dict[str, int]) -> list[Count]:
+    return [Count(name=name, count=count) for name, count in sorted(counts.items())]

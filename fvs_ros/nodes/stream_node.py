@@ -30,12 +30,12 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
-from fvs_ros.msg import MemoryState
+from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
 from fvs_ros.nodes.image_input import ImageInput
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
-from fvs_ros.nodes.messages import memory_message
+from fvs_ros.nodes.messages import memory_message, statistics_message
 from fvs_ros.nodes.model_loader import ModelLoader
 from fvs_ros.nodes.parameters import StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
@@ -45,9 +45,10 @@ from fvs_ros.sources.images import image_converter
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus
+from fvs_ros.stream.types import StreamStatistics as EngineStatistics
 
 NAME = "stream_node"
-DIAGNOSTICS_PERIOD_S = 1.0
+STATISTICS_PERIOD_S = 1.0
 
 TransitionCallback = Callable[["StreamNode", LifecycleState], TransitionCallbackReturn]
 
@@ -85,6 +86,8 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._engine: StreamEngine | None = None
         self._model: StreamModel | None = None
         self._images: ImageInput | None = None
+        # Images without a stamp, of the subscriptions before the present one.
+        self._unstamped = 0
         self._poses: PoseSource | None = None
         self._state = "unconfigured"
         Node.__init__(self, NAME)
@@ -96,12 +99,11 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._loader = ModelLoader(self._load_model)
         self._guard_change_state()
         self._memory_publisher = self.create_publisher(MemoryState, "~/memory", latched_qos())
+        self._statistics_publisher = self.create_publisher(StreamStatistics, "~/statistics", QoSProfile(depth=1))
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self._diagnostics = StreamDiagnostics(self.get_name())
         # Steady: with use_sim_time and no /clock the node must still say that it is there.
-        self.create_timer(
-            DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self._ask_server = AskServer(self, self._active_engine, self._ask_options)
@@ -222,10 +224,12 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _unsubscribe(self) -> None:
         if self._images is not None:
             self._images.close()
+            self._unstamped += self._images.unstamped
             self._images = None
 
     def _release(self) -> None:
         self._unsubscribe()
+        self._unstamped = 0
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -288,10 +292,13 @@ class StreamNode(LifecycleNodeMixin, Node):
             memory_message(status, model.memory_config, model.name, self.get_clock().now().to_msg())
         )
 
-    def _publish_diagnostics(self) -> None:
+    def _publish_statistics(self) -> None:
+        """As typed counters, and as diagnostics for people."""
         now = self.get_clock().now().to_msg()
+        observation = self._observe()
+        self._statistics_publisher.publish(statistics_message(observation.statistics, now))
         self._diagnostics_publisher.publish(
-            DiagnosticArray(header=Header(stamp=now), status=self._diagnostics.statuses(self._observe()))
+            DiagnosticArray(header=Header(stamp=now), status=self._diagnostics.statuses(observation))
         )
 
     def _observe(self) -> Observation:
@@ -303,7 +310,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             now,
             device=str(model.device),
             paused=engine.paused,
-            statistics=engine.statistics,
+            statistics=_with_unstamped(engine.statistics, self._unstamped + (images.unstamped if images else 0)),
             memory=engine.status,
             capacity=model.memory_config,
         )
@@ -318,9 +325,17 @@ class StreamNode(LifecycleNodeMixin, Node):
             image_timeout_s=self._stream_parameters.settings().image_timeout_s,
             image_age_s=images.image_age_s,
             stamp_age_s=(self.get_clock().now().nanoseconds - last_stamp_ns) / SECOND_NS if last_stamp_ns else None,
-            unstamped=images.unstamped,
             last_rejection=images.last_rejection,
         )
+
+
+def _with_unstamped(statistics: EngineStatistics, count: int) -> EngineStatistics:
+    """The engine's counters, with the images that never reach it for want of a stamp."""
+    if not count:
+        return statistics
+    return replace(
+        statistics, received=statistics.received + count, rejected={**statistics.rejected, "no_stamp": count}
+    )
 
 
 def _free_device_memory() -> None:

@@ -24,7 +24,7 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from fvs_ros.action import Ask as AskAction
-from fvs_ros.msg import MemoryState
+from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.srv import Ask
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S
@@ -66,6 +66,7 @@ class FlashVStreamClient:
         node: as given.
         ros_node: the rclpy node that the client talks through; it can have further subscriptions and publishers.
         memory: the newest `fvs_ros/msg/MemoryState` that arrived, None before the first.
+        statistics: the newest `fvs_ros/msg/StreamStatistics` that arrived, None before the first.
 
     Raises:
         ValueError: `ros_node` is in an executor already.
@@ -86,6 +87,7 @@ class FlashVStreamClient:
             )
         self.node = node
         self.memory: MemoryState | None = None
+        self.statistics: StreamStatistics | None = None
         self._on_wait = on_wait
         self._owns_node = ros_node is None
         if ros_node is None:
@@ -98,7 +100,10 @@ class FlashVStreamClient:
         namespace = "".join(node.rpartition("/")[:2])
         self._ask_service, self._ask_action = f"{namespace}ask", f"{namespace}ask_stream"
         self._services: dict[str, Any] = {}
-        self._subscription = ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos())
+        self._subscriptions = (
+            ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos()),
+            ros_node.create_subscription(StreamStatistics, f"{node}/statistics", self._on_statistics, 1),
+        )
         self._action = ActionClient(ros_node, AskAction, self._ask_action)
 
     def __enter__(self: AnyClient) -> AnyClient:
@@ -110,11 +115,12 @@ class FlashVStreamClient:
         self.close()
 
     def close(self) -> None:
-        """Leaves DDS; a node that was given stays, without the client's subscription and clients."""
+        """Leaves DDS; a node that was given stays, without the client's subscriptions and clients."""
         self._action.destroy()
         for service in self._services.values():
             self.ros_node.destroy_client(service)
-        self.ros_node.destroy_subscription(self._subscription)
+        for subscription in self._subscriptions:
+            self.ros_node.destroy_subscription(subscription)
         self._executor.remove_node(self.ros_node)
         self._executor.shutdown()
         if self._owns_node:
@@ -217,6 +223,16 @@ class FlashVStreamClient:
         )
         return self.memory
 
+    def next_statistics(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> StreamStatistics:
+        """Waits for the node's next counters; they come once a second.
+
+        Raises:
+            TimeoutError: none come in time.
+        """
+        known = self.statistics
+        self.wait_for(lambda: self.statistics is not known, f"counters on {self.node}/statistics", timeout_s)
+        return self.statistics
+
     def reset(self) -> None:
         """Has the node forget everything; a new episode begins with its next image.
 
@@ -298,6 +314,9 @@ class FlashVStreamClient:
 
     def _on_memory(self, message: MemoryState) -> None:
         self.memory = message
+
+    def _on_statistics(self, message: StreamStatistics) -> None:
+        self.statistics = message
 
 
 class AnswerStream:

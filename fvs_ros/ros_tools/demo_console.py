@@ -142,7 +142,8 @@ class DemoConsole:
         moments = self._moments(response.moments, start_ns)
         self._console.print(Padding(moments, (0, 0, 0, _INDENT), expand=False))
         span_s = (stamp_nanoseconds(response.memory_end) - stamp_nanoseconds(response.memory_start)) / SECOND_NS
-        self._row("memory", Text(f"version {response.memory_version}: {response.steps} steps over {span_s:.1f} s"))
+        about = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
+        self._row("memory", Text(about))
         self._row(
             "timing",
             Text.from_markup(

@@ -249,7 +249,7 @@ class _Live:
             first_token_s=response.first_token_s,
             total_s=response.total_s,
             memory_version=response.memory_version,
-            memory_steps=response.steps,
+            memory_steps=response.memory_steps,
             moments=moments,
             prefilled=False,
         )
