@@ -34,7 +34,7 @@ def test_a_dry_run_writes_nothing(recipe, tmp_path: Path, capsys: pytest.Capture
 
 def test_a_run_that_is_out_of_time_says_so(recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", str(recipe), "--minutes", "0.0001"]) == 0
-    assert "the same command goes on from here" in capsys.readouterr().out
+    assert "the same command resumes from here" in capsys.readouterr().out
     assert not (tmp_path / "run/final").exists()
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fvs_ros.training.config import LoraSettings, load_config
+from fvs_ros.training.config import LoraSettings
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.recipe import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "config/train"
 
@@ -19,7 +20,7 @@ def write(folder, **changes):
 
 
 def test_the_published_recipe_holds_the_published_values() -> None:
-    config = load_config(RECIPES / "flash_vstream_qwen_7b.yaml")
+    config = load_recipe(RECIPES / "flash_vstream_qwen_7b.yaml")
     assert config.lora == LoraSettings(
         rank=64,
         alpha=32,
@@ -39,7 +40,7 @@ def test_the_published_recipe_holds_the_published_values() -> None:
 
 
 def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() -> None:
-    config = load_config(RECIPES / "patrol.yaml")
+    config = load_recipe(RECIPES / "patrol.yaml")
     patrols = [stage.patrol for stage in config.stages]
     longest = {stage.name: max(stage.patrol.lengths) for stage in config.stages}
     assert longest["token_naming"] <= 4
@@ -87,19 +88,19 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() ->
 def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, changes, message) -> None:
     file = write(tmp_path, **changes)
     with pytest.raises(TrainingError, match=message) as caught:
-        load_config(file)
+        load_recipe(file)
     assert str(file) in str(caught.value)
 
 
 def test_a_number_with_an_exponent_is_a_number(tmp_path: Path) -> None:
     file = write(tmp_path)
     file.write_text(file.read_text() + "optimiser: {learning_rate: 8e-4}\n")
-    assert load_config(file).optimiser.learning_rate == 8e-4
+    assert load_recipe(file).optimiser.learning_rate == 8e-4
 
 
 def test_values_can_be_set_from_outside(tmp_path: Path) -> None:
     sets = ["seed=7", "stages.0.steps=10", "optimiser.schedule=linear", "stages.0.patrol.lengths=[2, 3]"]
-    config = load_config(write(tmp_path), sets)
+    config = load_recipe(write(tmp_path), sets)
     assert (config.seed, config.stages[0].steps, config.optimiser.schedule) == (7, 10, "linear")
     assert config.stages[0].patrol.lengths == (2, 3)
 
@@ -116,13 +117,13 @@ def test_values_can_be_set_from_outside(tmp_path: Path) -> None:
 )
 def test_a_value_that_cannot_be_set_is_named(tmp_path: Path, override, message) -> None:
     with pytest.raises(TrainingError, match=message):
-        load_config(write(tmp_path), [override])
+        load_recipe(write(tmp_path), [override])
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"absent\.yaml cannot be read"):
-        load_config(tmp_path / "absent.yaml")
+        load_recipe(tmp_path / "absent.yaml")
     for text, message in (("a: [", "not valid YAML"), ("- 1", "keys and values are expected"), ("", "expected")):
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(TrainingError, match=message):
-            load_config(tmp_path / "bad.yaml")
+            load_recipe(tmp_path / "bad.yaml")

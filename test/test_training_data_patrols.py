@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import yaml
 from patrol_drawing import drawing
-from rich.console import Console
 from training_videos import TINY
 
 from fvs_ros.model.flash_vstream import FlashVStream
@@ -13,10 +12,11 @@ from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.truth import EpisodeRecord
-from fvs_ros.training import run as stages
-from fvs_ros.training.config import PatrolData, load_config
+from fvs_ros.training.config import PatrolData
 from fvs_ros.training.data.patrols import FRAME_SIZE, PatrolEpisodes
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.recipe import load_recipe
+from fvs_ros.training.run import last_checkpoint, train
 
 
 def patrols(**changes):
@@ -57,7 +57,7 @@ def test_families_can_be_chosen() -> None:
 def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
     source = patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False)
     episode = source.episode(2)
-    record = EpisodeRecord(simulate(2, PatrolConfig(steps=12, rooms=6, drive=False, dwell_s=(2, 4))))
+    record = EpisodeRecord(simulate(2, PatrolConfig(steps=12, drive=False, dwell_s=(2, 4))))
     assert [moment.steps for moment in episode.moments] == [6, 12]
     for moment in episode.moments:
         past = record.until(2 * moment.steps - 1)
@@ -78,7 +78,7 @@ def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> No
     assert episode.token_names.high.shape == (5, 16, 3)
     assert episode.token_names.low.shape == (5, 4, 3)
     kinds, _, rooms = episode.token_names.groups
-    drawn = simulate(1, PatrolConfig(steps=5, rooms=6, drive=False, dwell_s=(2, 2)))
+    drawn = simulate(1, PatrolConfig(steps=5, drive=False, dwell_s=(2, 2)))
     for step in range(5):
         assert {rooms[index] for index in episode.token_names.low[step, :, 2]} == {drawn.room_name(2 * step + 1)}
         in_view = {drawn.things[thing].kind for thing in np.flatnonzero(drawn.pixels[2 * step + 1] > 100)}
@@ -124,8 +124,8 @@ def test_a_stage_with_a_memory_probe_reports_it_and_leaves_a_checkpoint(renderer
         "stages": [{"name": "watched", "patrol": patrol, "steps": 2, "embeddings": "frozen", "memory_probe": 0.5}],
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert stages.run(load_config(tmp_path / "recipe.yaml"), Console(quiet=True))
-    state = json.loads((stages.last_checkpoint(tmp_path / "run/watched") / "trainer_state.json").read_text())
+    assert train(load_recipe(tmp_path / "recipe.yaml"), lambda line: None)
+    state = json.loads((last_checkpoint(tmp_path / "run/watched") / "trainer_state.json").read_text())
     assert {"probe_known", "probe_here_before", "accuracy_change"} <= set(state["log_history"][0])
     assert FlashVStream.load(str(tmp_path / "run/final"), device="cpu").memory_config.csm_slots == TINY["csm_slots"]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from safetensors.torch import load_file
 from training_videos import TINY, draw_frames, entry, write_recipe
 
@@ -19,14 +18,19 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.checkpoint import load_checkpoint
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.tiny import write_tiny_checkpoint
-from fvs_ros.training import run as stages
-from fvs_ros.training.config import load_config
+from fvs_ros.training.data.dataset import collate
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.recipe import load_recipe
+from fvs_ros.training.run import dry_run, last_checkpoint, train
+from fvs_ros.training.stage import prepare, total_steps, training_arguments
 from fvs_ros.training.trainer import EpisodeTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "config/train/flash_vstream_qwen_7b.yaml"
-QUIET = Console(quiet=True)
+
+
+def quiet(line: str) -> None:
+    """Progress that nobody reads."""
 
 
 def drawn(folder, *, steps=6, **changes):
@@ -39,7 +43,7 @@ def drawn(folder, *, steps=6, **changes):
 
 def losses(folder):
     """The loss of each step, from the newest checkpoint."""
-    state = json.loads((stages.last_checkpoint(folder) / "trainer_state.json").read_text())
+    state = json.loads((last_checkpoint(folder) / "trainer_state.json").read_text())
     return [row["loss"] for row in state["log_history"] if "loss" in row]
 
 
@@ -72,7 +76,8 @@ def published(tmp_path: Path):
 
 
 def test_the_published_recipe_attaches_to_exactly_the_published_weights(published) -> None:
-    prepared = stages.prepare(load_config(PUBLISHED, published), 0, None)
+    config = load_recipe(PUBLISHED, published)
+    prepared = prepare(config, config.stages[0], None)
     language = {
         f"model.language_model.layers.{layer}.{block}.{name}_proj"
         for layer in range(2)
@@ -89,14 +94,14 @@ def test_the_published_recipe_attaches_to_exactly_the_published_weights(publishe
 
 
 def test_the_published_recipe_optimises_as_published(published, tmp_path: Path) -> None:
-    config = load_config(PUBLISHED, published)
-    prepared = stages.prepare(config, 0, None)
+    config = load_recipe(PUBLISHED, published)
     stage = config.stages[0]
-    arguments = stages.training_arguments(config, stage, tmp_path / "x", steps=140)
+    prepared = prepare(config, stage, None)
+    arguments = training_arguments(config, stage, tmp_path / "x", steps=140)
     assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * 8 == 64
-    assert stages.total_steps(stage, 9_000) == math.ceil(9_000 / 8)
+    assert total_steps(stage, 9_000) == math.ceil(9_000 / 8)
     assert (arguments.save_steps, arguments.save_total_limit) == (10, 30)
-    trainer = EpisodeTrainer(prepared.model, arguments, prepared.dataset, data_collator=stages.collate)
+    trainer = EpisodeTrainer(prepared.model, arguments, prepared.dataset, data_collator=collate)
     trainer.create_optimizer_and_scheduler(140)
     assert type(trainer.optimizer) is torch.optim.AdamW
     assert {group["betas"] for group in trainer.optimizer.param_groups} == {(0.9, 0.95)}
@@ -115,14 +120,13 @@ def test_the_published_recipe_optimises_as_published(published, tmp_path: Path) 
 
 def test_eight_processes_share_the_published_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")
-    assert stages.total_steps(load_config(PUBLISHED).stages[0], 9_000) == 141
+    assert total_steps(load_recipe(PUBLISHED).stages[0], 9_000) == 141
 
 
-def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(
-    published, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    stages.dry_run(load_config(PUBLISHED, published), Console(width=400))
-    printed = capsys.readouterr().out
+def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(published, tmp_path: Path) -> None:
+    lines: list[str] = []
+    dry_run(load_recipe(PUBLISHED, published), lines.append)
+    (printed,) = lines
     assert "tuning: 3 episodes, 1 steps of 1 x 1 x 8 episodes" in printed
     assert "1 answers, loss" in printed
     assert not (tmp_path / "run").exists()
@@ -130,7 +134,7 @@ def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(
 
 def test_lora_is_merged_into_a_checkpoint_and_kept_beside_it(published, tmp_path: Path) -> None:
     overrides = [*published, "stages.0.steps=2", "stages.0.accumulation=2", "lora.rank=4"]
-    assert stages.run(load_config(PUBLISHED, overrides), QUIET)
+    assert train(load_recipe(PUBLISHED, overrides), quiet)
     final = tmp_path / "run/final"
     settings = json.loads((final / "lora_model/adapter_config.json").read_text())
     assert (settings["r"], settings["modules_to_save"]) == (4, ["lm_head"])
@@ -149,7 +153,7 @@ def test_full_training_leaves_a_frozen_tower_as_it_was(tmp_path: Path) -> None:
     write_tiny_checkpoint(tmp_path / "tiny")
     changes = {"model": {"checkpoint": str(tmp_path / "tiny")}, "cache": {"folder": str(tmp_path / "cache")}}
     recipe = drawn(tmp_path, steps=2, stage={"tower": "frozen"}, **changes)
-    assert stages.run(load_config(recipe), QUIET)
+    assert train(load_recipe(recipe), quiet)
     before, after = tensors(tmp_path / "tiny"), tensors(tmp_path / "run/final")
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert same == {name for name in before if name.startswith("visual.") and ".merger." not in name}
@@ -162,12 +166,12 @@ def test_cached_features_train_the_same_weights(tmp_path: Path) -> None:
     changes = {"model": {"checkpoint": str(tmp_path / "tiny")}, "stage": {"tower": "frozen"}}
     cache = {"folder": str(tmp_path / "cache"), "ram_mb": 0}
     recipe = drawn(tmp_path, steps=3, cache=cache, **changes)
-    assert stages.run(load_config(recipe), QUIET)
+    assert train(load_recipe(recipe), quiet)
     for frame in (tmp_path / "video1").glob("*.jpg"):
         stat = frame.stat()
         frame.write_bytes(b"\0" * stat.st_size)
         os.utime(frame, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert stages.run(load_config(recipe, [f"output={tmp_path / 'again'}"]), QUIET)
+    assert train(load_recipe(recipe, [f"output={tmp_path / 'again'}"]), quiet)
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "again/final"))
 
 
@@ -177,7 +181,7 @@ def test_stages_follow_on_each_other(tmp_path: Path) -> None:
     later = {"name": "second", "tower": "frozen", "depth_expansion": 3}
     values["stages"].append({**values["stages"][0], **later})
     recipe.write_text(yaml.safe_dump(values))
-    assert stages.run(load_config(recipe), QUIET)
+    assert train(load_recipe(recipe), quiet)
     first, second = tensors(tmp_path / "run/drawn/final"), tensors(tmp_path / "run/final")
     block = "visual.blocks.0.attn.qkv.weight"
     assert torch.equal(first[block], second[block])
@@ -195,10 +199,10 @@ def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path: Path, method) -> None:
     """`--minutes` over after every step; the pieces see the same data in the same order, with the same dropout."""
     recipe = drawn(tmp_path, steps=5)
     sets = [f"optimiser.method={method}"]
-    whole = load_config(recipe, sets)
-    pieces = load_config(recipe, [*sets, f"output={tmp_path / 'pieces'}", "save_steps=100"])
-    assert stages.run(whole, QUIET)
-    results = [stages.run(pieces, QUIET, minutes=1e-9) for _ in range(5)]
+    whole = load_recipe(recipe, sets)
+    pieces = load_recipe(recipe, [*sets, f"output={tmp_path / 'pieces'}", "save_steps=100"])
+    assert train(whole, quiet)
+    results = [train(pieces, quiet, minutes=1e-9) for _ in range(5)]
     assert results == [False, False, False, False, True]
     assert losses(tmp_path / "pieces/drawn") == pytest.approx(losses(tmp_path / "run/drawn"), rel=1e-4)
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "pieces/final"))
@@ -209,8 +213,8 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=60, save_steps=5)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = (
-        "import sys; from fvs_ros.training.run import run; from fvs_ros.training.config import load_config; "
-        "from rich.console import Console; from pathlib import Path; run(load_config(Path(sys.argv[1])), Console())"
+        "import sys; from fvs_ros.training.run import train; from fvs_ros.training.recipe import load_recipe; "
+        "from pathlib import Path; train(load_recipe(Path(sys.argv[1])), print)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(recipe)], env=environment, cwd=tmp_path)
     deadline = time.monotonic() + 120
@@ -220,8 +224,8 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     assert process.wait(10) == -signal.SIGKILL
     assert not (tmp_path / "run/final").exists()
-    assert stages.run(load_config(recipe), QUIET)
-    assert stages.run(load_config(recipe, [f"output={tmp_path / 'whole'}"]), QUIET)
+    assert train(load_recipe(recipe), quiet)
+    assert train(load_recipe(recipe, [f"output={tmp_path / 'whole'}"]), quiet)
     assert losses(tmp_path / "run/drawn")[-1] == pytest.approx(losses(tmp_path / "whole/drawn")[-1], rel=1e-3)
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "whole/final"))
 
@@ -233,7 +237,7 @@ def test_two_processes_of_torchrun_train_one_model(tmp_path: Path) -> None:
         draw_frames(tmp_path / f"video{number}", (colour,))
     entries = [entry(f"video{number}", ("which?", f"answer {number}")) for number in range(2)]
     recipe = write_recipe(tmp_path, entries, steps=3, stage={"batch": 2})
-    assert stages.run(load_config(recipe), QUIET)
+    assert train(load_recipe(recipe), quiet)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = ["-m", "fvs_ros.cli", "train", str(recipe), "--set", f"output={tmp_path / 'both'}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -249,23 +253,37 @@ def test_two_processes_of_torchrun_train_one_model(tmp_path: Path) -> None:
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "both/final"))
 
 
+def test_only_one_process_writes_weights(published: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_recipe(PUBLISHED, published)
+    stage = config.stages[0]
+    prepared = prepare(config, stage, None)
+    arguments = training_arguments(config, stage, tmp_path / "x", steps=1)
+    trainer = EpisodeTrainer(prepared.model, arguments, prepared.dataset, data_collator=collate)
+    monkeypatch.setattr(type(arguments), "should_save", False)
+    trainer.save_model(str(tmp_path / "second"))
+    assert not (tmp_path / "second").exists()
+    monkeypatch.setattr(type(arguments), "should_save", True)
+    trainer.save_model(str(tmp_path / "first"))
+    assert [file.name for file in (tmp_path / "first").iterdir()] == ["model.safetensors"]
+
+
 def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     for step, text in ((5, '{"global_step": 5}'), (10, '{"global'), (100, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if text is not None:
             (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(text)
-    assert stages.last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-5"]
 
 
 def test_another_recipe_does_not_go_on_with_a_run(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=2)
-    assert stages.run(load_config(recipe), QUIET)
-    other = load_config(recipe, ["optimiser.learning_rate=1e-5", "log_steps=7"])
+    assert train(load_recipe(recipe), quiet)
+    other = load_recipe(recipe, ["optimiser.learning_rate=1e-5", "log_steps=7"])
     with pytest.raises(TrainingError, match=r"other settings of optimiser; .* --no-resume"):
-        stages.run(other, QUIET)
+        train(other, quiet)
     before = tensors(tmp_path / "run/final")["lm_head.weight"]
-    assert stages.run(other, QUIET, resume=False)
+    assert train(other, quiet, resume=False)
     assert not torch.equal(before, tensors(tmp_path / "run/final")["lm_head.weight"])
 
 
@@ -275,16 +293,17 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     (tmp_path / "run/thesis.txt").write_text("years of work")
     for resume in (True, False):
         with pytest.raises(TrainingError, match="is not empty"):
-            stages.run(load_config(recipe), QUIET, resume=resume)
+            train(load_recipe(recipe), quiet, resume=resume)
     assert (tmp_path / "run/thesis.txt").exists()
 
 
-def test_progress_and_tensorboard_report_accuracy_and_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_and_tensorboard_report_accuracy_and_rates(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     recipe = drawn(tmp_path, steps=3)
-    assert stages.run(load_config(recipe), Console(width=400))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("drawn ")]
+    reported: list[str] = []
+    assert train(load_recipe(recipe), reported.append)
+    lines = [line for line in reported if line.startswith("drawn ")]
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
     assert "answers/s" in lines[0]
     assert lines[-1].endswith("0:00:00 left")
@@ -296,8 +315,8 @@ def test_progress_and_tensorboard_report_accuracy_and_rates(tmp_path: Path, caps
 
 def test_a_run_with_data_processes_is_the_same(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=2)
-    assert stages.run(load_config(recipe), QUIET)
-    assert stages.run(load_config(recipe, [f"output={tmp_path / 'other'}", "workers=1"]), QUIET)
+    assert train(load_recipe(recipe), quiet)
+    assert train(load_recipe(recipe, [f"output={tmp_path / 'other'}", "workers=1"]), quiet)
     assert_same_weights(tensors(tmp_path / "run/final"), tensors(tmp_path / "other/final"))
 
 
@@ -305,12 +324,12 @@ def test_a_video_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=3)
     (tmp_path / "video1/000002.jpg").write_bytes(b"not a picture")
     with pytest.raises(TrainingError, match=r"data\.json\[1\]: .*000002\.jpg is no image"):
-        stages.run(load_config(recipe), QUIET)
+        train(load_recipe(recipe), quiet)
 
 
 def test_the_final_checkpoint_is_in_the_published_layout(tmp_path: Path) -> None:
     recipe = drawn(tmp_path, steps=1)
-    assert stages.run(load_config(recipe), QUIET)
+    assert train(load_recipe(recipe), quiet)
     final = tmp_path / "run/final"
     config = json.loads((final / "config.json").read_text())
     assert config["model_type"] == "flash_vstream_qwen2_vl"

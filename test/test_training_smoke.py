@@ -5,12 +5,11 @@ from pathlib import Path
 
 import cv2
 import pytest
-from rich.console import Console
 from training_videos import SIZE, draw_frames, entry, write_recipe
 
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.training import run as stages
-from fvs_ros.training.config import load_config
+from fvs_ros.training.recipe import load_recipe
+from fvs_ros.training.run import train
 
 ORDER = ("red", "blue", "green", "yellow")
 QUESTIONS = {
@@ -28,8 +27,8 @@ def test_loss_halves_and_the_answers_turn_right(tmp_path: Path) -> None:
     video = draw_frames(tmp_path / "video", ORDER)
     entries = [entry("video", turn) for turn in QUESTIONS.items()]
     recipe = write_recipe(tmp_path, entries, steps=90, stage={"batch": 6})
-    config = load_config(recipe)
-    assert stages.run(config, Console(quiet=True))
+    config = load_recipe(recipe)
+    assert train(config, lambda line: None)
 
     state = json.loads((tmp_path / "run/drawn/checkpoint-90/trainer_state.json").read_text())
     losses = [row["loss"] for row in state["log_history"] if "loss" in row]

@@ -1,4 +1,4 @@
-"""`fvs train`: runs a recipe, or goes on with it."""
+"""`fvs train`: runs a recipe, or resumes it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="go on where an earlier run into the same folder was interrupted; --no-resume deletes that run",
+        help="continue an interrupted run in the same folder; --no-resume deletes that run",
     )
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="change a value of the recipe, for instance stages.0.steps=10; may be repeated",
+        help="change a value of the recipe, for example stages.0.steps=10; may be repeated",
     )
-    parser.add_argument("--minutes", type=positive, help="stop after that time, with a checkpoint to resume from")
+    parser.add_argument("--minutes", type=positive, help="stop after this time, with a checkpoint to resume from")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,18 +38,22 @@ def run(arguments: argparse.Namespace) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.training import run as stages
-    from fvs_ros.training.config import load_config
     from fvs_ros.training.errors import TrainingError
+    from fvs_ros.training.recipe import load_recipe
+    from fvs_ros.training.run import dry_run, train
 
     disable_progress_bar()
     console, problems = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+    def report(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
     try:
-        config = load_config(arguments.config, arguments.set)
+        config = load_recipe(arguments.config, arguments.set)
         if arguments.dry_run:
-            stages.dry_run(config, console)
+            dry_run(config, report)
         else:
-            stages.run(config, console, resume=arguments.resume, minutes=arguments.minutes)
+            train(config, report, resume=arguments.resume, minutes=arguments.minutes)
     except (TrainingError, CheckpointError) as error:
         problems.print(f"fvs train: {error}", markup=False, highlight=False)
         return 1

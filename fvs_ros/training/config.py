@@ -1,15 +1,14 @@
-"""Every setting of a training run, with its one default and its check. Recipes are YAML files of these names."""
+"""Every setting of a training run, with its one default and its check. A recipe is a YAML file of these names."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.training.checks import fraction, one_of, positive
 from fvs_ros.training.scratch_config import ScratchConfig
-from fvs_ros.training.typed_yaml import read_yaml
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
@@ -125,9 +124,7 @@ class PatrolData:
         episodes: how many different ones.
         first_seed: seed of the first; the others count on from it. Seeds from 900000 up are for tests alone.
         lengths: lengths in grid steps; every episode has one of them, all in turn.
-        rooms, views: of every episode.
-        drive: whether the robot is seen driving between views, or cuts from one to the next.
-        dwell_s: shortest and longest stay at a view, seconds.
+        rooms, views, drive, dwell_s: of every episode, see `PatrolConfig`.
         moments: times in an episode at which questions are asked; the last is its end.
         questions: how many are asked at each of them.
         families: those asked, or single templates of them such as `order.after`, as many of each; empty for all.
@@ -139,17 +136,17 @@ class PatrolData:
     episodes: int
     lengths: tuple[int, ...]
     first_seed: int = 0
-    rooms: int = 6
-    views: int = 3
-    drive: bool = True
-    dwell_s: tuple[int, ...] = (6, 14)
+    rooms: int = PatrolConfig.rooms
+    views: int = PatrolConfig.views
+    drive: bool = PatrolConfig.drive
+    dwell_s: tuple[int, ...] = PatrolConfig.dwell_s
     moments: int = 4
     questions: int = 16
     families: tuple[str, ...] = ()
     captions: int = 0
 
     def __post_init__(self) -> None:
-        positive(self, "episodes", "moments", "rooms", "views")
+        positive(self, "episodes", "moments")
         if min(self.questions, self.captions) < 0 or self.questions + self.captions == 0:
             raise ValueError(
                 f"questions is {self.questions}, captions {self.captions}; both must be 0 or above, and one above 0"
@@ -311,12 +308,3 @@ class TrainConfig:
             raise ValueError("method is muon, which needs whole matrices, but deepspeed splits them; drop one")
         if self.attention == "flash_attention_2" and any(stage.patrol is not None for stage in self.stages):
             raise ValueError("attention is flash_attention_2, which cannot take patrols; use sdpa")
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Reads a recipe.
-
-    Raises:
-        TrainingError: names the file and the key at fault.
-    """
-    return read_yaml(TrainConfig, path, overrides)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
@@ -118,7 +117,12 @@ class EpisodeTrainer(Trainer):
         )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes the trained weights. Under DeepSpeed's ZeRO-3 the Trainer hands them over gathered."""
+        """Writes the trained weights. Under DeepSpeed's ZeRO-3 the Trainer hands them over gathered.
+
+        The Trainer calls this in every process, but all would write the same file.
+        """
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         wanted = trained_weights(self.model)
@@ -131,10 +135,10 @@ class EpisodeTrainer(Trainer):
 
 
 class Progress(TrainerCallback):
-    """One line a report: steps, loss, accuracy, rates and the time left."""
+    """Reports a line every `logging_steps`: steps, loss, accuracy, rates and the time left."""
 
-    def __init__(self, console: Console, stage: str) -> None:
-        self._console = console
+    def __init__(self, report: Callable[[str], None], stage: str) -> None:
+        self._report = report
         self._stage = stage
         self._start: tuple[float, int] | None = None
 
@@ -143,7 +147,7 @@ class Progress(TrainerCallback):
         self._start = (time.monotonic(), state.global_step)
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
-        """Prints a line."""
+        """Reports a line."""
         logs = rest.get("logs") or {}
         if not state.is_world_process_zero or "loss" not in logs or self._start is None:
             return
@@ -151,13 +155,11 @@ class Progress(TrainerCallback):
         done = state.global_step - first
         rate = done / (time.monotonic() - began)
         left_s = round((state.max_steps - state.global_step) / rate) if rate else 0
-        self._console.print(
+        self._report(
             f"{self._stage} {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
             f"right {logs.get('accuracy', 0):.1%}  rate {logs['learning_rate']:.1e}  {rate:.2f} steps/s  "
             f"{logs.get('answers_per_second', 0):.1f} answers/s  {logs.get('tokens_per_second', 0):.0f} tokens/s  "
-            f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left",
-            highlight=False,
-            soft_wrap=True,
+            f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left"
         )
 
 

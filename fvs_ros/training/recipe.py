@@ -1,4 +1,4 @@
-"""YAML into nested dataclasses: every unknown key and every value of another type is an error with its place."""
+"""Reads a recipe: YAML into `TrainConfig`. An unknown key or a value of another type is an error with its place."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from fvs_ros.training.config import TrainConfig
 from fvs_ros.training.errors import TrainingError
 
-Record = TypeVar("Record")
+Settings = TypeVar("Settings")
 
 
-def read_yaml(record: type[Record], path: Path, overrides: Sequence[str] = ()) -> Record:
-    """A dataclass from a YAML file.
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The settings of a YAML file.
 
     Args:
-        record: a dataclass; its fields may be numbers, texts, booleans, dataclasses, tuples of one of these, and
-            None beside any of these.
         path: the file.
         overrides: `key=value` each, the key dotted (`stages.0.steps`), the value in YAML.
 
@@ -35,29 +34,25 @@ def read_yaml(record: type[Record], path: Path, overrides: Sequence[str] = ()) -
         raise TrainingError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     for override in overrides:
         _override(values, override)
-    return from_mapping(record, values, str(path))
+    return _from_mapping(TrainConfig, values, str(path))
 
 
-def from_mapping(record: type[Record], values: object, where: str) -> Record:
-    """A dataclass from what YAML or JSON holds; `where` names the place in errors.
-
-    Raises:
-        TrainingError: a key or value does not fit.
-    """
+def _from_mapping(settings: type[Settings], values: object, where: str) -> Settings:
+    """A dataclass of numbers, texts, booleans, dataclasses and tuples of one of these, or None where allowed."""
     if not isinstance(values, Mapping):
         raise TrainingError(f"{where} holds {_show(values)}; keys and values are expected")
-    fields = {field.name: field for field in dataclasses.fields(record)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise TrainingError(f"{where}: unknown key {key!r}; known are {', '.join(fields)}")
-    hints = get_type_hints(record)
+    hints = get_type_hints(settings)
     found = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()}
     for name, field in fields.items():
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and name not in found:
             raise TrainingError(f"{where}: the key {name!r} is missing")
     try:
-        return record(**found)
+        return settings(**found)
     except ValueError as error:
         raise TrainingError(f"{where}: {error}") from error
 
@@ -68,7 +63,7 @@ def _convert(hint: Any, value: object, where: str) -> object:
             return None
         (hint,) = (option for option in get_args(hint) if option is not type(None))
     if dataclasses.is_dataclass(hint):
-        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+        return _from_mapping(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise TrainingError(f"{where} is {_show(value)}; it must be a list")
