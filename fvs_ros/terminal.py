@@ -1,4 +1,4 @@
-"""What `make demo` and `fvs chat` print alike: text that is safe for a terminal, and the moments of an answer."""
+"""What `make demo` and `fvs chat` print alike: text that is safe for a terminal, and answers in titled rows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
+WIDEST = 100
+# Columns of a row's title.
+INDENT = 10
 _MOMENTS_SHOWN = 4
 # Letters, numbers, punctuation, symbols: anything else could move the cursor, stack up or reverse a line.
 _PRINTABLE_CATEGORIES = frozenset("LNPS")
@@ -51,3 +58,68 @@ def moments_table(moments: Sequence[ShownMoment]) -> Table:
             f"{moment.keyframe_s:.2f} s", f"{moment.start_s:.2f} to {moment.end_s:.2f} s", f"{moment.weight:g}"
         )
     return table
+
+
+class AnswerPrinter:
+    """Prints questions and answers as rows of a title and a text, at most `WIDEST` columns wide.
+
+    Args:
+        console: where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._column = 0
+
+    @property
+    def width(self) -> int:
+        """Columns to use: those of the terminal as it is now, which a person may resize."""
+        return min(self._console.width, WIDEST)
+
+    def row(self, title: str, text: Text) -> None:
+        """Prints a row, its text wrapped beside the title."""
+        for index, line in enumerate(text.wrap(self._console, self.width - INDENT)):
+            shown = "" if index else title
+            self._console.print(Text.assemble((f"{shown:<{INDENT}}", "bold cyan"), line), soft_wrap=True)
+
+    def begin_tokens(self) -> None:
+        """Begins the row of an answer that is printed token by token."""
+        self._console.print(Text(f"{'answer':<{INDENT}}", style="bold cyan"), end="")
+        self._column = INDENT
+
+    def token(self, text: str) -> None:
+        """Prints the next chunk of the answer at once."""
+        text = printable(text)
+        if self._column + cell_len(text) > self.width:
+            self.end_line()
+        if not self._column:
+            self._console.print(f"{'':<{INDENT}}", end="")
+            self._column = INDENT
+        self._column += cell_len(text)
+        self._console.print(Text(text, style="green"), end="", soft_wrap=True)
+        self._console.file.flush()
+
+    def end_line(self) -> None:
+        """Ends the line of tokens, if there is one; later tokens go on below it."""
+        if self._column:
+            self._console.print()
+            self._column = 0
+
+    def answer(self, text: str) -> None:
+        """Prints a complete answer that was not printed by tokens."""
+        self.row("answer", Text(printable(text) or "(empty)", style="green"))
+
+    def moments(self, moments: Sequence[ShownMoment]) -> None:
+        """Prints how many moments the model answered from, and some of them."""
+        self.row("moments", Text(f"{len(moments)} keyframes were in front of the model" + ", such as" * bool(moments)))
+        if moments:
+            self._console.print(Padding(moments_table(moments), (0, 0, 0, INDENT), expand=False))
+
+    def timing(self, first_token_s: float, total_s: float) -> None:
+        """Prints an answer's latencies in seconds."""
+        self.row(
+            "timing",
+            Text.assemble(
+                "first token after ", (f"{first_token_s:.3f} s", "bold"), f", complete after {total_s:.3f} s"
+            ),
+        )

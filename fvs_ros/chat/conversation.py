@@ -1,4 +1,4 @@
-"""A chat about a stream that plays meanwhile: who asks, who answers, and what is shown when."""
+"""A chat about a stream while it plays: questions from the input and from cues, answers to the screen."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ class Asked:
 
     Attributes:
         asked_s: the stream's clock when it was asked, seconds.
-        pieces: of the answer, so far.
+        chunks: the answer's text so far.
     """
 
     question: str
     asked_s: float
-    pieces: list[str] = field(default_factory=list)
+    chunks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Token:
-    """The next piece of an answer."""
+    """The next chunk of an answer's text."""
 
     asked: Asked
-    piece: str
+    text: str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Finished:
     """The end of a question."""
 
     asked: Asked
     pending: PendingAnswer
 
 
-Event = Asked | Token | Outcome | Line | EndOfInput | str
+Event = Asked | Token | Finished | Line | EndOfInput | str
 
 
 class Chat:
-    """Asks an engine, and shows what it answers. `run` is called once, on the main thread.
+    """Asks an engine and shows its answers. `run` is called once, on the main thread.
 
     Args:
         engine: running.
@@ -69,42 +69,42 @@ class Chat:
         self._max_new_tokens = max_new_tokens
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._open: list[Asked] = []
-        # Typed before there is anything to ask about.
+        # Typed before there is a memory to ask about.
         self._held: list[str] = []
         self._input_ended = False
         self.failed = 0
 
     @property
-    def tell(self) -> Callable[[Event], None]:
-        """Takes typed keys, lines and the end of the input, from any thread."""
+    def post(self) -> Callable[[Event], None]:
+        """Takes typed keys, lines and the end of the input; callable from any thread."""
         return self._events.put
 
     def on_cue(self, cue: Cue) -> None:
-        """Asks a question whose time has come, of every frame before it; from the player's thread.
+        """Asks a question that is due, about every frame before it; called on the player's thread.
 
-        The player waits until the model has read the memory: no later frame can come into it, however busy the
-        machine is, and so the answer is the same each time.
+        The player waits until the answer has begun: no later frame can get into its memory, however busy the machine
+        is, so that the answer is the same each time.
         """
-        read = threading.Event()
-        self._ask(Asked(cue.question, cue.time_s), fresh=True, on_read=read.set)
-        read.wait()
+        begun = threading.Event()
+        self._ask(Asked(cue.question, cue.time_s), fresh=True, on_begun=begun.set)
+        begun.wait()
 
-    def _ask(self, asked: Asked, fresh: bool, on_read: Callable[[], None] = lambda: None) -> None:
+    def _ask(self, asked: Asked, fresh: bool, on_begun: Callable[[], None] = lambda: None) -> None:
         self._events.put(asked)
 
-        def on_token(piece: str) -> None:
-            on_read()
-            self._events.put(Token(asked, piece))
+        def on_token(text: str) -> None:
+            on_begun()
+            self._events.put(Token(asked, text))
 
         def on_done(pending: PendingAnswer) -> None:
-            on_read()
-            self._events.put(Outcome(asked, pending))
+            on_begun()
+            self._events.put(Finished(asked, pending))
 
         options = AskOptions(max_new_tokens=self._max_new_tokens, fresh=fresh)
         self._engine.ask(asked.question, options, on_token).add_done_callback(on_done)
 
     def run(self, player: Player, screen: Screen, editor: LineEditor | None, interactive: bool) -> None:
-        """Until there is nothing more to do: the last answer after the input's end, or after the last cue.
+        """Runs until the last answer after the end of the input, or after the last cue.
 
         The end of typed keys ends the chat at once.
 
@@ -114,7 +114,7 @@ class Chat:
             editor: of a terminal's keys; None for lines.
             interactive: whether questions come from the input.
         """
-        told_end = False
+        end_shown = False
         while True:
             self._take_events(player, screen, editor)
             if self._held and (self._engine.status.steps or player.ended):
@@ -122,14 +122,14 @@ class Chat:
                 for question in held:
                     self._ask(Asked(question, player.clock_s), fresh=False)
                 continue
-            # Not across the line of an answer that is being printed.
-            if player.ended and not told_end and not (self._open and self._open[0].pieces):
-                told_end = True
-                self._tell_end(player, screen, interactive and not self._input_ended)
+            # Not in the middle of an answer that is being printed.
+            if player.ended and not end_shown and not (self._open and self._open[0].chunks):
+                end_shown = True
+                self._show_end(player, screen, interactive and not self._input_ended)
             running = self._open[0] if self._open else None
             screen.redraw(
                 self._state(player),
-                None if running is None else (running.asked_s, running.question, "".join(running.pieces)),
+                None if running is None else (running.asked_s, running.question, "".join(running.chunks)),
                 [asked.question for asked in self._open[1:]] + self._held,
             )
             if self._input_ended and editor is not None:
@@ -139,7 +139,7 @@ class Chat:
                 return
 
     def _take_events(self, player: Player, screen: Screen, editor: LineEditor | None) -> None:
-        """Waits for an event, at most until the next redraw, and handles all that are there."""
+        """Waits for an event, at most until the next redraw, and handles all that have come."""
         try:
             self._handle(self._events.get(timeout=_REDRAW_S), player, screen, editor)
             while True:
@@ -158,27 +158,27 @@ class Chat:
         elif isinstance(event, Asked):
             self._open.append(event)
         elif isinstance(event, Token):
-            if not event.asked.pieces:
+            if not event.asked.chunks:
                 screen.begin_answer(event.asked.asked_s, event.asked.question)
-            event.asked.pieces.append(event.piece)
-            screen.token(event.piece)
+            event.asked.chunks.append(event.text)
+            screen.token(event.text)
         else:
             self._open.remove(event.asked)
             self._show(event, player, screen)
 
-    def _show(self, outcome: Outcome, player: Player, screen: Screen) -> None:
-        asked = outcome.asked
+    def _show(self, finished: Finished, player: Player, screen: Screen) -> None:
+        asked = finished.asked
         try:
-            answer = outcome.pending.result(timeout=0)
+            answer = finished.pending.result(timeout=0)
         except AskError as error:
             self.failed += 1
-            screen.failure(asked.asked_s, asked.question, f"{error.code.name}: {error}", begun=bool(asked.pieces))
+            screen.failure(asked.asked_s, asked.question, f"{error.code.name}: {error}", begun=bool(asked.chunks))
             return
-        if not asked.pieces:
+        if not asked.chunks:
             screen.begin_answer(asked.asked_s, asked.question)
         screen.answer(asked.asked_s, asked.question, answer, player.start_ns or 0)
 
-    def _tell_end(self, player: Player, screen: Screen, more: bool) -> None:
+    def _show_end(self, player: Player, screen: Screen, more: bool) -> None:
         if player.error:
             screen.note(player.error, style="bold red")
         else:

@@ -1,4 +1,4 @@
-"""What comes from standard input, read by a thread: keys one by one from a terminal, or lines from a pipe."""
+"""Reads standard input on a thread: keys from a terminal, or lines from a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from fvs_ros.chat.line_editor import EndOfInput, Line
 
 _CHUNK = 1_024
-# How long the terminal may stay in its special mode after the end was told, at most.
+# Longest time that the terminal stays in its special mode after the end.
 _POLL_S = 0.1
 
 

@@ -1,4 +1,4 @@
-"""The line that a person types while other things are printed: keys in, finished lines out. Knows no terminal."""
+"""The line being typed while other things are printed: keys in, finished lines out. Knows no terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Line:
 
 @dataclass(frozen=True)
 class EndOfInput:
-    """Ctrl-D on an empty line, or the end of what is read."""
+    """Ctrl-D on an empty line, or the end of the input."""
 
 
 class LineEditor:
@@ -31,13 +31,13 @@ class LineEditor:
         self.text = ""
         self.cursor = 0
         self._history: list[str] = []
-        # Which line of the history is shown; as many as there are: the new one, kept in `_draft`.
-        self._place = 0
+        # Index of the shown line in the history; its length stands for the new line, kept in `_draft`.
+        self._shown = 0
         self._draft = ""
         self._escape: str | None = None
 
     def feed(self, keys: str) -> Iterator[Line | EndOfInput]:
-        """Takes what the terminal sent, in pieces of any size."""
+        """Takes what the terminal sent, in chunks of any size."""
         for key in keys:
             if self._escape is not None:
                 self._continue_escape(key)
@@ -104,24 +104,24 @@ class LineEditor:
         self.text, self.cursor = kept + self.text[self.cursor :], len(kept)
 
     def _up(self) -> None:
-        self._show(self._place - 1)
+        self._show(self._shown - 1)
 
     def _down(self) -> None:
-        self._show(self._place + 1)
+        self._show(self._shown + 1)
 
-    def _show(self, place: int) -> None:
-        if not 0 <= place <= len(self._history):
+    def _show(self, index: int) -> None:
+        if not 0 <= index <= len(self._history):
             return
-        if self._place == len(self._history):
+        if self._shown == len(self._history):
             self._draft = self.text
-        self._place = place
-        self.text = self._draft if place == len(self._history) else self._history[place]
+        self._shown = index
+        self.text = self._draft if index == len(self._history) else self._history[index]
         self.cursor = len(self.text)
 
     def _finish(self) -> Line:
         line = Line(self.text.strip())
         self._history.append(line.text)
-        self._place, self._draft = len(self._history), ""
+        self._shown, self._draft = len(self._history), ""
         self.text, self.cursor = "", 0
         return line
 

@@ -1,4 +1,4 @@
-"""Plays a recording, or follows a camera, into the engine in the background; asks on the way what is to be asked."""
+"""Plays a recording, or follows a camera, into the engine in the background, and asks questions at their times."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fvs_ros.stream.engine import StreamEngine
 
 logger = logging.getLogger(__name__)
 
-# Between frames the clock is told so often; no faster than a terminal is redrawn.
+# Clock updates a second between frames; as often as a terminal is redrawn.
 _CLOCK_HZ = 10.0
 _RATE_WINDOW_S = 2.0
-# Between two looks at whether the player was closed.
+# Longest wait before looking again at whether the player was closed.
 _FLUSH_S = 0.5
-# A read from the network ends by itself after as long.
+# Longer than a read from the network can take, READ_TIMEOUT_S.
 _JOIN_TIMEOUT_S = 6.0
 
 
@@ -44,17 +44,17 @@ class Player:
     Args:
         source: a recording, or a camera.
         engine: running.
-        cues: questions on the way, in any order.
+        cues: questions to ask on the way, in any order.
         on_cue: called on the player's thread with each cue that is due.
         rate: recorded seconds per second; a camera has its own.
-        patient: wait until each kept frame of a recording is in memory. None is dropped on a busy machine then, each is
-            encoded by itself, and so the memory is the same each time, bit for bit.
+        patient: wait until each kept frame of a recording is in memory. Then a busy machine drops no frame, and encodes
+            each by itself, so that the memory is the same each time, bit for bit.
 
     Attributes:
-        ended: whether the source has come to its end, or failed.
-        error: how it failed, empty if it did not.
+        ended: whether the source has ended or failed.
+        error: why it failed, empty if it did not.
         start_ns: stamp of the first frame; None before it.
-        unasked: cues that lie behind the end of the stream; complete once it has ended.
+        unasked: cues after the end of the stream; complete once it has ended.
     """
 
     def __init__(
@@ -89,26 +89,26 @@ class Player:
 
     @property
     def duration_s(self) -> float:
-        """Length of the recording in seconds; 0 where it has none that is known."""
+        """Length of the recording in seconds; 0 if unknown."""
         return 0.0 if isinstance(self._source, LiveSource) else self._source.duration_ns / SECOND_NS
 
     @property
     def cues_left(self) -> bool:
-        """Whether cues are still to come; false once the last one was given to `on_cue`."""
+        """Whether cues are left; false once `on_cue` has returned for the last one."""
         return self._fired < self._total
 
     def arrival_fps(self) -> float:
-        """Frames that arrived per second of late."""
+        """Frames that arrived per second over the last seconds."""
         arrivals, now = list(self._arrivals), time.monotonic()
         recent = sum(arrival > now - _RATE_WINDOW_S for arrival in arrivals)
         return recent / _RATE_WINDOW_S
 
     def start(self) -> None:
-        """Begins to play."""
+        """Starts to play."""
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the playing and closes the source."""
+        """Stops playing and closes the source."""
         self._stopped = True
         self._playback.stop()
         if self._thread.ident is not None:

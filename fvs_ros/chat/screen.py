@@ -1,4 +1,4 @@
-"""What a chat looks like: answers scroll up, and below them stay the stream's state and the line being typed."""
+"""The chat's screen: answers scroll up, and below them stay the stream's state and the line being typed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from types import TracebackType
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.padding import Padding
 from rich.text import Text
 
 from fvs_ros.chat.line_editor import LineEditor
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import Answer
-from fvs_ros.terminal import ShownMoment, moments_table, printable
+from fvs_ros.terminal import INDENT, AnswerPrinter, ShownMoment, printable
 
-WIDEST = 100
-_INDENT = 10
 _PROMPT = "> "
 # Lines below a running answer: a blank one, the stream's state, the questions that wait, the prompt.
 _LINES_BELOW = 6
@@ -26,12 +23,12 @@ _LINES_BELOW = 6
 
 @dataclass(frozen=True)
 class StreamState:
-    """What the status line tells.
+    """What the status line shows.
 
     Attributes:
         clock_s: seconds since the first frame.
-        duration_s: length of the recording, 0 where there is none.
-        ended: whether the source has come to its end.
+        duration_s: length of the recording, 0 if unknown.
+        ended: whether the source has ended.
         fps: frames arriving per second.
         kept: frames in memory.
         lost: frames that were dropped, late or rejected.
@@ -95,7 +92,7 @@ class Screen:
         self._console = console
         self._editor = editor
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._column = 0
+        self._answers = AnswerPrinter(console)
 
     def __enter__(self) -> Screen:
         if self._live is not None:
@@ -109,80 +106,51 @@ class Screen:
             self._live.update("", refresh=True)
             self._live.stop()
 
-    @property
-    def _width(self) -> int:
-        """Columns to use: those of the terminal as it is now, which a person may resize."""
-        return min(self._console.width, WIDEST)
-
     def note(self, text: str, style: str = "dim") -> None:
         """A line about what happens."""
-        self._end_line()
+        self._answers.end_line()
         self._console.print(Text(printable(text), style=style))
 
     def begin_answer(self, asked_s: float, question: str) -> None:
         """In a log: the question, before its tokens come. A terminal shows both at the bottom meanwhile."""
         if self._live is None:
             self._heading(asked_s, question)
-            self._console.print(Text(f"{'answer':<{_INDENT}}"), end="")
-            self._column = _INDENT
+            self._answers.begin_tokens()
 
-    def token(self, piece: str) -> None:
-        """In a log: the next piece of the answer, printed at once."""
-        if self._live is not None:
-            return
-        piece = printable(piece)
-        if self._column + cell_len(piece) > self._width:
-            self._end_line()
-        if not self._column:
-            self._console.print(f"{'':<{_INDENT}}", end="")
-            self._column = _INDENT
-        self._column += cell_len(piece)
-        self._console.print(Text(piece), end="", soft_wrap=True)
-        self._console.file.flush()
+    def token(self, chunk: str) -> None:
+        """In a log: the next chunk of the answer, printed at once."""
+        if self._live is None:
+            self._answers.token(chunk)
 
     def answer(self, asked_s: float, question: str, answer: Answer, start_ns: int) -> None:
         """A complete answer with its moments and its cost."""
-        self._end_line()
+        self._answers.end_line()
         if self._live is not None:
             self._heading(asked_s, question)
-            self._row("answer", Text(printable(answer.text) or "(empty)", style="green"))
+            self._answers.answer(answer.text)
 
         def seconds(stamp_ns: int) -> float:
             return (stamp_ns - start_ns) / SECOND_NS
 
-        moments = [
-            ShownMoment(seconds(moment.stamp_ns), seconds(moment.start_ns), seconds(moment.end_ns), moment.weight)
-            for moment in answer.moments
-        ]
-        self._row("moments", Text(f"{len(moments)} keyframes were in front of the model" + ", such as" * bool(moments)))
-        if moments:
-            self._console.print(Padding(moments_table(moments), (0, 0, 0, _INDENT), expand=False))
-        self._row(
-            "timing", Text(f"first token after {answer.first_token_s:.3f} s, complete after {answer.total_s:.3f} s")
+        self._answers.moments(
+            [
+                ShownMoment(seconds(moment.stamp_ns), seconds(moment.start_ns), seconds(moment.end_ns), moment.weight)
+                for moment in answer.moments
+            ]
         )
+        self._answers.timing(answer.first_token_s, answer.total_s)
         self._console.print()
 
     def failure(self, asked_s: float, question: str, problem: str, begun: bool) -> None:
         """A question that got no answer."""
-        self._end_line()
+        self._answers.end_line()
         if self._live is not None or not begun:
             self._heading(asked_s, question)
-        self._row("failed", Text(printable(problem), style="bold red"))
+        self._answers.row("failed", Text(printable(problem), style="bold red"))
         self._console.print()
 
-    def _end_line(self) -> None:
-        """In a log: ends the line of tokens that something else is printed after; more of them go on below it."""
-        if self._column:
-            self._console.print()
-            self._column = 0
-
     def _heading(self, asked_s: float, question: str) -> None:
-        self._row(clock_text(asked_s), Text(printable(question), style="bold"))
-
-    def _row(self, name: str, value: Text) -> None:
-        for index, line in enumerate(value.wrap(self._console, self._width - _INDENT)):
-            title = "" if index else name
-            self._console.print(Text.assemble((f"{title:<{_INDENT}}", "bold cyan"), line), soft_wrap=True)
+        self._answers.row(clock_text(asked_s), Text(printable(question), style="bold"))
 
     def redraw(self, state: StreamState, running: tuple[float, str, str] | None, waiting: Sequence[str]) -> None:
         """Draws the bottom anew.
@@ -211,15 +179,15 @@ class Screen:
     def _running(self, asked_s: float, question: str, answer: str) -> list[Text]:
         """The newest lines of a running answer, as many as there is room for."""
         room = max(1, self._console.height - _LINES_BELOW)
-        lines = Text(printable(answer) + "\u2588", style="green").wrap(self._console, self._width - _INDENT)
-        heading = Text.assemble((f"{clock_text(asked_s):<{_INDENT}}", "bold cyan"), (printable(question), "bold"))
+        lines = Text(printable(answer) + "\u2588", style="green").wrap(self._console, self._answers.width - INDENT)
+        heading = Text.assemble((f"{clock_text(asked_s):<{INDENT}}", "bold cyan"), (printable(question), "bold"))
         heading.no_wrap, heading.overflow = True, "ellipsis"
         shown = list(lines)[-room:]
-        return [heading, *(Text.assemble(f"{'':<{_INDENT}}", line) for line in shown)]
+        return [heading, *(Text.assemble(f"{'':<{INDENT}}", line) for line in shown)]
 
     def _prompt(self, editor: LineEditor) -> Text:
         """The typed line, scrolled so that the cursor is seen."""
-        width = self._width - len(_PROMPT) - 1
+        width = self._answers.width - len(_PROMPT) - 1
         text, cursor = printable(editor.text) + " ", editor.cursor
         first = 0
         while cell_len(text[first : cursor + 1]) > width:

@@ -125,9 +125,9 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
         screen.note(f"{source.name}, answered by {model.name}")
         if typed:
             screen.note("type a question at any time and press Enter; Ctrl-D or Ctrl-C ends")
-            stack.enter_context(keyboard.keys(chat.tell))
+            stack.enter_context(keyboard.keys(chat.post))
         elif interactive:
-            keyboard.read_lines(chat.tell)
+            keyboard.read_lines(chat.post)
         player.start()
         chat.run(player, screen, editor, interactive)
         failed = chat.failed and not typed

@@ -5,21 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.sources.frame import SECOND_NS
-from fvs_ros.terminal import ShownMoment, moments_table, printable
+from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, ShownMoment, printable
 
-WIDEST = 100
-_INDENT = 10
 _BAR_WIDTH = 14
 # In a log, where nothing can be redrawn, a line of progress every so many seconds of stream.
 _LOG_STEP_S = 5.0
@@ -61,10 +56,10 @@ class DemoConsole:
         self._console.width = min(self._console.width, WIDEST)
         self._seconds = seconds
         self._logged_s = 0.0
-        self._column = 0
+        self._answers = AnswerPrinter(self._console)
         self._answering = False
         self._progress = Progress(
-            TextColumn(f"[bold cyan]{'stream':<{_INDENT - 1}}"),
+            TextColumn(f"[bold cyan]{'stream':<{INDENT - 1}}"),
             BarColumn(bar_width=_BAR_WIDTH),
             TextColumn("{task.description}"),
             console=self._console,
@@ -84,7 +79,7 @@ class DemoConsole:
         """What is about to run."""
         self._console.print(Rule("fvs_ros demo", style="cyan"))
         for name, text in rows.items():
-            self._row(name, Text(text))
+            self._answers.row(name, Text(text))
 
     def note(self, text: str) -> None:
         """A line about what happens."""
@@ -100,62 +95,59 @@ class DemoConsole:
         if elapsed_s >= self._logged_s + _LOG_STEP_S:
             self._logged_s = elapsed_s - elapsed_s % _LOG_STEP_S
             filled = round(_BAR_WIDTH * elapsed_s / self._seconds)
-            self._row("stream", Text(f"[{'#' * filled:-<{_BAR_WIDTH}}] {description}", style="dim"))
+            self._answers.row("stream", Text(f"[{'#' * filled:-<{_BAR_WIDTH}}] {description}", style="dim"))
 
     def question(self, elapsed_s: float, door: str, text: str) -> None:
         """A question that is being asked through `door` now."""
         self._console.print()
         self._console.print(Rule(f"{elapsed_s:.1f} s into the stream, {door}", style="cyan", align="left"))
-        self._row("question", Text(text, style="bold"))
+        self._answers.row("question", Text(text, style="bold"))
 
     def begin_tokens(self) -> None:
         """An answer is about to be streamed; the progress bar makes way."""
         self._progress.stop()
-        self._console.print(f"[bold cyan]{'answer':<{_INDENT}}[/]", end="")
-        self._column = _INDENT
+        self._answers.begin_tokens()
         self._answering = True
 
     def token(self, text: str) -> None:
         """The next piece of a streamed answer, printed at once."""
-        text = printable(text)
-        if self._column + cell_len(text) > self._console.width:
-            self._console.print(f"\n{'':<{_INDENT}}", end="")
-            self._column = _INDENT
-        self._column += cell_len(text)
-        self._console.print(Text(text, style="green"), end="", soft_wrap=True)
-        self._console.file.flush()
+        self._answers.token(text)
 
     def end_tokens(self) -> None:
         """The streamed answer is complete; the progress bar returns."""
         self._answering = False
-        self._console.print()
+        self._answers.end_line()
         self._progress.start()
 
     def answer(self, response: Any, start_ns: int, streamed: bool = False) -> None:
         """An answer (`fvs_ros/srv/Ask` response or action result) with its evidence and its cost."""
         if not response.success:
-            self._row("failed", Text(f"error {response.error_code}: {response.error_message}", style="bold red"))
+            self._answers.row(
+                "failed", Text(f"error {response.error_code}: {response.error_message}", style="bold red")
+            )
             return
         if not streamed:
-            self._row("answer", Text(printable(response.answer) or "(empty)", style="green"))
-        self._row("moments", Text(f"{len(response.moments)} keyframes were in front of the model, such as"))
-        moments = self._moments(response.moments, start_ns)
-        self._console.print(Padding(moments, (0, 0, 0, _INDENT), expand=False))
+            self._answers.answer(response.answer)
+
+        def seconds(stamp: Any) -> float:
+            return (stamp_nanoseconds(stamp) - start_ns) / SECOND_NS
+
+        self._answers.moments(
+            [
+                ShownMoment(seconds(moment.stamp), seconds(moment.start), seconds(moment.end), moment.weight)
+                for moment in response.moments
+            ]
+        )
         span_s = (stamp_nanoseconds(response.memory_end) - stamp_nanoseconds(response.memory_start)) / SECOND_NS
         about = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
-        self._row("memory", Text(about))
-        self._row(
-            "timing",
-            Text.from_markup(
-                f"first token after [bold]{response.first_token_s:.3f} s[/], complete after {response.total_s:.3f} s"
-            ),
-        )
+        self._answers.row("memory", Text(about))
+        self._answers.timing(response.first_token_s, response.total_s)
 
     def truth(self, text: str, right: bool, family: str) -> None:
         """The right answer, under the one that was given."""
         mark, style = ("right", "bold green") if right else ("wrong", "bold red")
         about = f"  ({family})" if family else ""
-        self._row("truth", Text.assemble(printable(text), "  ", (mark, style), (about, "dim")))
+        self._answers.row("truth", Text.assemble(printable(text), "  ", (mark, style), (about, "dim")))
 
     def closing(self, lines: list[str], passed: bool) -> None:
         """The demo's result."""
@@ -169,23 +161,3 @@ class DemoConsole:
     def error(self, text: str) -> None:
         """What ended the demo."""
         self._console.print(escape(text), style="bold red")
-
-    def _row(self, name: str, value: Text) -> None:
-        lines = value.wrap(self._console, self._console.width - _INDENT)
-        for index, line in enumerate(lines):
-            title = "" if index else name
-            self._console.print(Text.assemble((f"{title:<{_INDENT}}", "bold cyan"), line), soft_wrap=True)
-
-    @staticmethod
-    def _moments(moments: list[Any], start_ns: int) -> Table:
-        """Some moments, in seconds from the beginning of the stream."""
-
-        def seconds(stamp: Any) -> float:
-            return (stamp_nanoseconds(stamp) - start_ns) / SECOND_NS
-
-        return moments_table(
-            [
-                ShownMoment(seconds(moment.stamp), seconds(moment.start), seconds(moment.end), moment.weight)
-                for moment in moments
-            ]
-        )
