@@ -24,7 +24,8 @@ from recordings import (
     write_ros1_bag,
     write_video,
 )
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 from fvs_ros.sources.bags import Bag, SourceError
 from fvs_ros.sources.frame import ImageError
@@ -242,3 +243,17 @@ def test_a_rate_of_zero_is_refused(tmp_path: Path) -> None:
 def test_topic_of_a_video_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no bag"):
         open_source(write_video(tmp_path / "clip.avi", 2), topic="/camera")
+
+
+def test_static_transforms_are_latched_whatever_the_recorder_noted_down(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    message_type = "tf2_msgs/msg/TFMessage"
+    data = store.serialize_cdr(store.types[message_type](transforms=[]), message_type)
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for topic in ("/tf", "/robot/tf_static"):
+            writer.write(writer.add_connection(topic, message_type, typestore=store), 1, data)
+    with Bag(tmp_path / "bag") as opened:
+        assert {name: topic.latched for name, topic in opened.topics.items()} == {
+            "/tf": False,
+            "/robot/tf_static": True,
+        }

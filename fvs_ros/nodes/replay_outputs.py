@@ -102,7 +102,7 @@ class BagOutput:
 
     def items(self) -> Iterator[PlaybackItem]:
         """See `ReplayOutput.items`. Latched messages from before the start come first, at the start."""
-        latched = [name for name in self._publishers if _is_latched(self._bag.topics[name])]
+        latched = [name for name in self._publishers if self._bag.topics[name].latched]
         for message in self._bag.messages(latched, stop_ns=self._start_ns):
             yield self._item(message.topic.name, self._start_ns, message.data)
         # Without a bound of its own the bag is read whole, and compared with what it announces.
@@ -215,13 +215,9 @@ def _selected_topics(bag: Bag, wanted: tuple[str, ...]) -> list[BagTopic]:
     return [topic for name, topic in bag.topics.items() if name in wanted or not (wanted or name in _SESSION_TOPICS)]
 
 
-def _is_latched(topic: BagTopic) -> bool:
-    return topic.latched or topic.name.endswith("/tf_static")
-
-
 def _bag_qos(topic: BagTopic) -> QoSProfile:
     """Reliable, so that no recorded message is lost on the way; latched where the recording was."""
-    if _is_latched(topic):
+    if topic.latched:
         return latched_qos(min(max(topic.count, 1), _LATCHED_DEPTH_LIMIT))
     return QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 

@@ -37,7 +37,7 @@ class BagTopic:
     Attributes:
         type: ROS 2 name of the message type, ``package/msg/Name``.
         count: messages recorded.
-        latched: late subscribers are to get it too (transient local, or latched in ROS 1).
+        latched: late subscribers get it too: recorded as transient local, latched in ROS 1, or named `/tf_static`.
         problem: why its messages cannot be handed out, empty if they can.
     """
 
@@ -140,7 +140,8 @@ class Bag:
             name=name,
             type=self._ros1.ros2_name(types[0]),
             count=sum(channel.count for channel in channels),
-            latched=any(channel.latched for channel in channels),
+            # REP 105's static transforms are latched, whatever a recorder noted down.
+            latched=name.endswith("/tf_static") or any(channel.latched for channel in channels),
             problem=problem,
         )
 

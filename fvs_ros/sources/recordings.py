@@ -26,7 +26,7 @@ _DECODERS: dict[str, Callable[[Any], np.ndarray]] = {
     IMAGE_TYPE: decode_image,
     COMPRESSED_TYPE: decode_compressed_image,
 }
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 
 # A recorder writes messages as they arrive; across one camera they swap by a few at most.
 _REORDER_FRAMES = 8
@@ -312,12 +312,12 @@ class ImageFolderSource:
     def __init__(self, path: Path, fps: float = 1.0, start_ns: int = 0) -> None:
         _check_fps(fps)
         self._files = sorted(
-            (entry for entry in path.iterdir() if entry.suffix.lower() in _IMAGE_SUFFIXES), key=_natural_key
+            (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key
         )
         if not self._files:
             raise SourceError(
                 f"{path} holds no bag ({', '.join(sorted(BAG_SUFFIXES))}) and no image "
-                f"({', '.join(sorted(_IMAGE_SUFFIXES))}); give another folder or a file"
+                f"({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder or a file"
             )
         self._fps = fps
         self.name = str(path)

@@ -10,8 +10,7 @@ from pathlib import Path
 from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.records import read_text
-
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+from fvs_ros.sources.recordings import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def frame_folder(folder: Path, fps: float = 1.0) -> Media:
     numbered: dict[int, Path] = {}
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         number = path.name.rpartition("_")[2].partition(".")[0]
-        if path.suffix.lower() not in _IMAGE_SUFFIXES or not number.isdecimal():
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not number.isdecimal():
             raise DataError(folder, path.name, "a numbered image expected, like 000001.jpg")
         if int(number) in numbered:
             raise DataError(folder, path.name, f"has the number of {numbered[int(number)].name}")
