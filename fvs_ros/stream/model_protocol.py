@@ -1,4 +1,4 @@
-"""What the engine needs of a model, so that it runs with any that has these methods."""
+"""The protocol between the engine and a model: the engine runs with any model that has these methods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
 
 class StepMemory(Protocol):
-    """A memory of grid steps, as the engine fills it: `StreamingFlashMemory`, or what stands in for one."""
+    """A memory of grid steps that the engine fills: `StreamingFlashMemory`, or a substitute."""
 
     @property
     def steps(self) -> int:
@@ -35,7 +35,7 @@ class StepMemory(Protocol):
 
 
 class StreamGeneration(Protocol):
-    """An answer that is being given."""
+    """An answer that is being decoded."""
 
     @property
     def text(self) -> str:
@@ -46,60 +46,60 @@ class StreamGeneration(Protocol):
         """Whether it is complete."""
 
     def close(self) -> None:
-        """Gives its place to other questions: when it is complete, or before, to give it up. Again is no error."""
+        """Frees its cache rows, whether the answer is complete or given up; closing again does nothing."""
 
 
 class StreamPrefilledMemory(Protocol):
-    """One memory in the model: first read in pieces, then asked about."""
+    """One memory in the model: prefilled in chunks, then asked about."""
 
     def prefill_chunk(self) -> bool:
-        """Reads a piece more, which takes a bounded time; True once the memory is read whole."""
+        """Prefills the next chunk, in bounded time; returns whether the prefill is complete now."""
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
-        """Takes a question in, once the memory is read whole, and gives its answer's first token.
+        """Processes a question, once the prefill is complete, and decodes the first token of its answer.
 
-        The answer is made to begin with `answer_prefix`, which is no part of its text.
+        The answer is forced to begin with `answer_prefix`, which is not part of its text.
         """
 
     def decode_step(self) -> None:
-        """Gives each answer that is neither complete nor closed its next token."""
+        """Decodes the next token of each answer that is neither complete nor closed."""
 
     def close(self) -> None:
-        """Frees its place for another memory. Its answers are complete or closed."""
+        """Frees its buffer for another memory. All its answers must be complete or closed."""
 
 
 class StreamPrefixCache(Protocol):
-    """Where memories are read, two at a time: one is asked about while the next is read."""
+    """Buffers for two memories: one answers questions while the next is prefilled."""
 
     def allocate(self, snapshot: MemorySnapshot) -> StreamPrefilledMemory:
-        """Begins to read a memory."""
+        """Takes a free buffer for a memory, whose prefill may begin."""
 
     def close(self) -> None:
-        """Frees everything, all readings being closed."""
+        """Frees the buffers. All memories must be closed."""
 
 
 class StreamModel(Protocol):
     """A vision-language model with a Flash Memory.
 
-    One thread calls `frame_grid`, `new_memory` and `encode_steps` while another uses a reader, and any thread calls
-    `control_tokens_in`: the model must allow for that. Whatever a method raises is counted, logged and reported,
-    and ends neither thread.
+    One thread calls `frame_grid`, `new_memory` and `encode_steps` while another uses a prefix cache, and any thread
+    calls `control_tokens_in`; the model must be safe for that. An exception from any method is counted, logged and
+    reported, and ends neither thread.
     """
 
     @property
     def name(self) -> str:
-        """What the model is called in answers."""
+        """The model's name in answers."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes, and where its memories are."""
+        """Where the model computes and its memories are."""
 
     @property
     def memory_config(self) -> FlashMemoryConfig:
         """Sizes of the memory."""
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
-        """The patch grid that frames of `height` x `width` pixels are resized to, its area within the bounds."""
+        """The patch grid of frames of `height` x `width` pixels, resized to an area within the bounds."""
 
     def new_memory(self, grid: PatchGrid) -> StepMemory:
         """An empty memory of frames on `grid`, on the model's device."""
@@ -108,7 +108,7 @@ class StreamModel(Protocol):
         """Features of n grid steps from their 2n frames, RGB uint8 [height, width, 3] of any size, in time order."""
 
     def control_tokens_in(self, text: str) -> list[str]:
-        """The control tokens, such as ``<|im_end|>``, that are spelled out in `text`."""
+        """The control tokens, such as ``<|im_end|>``, that `text` spells out."""
 
     def new_prefix_cache(self) -> StreamPrefixCache:
-        """Where an engine's questions are answered; made, used and closed by one thread."""
+        """A prefix cache for one engine's questions; created, used and closed by one thread."""
