@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow, claim_folder, config_hash, merge, read_answers
+from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow, claim_folder, merge, read_answers
 from fvs_ros.evaluation.benchmarks.predictions import read_predictions
 from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.hashing import config_hash
 
 SETTINGS = {"model": "abc", "max_frames": 240}
 
@@ -19,36 +20,31 @@ def row(identity, response="A", **fields):
     return AnswerRow(str(identity), "What?\n(A) one\n(B) two", 0, response, **fields)
 
 
-def test_the_hash_goes_by_the_settings_alone() -> None:
-    assert config_hash(SETTINGS) == config_hash(dict(reversed(SETTINGS.items())))
-    assert config_hash(SETTINGS) != config_hash(SETTINGS | {"max_frames": 120})
-
-
 def test_answers_are_on_disk_at_once_and_carry_the_hash(tmp_path: Path) -> None:
-    digest = claim_folder(tmp_path / "out", SETTINGS)
+    config = claim_folder(tmp_path / "out", SETTINGS)
     path = tmp_path / "out" / ANSWERS
-    with AnswerFile(path, digest) as answers:
+    with AnswerFile(path, config) as answers:
         answers.append(row(1, total_s=0.5))
-        assert [json.loads(line)["config"] for line in path.read_text().splitlines()] == [digest]
-    with AnswerFile(path, digest) as answers:
-        assert answers.rows == {"1": row(1, total_s=0.5, config=digest)}
+        assert [json.loads(line)["config"] for line in path.read_text().splitlines()] == [config]
+    with AnswerFile(path, config) as answers:
+        assert answers.rows == {"1": row(1, total_s=0.5, config=config)}
         answers.append(row(2))
-    assert [*read_answers([path], digest)] == ["1", "2"]
+    assert [*read_answers([path], config)] == ["1", "2"]
     assert read_predictions([path])["2"].row.response == "A"
 
 
 def test_failures_and_a_line_cut_off_are_tried_again(tmp_path: Path) -> None:
-    digest = claim_folder(tmp_path, SETTINGS)
+    config = claim_folder(tmp_path, SETTINGS)
     path = tmp_path / ANSWERS
-    with AnswerFile(path, digest) as answers:
+    with AnswerFile(path, config) as answers:
         answers.append(row(1))
         answers.append(row(2, None, error="the video is broken"))
         answers.append(row(3, "B"))
     path.write_bytes(path.read_bytes()[:-5])
-    with AnswerFile(path, digest) as answers:
+    with AnswerFile(path, config) as answers:
         assert [*answers.rows] == ["1"]
         answers.append(row(2))
-    assert [*read_answers([path], digest)] == ["1", "2"]
+    assert [*read_answers([path], config)] == ["1", "2"]
 
 
 def test_another_configuration_is_refused_with_the_setting_that_differs(tmp_path: Path) -> None:
@@ -68,47 +64,47 @@ def test_answers_whose_configuration_is_not_known_are_not_continued(tmp_path: Pa
 
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
-    digest = claim_folder(tmp_path, SETTINGS)
-    with AnswerFile(tmp_path / ANSWERS, digest), pytest.raises(DataError, match="being written by another process"):
-        AnswerFile(tmp_path / ANSWERS, digest)
-    AnswerFile(tmp_path / ANSWERS, digest).close()
+    config = claim_folder(tmp_path, SETTINGS)
+    with AnswerFile(tmp_path / ANSWERS, config), pytest.raises(DataError, match="being written by another process"):
+        AnswerFile(tmp_path / ANSWERS, config)
+    AnswerFile(tmp_path / ANSWERS, config).close()
 
 
 def test_shards_merge_in_the_order_of_the_questions_once_nothing_is_missing(tmp_path: Path) -> None:
-    digest = claim_folder(tmp_path, SETTINGS)
+    config = claim_folder(tmp_path, SETTINGS)
     order = [str(index) for index in range(5)]
     shards = [Shard(rank, 2) for rank in range(2)]
     assert sorted(shards[0].share(order) + shards[1].share(order)) == order
-    with AnswerFile(tmp_path / shards[1].file, digest) as answers:
+    with AnswerFile(tmp_path / shards[1].file, config) as answers:
         answers.append(row(3, "B"))
         answers.append(row(1, None, error="broken"))
-    assert merge(tmp_path, answer_files(tmp_path), order, digest) == 3
+    assert merge(tmp_path, answer_files(tmp_path), order, config) == 3
     assert not (tmp_path / ANSWERS).exists()
-    with AnswerFile(tmp_path / shards[0].file, digest) as answers:
+    with AnswerFile(tmp_path / shards[0].file, config) as answers:
         for identity in shards[0].share(order):
             answers.append(row(identity))
-    assert merge(tmp_path, answer_files(tmp_path), order, digest) == 0
-    merged = read_answers([tmp_path / ANSWERS], digest)
+    assert merge(tmp_path, answer_files(tmp_path), order, config) == 0
+    merged = read_answers([tmp_path / ANSWERS], config)
     assert [*merged] == order
     assert (merged["1"].response, merged["1"].error, merged["3"].response) == (None, "broken", "B")
     # One more try of the failed question, by a single process.
-    with AnswerFile(tmp_path / ANSWERS, digest) as answers:
+    with AnswerFile(tmp_path / ANSWERS, config) as answers:
         assert "1" not in answers.rows
         answers.append(row(1, "A"))
-    assert merge(tmp_path, answer_files(tmp_path), order, digest) == 0
-    assert read_answers([tmp_path / ANSWERS], digest)["1"].response == "A"
+    assert merge(tmp_path, answer_files(tmp_path), order, config) == 0
+    assert read_answers([tmp_path / ANSWERS], config)["1"].response == "A"
 
 
 def test_two_runs_of_one_shard_are_told_apart(tmp_path: Path) -> None:
-    digest = claim_folder(tmp_path, SETTINGS)
+    config = claim_folder(tmp_path, SETTINGS)
     for name, response in (("answers-00000-of-00002.jsonl", "A"), ("answers-00001-of-00002.jsonl", "B")):
-        with AnswerFile(tmp_path / name, digest) as answers:
+        with AnswerFile(tmp_path / name, config) as answers:
             answers.append(row(1, response))
     with pytest.raises(
         DataError,
         match=r"00001-of-00002\.jsonl: id 1: has another answer in answers-00000-of-00002\.jsonl; these are two runs",
     ):
-        merge(tmp_path, answer_files(tmp_path), ["1"], digest)
+        merge(tmp_path, answer_files(tmp_path), ["1"], config)
 
 
 def test_predictions_of_two_configurations_are_not_scored_together(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from fvs_ros import cli
-from fvs_ros.evaluation.questions import read_questions
-from fvs_ros.patrol.bag import QUESTIONS_FILE, question_line, write_bag
+from fvs_ros.evaluation.questions import QUESTIONS_FILE, read_questions
+from fvs_ros.patrol.bag import write_bag
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.errors import PatrolError
@@ -169,7 +169,7 @@ def test_evaluation_reads_the_questions_to_the_nanosecond(folder, questions) -> 
 def test_times_below_a_second_keep_their_digits(questions) -> None:
     question = next(question for question in questions if question.choices)
     shifted = type(question)(**{**vars(question), "stamp_ns": 1_750_000_000_000_000_001})
-    assert '"stamp": 1750000000.000000001,' in question_line(shifted)
+    assert '"stamp": 1750000000.000000001,' in shifted.timed().to_json()
 
 
 def test_an_existing_folder_is_left_alone(folder, episode, renderer) -> None:

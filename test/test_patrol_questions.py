@@ -8,7 +8,6 @@ import numpy as np
 import patrol_oracle
 import pytest
 
-from fvs_ros.patrol.bag import question_line
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.errors import PatrolError
@@ -164,7 +163,7 @@ def test_the_words_are_all_in_the_vocabulary(asked) -> None:
 
 
 def test_questions_are_the_same_on_every_machine() -> None:
-    lines = "\n".join(question_line(question) for question in ask(simulate(7, CONFIG), 80))
+    lines = "\n".join(question.timed().to_json() for question in ask(simulate(7, CONFIG), 80))
     assert hashlib.sha256(lines.encode()).hexdigest() == QUESTIONS_OF_SEED_7
 
 

@@ -7,8 +7,8 @@ from conftest import require_ros
 require_ros()
 
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.evaluation.questions import QUESTIONS_FILE
 from fvs_ros.ros_tools.demo_questions import (
-    QUESTIONS_FILE,
     DemoQuestion,
     for_any_video,
     is_right,

@@ -70,18 +70,18 @@ def _run(arguments: argparse.Namespace) -> int:
     model = load_model(arguments)
     settings = {
         "benchmark": name,
-        "questions": work.digest(),
+        "questions": work.config(),
         "context_s": context_s,
         **_protocol_settings(protocol),
         **model_settings(model),
     }
-    digest = claim_folder(arguments.out, settings)
-    _answer(work, shard, arguments.out, digest, _answerer(model, protocol))
-    left = join(work, arguments.out, digest)
+    config = claim_folder(arguments.out, settings)
+    _answer(work, shard, arguments.out, config, _answerer(model, protocol))
+    left = join(work, arguments.out, config)
     if left:
         print(f"{left} of {len(questions)} questions are left to other processes; the last one joins and scores")
         return 0
-    return _report(arguments, annotations, digest)
+    return _report(arguments, annotations, config)
 
 
 def _device(device: str) -> str:
@@ -125,7 +125,7 @@ def _answerer(model: FlashVStream, protocol: ClipProtocol | StreamProtocol) -> W
     return ClipAnswerer(model, protocol) if isinstance(protocol, ClipProtocol) else StreamAnswerer(model, protocol)
 
 
-def _answer(work: Work, shard: Shard, out: Path, digest: str, answerer: WindowAnswerer) -> None:
+def _answer(work: Work, shard: Shard, out: Path, config: str, answerer: WindowAnswerer) -> None:
     """Answers this process's share under a progress bar, which only the first of several processes shows."""
     from rich.console import Console
 
@@ -145,10 +145,10 @@ def _answer(work: Work, shard: Shard, out: Path, digest: str, answerer: WindowAn
                 if row.error:
                     progress.note(f"question {row.id} failed: {row.error}")
 
-        answer_shard(work, shard, out, digest, answerer, on_rows)
+        answer_shard(work, shard, out, config, answerer, on_rows)
 
 
-def _report(arguments: argparse.Namespace, annotations: Sequence[Path], digest: str) -> int:
+def _report(arguments: argparse.Namespace, annotations: Sequence[Path], config: str) -> int:
     from fvs_ros.evaluation.answers import ANSWERS, read_answers
     from fvs_ros.evaluation.benchmarks.report import print_report, write_json
     from fvs_ros.evaluation.benchmarks.scoring import score
@@ -157,7 +157,7 @@ def _report(arguments: argparse.Namespace, annotations: Sequence[Path], digest: 
     report = score(arguments.benchmark, [answers], annotations, arguments.seed)
     print_report(report)
     write_json(report, arguments.out / REPORT)
-    failed = [row for row in read_answers([answers], digest).values() if row.response is None]
+    failed = [row for row in read_answers([answers], config).values() if row.response is None]
     if failed:
         named = "".join(f"\n  {row.id}: {row.error}" for row in failed[:_SHOWN])
         more = f"\n  and {len(failed) - _SHOWN} more in {answers}" if len(failed) > _SHOWN else ""

@@ -80,10 +80,10 @@ def _form(arguments: argparse.Namespace) -> Form:
 def _replay(arguments: argparse.Namespace, form: Form) -> int:
     from rich.console import Console
 
-    from fvs_ros.evaluation.answers import config_hash
     from fvs_ros.evaluation.questions import read_questions
     from fvs_ros.evaluation.timed.plots import require_plots
     from fvs_ros.evaluation.timed.replay import check_times, first_frame
+    from fvs_ros.hashing import config_hash
     from fvs_ros.sources.recordings import open_source
 
     require_plots()

@@ -57,7 +57,8 @@ def _make(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fvs_ros.patrol.bag import QUESTIONS_FILE, write_bag
+    from fvs_ros.evaluation.questions import QUESTIONS_FILE
+    from fvs_ros.patrol.bag import write_bag
     from fvs_ros.patrol.episode import simulate
     from fvs_ros.patrol.preview import chosen_frames, write_preview
     from fvs_ros.patrol.questions import FAMILIES, ask, steady_ends

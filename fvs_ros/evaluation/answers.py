@@ -6,42 +6,24 @@ Beside it lies `config.json`, with the settings that the answers depend on and t
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.records import Record, read_json, read_lines
+from fvs_ros.hashing import config_hash
 from fvs_ros.stream.types import Moment
 
 ANSWERS = "answers.jsonl"
 CONFIG = "config.json"
-# 48 bits: two configurations of one folder meet by chance once in 10^14.
-_HASH_DIGITS = 12
 
 Answer = int | bool | float | str | tuple[float, ...]
 Settings = Mapping[str, object]
-
-
-class Asked(Protocol):
-    """What a row needs of a question, timed or of a benchmark."""
-
-    @property
-    def id(self) -> str:
-        """Unique in its run."""
-
-    @property
-    def question(self) -> str:
-        """Its text."""
-
-    @property
-    def answer(self) -> Answer | None:
-        """The right answer, None where nobody knows it."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +58,6 @@ class AnswerRow:
     memory_steps: int | None = None
     moments: tuple[Moment, ...] | None = None
     prefilled: bool | None = None
-
-    @classmethod
-    def failed(cls, question: Asked, error: str) -> AnswerRow:
-        """The row of a question that got no response."""
-        return cls(question.id, question.question, question.answer, None, error=error)
 
     def to_json(self) -> str:
         """The row as one line, without what is unknown."""
@@ -150,12 +127,6 @@ def read_response(record: Record, key: str) -> str | None:
     return value
 
 
-def config_hash(settings: object) -> str:
-    """A short hash of whatever JSON can hold; the order of names does not count."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
-
-
 def claim_folder(folder: Path, settings: Settings) -> str:
     """Makes a folder the one of a configuration, or checks that it is; any number of processes may do so at once.
 
@@ -167,14 +138,14 @@ def claim_folder(folder: Path, settings: Settings) -> str:
         OSError: if it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, digest = folder / CONFIG, config_hash(settings)
+    path, config = folder / CONFIG, config_hash(settings)
     if not path.exists():
         stray = next((found for found in sorted(folder.glob("answers*.jsonl")) if found.stat().st_size), None)
         if stray is not None:
             raise DataError(stray, "", f"has no {CONFIG} beside it that tells how it was made; choose another folder")
-        replace_text(path, json.dumps({"hash": digest, "settings": dict(settings)}, indent=2, sort_keys=True) + "\n")
+        replace_text(path, json.dumps({"hash": config, "settings": dict(settings)}, indent=2, sort_keys=True) + "\n")
     found = Record(path, "", read_json(path))
-    if found.text("hash") != digest:
+    if found.text("hash") != config:
         before = found.raw("settings")
         before = before if isinstance(before, dict) else {}
         name = next((key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)), "hash")
@@ -183,7 +154,7 @@ def claim_folder(folder: Path, settings: Settings) -> str:
             "",
             f"holds a run with {name} {before.get(name)!r}, this one has {settings.get(name)!r}; choose another folder",
         )
-    return digest
+    return config
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -200,7 +171,7 @@ def replace_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_answers(paths: Iterable[Path], digest: str) -> dict[str, AnswerRow]:
+def read_answers(paths: Iterable[Path], config: str) -> dict[str, AnswerRow]:
     """The rows of a run's files by question; an answer takes the place of a failure of the same question.
 
     A last line without its end was cut off by an interruption, and is left out.
@@ -211,7 +182,7 @@ def read_answers(paths: Iterable[Path], digest: str) -> dict[str, AnswerRow]:
     rows: dict[str, AnswerRow] = {}
     places: dict[str, Path] = {}
     for path in paths:
-        for row in _rows(path, digest):
+        for row in _rows(path, config):
             before = rows.get(row.id)
             if before is None or before.response is None:
                 rows[row.id], places[row.id] = row, path
@@ -225,11 +196,11 @@ def read_answers(paths: Iterable[Path], digest: str) -> dict[str, AnswerRow]:
     return rows
 
 
-def _rows(path: Path, digest: str) -> Iterator[AnswerRow]:
+def _rows(path: Path, config: str) -> Iterator[AnswerRow]:
     for record in read_lines(path, cut=True) if path.exists() else ():
         row = AnswerRow.from_record(record)
-        if row.config != digest:
-            raise record.error(f"was made with config {row.config or '(none)'}, not {digest}")
+        if row.config != config:
+            raise record.error(f"was made with config {row.config or '(none)'}, not {config}")
         yield row
 
 
@@ -239,7 +210,7 @@ class AnswerFile:
     Args:
         path: what was written before stays, but for failed answers, which are tried again, and a last line that was
             cut off.
-        digest: hash of the configuration, from `claim_folder`.
+        config: hash of the configuration, from `claim_folder`.
 
     Attributes:
         rows: the answers in the file, by question.
@@ -249,11 +220,11 @@ class AnswerFile:
         OSError: if it cannot be written.
     """
 
-    def __init__(self, path: Path, digest: str) -> None:
-        self._digest = digest
+    def __init__(self, path: Path, config: str) -> None:
+        self._digest = config
         self._lock = _lock(path)
         try:
-            self.rows = {row.id: row for row in read_answers([path], digest).values() if row.response is not None}
+            self.rows = {row.id: row for row in read_answers([path], config).values() if row.response is not None}
             replace_text(path, "".join(row.to_json() + "\n" for row in self.rows.values()))
             self._file = path.open("a", encoding="utf-8")
         except BaseException:
@@ -294,7 +265,7 @@ def _lock(path: Path) -> TextIO:
     return file
 
 
-def merge(folder: Path, files: Iterable[Path], order: Sequence[str], digest: str) -> int:
+def merge(folder: Path, files: Iterable[Path], order: Sequence[str], config: str) -> int:
     """Joins the files of a run to its `answers.jsonl`, in the order of the questions, if nothing is missing.
 
     Processes that come to their end at the same moment may all call it: they write the same.
@@ -303,7 +274,7 @@ def merge(folder: Path, files: Iterable[Path], order: Sequence[str], digest: str
         folder: of the run.
         files: what its processes wrote; those that do not exist count as empty.
         order: ids of all questions.
-        digest: hash of the configuration.
+        config: hash of the configuration.
 
     Returns:
         How many questions have no row yet, not even a failed one; 0 if the file was written.
@@ -312,7 +283,7 @@ def merge(folder: Path, files: Iterable[Path], order: Sequence[str], digest: str
         DataError: see `read_answers`.
         OSError: if it cannot be written.
     """
-    rows = read_answers(files, digest)
+    rows = read_answers(files, config)
     missing = sum(identity not in rows for identity in order)
     if not missing:
         replace_text(folder / ANSWERS, "".join(rows[identity].to_json() + "\n" for identity in order))

@@ -106,15 +106,18 @@ class TimedQuestion:
         """The question as one line of a file; times keep their nanoseconds, which a JSON number of Python would not."""
         fields = {"id": json.dumps(self.id), "t" if self.relative else "stamp": _seconds_text(self.time_ns)}
         fields["question"] = json.dumps(self.question)
+        if self.answer is not None:
+            named = self.choices.count(self.answer_text) == 1
+            fields["answer"] = json.dumps(self.answer_text if named else self.answer)
         if self.choices:
             fields["choices"] = json.dumps(self.choices)
-        if self.answer is not None:
-            fields["answer"] = json.dumps(self.answer)
         if self.proof_ns:
             intervals = (f"[{_seconds_text(start)}, {_seconds_text(end)}]" for start, end in self.proof_ns)
             fields["proof"] = f"[{', '.join(intervals)}]"
         if self.family:
             fields["family"] = json.dumps(self.family)
+        if self.age_s is not None:
+            fields["age_s"] = json.dumps(self.age_s)
         return "{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}"
 
 

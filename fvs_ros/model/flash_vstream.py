@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +30,20 @@ from fvs_ros.model.tiny import tiny_checkpoint
 # Of each weight; training changes them all, so that a few tell two models apart.
 FINGERPRINT_VALUES = 64
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def fingerprint(weights: Iterable[tuple[str, Tensor]], values: int | None = None) -> str:
+    """A short hash of weights.
+
+    Args:
+        weights: with their names, in any order.
+        values: how many of each count, with its name and shape; None for all.
+    """
+    hashed = hashlib.sha256()
+    for name, weight in sorted(weights, key=lambda named: named[0]):
+        counted = weight.detach().flatten()[:values].float().cpu().numpy()
+        hashed.update(f"{name} {tuple(weight.shape)} ".encode() + counted.tobytes())
+    return hashed.hexdigest()[:16]
 
 
 class FlashVStream:
@@ -100,11 +114,7 @@ class FlashVStream:
 
     def fingerprint(self) -> str:
         """A short hash of the weights: of the name, shape and first values of each, so that it takes no time."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self._network.state_dict().items()):
-            sample = weight.flatten()[:FINGERPRINT_VALUES].float().cpu().numpy()
-            digest.update(f"{name} {tuple(weight.shape)} ".encode() + sample.tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self._network.state_dict().items(), FINGERPRINT_VALUES)
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         """The patch grid that frames of `height` x `width` pixels are resized to, its area within the bounds."""

@@ -6,12 +6,12 @@ Topics, all stamped with the frame's stamp: ``/camera/image/compressed`` (JPEG),
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fvs_ros.evaluation.questions import QUESTIONS_FILE, write_questions
 from fvs_ros.patrol.episode import BASE_FRAME, CAMERA_FRAME, ODOM_FRAME, Episode
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.questions import Question
@@ -25,9 +25,7 @@ from fvs_ros.sources.bag_writer import (
     TF_TOPIC,
     BagWriter,
 )
-from fvs_ros.sources.frame import SECOND_NS, Pose
-
-QUESTIONS_FILE = "questions.jsonl"
+from fvs_ros.sources.frame import Pose
 
 JPEG_QUALITY = 90
 
@@ -61,28 +59,7 @@ def write_bag(
             _record(writer, episode, index, frame)
             if on_frame is not None:
                 on_frame(index, frame)
-    write_questions(folder / QUESTIONS_FILE, questions)
-
-
-def write_questions(path: Path, questions: Sequence[Question]) -> None:
-    """Writes questions as one JSON object a line; times in seconds on the recording's clock, to the nanosecond."""
-    path.write_text("".join(question_line(question) + "\n" for question in questions), encoding="utf-8")
-
-
-def question_line(question: Question) -> str:
-    """One question as a JSON object on one line."""
-    proof = ", ".join(f"[{_seconds(start)}, {_seconds(end)}]" for start, end in question.proof_ns)
-    fields = {"id": json.dumps(question.id), "stamp": _seconds(question.stamp_ns)}
-    fields |= {"question": json.dumps(question.text), "answer": json.dumps(question.answer)}
-    if question.choices:
-        fields["choices"] = json.dumps(question.choices)
-    fields |= {"proof": f"[{proof}]", "family": json.dumps(question.family), "age_s": json.dumps(question.age_s)}
-    return "{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}"
-
-
-def _seconds(nanoseconds: int) -> str:
-    # As text: a float of this size is exact to a quarter of a microsecond only.
-    return f"{nanoseconds // SECOND_NS}.{nanoseconds % SECOND_NS:09d}".rstrip("0").rstrip(".")
+    write_questions(folder / QUESTIONS_FILE, [question.timed() for question in questions])
 
 
 def _record(writer: BagWriter, episode: Episode, index: int, frame: np.ndarray) -> None:

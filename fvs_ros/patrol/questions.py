@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.patrol import templates_seen, templates_story, templates_time
 from fvs_ros.patrol.config import STEP_S
 from fvs_ros.patrol.episode import Episode
@@ -64,6 +65,19 @@ class Question:
     family: str
     template: str
     age_s: float
+
+    def timed(self) -> TimedQuestion:
+        """The question as `questions.jsonl` holds it."""
+        return TimedQuestion(
+            id=self.id,
+            time_ns=self.stamp_ns,
+            relative=False,
+            question=self.text,
+            choices=self.choices,
+            answer=self.choices.index(self.answer) if self.choices else self.answer,
+            proof_ns=self.proof_ns,
+            family=self.family,
+        )
 
 
 def step_ends(episode: Episode) -> list[int]:

@@ -228,7 +228,7 @@ class _Live:
         self.result.asked_late_s.append((asked_ns - question.time_ns) / SECOND_NS)
         if not response.success:
             error = f"{ErrorCode(response.error_code).name}: {response.error_message}"
-            return AnswerRow.failed(question, error)
+            return AnswerRow(question.id, question.question, question.answer, None, error=error)
         self.result.model = response.model
         self.result.behind_s.append((asked_ns - stamp_nanoseconds(response.memory_end)) / SECOND_NS)
         moments = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from torch import nn
 from transformers import Qwen2VLForConditionalGeneration
 
 from fvs_ros.model.backbone import Backbone, VisionTower
+from fvs_ros.model.flash_vstream import fingerprint
 from fvs_ros.training.config import LoraSettings
 from fvs_ros.training.errors import TrainingError
 
@@ -112,11 +112,8 @@ def trained_in_float32(network: nn.Module) -> None:
 
 def tower_fingerprint(tower: VisionTower) -> str:
     """Changes with the weights, and so the features, of the vision tower before its merger."""
-    digest = hashlib.sha256()
-    for name, parameter in tower.named_weights():
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    # Features also depend on the precision that they are computed in.
+    return fingerprint((f"{name} {weight.dtype}", weight) for name, weight in tower.named_weights())
 
 
 def trained_weights(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -8,7 +8,6 @@ question sees everything from its beginning.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterable
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING
 from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import without_options
-from fvs_ros.evaluation.questions import TimedQuestion, write_questions
+from fvs_ros.evaluation.questions import QUESTIONS_FILE, TimedQuestion, write_questions
+from fvs_ros.hashing import config_hash
 from fvs_ros.sources.frame import SECOND_NS, Frame, Pose
 from fvs_ros.sources.sampling import RatePolicy
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 JPEG_QUALITY = 95
 CAMERA_FRAME = "camera"
 MAP_FRAME = "map"
-QUESTIONS = "questions.jsonl"
 BAG = "bag"
 
 
@@ -52,7 +51,7 @@ class Replay:
         Two paths may differ in such characters only.
         """
         safe = re.sub(r"[^\w.-]+", "_", self.video).strip("._")
-        return f"{safe}-{hashlib.sha256(self.video.encode()).hexdigest()[:8]}"
+        return f"{safe}-{config_hash(self.video)[:8]}"
 
 
 def replays(questions: Iterable[BenchmarkQuestion]) -> list[Replay]:
@@ -121,7 +120,7 @@ def write_replay(replay: Replay, folder: Path, frames: Iterable[Frame], fps: flo
         (partial / BAG).rename(bag)
         partial.rmdir()
     count, end_ns = _extent(bag)
-    write_questions(folder / QUESTIONS, [timed_question(question, end_ns) for question in replay.questions])
+    write_questions(folder / QUESTIONS_FILE, [timed_question(question, end_ns) for question in replay.questions])
     return count
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fvs_ros.evaluation.answers import AnswerFile, AnswerRow, config_hash, merge, read_answers
+from fvs_ros.evaluation.answers import AnswerFile, AnswerRow, merge, read_answers
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
 from fvs_ros.evaluation.benchmarks.windows import Window, media_of
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.hashing import config_hash
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Work:
             )
         return cls(name, data, questions, windows, missing)
 
-    def digest(self) -> str:
+    def config(self) -> str:
         """Hash of all that is asked."""
         return config_hash({one.id: [one.prompt, one.answer_prefix] for one in self.questions})
 
@@ -85,7 +86,7 @@ def answer_shard(
     work: Work,
     shard: Shard,
     folder: Path,
-    digest: str,
+    config: str,
     answerer: WindowAnswerer,
     on_rows: Callable[[Window, Sequence[AnswerRow], bool], None],
 ) -> None:
@@ -98,7 +99,7 @@ def answer_shard(
         work: of the benchmark.
         shard: which share.
         folder: of the run, from `claim_folder`.
-        digest: hash of its configuration.
+        config: hash of its configuration.
         answerer: of the questions.
         on_rows: told of each window's rows as they come; with True of those that were there before.
 
@@ -106,10 +107,10 @@ def answer_shard(
         DataError: if the folder's answers cannot be continued.
         OSError: if it cannot be written.
     """
-    with AnswerFile(folder / shard.file, digest) as answers:
+    with AnswerFile(folder / shard.file, config) as answers:
         known = {
             identity: row
-            for identity, row in read_answers(answer_files(folder), digest).items()
+            for identity, row in read_answers(answer_files(folder), config).items()
             if row.response is not None
         }
         for place, window in shard.share(list(enumerate(work.windows))):
@@ -138,14 +139,15 @@ def _rows(
             logger.debug("window %s of %s failed", window.start_s, window.video, exc_info=True)
             error = f"{type(problem).__name__}: {problem}"
     for question in left.values():
-        yield AnswerRow.failed(question, error or "it was not answered")
+        reason = error or "it was not answered"
+        yield AnswerRow(question.id, question.question, question.answer, None, error=reason)
 
 
-def join(work: Work, folder: Path, digest: str) -> int:
+def join(work: Work, folder: Path, config: str) -> int:
     """Joins what all processes wrote once it is complete; returns how many questions are left.
 
     Raises:
         DataError: if the folder holds answers of two runs.
         OSError: if it cannot be written.
     """
-    return merge(folder, answer_files(folder), [question.id for question in work.questions], digest)
+    return merge(folder, answer_files(folder), [question.id for question in work.questions], config)

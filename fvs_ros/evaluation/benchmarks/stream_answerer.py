@@ -12,7 +12,7 @@ from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.streaming_bench import PROACTIVE_POLL_AFTER_S, proactive_poll
 from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.evaluation.grading import AnswerKind
-from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.recordings import VideoSource, read_image
 from fvs_ros.stream.config import StreamConfig
@@ -72,7 +72,7 @@ class StreamAnswerer:
             frames = media_frames(media, window.start_s, end_s)
             texts = [_at(question.id, _ask_time(question), question) for question in asked.values()]
             for reply in self._run.replies(frames, texts):
-                yield reply.row(asked[reply.question.id])
+                yield _row(asked[reply.question.id], reply)
         for question in waiting:
             yield self._proactive(window, media, question)
 
@@ -91,10 +91,11 @@ class StreamAnswerer:
         if ready_s is not None:
             frames = media_frames(media, window.start_s, ready_s)
             (output,) = self._run.replies(frames, [_at(question.id, ready_s, question)])
-            return replace(output.row(question), answered_s=ready_s)
+            return replace(_row(question, output), answered_s=ready_s)
         if reply is None:
-            return AnswerRow.failed(question, "it has no moment to answer at")
-        return reply.row(question)
+            error = "it has no moment to answer at"
+            return AnswerRow(question.id, question.question, question.answer, None, error=error)
+        return _row(question, reply)
 
 
 def media_frames(media: Media, start_s: float, end_s: float) -> Iterator[Frame]:
@@ -112,6 +113,10 @@ def media_frames(media: Media, start_s: float, end_s: float) -> Iterator[Frame]:
         if frame.stamp_ns > end_s * SECOND_NS:
             return
         yield frame
+
+
+def _row(question: BenchmarkQuestion, reply: Reply) -> AnswerRow:
+    return reply.row(question.id, question.question, question.answer)
 
 
 def _ask_time(question: BenchmarkQuestion) -> float:

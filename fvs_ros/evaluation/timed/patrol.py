@@ -6,7 +6,7 @@ import multiprocessing
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fvs_ros.evaluation.answers import AnswerFile, AnswerRow
@@ -82,15 +82,7 @@ class PatrolPlan:
 
 def timed(question: Question) -> TimedQuestion:
     """A question as it is scored: by its text, since a choice would be read less strictly."""
-    return TimedQuestion(
-        id=question.id,
-        time_ns=question.stamp_ns,
-        relative=False,
-        question=question.text,
-        answer=question.answer,
-        proof_ns=question.proof_ns,
-        family=question.family,
-    )
+    return replace(question.timed(), choices=(), answer=question.answer)
 
 
 def answer_episode(
@@ -106,7 +98,8 @@ def answer_episode(
     asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in questions.values()]
     rows: defaultdict[str, list[AnswerRow]] = defaultdict(list)
     for reply in StreamRun(model, options).replies(_frames(episode, renderer), asked):
-        rows[reply.condition.name].append(reply.row(questions[reply.question.id]))
+        question = questions[reply.question.id]
+        rows[reply.condition.name].append(reply.row(question.id, question.question, question.answer))
     return dict(rows)
 
 

@@ -187,7 +187,8 @@ def replay(
         with bars:
             bars.advance("answers", len(answered))
             for reply in run.replies(source.frames(), [asked(one, form) for one in questions], answered):
-                files[reply.condition.name].append(reply.row(by_id[reply.question.id]))
+                question = by_id[reply.question.id]
+                files[reply.condition.name].append(reply.row(question.id, question.question, question.answer))
                 bars.advance("answers")
         answers = {condition: dict(file.rows) for condition, file in files.items()}
     return ReplayResult(

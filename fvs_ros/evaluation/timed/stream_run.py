@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from fvs_ros.evaluation.answers import AnswerRow, Asked
+from fvs_ros.evaluation.answers import Answer, AnswerRow
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition, ConditionKind
 from fvs_ros.evaluation.timed.fan_out import ConditionModel
 from fvs_ros.memory.snapshot import MemorySnapshot
@@ -90,12 +90,15 @@ class Reply:
     total_s: float | None
     prefilled: bool
 
-    def row(self, question: Asked) -> AnswerRow:
-        """The reply as it is kept; where the camera was is not scored, and left out."""
+    def row(self, identity: str, question: str, answer: Answer | None) -> AnswerRow:
+        """The reply as it is kept beside a question's id, text and right answer.
+
+        Where the camera was is not scored, and left out.
+        """
         return AnswerRow(
-            id=question.id,
-            question=question.question,
-            answer=question.answer,
+            id=identity,
+            question=question,
+            answer=answer,
             response=self.text,
             first_token_s=self.first_token_s,
             total_s=self.total_s,

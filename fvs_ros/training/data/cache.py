@@ -6,7 +6,6 @@ The bound is looked after whenever a process has written a hundredth of it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fvs_ros.hashing import config_hash
 from fvs_ros.training.config import CacheConfig
 
 Tensors = dict[str, Tensor]
@@ -22,8 +22,8 @@ SUFFIX = ".safetensors"
 
 
 def key_of(*parts: object) -> str:
-    """A file name for whatever the tensors depend on."""
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+    """A file name for whatever the tensors depend on, as far as JSON can hold it."""
+    return config_hash(parts, digits=64)
 
 
 class TensorCache:

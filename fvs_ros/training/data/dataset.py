@@ -6,7 +6,7 @@ Shapes: T grid steps, H x W pixels of a processed frame.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class EpisodeDataset(Dataset[Sample]):
     def _sample(self, index: int) -> Sample:
         episode = self._source.episode(index)
         bounds = (self._source.min_pixels, self._source.max_pixels)
-        key = None if self._tower is None else key_of(self._tower, episode.identity, bounds, self._pixels)
+        key = None if self._tower is None else key_of(self._tower, episode.identity, bounds, asdict(self._pixels))
         stored = None if key is None else self._cache.get(key)
         if stored is not None:
             grid = PatchGrid(*stored["grid"].tolist())
