@@ -11,10 +11,10 @@ from patrol_drawing import drawing
 
 from fvs_ros.cli import main
 from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_seeds
-from fvs_ros.evaluation.timed.patrol import FRAME_SIZE, PatrolPlan, guessed, timed
+from fvs_ros.evaluation.timed.patrol import PatrolPlan, guessed, timed
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
-from fvs_ros.patrol.config import TEST_SEED
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
 from fvs_ros.patrol.render import shared_renderer
 
 PLAN = PatrolPlan(questions=14, moments=3, shortest=12, longest=12)

@@ -11,16 +11,16 @@ import torch
 from fvs_ros.evaluation.questions import read_questions
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.memory.geometry import PATCH
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_RECORDING
-from fvs_ros.patrol.config import TEST_SEED
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
 from fvs_ros.patrol.questions import FAMILIES
 from fvs_ros.sources.bags import Bag
 from fvs_ros.sources.recordings import BagSource
 from fvs_ros.stream.config import StreamConfig
 
-SIDE = 112
 LONGEST_ANSWER = 32
 LAST4 = Condition.parse("last4")
 MEGABYTE = 2**20
@@ -47,7 +47,7 @@ def frames():
 @pytest.fixture(scope="module")
 def replies(model, questions, frames):
     """Replies by condition and question, at the questions' own stamps."""
-    stream = StreamConfig(min_pixels=SIDE**2, max_pixels=SIDE**2, max_new_tokens=LONGEST_ANSWER)
+    stream = StreamConfig(min_pixels=FRAME_SIZE**2, max_pixels=FRAME_SIZE**2, max_new_tokens=LONGEST_ANSWER)
     asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in questions]
     found = defaultdict(dict)
     for reply in StreamRun(model, RunOptions(stream, conditions=(MEMORY, LAST4))).replies(frames, asked):
@@ -99,7 +99,7 @@ def test_an_answer_comes_with_moments_of_the_past(replies, questions) -> None:
 
 def memories(model, frames, count):
     """Snapshots after equal parts of the recording."""
-    grid = PatchGrid(SIDE // 14, SIDE // 14)
+    grid = PatchGrid(FRAME_SIZE // PATCH, FRAME_SIZE // PATCH)
     memory = model.new_memory(grid)
     steps = len(frames) // 2
     features = model.encode_steps([frame.image() for frame in frames[: 2 * steps]], grid)

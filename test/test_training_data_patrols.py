@@ -8,12 +8,12 @@ from patrol_drawing import drawing
 from training_videos import TINY
 
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.training.config import PatrolData
-from fvs_ros.training.data.patrols import FRAME_SIZE, PatrolEpisodes
+from fvs_ros.training.data.patrols import PatrolEpisodes
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.recipe import load_recipe
 from fvs_ros.training.run import last_checkpoint, train

@@ -18,7 +18,7 @@ from fvs_ros.commands.evaluation import (
     stream_settings,
 )
 from fvs_ros.commands.model_arguments import load_model
-from fvs_ros.patrol.config import TEST_SEED
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     add_timed_arguments(parser)
     parser.set_defaults(
-        batch_steps=_BATCH_STEPS, max_new_tokens=_LONGEST_ANSWER, min_pixels=112 * 112, max_pixels=112 * 112
+        batch_steps=_BATCH_STEPS, max_new_tokens=_LONGEST_ANSWER, min_pixels=FRAME_SIZE**2, max_pixels=FRAME_SIZE**2
     )
 
 

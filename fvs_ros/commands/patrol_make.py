@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig
 from fvs_ros.patrol.errors import PatrolError, RenderError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rooms", type=int, default=_DEFAULTS.rooms, help="number of rooms (%(default)s)")
     parser.add_argument("--views", type=int, default=_DEFAULTS.views, help="inspection points per room (%(default)s)")
     parser.add_argument("--fps", type=int, default=_DEFAULTS.frame_rate, help="frames per second (%(default)s)")
-    parser.add_argument("--size", type=int, default=112, help="pixels along each side of a frame (%(default)s)")
+    parser.add_argument("--size", type=int, default=FRAME_SIZE, help="pixels along each side of a frame (%(default)s)")
     parser.add_argument("--questions", type=int, default=100, help="how many questions to ask (%(default)s)")
     parser.add_argument("--families", nargs="+", metavar="F", help="of questions, such as recall or order.after (all)")
     parser.add_argument(

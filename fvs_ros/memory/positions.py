@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.snapshot import MERGE, POOL, MemorySnapshot, PatchGrid
+from fvs_ros.memory.geometry import MERGE, POOL
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 
 
 def rescale_times(times: Tensor, steps: int, horizon: int) -> Tensor:

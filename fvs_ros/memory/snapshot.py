@@ -12,10 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A patch of the Qwen2-VL ViT is 14 pixels wide; its merger joins 2 x 2 of them into one language-model token.
-MERGE = 2
-# The low-resolution pathway pools pixels 2 x 2 and so has a quarter of the patches.
-POOL = 2
+from fvs_ros.memory.geometry import FRAME_MULTIPLE, MERGE, POOL
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class PatchGrid:
         if self.height < step or self.width < step or self.height % step or self.width % step:
             raise ValueError(
                 f"the patch grid is {self.height} x {self.width}; both must be positive multiples of {step}, "
-                "so resize frames to multiples of 56 pixels"
+                f"so resize frames to multiples of {FRAME_MULTIPLE} pixels"
             )
 
     @property

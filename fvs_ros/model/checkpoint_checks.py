@@ -9,10 +9,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, Qwen2VLConfig
 
-from fvs_ros.memory.snapshot import MERGE
+from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, PATCH
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import FULL_PRECISION_HINT, TensorHeader
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 # Qwen2-VL-72B has 80.

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from fvs_ros.cuda_graph import CapturedCall
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.backbone import VisionTower
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, PixelConfig, normalise, resize_frames
+from fvs_ros.model.preprocess import PixelConfig, normalise, resize_frames
 
 # Steps that one graph encodes: each has activations of its own, 0.1 GB a step at 448 x 448 in bfloat16.
 LARGEST_GRAPH = 8

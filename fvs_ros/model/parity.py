@@ -15,11 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fvs_ros.memory.geometry import FRAMES_PER_STEP, PATCH
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import ModelConfig, load_network
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.sequence import text_positions

@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fvs_ros.memory.snapshot import MERGE, POOL, PatchGrid
+from fvs_ros.memory.geometry import FRAME_MULTIPLE, FRAMES_PER_STEP, LEAST_PIXELS, MERGE, PATCH
+from fvs_ros.memory.snapshot import PatchGrid
 
-PATCH = 14
-FRAMES_PER_STEP = 2
-# Published preprocessing resizes twice: to multiples of 28 within the caller's bounds, then to multiples of 56 (so
-# that the pooled frame still merges) within the checkpoint's own bounds.
-FIRST_FACTOR = PATCH * MERGE
-SECOND_FACTOR = PATCH * MERGE * POOL
+# Published preprocessing resizes twice: to multiples of 28 within the caller's bounds, then to multiples of 56 within
+# the checkpoint's own bounds.
+FIRST_MULTIPLE = PATCH * MERGE
 MAX_ASPECT_RATIO = 200
 
 
@@ -37,8 +35,8 @@ class PixelConfig:
 
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    min_pixels: int = 56 * 56
-    max_pixels: int = 28 * 28 * 16384
+    min_pixels: int = LEAST_PIXELS
+    max_pixels: int = FIRST_MULTIPLE**2 * 16_384
 
     @classmethod
     def from_preprocessor(cls, values: Mapping[str, object]) -> PixelConfig:
@@ -79,8 +77,8 @@ def _area(value: object, name: str) -> int:
     return value
 
 
-def resized_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The nearest size in multiples of `factor` whose area is within the bounds, as Qwen2-VL computes it.
+def resized_size(height: int, width: int, multiple: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """The nearest size in multiples of `multiple` whose area is within the bounds, as Qwen2-VL computes it.
 
     Raises:
         ValueError: a side is 200 times the other or more.
@@ -89,15 +87,15 @@ def resized_size(height: int, width: int, factor: int, min_pixels: int, max_pixe
         raise ValueError(
             f"the frame is {width} x {height}; one side may be at most {MAX_ASPECT_RATIO} times the other, so crop it"
         )
-    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    new_height, new_width = round(height / multiple) * multiple, round(width / multiple) * multiple
     if new_height * new_width > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
-        new_height = max(factor, math.floor(height / scale / factor) * factor)
-        new_width = max(factor, math.floor(width / scale / factor) * factor)
+        new_height = max(multiple, math.floor(height / scale / multiple) * multiple)
+        new_width = max(multiple, math.floor(width / scale / multiple) * multiple)
     elif new_height * new_width < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
-        new_height = math.ceil(height * scale / factor) * factor
-        new_width = math.ceil(width * scale / factor) * factor
+        new_height = math.ceil(height * scale / multiple) * multiple
+        new_width = math.ceil(width * scale / multiple) * multiple
     return new_height, new_width
 
 
@@ -106,8 +104,8 @@ def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels
 
     Only the final size is taken from them: one resize straight to it replaces two, which blurred twice.
     """
-    size = resized_size(height, width, FIRST_FACTOR, min_pixels, max_pixels)
-    height, width = resized_size(*size, SECOND_FACTOR, pixels.min_pixels, pixels.max_pixels)
+    size = resized_size(height, width, FIRST_MULTIPLE, min_pixels, max_pixels)
+    height, width = resized_size(*size, FRAME_MULTIPLE, pixels.min_pixels, pixels.max_pixels)
     return PatchGrid(height // PATCH, width // PATCH)
 
 

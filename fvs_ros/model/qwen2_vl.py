@@ -21,9 +21,10 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     VisionAttention,
 )
 
-from fvs_ros.memory.snapshot import MERGE, POOL, PatchGrid, StepFeatures
+from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, PATCH, POOL
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.backbone import PatchGeometry
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, PATCH, patchify
+from fvs_ros.model.preprocess import patchify
 from fvs_ros.model.rotary import rotate, signed
 
 ROPE_BASE = 10_000.0

@@ -9,6 +9,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AddedToken, Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.model.checkpoint import Checkpoint, ModelConfig, save_checkpoint
 from fvs_ros.model.preprocess import PixelConfig
 
@@ -23,7 +24,7 @@ CONTROL_TOKENS = (
     "<|video_pad|>",
 )
 # Frames become 112 x 112: 16 tokens a detail slot and 4 a synopsis slot, so that a CPU answers at once.
-FRAME_PIXELS = 112 * 112
+FRAME_PIXELS = 4 * LEAST_PIXELS
 
 
 def write_tiny_checkpoint(folder: Path, seed: int = 0, memory: FlashMemoryConfig | None = None) -> None:

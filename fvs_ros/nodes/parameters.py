@@ -10,13 +10,13 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.model.names import EMBEDDED
 from fvs_ros.stream.config import HIGHEST_FPS, LONGEST_TIMEOUT_S, StreamConfig
 
 ParameterValue = bool | int | float | str
 
 MOST_PIXELS = 4_000_000
-LEAST_PIXELS = 56 * 56
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ TEST_SEED = 900_000
 STEP_S = 2
 """Seconds of one grid step: two frames at 1 frame per second, as the model is trained."""
 
+FRAME_SIZE = 112
+"""Pixels along each side of the frames that the shipped model is trained and evaluated on."""
+
 MOST_ROOMS = 8
 MOST_VIEWS = 4
 MOST_STEPS = 3600

@@ -13,6 +13,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from fvs_ros.patrol.config import FRAME_SIZE
 from fvs_ros.patrol.episode import Episode
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.layout import COLUMN_M, CORRIDOR_M, HEIGHT_M, RGB, STYLES, Room
@@ -41,7 +42,7 @@ class PatrolRenderer:
         RenderError: if MuJoCo or its OpenGL library is missing; the message says what to install.
     """
 
-    def __init__(self, size: int = 112) -> None:
+    def __init__(self, size: int = FRAME_SIZE) -> None:
         most = LARGEST_PX // OVERSAMPLING
         if not 16 <= size <= most:
             raise PatrolError(f"the frame's size is {size} pixels; it must be from 16 to {most}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from fvs_ros.memory.geometry import LEAST_PIXELS
+
 # More than any camera delivers, and low enough for exact slot numbers on a stream of years.
 HIGHEST_FPS = 1_000.0
 # Longest timeout of a question: a day.
@@ -52,8 +54,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("fps", 0),
-            ("min_pixels", 56 * 56),
-            ("max_pixels", 56 * 56),
+            ("min_pixels", LEAST_PIXELS),
+            ("max_pixels", LEAST_PIXELS),
             ("frame_queue", 2),
             ("batch_steps", 1),
             ("static_tolerance", 0),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.config import StreamConfig
@@ -85,8 +86,8 @@ class EpisodeMemory:
         if self._unpaired is not None:
             frames = [self._unpaired, *frames]
             self._unpaired = None
-        steps = len(frames) // 2
-        unpaired = frames[-1] if len(frames) % 2 else None
+        steps = len(frames) // FRAMES_PER_STEP
+        unpaired = frames[-1] if len(frames) % FRAMES_PER_STEP else None
         images = [frame.image for frame in frames]
         if unpaired is not None:
             images.append(unpaired.image)
@@ -142,7 +143,7 @@ class EpisodeMemory:
                 sources.append(last)
                 self.static_frames += 2 if index < steps else 0
                 continue
-            sources.append(len(encoded) // 2)
+            sources.append(len(encoded) // FRAMES_PER_STEP)
             encoded += pair
             if index < steps:
                 last = sources[-1]
@@ -214,7 +215,7 @@ class IngestWorker:
     def _room(self) -> int:
         """Frames that make at most `batch_steps` steps, counting one that still waits for the second of its step."""
         unpaired = self._memory is not None and self._memory.has_unpaired
-        return 2 * self._config.batch_steps - unpaired
+        return FRAMES_PER_STEP * self._config.batch_steps - unpaired
 
     def _ingest(self, batch: FrameBatch) -> None:
         begin = time.perf_counter()

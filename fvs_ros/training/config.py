@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.training.checks import fraction, one_of, positive
 from fvs_ros.training.scratch_config import ScratchConfig
@@ -110,8 +111,10 @@ class VideoData:
         positive(self, "fps")
         if self.max_frames < 2 or self.max_frames % 2:
             raise ValueError(f"max_frames is {self.max_frames}; it must be even, at least 2")
-        if not 56 * 56 <= self.min_pixels <= self.max_pixels:
-            raise ValueError(f"min_pixels is {self.min_pixels}, max_pixels {self.max_pixels}; from 3136 up, in order")
+        if not LEAST_PIXELS <= self.min_pixels <= self.max_pixels:
+            raise ValueError(
+                f"min_pixels is {self.min_pixels}, max_pixels {self.max_pixels}; from {LEAST_PIXELS} up, in order"
+            )
         if not self.annotations:
             raise ValueError("annotations names no file")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.geometry import LEAST_PIXELS
+from fvs_ros.patrol.config import FRAME_SIZE
 from fvs_ros.training.checks import one_of, positive
 
 
@@ -40,7 +42,7 @@ class ScratchConfig:
     text_heads: int = 4
     text_kv_heads: int = 2
     rope_section: tuple[int, ...] = (12, 10, 10)
-    frame_pixels: int = 112 * 112
+    frame_pixels: int = FRAME_SIZE**2
     csm_slots: int = 120
     dam_slots: int = 8
     window_slots: int = 1
@@ -67,5 +69,5 @@ class ScratchConfig:
                 f"rope_section is {list(self.rope_section)}; it must hold three numbers that make {half}, half a head"
             )
         FlashMemoryConfig(time_code=self.time_code, time_weight=self.time_weight)  # refuses what no memory can have
-        if self.frame_pixels < 56 * 56:
-            raise ValueError(f"frame_pixels is {self.frame_pixels}; it must be at least 3136, a frame of 56 x 56")
+        if self.frame_pixels < LEAST_PIXELS:
+            raise ValueError(f"frame_pixels is {self.frame_pixels}; it must be at least {LEAST_PIXELS}")

@@ -14,10 +14,11 @@ from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.kmeans import clip_generator
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, sampled_indices
+from fvs_ros.model.preprocess import sampled_indices
 from fvs_ros.sources.recordings import read_image
 from fvs_ros.stream.config import StreamConfig
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
-FRAMES_PER_STEP = 2
 # Host memory for the steps that uniform sampling may yet choose. A 112 x 112 step of the embedded model takes 0.1 MB,
 # so that hours fit; of a step of 448 x 448 in bfloat16 (3.3 MB) 650 do, 22 minutes at 1 frame per second.
 UNIFORM_BYTES = 2 * 1024**3

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fvs_ros.evaluation.answers import AnswerFile, AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
-from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.questions import Question, ask, guesses, step_ends
 from fvs_ros.sources.frame import Frame
@@ -21,8 +21,6 @@ from fvs_ros.stream.model_protocol import StreamModel
 if TYPE_CHECKING:
     from fvs_ros.patrol.render import PatrolRenderer
 
-FRAME_SIZE = 112
-FRAME_PIXELS = FRAME_SIZE**2
 GUESS = "guess"
 # Between the lengths that episodes take by turns, in grid steps.
 STRIDE = 50

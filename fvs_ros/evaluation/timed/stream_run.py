@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from fvs_ros.evaluation.answers import Answer, AnswerRow
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition, ConditionKind
 from fvs_ros.evaluation.timed.fan_out import ConditionModel
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
@@ -142,7 +143,7 @@ class StreamRun:
         self._conditions = options.conditions
         self._on_frame = on_frame
         self._on_memory = on_memory
-        self._group = 2 * options.stream.batch_steps
+        self._group = FRAMES_PER_STEP * options.stream.batch_steps
         # Nothing is prefilled ahead: which condition is asked about is known with the question.
         self._config = replace(
             options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S, prefill_share=0.0
@@ -188,7 +189,7 @@ class StreamRun:
         while frame is not None:
             kept = 0
             # One place is taken by a frame that waits for its partner.
-            room = self._group - engine.statistics.ingested % 2
+            room = self._group - engine.statistics.ingested % FRAMES_PER_STEP
             with engine.hold():
                 # A stamp that jumps back begins a new episode, which discards what still waits of the old one.
                 while frame is not None and kept < room and not (kept and frame.stamp_ns <= newest_ns):

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.model.backbone import VisionTower
-from fvs_ros.model.preprocess import FRAMES_PER_STEP, PixelConfig, normalise
+from fvs_ros.model.preprocess import PixelConfig, normalise
 
 # Grid steps that are encoded at once: what a 7B model keeps meanwhile stays below 1 GB.
 FROZEN_STEPS = 8

@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from fvs_ros.memory.snapshot import MERGE, POOL
-from fvs_ros.model.preprocess import PATCH
-from fvs_ros.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.memory.geometry import FRAME_MULTIPLE, POOL
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError, RenderError
 from fvs_ros.patrol.questions import FAMILIES, KNOWN_FAMILIES, ask, step_ends, unknown_families
@@ -25,8 +24,7 @@ from fvs_ros.training.objectives.patrol_cells import GROUPS, cell_labels
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS, probe_labels, probe_sets
 from fvs_ros.training.objectives.token_naming import TokenNames
 
-FRAME_SIZE = 112
-_LOW_CELLS = FRAME_SIZE // (PATCH * MERGE * POOL)
+_LOW_CELLS = FRAME_SIZE // FRAME_MULTIPLE
 CAPTION = "Describe what you saw so far."
 """Asks for a caption; in words that questions hold as well."""
 
