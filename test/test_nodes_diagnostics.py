@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
+from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.types import MemoryStatus, StreamStatistics
 
 BEFORE = Observation(
@@ -107,3 +108,28 @@ def test_a_node_without_an_engine_says_so() -> None:
 def test_an_engine_made_anew_gives_no_negative_rate() -> None:
     stream = after(statistics=StreamStatistics(received=1))["stream"]
     assert values(stream)["rate (images/s)"] == "0.00"
+
+
+def test_a_wrong_stamp_is_named() -> None:
+    statistics = replace(BEFORE.statistics, rejected={"wrong_stamp": 1}, wrong_stamp="its stamp 615.000 s is wrong")
+    stream = after(statistics=statistics)["stream"]
+    assert (stream.level, stream.message) == (
+        DiagnosticStatus.WARN,
+        "bad images: 1 wrong_stamp. its stamp 615.000 s is wrong",
+    )
+
+
+def test_a_clock_that_was_set_is_a_warning_for_a_minute_that_names_both_stamps() -> None:
+    diagnostics = StreamDiagnostics("node")
+    diagnostics.statuses(BEFORE)
+    move = ClockMove(109_000_000_000, 50_000_000_000)
+    later = replace(BEFORE, statistics=replace(BEFORE.statistics, episodes=1, clock_move=move))
+    messages = {}
+    for now_s in (11.0, 70.0, 72.0):
+        stream = diagnostics.statuses(replace(later, now_s=now_s))[0]
+        messages[now_s] = (stream.level, stream.message)
+    expected = (
+        DiagnosticStatus.WARN,
+        "the stream's clock moved by -59.000 s, from stamp 109.000 s to 50.000 s; the memory began anew",
+    )
+    assert messages == {11.0: expected, 70.0: expected, 72.0: (DiagnosticStatus.OK, "receiving")}

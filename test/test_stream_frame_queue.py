@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
 from fvs_ros.stream.types import FrameCounters
@@ -81,17 +83,72 @@ def test_every_frame_has_one_fate_and_order_is_kept(story: list[tuple[str, Any]]
 
 
 def test_a_stamp_a_little_behind_is_late_and_one_far_behind_begins_an_episode() -> None:
-    begun: list[int] = []
-    queue = FrameQueue(StreamConfig(fps=0, late_tolerance_s=1.0), threading.Condition(), begun.append)
+    resets: list[int] = []
+    queue = FrameQueue(StreamConfig(fps=0, late_tolerance_s=1.0), threading.Condition(), resets.append)
     assert queue.offer(frame(10))
     assert not queue.offer(frame(10)), "an equal stamp is a duplicate"
     assert not queue.offer(frame(9)), "exactly the tolerance behind"
     assert queue.counters.late == 2
-    assert begun == []
+    assert queue.counters.episodes == 0
     assert queue.offer(frame(8.999))
-    assert begun == [1]
+    assert resets == [], "the memory before it stays until the new episode has one"
+    batch = queue.take(8, 0)
+    assert batch is not None
+    assert (batch.episode, [one.stamp_ns for one in batch.frames]) == (1, [8_999_000_000])
     counters = queue.counters
     assert (counters.episodes, counters.discarded, counters.late, counters.waiting) == (1, 1, 2, 1)
+
+
+def received(second: float, off_s: float = 0.0) -> Frame:
+    """A live frame that arrives at `second`, its stamp off by so much."""
+    return replace(frame(second + off_s), received_ns=round(second * SECOND_NS))
+
+
+def test_a_wrong_stamp_is_counted_and_logged_and_the_episode_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    queue = make_queue()
+    for second in range(10, 15):
+        assert queue.offer(received(second))
+    assert not queue.offer(received(15, off_s=600.0))
+    assert queue.counters.waiting == 6, "it is held until the next frame tells"
+    assert_adds_up(queue.counters)
+    assert queue.offer(received(16))
+    counters = queue.counters
+    assert (counters.rejected, counters.episodes, counters.clock_move) == ({"wrong_stamp": 1}, 0, None)
+    assert counters.wrong_stamp == (
+        "a frame was left out: its stamp 615.000 s is wrong, since the stream went on at 16.000 s"
+    )
+    assert [record.getMessage() for record in caplog.records] == [counters.wrong_stamp]
+    assert_adds_up(counters)
+
+
+def test_a_clock_that_was_set_begins_an_episode_with_the_frames_that_told(caplog: pytest.LogCaptureFixture) -> None:
+    queue = make_queue()
+    for second in range(100, 110):
+        queue.offer(received(second))
+    taken = queue.take(100, 0)
+    assert taken is not None
+    for second in range(110, 117):
+        assert not queue.offer(received(second, off_s=-60.0))
+    assert queue.offer(received(117, off_s=-60.0))
+    assert not queue.commit(taken.episode, 10, lambda: pytest.fail("published the old episode"))
+    batch = queue.take(100, 0)
+    assert batch is not None
+    assert [one.stamp_ns // SECOND_NS for one in batch.frames] == list(range(50, 58))
+    assert queue.counters.clock_move == ClockMove(109 * SECOND_NS, 50 * SECOND_NS)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "moved by -59.000 s, from stamp 109.000 s to 50.000 s" in record.getMessage()
+
+
+def test_a_reset_believes_the_next_stamp_and_lets_go_of_what_is_held() -> None:
+    queue = make_queue()
+    for second in (10, 11, 12):
+        queue.offer(received(second))
+    queue.offer(received(13, off_s=600.0))
+    queue.new_episode()
+    assert queue.offer(received(14, off_s=-5.0))
+    counters = queue.counters
+    assert (counters.discarded, counters.waiting, counters.episodes) == (4, 1, 0)
 
 
 def test_a_new_episode_keeps_its_first_frame_and_counts_slots_from_it() -> None:

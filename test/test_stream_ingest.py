@@ -140,6 +140,19 @@ def test_a_stamp_far_behind_begins_a_new_memory(engine: StreamEngine) -> None:
     assert (engine.status.episode, engine.statistics.episodes) == (1, 1)
 
 
+def test_the_memory_before_a_clock_was_set_answers_until_there_is_a_new_one(
+    engine: StreamEngine, model: FakeModel
+) -> None:
+    feed(engine, frame(100), frame(101))
+    model.encoding.shut()
+    engine.submit(frame(5))
+    model.encoding.wait_reached()
+    assert result(engine.ask("What?")).text == "1 steps: 100.5"
+    model.encoding.open()
+    assert engine.flush(PATIENCE_S)
+    assert result(engine.ask("What?")).text == "1 steps: 5"
+
+
 def test_reset_forgets_at_once_and_versions_go_on(make_engine: MakeEngine) -> None:
     told: list[MemoryStatus] = []
     empty_told = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,9 +10,13 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.frame_queue import WRONG_STAMP
 from fvs_ros.stream.types import MemoryStatus, StreamStatistics
 
 Level = bytes
+
+# How long a clock that was set stays a warning.
+CLOCK_WARNING_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class StreamDiagnostics:
     def __init__(self, node_name: str) -> None:
         self._node_name = node_name
         self._before: Observation | None = None
+        self._clock_warned_s = -math.inf
 
     def statuses(self, now: Observation) -> list[DiagnosticStatus]:
         """The statuses "stream", "memory" and "answers"."""
@@ -69,7 +75,12 @@ class StreamDiagnostics:
         return [self._stream(before, now), self._memory(now), self._answers(before, now)]
 
     def _stream(self, before: Observation, now: Observation) -> DiagnosticStatus:
+        if now.statistics.episodes > before.statistics.episodes:
+            self._clock_warned_s = now.now_s
         level, message = _stream_health(before, now)
+        # A memory was lost: worth more than the one second between two reports, and less than what is wrong now.
+        if level == DiagnosticStatus.OK and now.now_s - self._clock_warned_s < CLOCK_WARNING_S:
+            level, message = DiagnosticStatus.WARN, f"{now.statistics.clock_move}; the memory began anew"
         counts = now.statistics
         values = {
             "state": now.state,
@@ -90,7 +101,9 @@ class StreamDiagnostics:
             "rejected": sum(counts.rejected.values()),
             **{f"rejected: {reason}": count for reason, count in sorted(counts.rejected.items())},
             "last rejection": now.last_rejection,
-            "backward stamps": counts.episodes,
+            "episodes begun by the clock": counts.episodes,
+            "clock": str(counts.clock_move or ""),
+            "last wrong stamp": counts.wrong_stamp,
             "last batch (s)": f"{counts.ingest_s:.3f}",
             "last model error": counts.ingest_error,
         }
@@ -156,7 +169,8 @@ def _stream_health(before: Observation, now: Observation) -> tuple[Level, str]:
         return DiagnosticStatus.ERROR, f"the model fails on frames: {now.statistics.ingest_error}"
     if bad:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(bad.items()))
-        return DiagnosticStatus.WARN, f"bad images: {reasons}. {now.last_rejection}"
+        why = now.statistics.wrong_stamp if set(bad) == {WRONG_STAMP} else now.last_rejection
+        return DiagnosticStatus.WARN, f"bad images: {reasons}. {why}"
     if now.image_timeout_s and now.image_age_s is not None and now.image_age_s > now.image_timeout_s:
         return DiagnosticStatus.WARN, _silence(now)
     if now.statistics.dropped > before.statistics.dropped:

@@ -100,7 +100,8 @@ class ImageInput:
             return
         self.last_stamp_ns = stamp_ns
         frame_id = message.header.frame_id
-        self._submit(Frame(stamp_ns, partial(self._decode, message), frame_id, partial(self._pose, stamp_ns, frame_id)))
+        pose = partial(self._pose, stamp_ns, frame_id)
+        self._submit(Frame(stamp_ns, partial(self._decode, message), frame_id, pose, time.monotonic_ns()))
 
     def _decode(self, message: ImageLike) -> np.ndarray:
         try:

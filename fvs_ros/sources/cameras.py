@@ -92,7 +92,8 @@ class LiveSource:
             decoded, image = self._capture.read()
             if not decoded:
                 break
-            yield Frame(time.time_ns(), partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB))
+            decode = partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB)
+            yield Frame(time.time_ns(), decode, received_ns=time.monotonic_ns())
         raise SourceError(f"{self.name} gives no more frames: it was unplugged, ended, or the network is down")
 
     def close(self) -> None:

@@ -45,9 +45,12 @@ class Frame:
         frame_id: the camera's coordinate frame.
         pose: looks up the camera's pose at `stamp_ns`; called on the ingest thread after `image`,
             None where it is unknown.
+        received_ns: when it arrived, or was recorded, nanoseconds on any steady clock; None for a frame whose stamp
+            needs no second opinion, as in a video.
     """
 
     stamp_ns: int
     image: Callable[[], np.ndarray]
     frame_id: str = ""
     pose: Callable[[], Pose | None] = lambda: None
+    received_ns: int | None = None

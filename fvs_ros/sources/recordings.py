@@ -6,7 +6,8 @@ import heapq
 import itertools
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 from fvs_ros.sources.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, SourceError, is_bag
 from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.images import decode_compressed_image, decode_image
+from fvs_ros.sources.stamp_guard import Judgement, StampGuard, describe_wrong_stamps
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -54,6 +56,10 @@ class FrameSource(Protocol):
     start_ns: int
     duration_ns: int
     frame_count: int
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out of the frames read last, one line each; complete once all are read."""
 
     def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
         """Read from `start_offset_s` after the beginning, for `duration_s` (None: to the end).
@@ -151,13 +157,41 @@ class BagSource:
         self.start_ns = bag.start_ns
         self.duration_ns = bag.duration_ns
         self.frame_count = self.topic.count
+        self._notes: list[str] = []
 
     def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
         """See `FrameSource.frames`."""
         offset_ns = round(start_offset_s * SECOND_NS)
         start = self.start_ns + offset_ns if offset_ns else None
         stop = None if duration_s is None else self.start_ns + offset_ns + round(duration_s * SECOND_NS)
-        yield from _in_stamp_order(map(bag_frame, self._bag.messages([self.topic.name], start, stop)))
+        messages = self._bag.messages([self.topic.name], start, stop)
+        yield from _in_stamp_order(self._with_right_stamps(map(bag_frame, messages)))
+
+    def _with_right_stamps(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Leaves out the frames whose stamps are wrong, and says so in `notes`."""
+        # What a recorder swapped is put in order later, so nothing is late here.
+        guard = StampGuard(_JUMP_NS)
+        self._notes = []
+        for frame in frames:
+            judgement = guard.offer(frame)
+            yield from self._judged(judgement)
+            if judgement.late:
+                yield replace(frame, received_ns=None)
+        yield from self._judged(guard.finish())
+
+    def _judged(self, judgement: Judgement) -> Iterator[Frame]:
+        if judgement.rejected:
+            self._notes.append(describe_wrong_stamps(judgement))
+        if judgement.moved:
+            self._notes.append(f"{judgement.moved}: a new memory begins there")
+        for frame in judgement.accepted:
+            # Judged here, where all are seen: the engine need not doubt it again.
+            yield replace(frame, received_ns=None)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See `FrameSource.notes`."""
+        return tuple(self._notes)
 
     def close(self) -> None:
         """See `FrameSource.close`."""
@@ -168,7 +202,7 @@ def bag_frame(message: BagMessage) -> Frame:
     """The frame in a recorded image message; its image is deserialised and decoded when it is asked for."""
     stamp_ns, frame_id = _header(message.data) or (0, "")
     decode = partial(_decode_message, message.topic.type, message.data)
-    return Frame(stamp_ns or message.received_ns, decode, frame_id)
+    return Frame(stamp_ns or message.received_ns, decode, frame_id, received_ns=message.received_ns)
 
 
 def _header(data: bytes) -> tuple[int, str] | None:
@@ -234,6 +268,8 @@ class VideoSource:
     Raises:
         SourceError: if the file cannot be opened, holds no frame, or `fps` is not above zero.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, path: Path, fps: float | None = None, start_ns: int = 0) -> None:
         _check_fps(fps)
@@ -308,6 +344,8 @@ class ImageFolderSource:
     Raises:
         SourceError: if there is no image, or `fps` is not above zero.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(self, path: Path, fps: float = 1.0, start_ns: int = 0) -> None:
         _check_fps(fps)

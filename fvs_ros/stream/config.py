@@ -24,8 +24,8 @@ class StreamConfig:
         batch_steps: most grid steps encoded at once, when frames wait.
         static_tolerance: a step is not encoded, but adds weight to the last encoded step, if no mean of an image block
             differs from that step's by more than this, on a scale of 0 to 255; 0 encodes every step.
-        late_tolerance_s: a frame at most this many seconds behind the newest is dropped as late; further back, it
-            begins a new episode.
+        late_tolerance_s: a frame at most this many seconds behind the newest is dropped as late; `StampGuard`
+            judges one further back.
         prefill_share: share of the answer thread's time for prefilling the newest memory before a question comes;
             0 prefills when a question needs it, which then waits, 1 does so without pause.
         parallel_questions: questions answered at once, from one prefill of the memory.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,8 +11,15 @@ from dataclasses import dataclass, replace
 
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.sampling import RatePolicy
+from fvs_ros.sources.stamp_guard import Judgement, StampGuard, describe_wrong_stamps
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.types import FrameCounters
+
+logger = logging.getLogger(__name__)
+
+# In `FrameCounters.rejected`: frames whose stamps do not fit those around them.
+WRONG_STAMP = "wrong_stamp"
 
 
 @dataclass(frozen=True)
@@ -35,23 +43,22 @@ class FrameQueue:
     Args:
         config: `fps`, `frame_queue` and `late_tolerance_s`.
         changed: the engine's one lock; notified whenever frames, episodes or their fate change.
-        on_new_episode: called with the number of each new episode, with the lock held.
+        on_reset: called with the number of the episode that a reset begins, with the lock held. An episode that begins
+            because the clock was set is not announced: the memory before it can be asked until the next is published.
     """
 
-    def __init__(
-        self, config: StreamConfig, changed: threading.Condition, on_new_episode: Callable[[int], None]
-    ) -> None:
+    def __init__(self, config: StreamConfig, changed: threading.Condition, on_reset: Callable[[int], None]) -> None:
         self._capacity = config.frame_queue
-        self._late_tolerance_ns = round(config.late_tolerance_s * SECOND_NS)
+        self._guard = StampGuard(round(config.late_tolerance_s * SECOND_NS))
         self._policy = RatePolicy(config.fps)
         self._changed = changed
-        self._on_new_episode = on_new_episode
+        self._on_reset = on_reset
+        self._log = ThrottledLog(logger)
         self._waiting: deque[Frame] = deque()
         self._in_flight = 0
         # Kept frames are numbered from 1. Those waiting are always the last ones, since drops come off the front.
         self._kept = 0
         self._in_flight_first = 0
-        self._newest_ns: int | None = None
         self._episode = 0
         self._paused = False
         self._held = False
@@ -64,7 +71,7 @@ class FrameQueue:
         with self._changed:
             return replace(
                 self._counters,
-                waiting=len(self._waiting) + self._in_flight,
+                waiting=len(self._waiting) + self._in_flight + self._guard.held,
                 rejected=dict(self._counters.rejected),
             )
 
@@ -99,35 +106,49 @@ class FrameQueue:
             if self._paused:
                 self._counters.skipped += 1
                 return False
-            if self._newest_ns is not None and frame.stamp_ns <= self._newest_ns:
-                if self._newest_ns - frame.stamp_ns <= self._late_tolerance_ns:
-                    self._counters.late += 1
-                    return False
-                self._counters.episodes += 1
-                self._begin_episode()
-            self._newest_ns = frame.stamp_ns
-            if not self._policy.keep(frame.stamp_ns):
-                self._counters.skipped += 1
-                return False
-            if len(self._waiting) == self._capacity:
-                self._waiting.popleft()
-                self._counters.dropped += 1
-            self._waiting.append(frame)
-            self._kept += 1
+            judgement = self._guard.offer(frame)
+            self._account(judgement)
+            kept = [one for one in judgement.accepted if self._keep(one)]
             self._changed.notify_all()
-            return True
+            return any(one is frame for one in kept)
+
+    def _account(self, judgement: Judgement) -> None:
+        """Counts what was judged, and begins a new episode where the clock was set."""
+        self._counters.late += judgement.late
+        self._counters.dropped += judgement.dropped
+        if judgement.rejected:
+            self._count_rejected(WRONG_STAMP, len(judgement.rejected))
+            self._counters.wrong_stamp = describe_wrong_stamps(judgement)
+            self._log.log(logging.WARNING, WRONG_STAMP, self._counters.wrong_stamp)
+        if judgement.moved:
+            self._counters.episodes += 1
+            self._counters.clock_move = judgement.moved
+            logger.warning("%s: a new episode begins with an empty memory", judgement.moved)
+            self._begin_episode()
+
+    def _keep(self, frame: Frame) -> bool:
+        """Lets an accepted frame wait for the model if it is due."""
+        if not self._policy.keep(frame.stamp_ns):
+            self._counters.skipped += 1
+            return False
+        if len(self._waiting) == self._capacity:
+            self._waiting.popleft()
+            self._counters.dropped += 1
+        self._waiting.append(frame)
+        self._kept += 1
+        return True
 
     def new_episode(self) -> None:
         """Discards the waiting frames. Batches that were taken before can no longer be committed."""
         with self._changed:
+            self._counters.discarded += self._guard.restart()
             self._begin_episode()
+            self._on_reset(self._episode)
 
     def _begin_episode(self) -> None:
         self._discard_waiting()
-        self._newest_ns = None
         self._policy.restart()
         self._episode += 1
-        self._on_new_episode(self._episode)
 
     def _discard_waiting(self) -> None:
         self._counters.discarded += len(self._waiting)
@@ -154,8 +175,11 @@ class FrameQueue:
         """Accounts for frames of the batch that cannot be ingested."""
         with self._changed:
             self._in_flight -= frames
-            self._counters.rejected[reason] = self._counters.rejected.get(reason, 0) + frames
+            self._count_rejected(reason, frames)
             self._changed.notify_all()
+
+    def _count_rejected(self, reason: str, frames: int) -> None:
+        self._counters.rejected[reason] = self._counters.rejected.get(reason, 0) + frames
 
     def commit(self, episode: int, frames: int, publish: Callable[[], None]) -> bool:
         """Accounts for frames of the batch that were ingested, and calls `publish`, in one step.
@@ -194,4 +218,5 @@ class FrameQueue:
         """Discards the waiting frames and ends `take`."""
         with self._changed:
             self._closed = True
+            self._counters.discarded += self._guard.restart()
             self._discard_waiting()

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.stamp_guard import ClockMove
 
 
 class ErrorCode(enum.IntEnum):
@@ -122,7 +123,7 @@ class MemoryStatus:
 class FrameCounters:
     """What became of the frames, counted since the engine was made.
 
-    Each received frame is in exactly one of the other counters but `episodes`.
+    Each received frame is in exactly one of the counters up to `waiting`.
 
     Attributes:
         received: frames submitted.
@@ -130,10 +131,12 @@ class FrameCounters:
         late: at most `late_tolerance_s` behind the newest.
         dropped: kept, then pushed out of the full queue by newer ones.
         discarded: kept, then thrown away by a reset, a new episode or the engine's end.
-        rejected: without a usable image, by reason; ``"model_error"`` counts those on which the model failed.
+        rejected: without a usable image or stamp, by reason; ``"model_error"`` counts those on which the model failed.
         ingested: taken into memory.
-        waiting: in the queue or being encoded.
-        episodes: new episodes because a stamp jumped back.
+        waiting: in the queue, being encoded, or held back until the next frames tell whether their stamps are right.
+        episodes: new episodes because the stream's clock was set, or a recording began anew.
+        wrong_stamp: the last frames rejected as ``"wrong_stamp"``, in words; empty if there are none.
+        clock_move: the last time that the clock was set, None if it never was.
     """
 
     received: int = 0
@@ -145,6 +148,8 @@ class FrameCounters:
     ingested: int = 0
     waiting: int = 0
     episodes: int = 0
+    wrong_stamp: str = ""
+    clock_move: ClockMove | None = None
 
 
 @dataclass
