@@ -28,6 +28,8 @@ _DECODERS: dict[str, Callable[[Any], np.ndarray]] = {
     IMAGE_TYPE: decode_image,
     COMPRESSED_TYPE: decode_compressed_image,
 }
+# The most common first: annotations without a suffix try them in turn.
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".flv", ".mpg", ".mpeg", ".wmv", ".ts", ".gif")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 
 # A recorder writes messages as they arrive; across one camera they swap by a few at most.
