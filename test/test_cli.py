@@ -60,7 +60,7 @@ def test_nested_commands_are_those_of_their_modules(arguments: list[str], capsys
 def test_the_live_evaluation_names_what_it_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "fvs_ros.ros_tools.live_form", None)
+    monkeypatch.setitem(sys.modules, "fvs_ros.ros_tools.live_replay", None)
     command = ["evaluate", "replay", "--live", "--bag", "bag", "--questions", "q.jsonl", "--out", "out"]
     assert cli.main(command) == 1
     assert "--live needs ROS 2 and the built interfaces" in capsys.readouterr().err

@@ -23,9 +23,11 @@ from rich.console import Console
 require_ros()
 from builtin_interfaces.msg import Time
 
-from fvs_ros.ros_tools.demo import find_video, open_camera, parse_arguments
+from fvs_ros.ros_tools.demo import parse_arguments
+from fvs_ros.ros_tools.demo_camera import find_video, open_camera
 from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView
-from fvs_ros.ros_tools.processes import DemoError, Processes
+from fvs_ros.ros_tools.processes import ProcessError, Processes
+from fvs_ros.stream.types import AskError, ErrorCode
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -169,7 +171,7 @@ def test_process_that_dies_is_noticed(tmp_path: Path) -> None:
     processes = Processes(tmp_path, os.environ)
     processes.start("json.tool", ["no such file"])
 
-    with pytest.raises(DemoError, match=r"(?s)tool ended with exit code.*no such file"):
+    with pytest.raises(ProcessError, match=r"(?s)tool ended with exit code.*no such file"):
         watch(processes)
     assert processes.stop()["tool"] != 0
 
@@ -178,7 +180,7 @@ def test_process_that_may_finish_is_no_failure(tmp_path: Path) -> None:
     patient, strict = Processes(tmp_path, os.environ), Processes(tmp_path, os.environ)
     patient.start("json.tool", ["--help"], may_finish=True)
     strict.start("json.tool", ["--help"])
-    with pytest.raises(DemoError, match="ended with exit code 0"):
+    with pytest.raises(ProcessError, match="ended with exit code 0"):
         watch(strict)
     watch(patient, 1.0)
     strict.stop()
@@ -219,7 +221,6 @@ def stamp(seconds: float) -> Time:
 
 def fake_response(moments: int, **changes: Any) -> SimpleNamespace:
     values = {
-        "success": True,
         "answer": "[bold]not markup[/bold] " + "long " * 60,
         "moments": [
             SimpleNamespace(stamp=stamp(10 + i), start=stamp(10 + i), end=stamp(10.5 + i), weight=2.0)
@@ -253,7 +254,7 @@ def test_output_fits(width: int, terminal: bool) -> None:
             console.token("漢字 ab")
         console.end_tokens()
         console.truth("\x1b[31ma red ball", right=False, family="recall")
-        console.answer(fake_response(0, success=False, error_code=2, error_message="busy"), 0)
+        console.failure(AskError(ErrorCode.BUSY, "ask again later"))
         console.closing(["done"], passed=False)
     lines = file.getvalue().replace("\r", "\n").splitlines()
     if not terminal:
@@ -263,7 +264,7 @@ def test_output_fits(width: int, terminal: bool) -> None:
     assert "[bold]not markup[/bold]" in text
     assert re.search(r" 0\.00 s +0\.00 to 0\.50 s +2", text)
     assert re.search(r" 29\.00 s +29\.00 to 29\.50 s +2", text)  # moments are spread over all of them
-    assert "error 2: busy" in text
+    assert "BUSY: ask again later" in text
     assert "\u00b7[31ma red ball  wrong  (recall)" in text
     assert "demo failed" in text
 

@@ -59,7 +59,7 @@ def test_the_running_node_is_asked_while_a_bag_plays(
 def test_a_node_that_is_not_there_is_named(tmp_path: Path, ros_domain_id, capsys: pytest.CaptureFixture[str]) -> None:
     write_bag(tmp_path / "bag", 4)
     assert evaluate(tmp_path, "--node", "/robot/stream_node", "--start-timeout", "0.5") == 1
-    assert "/robot/ask and /robot/stream_node/reset are not offered" in capsys.readouterr().err
+    assert "waited 0.5 s for /robot/stream_node to be active; it is not there; start it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [("--controls", "last4"), ("--prompt", "options")])

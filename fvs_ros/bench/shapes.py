@@ -125,11 +125,14 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
     """
     shape = SHAPES[name]
     config = shape.network_config()
+    tokenizer = byte_tokenizer()
+    config.vision_start_token_id, config.vision_end_token_id = tokenizer.convert_tokens_to_ids(
+        ["<|vision_start|>", "<|vision_end|>"]
+    )
     attention = pick_attention(device, dtype)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
         network = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=attention)
-    tokenizer = byte_tokenizer()
     with torch.no_grad():
         # Other tokens could yield their text later or never.
         letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))

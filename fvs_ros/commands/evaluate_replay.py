@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from fvs_ros.evaluation.questions import TimedQuestion
     from fvs_ros.evaluation.timed.replay import Replayed
+    from fvs_ros.ros_tools.live_replay import LiveResult
     from fvs_ros.sources.recordings import FrameSource
 
 Form = Callable[[argparse.Namespace, Any, Any, Any, Any], "Replayed"]
@@ -71,10 +74,10 @@ def _form(arguments: argparse.Namespace) -> Form:
     if not arguments.live:
         return _deterministic
     try:
-        from fvs_ros.ros_tools.live_form import live_form
+        import fvs_ros.ros_tools.live_replay  # noqa: F401
     except ImportError as error:
         raise ValueError(f"--live needs ROS 2 and the built interfaces ({error}): make setup") from error
-    return live_form
+    return _live
 
 
 def _replay(arguments: argparse.Namespace, form: Form) -> int:
@@ -129,6 +132,75 @@ def _deterministic(
         "model": arguments.model,
     }
     return Replayed(result, settings, timings, replay_notes(result))
+
+
+def _live(
+    arguments: argparse.Namespace,
+    source: FrameSource,
+    questions: Sequence[TimedQuestion],
+    settings: Mapping[str, object],
+    console: Console,
+) -> Replayed:
+    """Plays the recording to the running node. Each run is a new one, so that none continues where another ended.
+
+    Raises:
+        ValueError: what the live form cannot do, a folder that holds a run already, or a node that cannot be used.
+    """
+    from fvs_ros.evaluation.answers import AnswerFile, claim_folder
+    from fvs_ros.evaluation.progress import Bars
+    from fvs_ros.evaluation.timed.controls import MEMORY
+    from fvs_ros.evaluation.timed.page import replay_notes
+    from fvs_ros.evaluation.timed.replay import Replayed, ReplayResult, answer_path
+    from fvs_ros.ros_tools.client import RefusedError
+    from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
+    from fvs_ros.ros_tools.processes import ProcessError
+    from fvs_ros.sources.frame import SECOND_NS
+
+    if arguments.controls != () or arguments.prompt != "plain":
+        raise ValueError("--live asks the node as it is; leave --controls and --prompt out")
+    options = LiveOptions(
+        arguments.bag, arguments.rate, arguments.node, arguments.max_new_tokens, arguments.start_timeout
+    )
+    settings = {**settings, "live": True, "rate": arguments.rate, "max_new_tokens": arguments.max_new_tokens}
+    digest = claim_folder(arguments.out, settings)
+    start_ns = int(str(settings["start_ns"]))
+    begin = time.perf_counter()
+    with AnswerFile(answer_path(arguments.out, MEMORY.name), digest) as file:
+        if file.rows:
+            raise ValueError(f"{arguments.out} holds a live run already; choose another folder")
+        with Bars(console, {"seconds of stream": source.duration_ns / SECOND_NS}) as bars:
+            try:
+                live = evaluate_live(
+                    options, questions, start_ns, partial(bars.reach, "seconds of stream"), on_row=file.append
+                )
+            except (ProcessError, RefusedError, TimeoutError) as error:
+                raise ValueError(str(error)) from error
+    result = ReplayResult(
+        start_ns=start_ns,
+        end_ns=start_ns + source.duration_ns,
+        questions=tuple(questions),
+        answers={MEMORY.name: live.rows},
+        memory=tuple(live.memory),
+        statistics=live.statistics,
+        wall_s=time.perf_counter() - begin,
+        resident=(),
+    )
+    timings = {"wall_s": result.wall_s, "asked_late_s": live.asked_late_s, "behind_s": live.behind_s}
+    notes = [*_live_notes(live, arguments.rate, source.frame_count), *replay_notes(result)]
+    return Replayed(result, {**settings, "weights": live.model}, timings, notes)
+
+
+def _live_notes(live: LiveResult, rate: float, frames: int) -> list[str]:
+    import numpy as np
+
+    counts = live.statistics
+    late, behind = (np.quantile(some or [0.0], [0.5, 0.95]).tolist() for some in (live.asked_late_s, live.behind_s))
+    return [
+        f"Live at rate {rate:g}: {counts.received} of {frames or 'the'} frames arrived at the node, {counts.dropped} "
+        f"were dropped because the model was too slow, {counts.late} late.",
+        f"Questions were asked {late[0]:.2f} s late (median; p95 {late[1]:.2f} s of the recording), from a memory that "
+        f"was {behind[0]:.2f} s behind (p95 {behind[1]:.2f} s).",
+    ]
 
 
 def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console) -> None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.types import AskError
 from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, ShownMoment, printable
 
 _BAR_WIDTH = 14
@@ -121,11 +122,6 @@ class DemoConsole:
 
     def answer(self, response: Any, start_ns: int, streamed: bool = False) -> None:
         """An answer (`fvs_ros/srv/Ask` response or action result) with its evidence and its cost."""
-        if not response.success:
-            self._answers.row(
-                "failed", Text(f"error {response.error_code}: {response.error_message}", style="bold red")
-            )
-            return
         if not streamed:
             self._answers.answer(response.answer)
 
@@ -139,9 +135,13 @@ class DemoConsole:
             ]
         )
         span_s = (stamp_nanoseconds(response.memory_end) - stamp_nanoseconds(response.memory_start)) / SECOND_NS
-        about = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
-        self._answers.row("memory", Text(about))
+        version = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
+        self._answers.row("memory", Text(version))
         self._answers.timing(response.first_token_s, response.total_s)
+
+    def failure(self, error: AskError) -> None:
+        """Why there is no answer."""
+        self._answers.row("failed", Text(f"{error.code.name}: {error}", style="bold red"))
 
     def truth(self, text: str, right: bool, family: str) -> None:
         """The right answer, under the one that was given."""

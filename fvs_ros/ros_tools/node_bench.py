@@ -6,25 +6,18 @@ The time that a process computes is read from the kernel, between two of the nod
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 import torch
 from ament_index_python.packages import get_package_share_directory
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from std_srvs.srv import SetBool
 
 from fvs_ros.bench.answer import QUESTION
 from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, single, summarise
@@ -32,15 +25,15 @@ from fvs_ros.bench.shapes import SHAPES, random_checkpoint
 from fvs_ros.bench.targets import AGE_ALLOWANCE_MS
 from fvs_ros.model.checkpoint import save_checkpoint
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.ros_tools.bench_camera import draw_scenes, message_of
-from fvs_ros.ros_tools.processes import DemoError, Processes
+from fvs_ros.ros_tools.client import FlashVStreamClient
+from fvs_ros.ros_tools.processes import Processes, random_domain, ros_arguments
 from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.images import decode_compressed_image
-from fvs_ros.srv import Ask
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.types import AskError
 
 CAMERA_FPS = 30.0
 # Two grid steps a second.
@@ -49,8 +42,7 @@ KEPT_FPS = 4.0
 COST_FPS = (2.0, 10.0)
 TRANSPORTS = ("raw", "compressed")
 START_TIMEOUT_S = 300.0
-TICK_S = 0.01
-LAST_DOMAIN = 101
+WATCH_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -107,94 +99,40 @@ class Phases:
         return 1e3 * (self.dropped.cpu - self.idle.cpu) / self.dropped.received
 
 
-class NodeClient:
-    """What the benchmark sees of the node, and what it asks of it."""
+class MeasuredNode:
+    """A node in a process of its own, and what the benchmark sees of it.
+
+    Attributes:
+        client: of the node.
+    """
 
     def __init__(self, processes: Processes, domain: int) -> None:
         self._processes = processes
-        self._context = rclpy.Context()
-        rclpy.init(args=[], context=self._context, domain_id=domain)
-        self._node = rclpy.create_node("fvs_bench", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._node.create_subscription(MemoryState, "stream_node/memory", self._on_memory, latched)
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._ask = self._node.create_client(Ask, "ask")
-        self._pause = self._node.create_client(SetBool, "stream_node/pause")
-        self._readings: list[Reading] = []
-        self._end_ns = 0
-
-    def close(self) -> None:
-        """Leaves DDS."""
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-    def spin_until(self, condition: Callable[[], Any], timeout_s: float, problem: str) -> None:
-        """Spins until `condition` holds.
-
-        Raises:
-            DemoError: it does not in time, or a process has ended.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            self._processes.check()
-            if time.monotonic() > deadline:
-                raise DemoError(f"{problem} within {timeout_s:.0f} s")
-            self._executor.spin_once(timeout_sec=TICK_S)
+        self.client = FlashVStreamClient(domain=domain, on_wait=processes.check)
 
     def start_camera(self, transport: str, seed: int) -> None:
         """Starts the camera, and waits until its frames are in memory."""
         arguments = ["--transport", transport, "--rate", str(CAMERA_FPS), "--seed", str(seed)]
         self._processes.start("fvs_ros.ros_tools.bench_camera", arguments)
-        self.spin_until(lambda: self._end_ns, START_TIMEOUT_S, "no frame came into memory")
+        self.client.wait_for_memory(lambda memory: memory.steps > 0, START_TIMEOUT_S)
 
     def reading(self) -> Reading:
-        """The next one; the node tells its counts once a second."""
-        known = len(self._readings)
-        self.spin_until(lambda: len(self._readings) > known, START_TIMEOUT_S, "the node told nothing of itself")
-        return self._readings[-1]
+        """The next one; the node publishes its counters once a second."""
+        counters = self.client.next_statistics(START_TIMEOUT_S)
+        cpu_s = process_seconds(self._processes.pid("stream_node"))
+        return Reading(time.monotonic(), cpu_s, counters.received, counters.ingested)
 
     def usage(self, seconds: float, watch: Callable[[], None] = lambda: None) -> Usage:
-        """Over at least so many seconds; `watch` is called every few milliseconds."""
+        """Over at least `seconds`; `watch` is called about 50 times in each."""
         first = self.reading()
-
-        def over() -> bool:
+        while time.monotonic() - first.now_s < seconds:
+            self.client.spin_for(WATCH_S)
             watch()
-            return time.monotonic() - first.now_s >= seconds
-
-        self.spin_until(over, seconds + START_TIMEOUT_S, "time stood still")
         return Usage.between(first, self.reading())
 
     def age_ms(self) -> float:
         """How long ago the newest frame in memory was taken."""
-        return (time.time_ns() - self._end_ns) / 1e6
-
-    def pause(self, paused: bool) -> bool:
-        """Lets the node skip all frames, or take them again; False while it has no model yet."""
-        return bool(self._call(self._pause, SetBool.Request(data=paused)).success)
-
-    def ask(self) -> Any:
-        """The response to a question."""
-        return self._call(self._ask, Ask.Request(question=QUESTION, max_new_tokens=8))
-
-    def _call(self, client: Any, request: Any) -> Any:
-        self.spin_until(client.service_is_ready, START_TIMEOUT_S, f"{client.srv_name} was not offered")
-        future = client.call_async(request)
-        self.spin_until(future.done, START_TIMEOUT_S, f"no response of {client.srv_name} came")
-        return future.result()
-
-    def _on_memory(self, message: MemoryState) -> None:
-        self._end_ns = stamp_nanoseconds(message.end)
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name.endswith(": stream"):
-                values = {value.key: value.value for value in status.values}
-                cpu_s = process_seconds(self._processes.pid("stream_node"))
-                counts = int(values.get("received", 0)), int(values.get("ingested", 0))
-                self._readings.append(Reading(time.monotonic(), cpu_s, *counts))
+        return (time.time_ns() - stamp_nanoseconds(self.client.wait_for_memory().end)) / 1e6
 
 
 def process_seconds(pid: int) -> float:
@@ -214,11 +152,12 @@ def bench_node(name: str, setup: Setup) -> list[Measurement]:
 
     Raises:
         ValueError: too few seconds.
-        DemoError: the node or the camera failed.
+        ProcessError: the node or the camera failed.
+        TimeoutError: nothing comes in time.
     """
     seconds, seed = setup.steps, setup.seed
     if seconds < 5:
-        raise ValueError(f"asked for {seconds} seconds; the node tells its counts once a second, so ask for at least 5")
+        raise ValueError(f"asked for {seconds} seconds; the node counts once a second, so ask for at least 5")
     with tempfile.TemporaryDirectory(prefix="fvs_bench_") as folder:
         model = Path(folder) / "model"
         save_checkpoint(random_checkpoint(name, torch.device("cpu"), setup.dtype, seed), model)
@@ -228,12 +167,12 @@ def bench_node(name: str, setup: Setup) -> list[Measurement]:
             run = partial(_running, Path(folder), model, name, setup, transport)
             rates = []
             for fps in COST_FPS:
-                with run(fps, prefill_ahead=False) as client:
-                    rates.append(_phases(client, transport, seconds, seed))
+                with run(fps, prefill_ahead=False) as node:
+                    rates.append(_phases(node, transport, seconds, seed))
             slow, fast = rates
             measurements += _costs(slow, fast, transport, engine_ms, seed)
-            with run(KEPT_FPS, prefill_ahead=True) as client:
-                measurements += _service(client, transport, seconds, seed)
+            with run(KEPT_FPS, prefill_ahead=True) as node:
+                measurements += _service(node, transport, seconds, seed)
     return measurements
 
 
@@ -272,12 +211,12 @@ def _running(
     transport: str,
     fps: float,
     prefill_ahead: bool,
-) -> Iterator[NodeClient]:
-    """The node and a client in its domain, without a camera.
+) -> Iterator[MeasuredNode]:
+    """The node, active and without a camera, in a domain of its own.
 
     Prefilling ahead takes what time is left, so that costs can be told apart only without it.
     """
-    domain = random.randint(1, LAST_DOMAIN)
+    domain = random_domain()
     side = SHAPES[name].frame
     parameters = {
         "model": model,
@@ -298,25 +237,24 @@ def _running(
         "ROS_DOMAIN_ID": str(domain),
     }
     processes = Processes(folder, environment)
-    client = NodeClient(processes, domain)
+    node = MeasuredNode(processes, domain)
     try:
-        arguments = [part for key, value in parameters.items() for part in ("-p", f"{key}:={value}")]
-        processes.start("fvs_ros.nodes.stream_node", ["--ros-args", *arguments])
-        yield client
+        processes.start("fvs_ros.nodes.stream_node", ros_arguments(parameters))
+        node.client.wait_until_active(START_TIMEOUT_S)
+        yield node
     finally:
         processes.stop()
-        client.close()
+        node.client.close()
 
 
-def _phases(client: NodeClient, transport: str, seconds: float, seed: int) -> Phases:
+def _phases(node: MeasuredNode, transport: str, seconds: float, seed: int) -> Phases:
     """Lets no frames come, then come and be dropped all, then be kept at the node's rate."""
-    client.spin_until(lambda: client.pause(False), START_TIMEOUT_S, "the node did not load its model")
-    idle = client.usage(seconds / 2)
-    client.start_camera(transport, seed)
-    client.pause(True)
-    dropped = client.usage(seconds)
-    client.pause(False)
-    return Phases(idle, dropped, kept=client.usage(seconds))
+    idle = node.usage(seconds / 2)
+    node.start_camera(transport, seed)
+    node.client.pause()
+    dropped = node.usage(seconds)
+    node.client.pause(False)
+    return Phases(idle, dropped, kept=node.usage(seconds))
 
 
 def _costs(slow: Phases, fast: Phases, transport: str, engine_ms: float, seed: int) -> list[Measurement]:
@@ -341,17 +279,15 @@ def kept_frame_ms(slow: Phases, fast: Phases, dropped_ms: float) -> float:
     return 1e3 * (cpu_s[1] - cpu_s[0]) / (fast.kept.ingested - slow.kept.ingested)
 
 
-def _service(client: NodeClient, transport: str, seconds: float, seed: int) -> list[Measurement]:
+def _service(node: MeasuredNode, transport: str, seconds: float, seed: int) -> list[Measurement]:
     """What the node gives as it is used: how new its memory is, then answers, one after the other."""
-    client.spin_until(lambda: client.pause(False), START_TIMEOUT_S, "the node did not load its model")
-    client.start_camera(transport, seed)
+    node.start_camera(transport, seed)
     ages: list[float] = []
-    kept = client.usage(seconds, lambda: ages.append(client.age_ms()))
+    kept = node.usage(seconds, lambda: ages.append(node.age_ms()))
     begin, first_tokens = time.monotonic(), []
     while time.monotonic() - begin < seconds / 2:
-        response = client.ask()
-        if response.success:
-            first_tokens.append(1e3 * response.first_token_s)
+        with suppress(AskError):
+            first_tokens.append(1e3 * node.client.ask(QUESTION, max_new_tokens=8).first_token_s)
     rate = len(first_tokens) / (time.monotonic() - begin)
     interval_ms = 1e3 / KEPT_FPS
     return [

@@ -1,7 +1,8 @@
-"""Child processes of the demo and of the node's benchmark: started together, watched, and always ended."""
+"""The nodes as child processes of a tool: started together, watched, and always ended."""
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -16,8 +17,28 @@ _TAIL_LINES = 12
 _READING_PERIOD_S = 0.5
 
 
-class DemoError(Exception):
-    """The demo, or the benchmark, cannot go on. The message says why."""
+# The ports of higher domains lie among those that Linux hands out.
+_LAST_DOMAIN = 101
+
+
+class ProcessError(Exception):
+    """A child process has ended, or reports an error. The message has its last lines."""
+
+
+def random_domain() -> int:
+    """A ROS domain that is probably nobody else's."""
+    return random.randint(1, _LAST_DOMAIN)
+
+
+def ros_arguments(parameters: Mapping[str, object], remap: Mapping[str, str] | None = None) -> list[str]:
+    """The command line that sets a node's parameters and remaps its names."""
+    arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        arguments += ["-p", f"{name}:={value}"]
+    for name, target in (remap or {}).items():
+        if name != target:
+            arguments += ["-r", f"{name}:={target}"]
+    return arguments
 
 
 @contextmanager
@@ -70,7 +91,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # A group of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
+                # A group of its own: Ctrl-C reaches the tool alone, which then ends its children in order.
                 start_new_session=True,
             )
 
@@ -79,17 +100,17 @@ class Processes:
         return self._running[name].pid
 
     def check(self) -> None:
-        """Raise DemoError if a process has ended or has logged that it cannot do its work."""
+        """Raise ProcessError if a process has ended or has logged that it cannot do its work."""
         for name, process in self._running.items():
             code = process.poll()
             if code is not None and not (code == 0 and name in self._may_finish):
-                raise DemoError(f"{name} ended with exit code {code}; its last lines:\n{self.tail(name)}")
+                raise ProcessError(f"{name} ended with exit code {code}; its last lines:\n{self.tail(name)}")
         if time.monotonic() < self._next_reading:
             return
         self._next_reading = time.monotonic() + _READING_PERIOD_S
         for name in self._running:
             if any(mark in self._text(name) for mark in ("[ERROR]", "[FATAL]")):
-                raise DemoError(f"{name} reports an error; its last lines:\n{self.tail(name)}")
+                raise ProcessError(f"{name} reports an error; its last lines:\n{self.tail(name)}")
 
     def finished(self) -> bool:
         """Whether all processes that may finish have."""
