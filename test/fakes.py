@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,7 +200,7 @@ class FakeGeneration:
         self.closed = True
 
 
-def frame(second: float, value: int | None = None, size: tuple[int, int] = (8, 8), **fields: object) -> Frame:
+def frame(second: float, value: int | None = None, size: tuple[int, int] = (8, 8), **fields: Any) -> Frame:
     """A frame of one colour, by default its second."""
     image = np.full((*size, 3), int(second) % 256 if value is None else value, np.uint8)
     return Frame(stamp_ns=round(second * SECOND_NS), image=lambda: image, **fields)

@@ -13,6 +13,7 @@ import yaml
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from fvs_ros.sources.bag_writer import LATCHED
 
@@ -144,7 +145,7 @@ def write_ros1_bag(path: Path, frames: int = 5) -> Path:
 
 def write_video(path: Path, frames: int = 20, fps: float = 20.0) -> Path:
     """A Motion JPEG video whose frame `index` is filled with gray `10 * index`."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 48))
     assert writer.isOpened(), "this OpenCV cannot write Motion JPEG"
     for index in range(frames):
         writer.write(np.full((48, 64, 3), 10 * index % 256, np.uint8))
@@ -162,8 +163,8 @@ def image_message(index: int, ros1: bool = False) -> bytes:
     return bytes(store.serialize_cdr(_message(store, name, index, stamp_ns(index)), name))
 
 
-def _message(store: object, name: str, index: int, stamp: int, **header: int) -> object:
-    types = store.types  # type: ignore[attr-defined]
+def _message(store: Typestore, name: str, index: int, stamp: int, **header: int) -> Any:
+    types = store.types
     time = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
     head = types["std_msgs/msg/Header"](stamp=time, frame_id="camera", **header)
     if name == "std_msgs/msg/Header":

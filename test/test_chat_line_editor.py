@@ -29,11 +29,11 @@ ENTER, BACKSPACE = "\r", "\x7f"
         (BACKSPACE + LEFT + DELETE + "ok", "ok"),
     ],
 )
-def test_what_is_typed(keys, line) -> None:
+def test_what_is_typed(keys: str, line: str) -> None:
     editor = LineEditor()
-    # Piece by piece, as a slow terminal sends it, gives the same.
+    # Key by key, as a slow terminal sends it, gives the same.
     for typed in ([keys + ENTER], [*keys, ENTER]):
-        assert [finished for piece in typed for finished in editor.feed(piece)] == [Line(line)]
+        assert [finished for chunk in typed for finished in editor.feed(chunk)] == [Line(line)]
 
 
 def test_blank_lines_are_none() -> None:
@@ -61,7 +61,7 @@ def test_ctrl_d_ends_an_empty_line_and_deletes_in_another() -> None:
 @given(
     st.lists(st.sampled_from(["a", "ß", " ", LEFT, RIGHT, UP, DOWN, HOME, END, DELETE, ENTER, "\x17", "\x15", "\x1b"]))
 )
-def test_the_cursor_stays_within_the_line(keys) -> None:
+def test_the_cursor_stays_within_the_line(keys: list[str]) -> None:
     editor = LineEditor()
     for key in keys:
         list(editor.feed(key))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
-from fakes import PATIENCE_S, frame
+from engines import MakeEngine
+from fakes import PATIENCE_S, FakeModel, frame
 
+from fvs_ros.chat import player as player_module
 from fvs_ros.chat.player import Cue, Player
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.cameras import LiveSource
 from fvs_ros.sources.frame import Frame
-from fvs_ros.stream.types import AskOptions
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.types import Answer, AskOptions
 
 
 class Recording:
-    """Frames at given seconds; fails after them if told so."""
+    """Frames at given seconds, and a failure after them if `problem` is set."""
 
-    name, start_ns = "recording", 0
+    name = "recording"
+    start_ns = 0
 
     def __init__(self, *seconds: float, problem: str = "", duration_s: float = 0.0) -> None:
         self._seconds, self._problem = seconds, problem
@@ -26,7 +31,7 @@ class Recording:
         self.duration_ns = round(duration_s * 1e9)
         self.closed = False
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
         yield from (frame(second) for second in self._seconds)
         if self._problem:
             raise SourceError(self._problem)
@@ -50,9 +55,11 @@ class Camera(LiveSource):
         pass
 
 
-def play(engine, source, *cues, rate=50.0):
+def play(
+    engine: StreamEngine, source: Recording | Camera, *cues: Cue, rate: float = 50.0
+) -> tuple[Player, list[tuple[Cue, Answer]]]:
     """Plays to the end; returns the player and each cue with the answer to it."""
-    answers = []
+    answers: list[tuple[Cue, Answer]] = []
 
     def on_cue(cue: Cue) -> None:
         answers.append((cue, engine.ask(cue.question, AskOptions(fresh=True)).result(PATIENCE_S)))
@@ -64,7 +71,7 @@ def play(engine, source, *cues, rate=50.0):
     return player, answers
 
 
-def wait_for_end(player) -> None:
+def wait_for_end(player: Player) -> None:
     pause = threading.Event()
     for _ in range(round(PATIENCE_S / 0.01)):
         if player.ended:
@@ -73,7 +80,7 @@ def wait_for_end(player) -> None:
     raise AssertionError("the recording did not end")
 
 
-def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine) -> None:
+def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine: StreamEngine) -> None:
     cues = [Cue(3.0, "c"), Cue(1.5, "a"), Cue(1.6, "b")]
     player, answers = play(engine, Recording(10.0, 11.0, 12.0, 13.0, 14.0), *cues)
     assert [cue.question for cue, _ in answers] == ["a", "b", "c"]
@@ -81,7 +88,7 @@ def test_a_question_sees_every_frame_up_to_its_time_and_none_later(engine) -> No
     assert (player.clock_s, player.error, player.unasked, player.cues_left) == (4.0, "", (), False)
 
 
-def test_a_patient_player_drops_nothing_however_slow_the_model_is(model, make_engine) -> None:
+def test_a_patient_player_drops_nothing_however_slow_the_model_is(model: FakeModel, make_engine: MakeEngine) -> None:
     engine = make_engine(frame_queue=2)
     model.encoding.shut()
     player = Player(Recording(*range(9)), engine, [], lambda cue: None, rate=1_000.0, patient=True)
@@ -94,26 +101,28 @@ def test_a_patient_player_drops_nothing_however_slow_the_model_is(model, make_en
     assert max(map(len, model.encoded)) == 2, "each frame by itself, with its partner"
 
 
-def test_a_question_after_the_last_frame_is_asked_while_the_recording_lasts(engine) -> None:
+def test_a_question_after_the_last_frame_is_asked_while_the_recording_lasts(engine: StreamEngine) -> None:
     player, answers = play(engine, Recording(0.0, 1.0, duration_s=2.0), Cue(1.9, "in time"), Cue(2.5, "late"))
     assert [cue.question for cue, _ in answers] == ["in time"]
     assert player.unasked == (Cue(2.5, "late"),)
 
 
-def test_a_damaged_recording_is_told_and_its_frames_stay(engine) -> None:
+def test_a_damaged_recording_is_reported_and_its_frames_stay(engine: StreamEngine) -> None:
     player, _ = play(engine, Recording(0.0, 1.0, problem="the file is truncated"))
     assert player.error == "the file is truncated"
     assert engine.flush(PATIENCE_S)
     assert engine.status.steps == 1
 
 
-def test_an_empty_recording_ends(engine) -> None:
+def test_an_empty_recording_ends(engine: StreamEngine) -> None:
     player, answers = play(engine, Recording(), Cue(0.0, "a"))
     assert (player.clock_s, player.start_ns, answers) == (0.0, None, [])
     assert player.unasked == (Cue(0.0, "a"),)
 
 
-def test_a_camera_has_its_own_pace(engine) -> None:
+def test_a_camera_has_its_own_pace(engine: StreamEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All frames arrive at once, however slow this machine is.
+    monkeypatch.setattr(player_module, "time", SimpleNamespace(monotonic=lambda: 100.0))
     player, answers = play(engine, Camera(100.0, 101.0, 102.5), Cue(1.2, "a"), Cue(60.0, "never"))
     assert [(cue.question, answer.end_ns) for cue, answer in answers] == [("a", 101 * 10**9)]
     assert player.error == "camera gives no more frames"
@@ -121,7 +130,7 @@ def test_a_camera_has_its_own_pace(engine) -> None:
     assert player.arrival_fps() == pytest.approx(1.5)
 
 
-def test_closing_ends_a_playback_on_its_way(engine) -> None:
+def test_closing_ends_a_playback_on_its_way(engine: StreamEngine) -> None:
     source = Recording(0.0, 1_000.0)
     player = Player(source, engine, [], lambda cue: None)
     player.start()

@@ -21,12 +21,12 @@ LARGEST = StreamState(
 )  # fmt: skip
 
 
-def answer(text):
+def answer(text: str) -> Answer:
     moments = tuple(Moment(second * 10**9, second * 10**9, (second + 1) * 10**9, 1.0) for second in range(1, 4))
     return Answer(text, moments, 3, 0, 5 * 10**9, 3, 0.25, 0.5, "model")
 
 
-def log():
+def log() -> tuple[io.StringIO, Screen]:
     output = io.StringIO()
     return output, Screen(Console(file=output, width=80), None)
 
@@ -34,7 +34,7 @@ def log():
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00.0"), (12.34, "0:12.3"), (59.99, "0:59.9"), (75.5, "1:15.5"), (3600, "1:00:00")]
 )
-def test_clocks(seconds, text) -> None:
+def test_clocks(seconds: float, text: str) -> None:
     assert clock_text(seconds) == text
 
 
@@ -76,7 +76,7 @@ def test_a_failure_is_told_with_its_question() -> None:
     assert output.getvalue().splitlines()[:2] == ["0:03.0    What?", "failed    NO_FRAMES: no frame"]
 
 
-def terminal(height=24):
+def terminal(height: int = 24) -> tuple[io.StringIO, Console]:
     output = io.StringIO()
     console = Console(file=output, width=80, height=height, force_terminal=True, color_system=None)
     return output, console

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -26,12 +27,14 @@ from fvs_ros.chat.player import Cue
 from fvs_ros.commands.chat import parse_cue
 from fvs_ros.memory.config import FlashMemoryConfig
 
+RunChat = Callable[..., tuple[int, str, str]]
+
 # A process that loads torch and a checkpoint on a busy machine.
 START_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fvs_ros.model.tiny import write_tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
@@ -40,10 +43,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def chat(checkpoint, capfd: pytest.CaptureFixture[str]):
+def chat(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> RunChat:
     """Runs the command with questions; returns its status and what it printed."""
 
-    def run(source, *options):
+    def run(source: str | Path, *options: str) -> tuple[int, str, str]:
         status = cli.main(
             ["chat", str(source), "--model", str(checkpoint), "--device", "cpu", "--max-new-tokens", "8", *options]
         )
@@ -53,11 +56,11 @@ def chat(checkpoint, capfd: pytest.CaptureFixture[str]):
     return run
 
 
-def answers(output):
+def answers(output: str) -> list[str]:
     return re.findall(r"^answer +(.*)$", output, re.MULTILINE)
 
 
-def test_questions_at_their_times_get_the_same_answers_each_time(chat, tmp_path: Path) -> None:
+def test_questions_at_their_times_get_the_same_answers_each_time(chat: RunChat, tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=100, fps=20.0)
     options = ["--rate", "20", "--fps", "4", "--ask", "4:And now?", "--ask", "1.5:What do you see?"]
     status, output, _ = chat(video, *options)
@@ -71,7 +74,7 @@ def test_questions_at_their_times_get_the_same_answers_each_time(chat, tmp_path:
     assert answers(chat(video, *options)[1]) == answers(output)
 
 
-def test_folders_and_bags_are_played(chat, tmp_path: Path) -> None:
+def test_folders_and_bags_are_played(chat: RunChat, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for index in range(4):
@@ -82,7 +85,7 @@ def test_folders_and_bags_are_played(chat, tmp_path: Path) -> None:
     assert (status, len(answers(output))) == (0, 2)
 
 
-def test_a_time_behind_the_end_is_told(chat, tmp_path: Path) -> None:
+def test_a_time_after_the_end_is_reported(chat: RunChat, tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=20, fps=20.0)
     status, output, _ = chat(video, "--rate", "10", "--ask", "0.5:What?", "--ask", "60:Never?")
     assert status == 1
@@ -90,7 +93,7 @@ def test_a_time_behind_the_end_is_told(chat, tmp_path: Path) -> None:
     assert "not asked: the stream ended at 0:00.9, before 1:00.0" in output.replace("\n          ", " ")
 
 
-def test_lines_of_a_pipe_are_asked(chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_a_pipe_are_asked(chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n\nAnd where?\n"))
     status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0))
     assert status == 0
@@ -108,7 +111,12 @@ def test_lines_of_a_pipe_are_asked(chat, tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_what_cannot_be_played_is_one_clear_line(
-    chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source, options, message
+    chat: RunChat,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    options: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "clip.avi", frames=2)
@@ -126,7 +134,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("text", ["What?", "1.5", "1.5:", "-1:What?", "nan:What?", "soon:What?"])
-def test_what_is_no_question_at_a_time(text, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_question_at_a_time(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["chat", "0", "--model", "m", f"--ask={text}"])
     assert "is no SECONDS:QUESTION" in capsys.readouterr().err
@@ -145,7 +153,7 @@ def take_terminal() -> None:
 class Terminal:
     """A chat in a terminal of 80 by 24, without ROS."""
 
-    def __init__(self, source, checkpoint) -> None:
+    def __init__(self, source: Path, checkpoint: Path) -> None:
         self._main, self._terminal = pty.openpty()
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self._terminal)
@@ -160,7 +168,7 @@ class Terminal:
         )
         self._seen = ""
 
-    def wait_for(self, text, timeout_s=START_S) -> None:
+    def wait_for(self, text: str, timeout_s: float = START_S) -> None:
         """Reads until `text` was printed; what came before it is not looked at again."""
         deadline = time.monotonic() + timeout_s
         while text not in self._seen:
@@ -169,10 +177,10 @@ class Terminal:
                 self._seen += os.read(self._main, 65_536).decode(errors="replace")
         self._seen = self._seen.partition(text)[2]
 
-    def type(self, keys) -> None:
+    def type(self, keys: str) -> None:
         os.write(self._main, keys.encode())
 
-    def end(self):
+    def end(self) -> tuple[int, bool]:
         """The exit status, and whether the terminal has its mode back."""
         deadline = time.monotonic() + PATIENCE_S
         while self.process.poll() is None:
@@ -190,13 +198,13 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(checkpoint, tmp_path: Path):
+def terminal(checkpoint: Path, tmp_path: Path) -> Iterator[Terminal]:
     opened = Terminal(write_video(tmp_path / "clip.avi", frames=400, fps=20.0), checkpoint)
     yield opened
     opened.close()
 
 
-def test_typing_while_the_stream_plays(terminal) -> None:
+def test_typing_while_the_stream_plays(terminal: Terminal) -> None:
     terminal.wait_for("1 kept")
     terminal.type("Waht\x7f\x7f\x7fhat is it?")
     # The cursor behind it.
@@ -210,7 +218,7 @@ def test_typing_while_the_stream_plays(terminal) -> None:
     assert "Traceback" not in terminal._seen
 
 
-def test_ctrl_c_ends_the_chat_and_leaves_the_terminal_as_it_was(terminal) -> None:
+def test_ctrl_c_ends_the_chat_and_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
     terminal.wait_for("1 kept")
     terminal.type("half a quest\x03")
     assert terminal.end() == (cli.INTERRUPTED, True)

@@ -6,6 +6,7 @@ import http.server
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import pytest
 
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.cameras import LiveSource, is_live, without_password
+from fvs_ros.sources.frame import Frame
 
 COLORS = (40, 120, 200)
 
@@ -39,7 +41,7 @@ class Camera(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def address():
+def address() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
@@ -48,10 +50,10 @@ def address():
         thread.join()
 
 
-def test_a_network_stream_is_read_until_it_ends(address) -> None:
+def test_a_network_stream_is_read_until_it_ends(address: str) -> None:
     source = LiveSource(address)
     before = time.time_ns()
-    frames = []
+    frames: list[Frame] = []
     with pytest.raises(SourceError, match=r"/stream\.mjpg gives no more frames"):
         frames.extend(source.frames())
     source.close()
@@ -75,7 +77,7 @@ def test_a_network_stream_is_read_until_it_ends(address) -> None:
         ("", False),
     ],
 )
-def test_what_is_live(text, live) -> None:
+def test_what_is_live(text: str, live: bool) -> None:
     assert is_live(text) is live
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fvs_ros.sources.frame import ImageError
 from fvs_ros.sources.images import ENCODINGS, decode_compressed_image, decode_image
 
 
-@dataclass(frozen=True)
+@dataclass
 class Image:
     height: int
     width: int
@@ -26,14 +27,14 @@ class Image:
     is_bigendian: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class CompressedImage:
     format: str
     data: object
 
 
 def picture(height: int = 8, width: int = 12) -> np.ndarray:
-    """RGB with a red left half and a blue right half: whoever swaps channels or rows is found out."""
+    """RGB with a red left half and a blue right half, so that swapped channels or columns show."""
     image = np.zeros((height, width, 3), np.uint8)
     image[:, : width // 2] = (200, 40, 20)
     image[:, width // 2 :] = (10, 60, 220)
@@ -52,7 +53,7 @@ def ycbcr(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Luma [height, width] and chroma (Cb, Cr) [height / 2, width / 2, 2] in the range of ITU-R BT.601."""
     height, width = rgb.shape[:2]
     planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
-    return planes[:height], np.stack(planes[height:].reshape(2, height // 2, width // 2), axis=2)
+    return planes[:height], np.moveaxis(planes[height:].reshape(2, height // 2, width // 2), 0, 2)
 
 
 def yuv422(rgb: np.ndarray, luma_first: bool) -> np.ndarray:
@@ -124,7 +125,7 @@ def test_grey_intensities_are_kept(encoding: str) -> None:
 @pytest.mark.parametrize(("encoding", "dtype"), [("16UC1", np.uint16), ("32FC1", np.float32)])
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_depth_is_drawn_from_nearest_to_farthest(encoding: str, dtype: type, big_endian: bool) -> None:
-    depth = np.array([[1000, 2000], [3000, 6000]], dtype)
+    depth: np.ndarray = np.array([[1000, 2000], [3000, 6000]], dtype)
     decoded = decode_image(message(depth, encoding, padding=4, big_endian=big_endian))
     assert decoded[..., 0].tolist() == [[0, 51], [102, 255]]
     assert np.array_equal(decoded[..., 0], decoded[..., 2])
@@ -181,7 +182,7 @@ def test_compressed_images_give_the_picture(extension: str) -> None:
 
 @pytest.mark.parametrize(("extension", "dtype"), [(".jpg", np.uint8), (".png", np.uint8), (".png", np.uint16)])
 def test_compressed_grey_is_decoded_too(extension: str, dtype: type) -> None:
-    grey = np.full((16, 16), 128 * (257 if dtype is np.uint16 else 1), dtype)
+    grey: np.ndarray = np.full((16, 16), 128 * (257 if dtype is np.uint16 else 1), dtype)
     assert (
         np.abs(decode_compressed_image(CompressedImage("mono", encoded(extension, grey))).astype(int) - 128).max() < 2
     )
@@ -248,7 +249,7 @@ def test_decoding_survives_any_corruption_of_a_compressed_image() -> None:
 
 
 @pytest.fixture
-def fresh_converter():
+def fresh_converter() -> Iterator[None]:
     images.image_converter.cache_clear()
     yield
     images.image_converter.cache_clear()
@@ -275,7 +276,7 @@ class CvBridge:
 def test_cv_bridge_is_used_only_where_it_works(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    fresh_converter,
+    fresh_converter: None,
     caplog: pytest.LogCaptureFixture,
     before: str,
     works: bool,

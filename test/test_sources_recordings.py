@@ -175,7 +175,8 @@ def test_video(tmp_path: Path) -> None:
     # Decoded only now, long after reading went on: each frame has kept its own picture.
     means = [frame.image().mean() for frame in frames]
     np.testing.assert_allclose(means, [10.0 * i for i in range(20)], atol=3.0)
-    assert (frames[0].image().shape, frames[0].image().dtype) == ((48, 64, 3), np.uint8)
+    assert frames[0].image().shape == (48, 64, 3)
+    assert frames[0].image().dtype == np.uint8
 
 
 def test_video_offset_and_duration(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_video_in_slow_motion(tmp_path: Path) -> None:
 
 def test_video_is_rgb(tmp_path: Path) -> None:
     path = tmp_path / "red.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for _ in range(3):
         writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))
     writer.release()

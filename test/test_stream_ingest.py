@@ -1,8 +1,9 @@
 import gc
 import threading
 import weakref
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from engines import MakeEngine, assert_adds_up, failure, feed, result
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
@@ -50,7 +51,12 @@ def test_frames_are_kept_at_the_rate_and_others_are_never_decoded(make_engine: M
 
     def camera_frame(index: int) -> Frame:
         original = frame(index / 30)
-        return Frame(original.stamp_ns, lambda: decoded.append(index) or original.image())
+
+        def image() -> np.ndarray:
+            decoded.append(index)
+            return original.image()
+
+        return Frame(original.stamp_ns, image)
 
     kept = [engine.submit(camera_frame(index)) for index in range(300)]
     assert engine.flush(PATIENCE_S)
@@ -73,14 +79,14 @@ def test_when_the_model_is_too_slow_the_newest_frames_win(make_engine: MakeEngin
     assert_adds_up(engine.statistics)
 
 
-def test_the_status_tells_what_is_in_memory(make_engine: MakeEngine) -> None:
-    told: list[MemoryStatus] = []
-    engine = make_engine(told.append)
+def test_the_status_says_what_is_in_memory(make_engine: MakeEngine) -> None:
+    reported: list[MemoryStatus] = []
+    engine = make_engine(reported.append)
     feed(engine, *[frame(second, frame_id="camera") for second in range(10, 33)])
     engine.close()
     status = engine.status
-    assert told[-1] == status
-    assert [one.version for one in told] == sorted({one.version for one in told})
+    assert reported[-1] == status
+    assert [one.version for one in reported] == sorted({one.version for one in reported})
     assert (status.steps, status.csm_slots, status.dam_slots) == (12, 8, 4)
     assert (status.start_ns, status.end_ns, status.frame_id) == (10 * SECOND_NS, 32 * SECOND_NS, "camera")
     assert status.bytes > 0
@@ -99,7 +105,7 @@ def test_an_image_that_cannot_be_decoded_is_counted_by_reason_and_the_stream_goe
     feed(engine, fails(ImageError("unknown_encoding", "the encoding is 'x'")))
     feed(engine, fails(ImageError("unknown_encoding", "the encoding is 'x'")), fails(KeyError("step")))
     feed(engine, Frame(next(stamps), lambda: frame(1).image()[..., 0]))
-    feed(engine, Frame(next(stamps), lambda: None))
+    feed(engine, Frame(next(stamps), lambda: cast(Any, None)))
     assert engine.statistics.rejected == {"unknown_encoding": 2, "decode_error": 3}
     assert caplog.text.count("the encoding is 'x'") == 1, "repeated messages are held back"
     assert "KeyError" in caplog.text
@@ -154,13 +160,13 @@ def test_the_memory_before_a_clock_was_set_answers_until_there_is_a_new_one(
 
 
 def test_reset_forgets_at_once_and_versions_go_on(make_engine: MakeEngine) -> None:
-    told: list[MemoryStatus] = []
-    empty_told = threading.Event()
+    reported: list[MemoryStatus] = []
+    empty_reported = threading.Event()
 
     def on_memory(status: MemoryStatus) -> None:
-        told.append(status)
+        reported.append(status)
         if status.steps == 0:
-            empty_told.set()
+            empty_reported.set()
 
     engine = make_engine(on_memory)
     feed(engine, frame(1), frame(2))
@@ -168,15 +174,15 @@ def test_reset_forgets_at_once_and_versions_go_on(make_engine: MakeEngine) -> No
     engine.reset()
     assert engine.status == MemoryStatus(version=version + 1, episode=1)
     assert failure(engine.ask("What?")).code == ErrorCode.NO_FRAMES
-    assert empty_told.wait(PATIENCE_S), "a reset is announced without a new frame"
+    assert empty_reported.wait(PATIENCE_S), "a reset is announced without a new frame"
     feed(engine, frame(1))
     assert engine.status.version == version + 2
     assert engine.statistics.episodes == 0, "this counts stamps that jumped back"
 
 
 def test_reset_in_mid_batch_discards_it_and_keeps_later_frames(make_engine: MakeEngine, model: FakeModel) -> None:
-    told: list[MemoryStatus] = []
-    engine = make_engine(told.append)
+    reported: list[MemoryStatus] = []
+    engine = make_engine(reported.append)
     model.encoding.shut()
     engine.submit(frame(10))
     model.encoding.wait_reached()
@@ -190,26 +196,28 @@ def test_reset_in_mid_batch_discards_it_and_keeps_later_frames(make_engine: Make
     statistics = engine.statistics
     assert (statistics.discarded, statistics.ingested) == (2, 1)
     engine.close()
-    assert {status.episode for status in told if status.steps} == {1}, "nothing of the old episode was published"
+    assert {status.episode for status in reported if status.steps} == {1}, "nothing of the old episode was published"
 
 
-def test_reset_frees_the_old_memory_without_a_new_frame(make_engine: MakeEngine, model: FakeModel) -> None:
+def test_reset_frees_the_old_memory_without_a_new_frame(
+    make_engine: MakeEngine, model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memories: list[weakref.ref[StreamingFlashMemory]] = []
     new_memory = model.new_memory
-    empty_told = threading.Event()
+    empty_reported = threading.Event()
 
     def watched(grid: PatchGrid) -> StreamingFlashMemory:
         memory = new_memory(grid)
         memories.append(weakref.ref(memory))
         return memory
 
-    model.new_memory = watched
-    engine = make_engine(lambda status: empty_told.set() if status.steps == 0 else None)
+    monkeypatch.setattr(model, "new_memory", watched)
+    engine = make_engine(lambda status: empty_reported.set() if status.steps == 0 else None)
     feed(engine, frame(1), frame(2), frame(3))
     gc.disable()
     try:
         engine.reset()
-        assert empty_told.wait(PATIENCE_S)
+        assert empty_reported.wait(PATIENCE_S)
         assert [memory() for memory in memories] == [None]
     finally:
         gc.enable()

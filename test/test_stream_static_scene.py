@@ -9,16 +9,16 @@ from fvs_ros.stream.static_scene import StaticSceneFilter
 SIZE = (360, 640, 3)
 
 
-def scene(seed=0):
+def scene(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(30, 220, SIZE, dtype=np.uint8)
 
 
-def noisy(image, seed, sigma=4.0):
+def noisy(image: np.ndarray, seed: int, sigma: float = 4.0) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, sigma, SIZE)
     return (image + noise).clip(0, 255).astype(np.uint8)
 
 
-def pair(image, seed):
+def pair(image: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return noisy(image, 2 * seed), noisy(image, 2 * seed + 1)
 
 
