@@ -32,7 +32,7 @@ class Oracle:
 
     def __init__(self, episode, frame) -> None:
         self.episode, self.frame = episode, frame
-        self.names = [f"{thing.colour} {thing.kind}" for thing in episode.things]
+        self.names = [f"{scene_object.colour} {scene_object.kind}" for scene_object in episode.objects]
         rate = episode.config.frame_rate
         self.visits = []  # [room name, first frame, last frame, visit index]
         self.steady = {}  # (visit, name) -> frames in sightings of at least 2 s

@@ -131,11 +131,11 @@ def test_the_camera_info_projects_as_the_renderer_does(folder, episode, renderer
     checked = 0
     for frame in range(0, len(episode), 10):
         labels, camera = renderer.segmentation(episode, frame), episode.camera(frame)
-        for thing in np.flatnonzero(episode.pixels[frame] > 150):
-            (x, y), _ = episode.stand(frame, int(thing))
+        for object_id in np.flatnonzero(episode.pixels[frame] > 150):
+            (x, y), _ = episode.stand(frame, int(object_id))
             seen = (np.array([x, y, 0.3]) - camera.position) @ camera.rotation
             u, v, _ = k @ seen / seen[2]
-            rows, columns = np.nonzero(labels == thing)
+            rows, columns = np.nonzero(labels == object_id)
             assert columns.min() / 2 < u < columns.max() / 2
             assert rows.min() / 2 < v < rows.max() / 2
             checked += 1

@@ -87,12 +87,12 @@ def test_between_two_visits_to_the_only_room_there_is_the_corridor() -> None:
 def test_objects_at_the_view_are_seen_and_those_of_other_rooms_are_not(episode) -> None:
     for frame in np.flatnonzero(episode.views != NOWHERE):
         placements = episode.world.visits[episode.visits[frame]].placements
-        for thing, placement in enumerate(placements):
+        for object_id, placement in enumerate(placements):
             at = None if placement is None else (placement.room, placement.view)
             if at == (episode.rooms[frame], episode.views[frame]):
-                assert episode.pixels[frame, thing] >= SEEN_PX
+                assert episode.pixels[frame, object_id] >= SEEN_PX
             elif at is None or at[0] != episode.rooms[frame]:
-                assert episode.pixels[frame, thing] == 0
+                assert episode.pixels[frame, object_id] == 0
     assert not episode.pixels[episode.rooms == NOWHERE].any()
 
 
@@ -147,9 +147,9 @@ def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode) -> None:
     pixels[visit_frames[1:3], 2] = SEEN_PX - 1
     pixels[visit_frames[1:3], 3] = 4
     record = EpisodeRecord(dataclasses.replace(episode, pixels=pixels))
-    past = record.until(len(episode) - 1)
-    assert list(past.seen) == [1]
-    assert past.doubtful == {0, 2}
+    truth = record.until(len(episode) - 1)
+    assert list(truth.seen) == [1]
+    assert truth.doubtful == {0, 2}
     # Until its second frame, the sighting is doubtful too.
     assert record.until(int(visit_frames[1])).doubtful == {0, 1, 2}
 

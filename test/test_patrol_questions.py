@@ -14,8 +14,9 @@ from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.questions import (
     FAMILIES,
     TEMPLATES,
+    Question,
     ask,
-    guess_accuracy,
+    guesses,
     steady_ends,
     step_ends,
     tokens,
@@ -83,7 +84,7 @@ def test_the_proof_shows_what_the_answer_says(asked) -> None:
     for episode, question in asked:
         gaps = patrol_oracle.gaps_of(question)
         name = gaps.get("thing") or " ".join(gaps.get("a_thing", "").split()[1:])
-        names = [thing.name for thing in episode.things]
+        names = [scene_object.name for scene_object in episode.objects]
         if question.family not in ("now", "recall", "time") or question.answer in ("no", "not seen") or not name:
             continue
         pixels = episode.pixels[:, names.index(name)]
@@ -135,6 +136,15 @@ def test_yes_and_no_are_balanced_per_template(asked) -> None:
         assert abs(share - 0.5) < 1.5 / counts.total() ** 0.5 + 0.05, (template, counts)
 
 
+def guess_accuracy(known: list[Question], asked: list[Question]) -> dict[str, float]:
+    """The share of right guesses by family, and over all as "all"."""
+    right: defaultdict[str, list[bool]] = defaultdict(list)
+    for question, guess in zip(asked, guesses(known, asked), strict=True):
+        right[question.family].append(guess == question.answer)
+        right["all"].append(guess == question.answer)
+    return {family: sum(hits) / len(hits) for family, hits in right.items()}
+
+
 def test_answers_cannot_be_guessed_from_the_question(asked, episodes) -> None:
     halves = [[question for episode, question in asked if episode.world.seed % 2 == half] for half in (0, 1)]
     accuracy = guess_accuracy(*halves)
@@ -173,7 +183,7 @@ QUESTIONS_OF_SEED_7 = "38df5354cd2c15e61ccde11c329a1994c2d2b6d045f294d749a7ba630
 
 def test_nothing_is_asked_that_hangs_on_an_object_only_glimpsed(episodes) -> None:
     episode = episodes[0]
-    glimpsed, at = 0, episode.things[0]
+    glimpsed, at = 0, episode.objects[0]
     pixels = episode.pixels.copy()
     pixels[:, glimpsed] = np.minimum(pixels[:, glimpsed], 20)
     shown = np.flatnonzero(pixels[:, glimpsed] > patrol_oracle.FAINT)

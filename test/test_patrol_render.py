@@ -67,9 +67,14 @@ def test_pixel_counts_agree_with_the_renderers_own_segmentation(episode) -> None
             labels = renderer.segmentation(episode, frame)
             # Drawn with four times as many pixels a side as the truth counts in.
             scale = (labels.shape[0] / 56) ** 2
-            for thing in range(len(episode.things)):
-                drawn, counted = (labels == thing).sum() / scale, episode.pixels[frame, thing]
-                assert abs(drawn - counted) <= 4 + 0.05 * counted, (frame, episode.things[thing].name, drawn, counted)
+            for object_id in range(len(episode.objects)):
+                drawn, counted = (labels == object_id).sum() / scale, episode.pixels[frame, object_id]
+                assert abs(drawn - counted) <= 4 + 0.05 * counted, (
+                    frame,
+                    episode.objects[object_id].name,
+                    drawn,
+                    counted,
+                )
                 compared += counted > 0
     assert compared > 15
 
@@ -79,10 +84,14 @@ def test_objects_have_the_colour_of_their_name(renderer, episode) -> None:
     for frame in at_views(episode)[::4]:
         image = cv2.resize(renderer.frame(episode, frame), (224, 224), interpolation=cv2.INTER_NEAREST) / 255.0
         labels = renderer.segmentation(episode, frame)
-        for index, thing in enumerate(episode.things):
+        for index, scene_object in enumerate(episode.objects):
             area = labels == index
             # Bands and pots have colours of their own, black and white no hue.
-            if area.sum() < 1500 or thing.kind in ("barrel", "plant", "lamp") or thing.colour in ("black", "white"):
+            if (
+                area.sum() < 1500
+                or scene_object.kind in ("barrel", "plant", "lamp")
+                or scene_object.colour in ("black", "white")
+            ):
                 continue
             seen = np.median(image[area], axis=0)
             hues = {
@@ -90,7 +99,7 @@ def test_objects_have_the_colour_of_their_name(renderer, episode) -> None:
                 for name, rgb in COLOURS.items()
                 if name not in ("black", "white")
             }
-            assert max(hues, key=lambda name: hues[name]) == thing.colour, (frame, thing, seen)
+            assert max(hues, key=lambda name: hues[name]) == scene_object.colour, (frame, scene_object, seen)
             checked += 1
     assert checked >= 3
 

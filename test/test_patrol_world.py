@@ -61,7 +61,7 @@ def layout_parameters(worlds):
 
 def test_the_same_seed_makes_the_same_world_and_another_one_another() -> None:
     assert make_world(5, CONFIG) == make_world(5, CONFIG)
-    assert make_world(5, CONFIG).things != make_world(6, CONFIG).things
+    assert make_world(5, CONFIG).objects != make_world(6, CONFIG).objects
 
 
 def test_tests_use_layouts_that_training_never_does(training_worlds, test_worlds) -> None:
@@ -87,7 +87,7 @@ def test_only_seeds_from_900000_are_for_tests() -> None:
 
 
 def test_names_of_kinds_colours_and_rooms_are_shared_by_both_splits(training_worlds, test_worlds) -> None:
-    for pick in (lambda w: {t.kind for t in w.things}, lambda w: {t.colour for t in w.things}):
+    for pick in (lambda w: {t.kind for t in w.objects}, lambda w: {t.colour for t in w.objects}):
         assert set().union(*map(pick, training_worlds)) == set().union(*map(pick, test_worlds))
     names = [{room.name for world in worlds for room in world.rooms} for worlds in (training_worlds, test_worlds)]
     assert names[0] == names[1]
@@ -103,7 +103,7 @@ def test_textures_of_the_splits_differ() -> None:
 
 def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worlds) -> None:
     for world in training_worlds:
-        names = [thing.name for thing in world.things]
+        names = [scene_object.name for scene_object in world.objects]
         assert len(set(names)) == len(names)
         for visit in world.visits:
             placements = [placement for placement in visit.placements if placement is not None]
@@ -149,9 +149,9 @@ def test_the_default_world_fits_the_memory() -> None:
 
 def test_chances_of_zero_and_one_are_kept() -> None:
     still = make_world(1, PatrolConfig(steps=200, rooms=6, changes=0.0, skips=0.0, empty=1.0, pairs=0.0))
-    assert still.things == ()
+    assert still.objects == ()
     full = make_world(1, PatrolConfig(steps=200, rooms=6, changes=0.0, empty=0.0, pairs=1.0))
-    assert len(full.things) == 36
+    assert len(full.objects) == 36
     assert len({visit.placements for visit in full.visits}) == 1
 
 

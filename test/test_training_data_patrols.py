@@ -60,14 +60,17 @@ def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
     record = EpisodeRecord(simulate(2, PatrolConfig(steps=12, drive=False, dwell_s=(2, 4))))
     assert [moment.steps for moment in episode.moments] == [6, 12]
     for moment in episode.moments:
-        past = record.until(2 * moment.steps - 1)
-        things = {frozenset((*past.name(thing).split(), past.room(seen[-1].room))) for thing, seen in past.seen.items()}
+        truth = record.until(2 * moment.steps - 1)
+        objects = {
+            frozenset((*truth.name(object_id).split(), truth.room(seen[-1].room)))
+            for object_id, seen in truth.seen.items()
+        }
         texts = [conversation.turns[0][1] for conversation in moment.conversations]
         assert texts[0] != texts[1]
         for text in texts:
             named = [frozenset(part.split()) for part in text.split(", ")]
-            assert len(named) == len(things) > 1
-            assert set(named) == things
+            assert len(named) == len(objects) > 1
+            assert set(named) == objects
     assert episode == patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False).episode(2)
 
 
@@ -81,7 +84,7 @@ def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> No
     drawn = simulate(1, PatrolConfig(steps=5, drive=False, dwell_s=(2, 2)))
     for step in range(5):
         assert {rooms[index] for index in episode.token_names.low[step, :, 2]} == {drawn.room_name(2 * step + 1)}
-        in_view = {drawn.things[thing].kind for thing in np.flatnonzero(drawn.pixels[2 * step + 1] > 100)}
+        in_view = {drawn.objects[object_id].kind for object_id in np.flatnonzero(drawn.pixels[2 * step + 1] > 100)}
         assert in_view <= {kinds[index] for index in episode.token_names.high[step, :, 0]}
 
 

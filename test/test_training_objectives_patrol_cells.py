@@ -21,7 +21,7 @@ def words(labels):
 def test_owners_are_the_pixels_that_the_episode_counts(episode) -> None:
     for frame in range(0, len(episode), 5):
         owner = episode.owners(frame)
-        counted = np.bincount(owner[owner >= 0], minlength=len(episode.things))
+        counted = np.bincount(owner[owner >= 0], minlength=len(episode.objects))
         assert counted.tolist() == episode.pixels[frame].tolist()
 
 
@@ -34,13 +34,13 @@ def test_a_cell_names_what_it_shows(episode) -> None:
         assert {room for _, _, room in shown} == {episode.room_name(frame)}
         objects = {f"{colour} {kind}" for kind, colour, _ in shown if kind != "nothing"}
         # A few pixels of an object may fall into each of several cells, so that none of them names it.
-        surely = {episode.things[thing].name for thing in np.flatnonzero(episode.pixels[frame] >= 4 * SEEN_PX)}
-        possibly = {episode.things[thing].name for thing in np.flatnonzero(episode.pixels[frame])}
+        surely = {episode.objects[object_id].name for object_id in np.flatnonzero(episode.pixels[frame] >= 4 * SEEN_PX)}
+        possibly = {episode.objects[object_id].name for object_id in np.flatnonzero(episode.pixels[frame])}
         assert surely <= objects <= possibly
         named += len(objects)
         blocks = episode.owners(frame).reshape(4, 14, 4, 14).swapaxes(1, 2).reshape(16, -1)
         for (kind, colour, _), block in zip(shown, blocks, strict=True):
-            names = [episode.things[thing].name for thing in block[block >= 0]]
+            names = [episode.objects[object_id].name for object_id in block[block >= 0]]
             if kind == "nothing":
                 assert colour == "nothing"
                 assert len(names) == 0 or max(names.count(name) for name in names) < 0.03 * block.size

@@ -8,7 +8,7 @@ from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.questions import TEMPLATES, step_ends
 from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, number_word
-from fvs_ros.training.objectives.patrol_cells import cell_things
+from fvs_ros.training.objectives.patrol_cells import cell_objects
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS, UNKNOWN, probe_labels, probe_sets
 
 CELLS = 2
@@ -25,7 +25,7 @@ def told():
     for group, count in enumerate(PROBE_GROUPS.values()):
         assert labels[..., group].min() >= UNKNOWN
         assert UNKNOWN < labels[..., group].max() < count
-    return record, ends, cell_things(record.episode, ends, CELLS), dict(zip(PROBE_GROUPS, labels.T, strict=True))
+    return record, ends, cell_objects(record.episode, ends, CELLS), dict(zip(PROBE_GROUPS, labels.T, strict=True))
 
 
 def candidates(name, record, frame):
@@ -36,39 +36,39 @@ def candidates(name, record, frame):
 
 def cells(told):
     """Each cell that shows an object: its step's number, the frame, its index in the step, and the object's."""
-    _, ends, things, _ = told
-    for number, cell in np.argwhere(things >= 0):
-        yield number, ends[number], cell, things[number, cell]
+    _, ends, objects, _ = told
+    for number, cell in np.argwhere(objects >= 0):
+        yield number, ends[number], cell, objects[number, cell]
 
 
 def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told) -> None:
     record, _, _, labels = told
     found = 0
-    fresh = {thing for number, _, cell, thing in cells(told) if labels["fresh"][cell, number] == 1}
+    fresh = {object_id for number, _, cell, object_id in cells(told) if labels["fresh"][cell, number] == 1}
     assert fresh == set(record.until(len(record.episode) - 1).seen)
-    for number, frame, cell, thing in cells(told):
+    for number, frame, cell, object_id in cells(told):
         label = labels["known"][cell, number]
         if label != UNKNOWN:
-            visits = {sighting.visit for sighting in record.until(frame).seen[thing]}
+            visits = {sighting.visit for sighting in record.until(frame).seen[object_id]}
             assert label == (len(visits) > 1)
-            rooms = {sighting.room for sighting in record.until(frame).seen[thing]}
+            rooms = {sighting.room for sighting in record.until(frame).seen[object_id]}
             assert labels["elsewhere"][cell, number] == (len(rooms) > 1)
-            sure = record.until(frame).seen[thing][0].start + record.steady - 1
+            sure = record.until(frame).seen[object_id][0].start + record.steady - 1
             assert labels["rank"][cell, number] == len(record.until(sure - 1).seen)
             if number and labels["fresh"][cell, number]:
-                assert thing not in record.until(frame - 2).seen
+                assert object_id not in record.until(frame - 2).seen
             found += 1
     assert found > 100
 
 
 def test_counts_are_what_is_answered_to_questions_for_them(told) -> None:
     record, _, _, labels = told
-    things = record.episode.things
+    objects = record.episode.objects
     found = 0
-    for number, frame, cell, thing in cells(told):
+    for number, frame, cell, object_id in cells(told):
         for name, group, gap, word in (
-            ("count.kind", "of_kind", "kinds", things[thing].kind),
-            ("count.colour", "of_colour", "colour", things[thing].colour),
+            ("count.kind", "of_kind", "kinds", objects[object_id].kind),
+            ("count.colour", "of_colour", "colour", objects[object_id].colour),
         ):
             answers = {KIND_OF.get(gaps[gap], gaps[gap]): answer for gaps, answer in candidates(name, record, frame)}
             label = labels[group][cell, number]
@@ -82,11 +82,11 @@ def test_what_came_before_is_what_is_answered_to_questions_for_it(told) -> None:
     record, ends, _, labels = told
     before = {gaps["thing"]: answer for gaps, answer in candidates("order.before", record, ends[-1])}
     named = {}
-    for number, _, cell, thing in cells(told):
+    for number, _, cell, object_id in cells(told):
         colour, kind = (labels[group][cell, number] for group in ("colour_before", "kind_before"))
         assert (colour == UNKNOWN) == (kind == UNKNOWN)
         if colour != UNKNOWN:
-            named[record.episode.things[thing].name] = f"{tuple(COLOURS)[colour]} {KINDS[kind]}"
+            named[record.episode.objects[object_id].name] = f"{tuple(COLOURS)[colour]} {KINDS[kind]}"
     assert len(before) > 1
     assert before.items() <= named.items()
 
@@ -114,15 +114,15 @@ def test_sets_hold_what_descriptions_tell_of(told) -> None:
     names = [f"{colour} {kind}" for kind in KINDS for colour in COLOURS]
     found = 0
     for frame, members in zip(ends, sets, strict=True):
-        past = record.until(frame)
-        if not past.stays or past.stays[-1].end != frame:
-            assert (members == UNKNOWN).all() or past.episode.room_name(frame) != "corridor"
+        truth = record.until(frame)
+        if not truth.stays or truth.stays[-1].end != frame:
+            assert (members == UNKNOWN).all() or truth.episode.room_name(frame) != "corridor"
             continue
-        here = past.room(past.stays[-1].room)
-        before = [stay for stay in past.stays[:-1] if past.room(stay.room) == here][-1:]
-        for half, stays in zip(np.split(members, 2), (past.stays[-1:], before), strict=True):
+        here = truth.room(truth.stays[-1].room)
+        before = [stay for stay in truth.stays[:-1] if truth.room(stay.room) == here][-1:]
+        for half, stays in zip(np.split(members, 2), (truth.stays[-1:], before), strict=True):
             if all(stay.clean for stay in stays):
-                expected = {past.name(thing) for stay in stays for thing in stay.things}
+                expected = {truth.name(object_id) for stay in stays for object_id in stay.objects}
                 assert {name for name, member in zip(names, half, strict=True) if member} == expected
                 found += bool(expected)
     assert found > 100
@@ -131,14 +131,14 @@ def test_sets_hold_what_descriptions_tell_of(told) -> None:
 def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told) -> None:
     record, _, _, labels = told
     found = set()
-    for number, frame, cell, thing in cells(told):
-        past = record.until(frame)
-        here = past.room(past.stays[-1].room) if past.stays and past.stays[-1].end == frame else None
+    for number, frame, cell, object_id in cells(told):
+        truth = record.until(frame)
+        here = truth.room(truth.stays[-1].room) if truth.stays and truth.stays[-1].end == frame else None
         new = {gaps["room"]: answer for gaps, answer in candidates("change.new", record, frame)}
         gone = {gaps["room"]: answer for gaps, answer in candidates("change.gone", record, frame)}
         label = labels["here_before"][cell, number]
-        if label != UNKNOWN and here in new and thing in past.stays[-1].things:
-            assert (label == 3) == (past.name(thing) == new[here])
+        if label != UNKNOWN and here in new and object_id in truth.stays[-1].objects:
+            assert (label == 3) == (truth.name(object_id) == new[here])
             found.add(("new", label))
         colour, kind = (labels[group][cell, number] for group in ("gone_colour", "gone_kind"))
         if kind != UNKNOWN and here in gone:
@@ -150,7 +150,7 @@ def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told) -> None:
 
 def test_an_episode_without_objects_has_rooms_and_empty_sets() -> None:
     patrol = PatrolConfig(steps=8, rooms=2, views=1, drive=False, dwell_s=(2, 2), empty=1.0, pairs=0.0)
-    seed = next(seed for seed in range(930_000, 930_100) if not simulate(seed, patrol).things)
+    seed = next(seed for seed in range(930_000, 930_100) if not simulate(seed, patrol).objects)
     record = EpisodeRecord(simulate(seed, patrol))
     ends = step_ends(record.episode)
     labels = dict(zip(PROBE_GROUPS, probe_labels(record, ends, CELLS).T, strict=True))

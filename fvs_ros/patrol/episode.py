@@ -81,9 +81,9 @@ class Episode:
         return self.world.config
 
     @property
-    def things(self) -> tuple[SceneObject, ...]:
+    def objects(self) -> tuple[SceneObject, ...]:
         """Every object that is somewhere at some time."""
-        return self.world.things
+        return self.world.objects
 
     def room_name(self, frame: int) -> str:
         """Name of the room in which a frame was taken."""
@@ -102,12 +102,12 @@ class Episode:
         placements = self.world.visits[int(self.visits[frame])].placements
         return [index for index, at in enumerate(placements) if at is not None and at.room == room]
 
-    def stand(self, frame: int, thing: int) -> tuple[tuple[float, float], float]:
+    def stand(self, frame: int, object_id: int) -> tuple[tuple[float, float], float]:
         """Where an object of `standing` stands in `odom`: x and y, and its yaw."""
-        placement = self.world.visits[int(self.visits[frame])].placements[thing]
+        placement = self.world.visits[int(self.visits[frame])].placements[object_id]
         if placement is None:
-            raise PatrolError(f"object {thing} is not there in frame {frame}")
-        return _stand(self.world, placement, self.things[thing])
+            raise PatrolError(f"object {object_id} is not there in frame {frame}")
+        return _stand(self.world, placement, self.objects[object_id])
 
     def owners(self, frame: int) -> np.ndarray:
         """The index of the object that each pixel of a frame shows, -1 for none, int64 [56, 56]."""
@@ -118,11 +118,11 @@ class Episode:
         return np.array([*standing, -1])[owners(self.camera(frame), _stands(self, frame, standing))]
 
 
-def _stand(world: World, placement: Placement, thing: SceneObject) -> tuple[tuple[float, float], float]:
+def _stand(world: World, placement: Placement, scene_object: SceneObject) -> tuple[tuple[float, float], float]:
     room = world.rooms[placement.room]
     view = room.views[placement.view]
     # Turned by its own yaw from facing the robot.
-    yaw = room.yaw + view.heading - np.pi / 2 + thing.yaw
+    yaw = room.yaw + view.heading - np.pi / 2 + scene_object.yaw
     return room.to_world(*view.places[placement.place]), float(yaw)
 
 
@@ -153,7 +153,7 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
         rooms=np.array([segment.room for segment in segments]),
         views=views,
         visits=np.array([segment.visit for segment in segments]),
-        pixels=np.zeros((len(poses), len(world.things)), np.int64),
+        pixels=np.zeros((len(poses), len(world.objects)), np.int64),
         lighting=_lighting(seed, config, times_s),
     )
     for frame in range(len(poses)):
@@ -165,7 +165,7 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
 
 
 def _stands(episode: Episode, frame: int, standing: Sequence[int]) -> Standing:
-    return [(episode.things[thing], *episode.stand(frame, thing)) for thing in standing]
+    return [(episode.objects[object_id], *episode.stand(frame, object_id)) for object_id in standing]
 
 
 def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> Lighting:

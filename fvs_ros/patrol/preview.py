@@ -48,7 +48,7 @@ def write_preview(path: Path, episode: Episode, indices: Sequence[int], frames: 
 
 def _tile(episode: Episode, index: int, frame: np.ndarray) -> np.ndarray:
     picture = cv2.resize(frame, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_AREA)
-    names = [episode.things[thing].name for thing in np.flatnonzero(episode.pixels[index] >= SEEN_PX)]
+    names = [episode.objects[object_id].name for object_id in np.flatnonzero(episode.pixels[index] >= SEEN_PX)]
     seconds = index / episode.config.frame_rate
     lines = [f"{seconds:.0f} s {episode.room_name(index)}", *names[:2]]
     label = np.zeros((3 * _LINE_PX + 4, _TILE_PX, 3), np.uint8)

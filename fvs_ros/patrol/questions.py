@@ -2,7 +2,7 @@
 
 Answers cannot be guessed from the wording: within each template every answer that is possible at a few random moments
 is equally likely to be asked for, and "no" and "not seen" come from names whose colour and kind were both seen.
-`guess_accuracy` measures what is left.
+`guesses` measures what is left.
 """
 
 from __future__ import annotations
@@ -233,17 +233,3 @@ def guesses(known: Iterable[Question], asked: Iterable[Question]) -> list[str]:
         counts = same if same.total() >= _FEWEST_SAME else by_template[question.template]
         found.append(max(sorted(counts), key=lambda answer: counts[answer], default=""))
     return found
-
-
-def guess_accuracy(known: Iterable[Question], asked: Iterable[Question]) -> dict[str, float]:
-    """How often `guesses` are right.
-
-    Returns:
-        The share of right guesses by family, and over all as "all".
-    """
-    asked = list(asked)
-    right: defaultdict[str, list[bool]] = defaultdict(list)
-    for question, guess in zip(asked, guesses(known, asked), strict=True):
-        right[question.family].append(guess == question.answer)
-        right["all"].append(guess == question.answer)
-    return {family: sum(hits) / len(hits) for family, hits in right.items()}

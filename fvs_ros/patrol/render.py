@@ -121,23 +121,26 @@ def bodies(episode: Episode, index: int) -> list[Body]:
     if room == NOWHERE:
         return _corridor(episode.world)
     shell = _room(episode.world.rooms[room])
-    return [*shell, *(part for thing in episode.standing(index) for part in _thing(episode, index, thing))]
+    return [
+        *shell,
+        *(part for scene_object in episode.standing(index) for part in _scene_object(episode, index, scene_object)),
+    ]
 
 
-def _thing(episode: Episode, frame: int, index: int) -> list[Body]:
-    thing = episode.things[index]
+def _scene_object(episode: Episode, frame: int, index: int) -> list[Body]:
+    scene_object = episode.objects[index]
     (x, y), yaw = episode.stand(frame, index)
     turn, foot = rotation_z(yaw), np.array([x, y, 0.0])
     return [
         Body(
             part.primitive,
-            (part.size[0] * thing.scale, part.size[1] * thing.scale, part.size[2] * thing.scale),
-            foot + turn @ np.array(part.centre) * thing.scale,
+            (part.size[0] * scene_object.scale, part.size[1] * scene_object.scale, part.size[2] * scene_object.scale),
+            foot + turn @ np.array(part.centre) * scene_object.scale,
             turn @ rotation_x(part.tilt),
-            part.rgb or COLOURS[thing.colour],
+            part.rgb or COLOURS[scene_object.colour],
             label=index,
         )
-        for part in PARTS[thing.kind]
+        for part in PARTS[scene_object.kind]
     ]
 
 

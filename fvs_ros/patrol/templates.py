@@ -63,9 +63,9 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def everything(past: EpisodeTruth) -> Frames:
+def everything(truth: EpisodeTruth) -> Frames:
     """The proof that something was not there: all that was seen so far."""
-    return ((0, past.frame),)
+    return ((0, truth.frame),)
 
 
 def spans(parts: Iterable[Sighting | Stay]) -> Frames:
@@ -73,20 +73,26 @@ def spans(parts: Iterable[Sighting | Stay]) -> Frames:
     return tuple(sorted({(part.start, part.end) for part in parts}))
 
 
-def is_steady(past: EpisodeTruth, stay: Stay) -> bool:
+def is_steady(truth: EpisodeTruth, stay: Stay) -> bool:
     """Whether the robot was in the room long enough to be sure of it."""
-    return stay.end - stay.start + 1 >= STEADY_S * past.episode.config.frame_rate
+    return stay.end - stay.start + 1 >= STEADY_S * truth.episode.config.frame_rate
 
 
-def unseen_names(past: EpisodeTruth, random: np.random.Generator, count: int) -> list[str]:
+def inspected_rooms(truth: EpisodeTruth, most: int) -> list[Stay]:
+    """The last stay in each room, where it surely saw all of the room and at most `most` objects."""
+    stays = truth.last_stays.values()
+    return [stay for stay in stays if stay.complete and stay.clean and len(stay.objects) <= most]
+
+
+def unseen_names(truth: EpisodeTruth, random: np.random.Generator, count: int) -> list[str]:
     """Names that were never seen, though their colour and their kind were: only their combination tells.
 
     Nothing that may have been seen in passing is among them.
     """
-    taken = {past.name(thing) for thing in (*past.seen, *past.doubtful)}
-    things = [past.episode.things[thing] for thing in past.seen]
-    kinds = [kind for kind in KINDS if any(thing.kind == kind for thing in things)]
-    colours = [colour for colour in COLOURS if any(thing.colour == colour for thing in things)]
+    taken = {truth.name(object_id) for object_id in (*truth.seen, *truth.doubtful)}
+    objects = [truth.episode.objects[object_id] for object_id in truth.seen]
+    kinds = [kind for kind in KINDS if any(scene_object.kind == kind for scene_object in objects)]
+    colours = [colour for colour in COLOURS if any(scene_object.colour == colour for scene_object in objects)]
     names = [f"{colour} {kind}" for kind in kinds for colour in colours]
     free = [name for name in names if name not in taken]
     return [free[index] for index in random.permutation(len(free))[:count]]

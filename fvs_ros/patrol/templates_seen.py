@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from fvs_ros.patrol.templates import (
     Frames,
     Template,
     everything,
+    inspected_rooms,
     is_steady,
     spans,
     unseen_names,
@@ -26,196 +29,168 @@ from fvs_ros.patrol.world import SceneObject
 MOST_COUNTED = 9
 """Larger numbers are not asked for."""
 
-
-def _newest(past: EpisodeTruth) -> Frames:
-    return ((past.frame - past.episode.config.frame_rate, past.frame),)
+Trait = Literal["kind", "colour"]
 
 
-def _now_view(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return [Candidate({}, joined([past.name(thing) for thing in past.in_view]), _newest(past))] if past.calm else []
+def _newest(truth: EpisodeTruth) -> Frames:
+    return ((truth.frame - truth.episode.config.frame_rate, truth.frame),)
 
 
-def _now_count(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return [Candidate({}, number_word(len(past.in_view)), _newest(past))] if past.calm else []
-
-
-def _now_room(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return [Candidate({}, past.episode.room_name(past.frame), _newest(past))] if past.calm else []
-
-
-def _now_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    things = _only_ones(past, past.in_view if past.calm else [], lambda thing: thing.kind)
-    return [Candidate({"kind": thing.kind}, thing.colour, _newest(past)) for thing in things]
-
-
-def _now_kind(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    things = _only_ones(past, past.in_view if past.calm else [], lambda thing: thing.colour)
-    return [Candidate({"colour": thing.colour}, thing.kind, _newest(past)) for thing in things]
-
-
-def _only_ones(past: EpisodeTruth, indices: list[int], of: Callable[[SceneObject], str]) -> list[SceneObject]:
-    """The objects among `indices` that share `of` with no other of them."""
-    things = [past.episode.things[index] for index in indices]
-    counts = Counter(of(thing) for thing in things)
-    return [thing for thing in things if counts[of(thing)] == 1]
-
-
-def _now_presence(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
-    # An empty view would make "no" the more frequent answer.
-    if not past.calm or not past.in_view:
+def _now_view(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    if not truth.calm:
         return []
-    things = [past.episode.things[thing] for thing in past.in_view]
-    here = {thing.name for thing in things}
+    return [Candidate({}, joined([truth.name(object_id) for object_id in truth.in_view]), _newest(truth))]
+
+
+def _now_count(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    return [Candidate({}, number_word(len(truth.in_view)), _newest(truth))] if truth.calm else []
+
+
+def _now_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    return [Candidate({}, truth.episode.room_name(truth.frame), _newest(truth))] if truth.calm else []
+
+
+def _now_other(truth: EpisodeTruth, _: np.random.Generator, known: Trait, asked: Trait) -> list[Candidate]:
+    objects = _only_ones(truth, truth.in_view if truth.calm else [], known)
+    return [Candidate({known: getattr(one, known)}, getattr(one, asked), _newest(truth)) for one in objects]
+
+
+def _only_ones(truth: EpisodeTruth, object_ids: Iterable[int], trait: Trait) -> list[SceneObject]:
+    """Those objects that share the trait with no other of them."""
+    objects = [truth.episode.objects[object_id] for object_id in object_ids]
+    counts = Counter(getattr(one, trait) for one in objects)
+    return [one for one in objects if counts[getattr(one, trait)] == 1]
+
+
+def _now_presence(truth: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
+    # An empty view would make "no" the more frequent answer.
+    if not truth.calm or not truth.in_view:
+        return []
+    objects = [truth.episode.objects[object_id] for object_id in truth.in_view]
+    here = {one.name for one in objects}
     near = [
         name
-        for thing in things
+        for one in objects
         for name in (
-            f"{tuple(COLOURS)[random.integers(len(COLOURS))]} {thing.kind}",
-            f"{thing.colour} {KINDS[random.integers(len(KINDS))]}",
+            f"{tuple(COLOURS)[random.integers(len(COLOURS))]} {one.kind}",
+            f"{one.colour} {KINDS[random.integers(len(KINDS))]}",
         )
         if name not in here
     ]
     return [
-        Candidate({"a_thing": with_article(name)}, answer, _newest(past), YES_NO)
+        Candidate({"a_thing": with_article(name)}, answer, _newest(truth), YES_NO)
         for answer, names in (("yes", sorted(here)), ("no", near))
         for name in names
     ]
 
 
-def _recall_seen(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
+def _recall_seen(truth: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     seen = [
-        Candidate({"a_thing": with_article(past.name(thing))}, "yes", spans(sightings), YES_NO)
-        for thing, sightings in past.seen.items()
+        Candidate({"a_thing": with_article(truth.name(object_id))}, "yes", spans(sightings), YES_NO)
+        for object_id, sightings in truth.seen.items()
     ]
     unseen = [
-        Candidate({"a_thing": with_article(name)}, "no", everything(past), YES_NO)
-        for name in unseen_names(past, random, 6)
+        Candidate({"a_thing": with_article(name)}, "no", everything(truth), YES_NO)
+        for name in unseen_names(truth, random, 6)
     ]
     return [*seen, *unseen] if seen and unseen else []
 
 
-def _recall_where(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
-    candidates = [
-        Candidate({"thing": name}, NOT_SEEN, everything(past)) for name in unseen_names(past, random, 2) if past.seen
-    ]
-    for thing, sightings in past.seen.items():
+def _recall_where(truth: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
+    unseen = unseen_names(truth, random, 2)
+    candidates = [Candidate({"thing": name}, NOT_SEEN, everything(truth)) for name in unseen]
+    for object_id, sightings in truth.seen.items():
         last = sightings[-1]
         # Glimpsed elsewhere since: the last room is not sure.
-        if not past.unsure[last.visit + 1 :, thing].any():
+        if not truth.unsure[last.visit + 1 :, object_id].any():
             proof = spans(sighting for sighting in sightings if sighting.room == last.room)
-            candidates.append(Candidate({"thing": past.name(thing)}, past.room(last.room), proof))
+            candidates.append(Candidate({"thing": truth.name(object_id)}, truth.room(last.room), proof))
     return candidates
 
 
-def _recall_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    doubtful = {past.episode.things[thing].kind for thing in past.doubtful}
+def _recall_colour(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    doubtful = {truth.episode.objects[object_id].kind for object_id in truth.doubtful}
     return [
-        Candidate({"kind": thing.kind}, thing.colour, _proof(past, thing))
-        for thing in _only_ones(past, list(past.seen), lambda thing: thing.kind)
-        if thing.kind not in doubtful
+        Candidate({"kind": one.kind}, one.colour, _proof(truth, one))
+        for one in _only_ones(truth, truth.seen, "kind")
+        if one.kind not in doubtful
     ]
 
 
-def _proof(past: EpisodeTruth, thing: SceneObject, room: int | None = None) -> Frames:
-    sightings = past.seen[past.episode.things.index(thing)]
+def _proof(truth: EpisodeTruth, scene_object: SceneObject, room: int | None = None) -> Frames:
+    sightings = truth.seen[truth.episode.objects.index(scene_object)]
     return spans(sighting for sighting in sightings if room is None or sighting.room == room)
 
 
-def _by_room(past: EpisodeTruth) -> dict[int, list[Sighting]]:
-    rooms: dict[int, list[Sighting]] = {}
-    for sighting in past.sightings:
-        rooms.setdefault(sighting.room, []).append(sighting)
-    return rooms
-
-
-def _doubtful_in(past: EpisodeTruth, room: int) -> set[int]:
+def _doubtful_in(truth: EpisodeTruth, room: int) -> set[int]:
     """Objects that may have been seen in a room, though never for sure."""
-    visits = [stay.visit for stay in past.stays if stay.room == room]
-    sure = {sighting.thing for sighting in past.sightings if sighting.room == room}
-    return {int(thing) for thing in np.flatnonzero(past.unsure[visits].any(axis=0))} - sure
+    visits = [stay.visit for stay in truth.stays if stay.room == room]
+    sure = {sighting.object_id for sighting in truth.sightings if sighting.room == room}
+    return {int(object_id) for object_id in np.flatnonzero(truth.unsure[visits].any(axis=0))} - sure
 
 
-def _recall_in_room(
-    past: EpisodeTruth, gap: str, of: Callable[[SceneObject], str], answer: Callable[[SceneObject], str]
-) -> list[Candidate]:
+def _recall_in_room(truth: EpisodeTruth, _: np.random.Generator, known: Trait, asked: Trait) -> list[Candidate]:
+    rooms: dict[int, list[Sighting]] = {}
+    for sighting in truth.sightings:
+        rooms.setdefault(sighting.room, []).append(sighting)
     candidates = []
-    for room, sightings in _by_room(past).items():
-        doubtful = {of(past.episode.things[thing]) for thing in _doubtful_in(past, room)}
-        indices = sorted({sighting.thing for sighting in sightings})
+    for room, sightings in rooms.items():
+        doubtful = {getattr(truth.episode.objects[object_id], known) for object_id in _doubtful_in(truth, room)}
+        name, object_ids = truth.room(room), sorted({sighting.object_id for sighting in sightings})
         candidates += [
-            Candidate({gap: of(thing), "room": past.room(room)}, answer(thing), _proof(past, thing, room))
-            for thing in _only_ones(past, indices, of)
-            if of(thing) not in doubtful
+            Candidate({known: getattr(one, known), "room": name}, getattr(one, asked), _proof(truth, one, room))
+            for one in _only_ones(truth, object_ids, known)
+            if getattr(one, known) not in doubtful
         ]
     return candidates
 
 
-def _recall_room_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return _recall_in_room(past, "kind", lambda thing: thing.kind, lambda thing: thing.colour)
-
-
-def _recall_room_kind(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return _recall_in_room(past, "colour", lambda thing: thing.colour, lambda thing: thing.kind)
-
-
-def _recall_visited(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _recall_visited(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates = []
     for name in ROOMS:
-        stays = [stay for stay in past.stays if past.room(stay.room) == name]
+        stays = [stay for stay in truth.stays if truth.room(stay.room) == name]
         if not stays:
-            candidates.append(Candidate({"room": name}, "no", everything(past), YES_NO))
-        elif any(is_steady(past, stay) for stay in stays):
+            candidates.append(Candidate({"room": name}, "no", everything(truth), YES_NO))
+        elif any(is_steady(truth, stay) for stay in stays):
             candidates.append(Candidate({"room": name}, "yes", spans(stays), YES_NO))
     return candidates
 
 
-def _count_by(
-    past: EpisodeTruth, of: Callable[[SceneObject], str], values: tuple[str, ...]
-) -> list[tuple[str, int, Frames]]:
-    """For each value, how many objects of it were seen, and what proves it."""
-    things = past.episode.things
-    doubtful = {of(things[thing]) for thing in past.doubtful}
-    found = []
-    for value in values:
-        sightings = [sighting for sighting in past.sightings if of(things[sighting.thing]) == value]
-        if value not in doubtful:
-            count = len({sighting.thing for sighting in sightings})
-            found.append((value, count, spans(sightings) or everything(past)))
-    return [(value, count, proof) for value, count, proof in found if count <= MOST_COUNTED]
+def _count_of(
+    truth: EpisodeTruth, _: np.random.Generator, gap: str, trait: Trait, words: Mapping[str, str]
+) -> list[Candidate]:
+    """How many objects of each value of a trait were seen; `words` are the values as questions say them."""
+    objects = truth.episode.objects
+    doubtful = {getattr(objects[object_id], trait) for object_id in truth.doubtful}
+    candidates = []
+    for value, word in words.items():
+        sightings = [one for one in truth.sightings if getattr(objects[one.object_id], trait) == value]
+        count = len({one.object_id for one in sightings})
+        if value not in doubtful and count <= MOST_COUNTED:
+            candidates.append(Candidate({gap: word}, number_word(count), spans(sightings) or everything(truth)))
+    return candidates
 
 
-def _count_kind(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    counts = _count_by(past, lambda thing: thing.kind, KINDS)
-    return [Candidate({"kinds": PLURALS[kind]}, number_word(count), proof) for kind, count, proof in counts]
+def _count_all(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    count = len(truth.seen)
+    if truth.doubtful or count > MOST_COUNTED:
+        return []
+    return [Candidate({}, number_word(count), spans(truth.sightings) or everything(truth))]
 
 
-def _count_colour(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    counts = _count_by(past, lambda thing: thing.colour, tuple(COLOURS))
-    return [Candidate({"colour": colour}, number_word(count), proof) for colour, count, proof in counts]
-
-
-def _count_all(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    counts = _count_by(past, lambda _: "", ("",))
-    return [Candidate({}, number_word(count), proof) for _, count, proof in counts]
-
-
-def _count_room(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    last = {stay.room: stay for stay in past.stays}
+def _count_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
-        Candidate({"room": past.room(room)}, number_word(len(stay.things)), spans([stay]))
-        for room, stay in last.items()
-        if stay.complete and stay.clean and len(stay.things) <= MOST_COUNTED
+        Candidate({"room": truth.room(stay.room)}, number_word(len(stay.objects)), spans([stay]))
+        for stay in inspected_rooms(truth, MOST_COUNTED)
     ]
 
 
-def _count_rooms(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    first: dict[int, Frames] = {}
-    for stay in past.stays:
-        first.setdefault(stay.room, spans([stay]))
+def _count_rooms(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     # A room just entered may or may not have been noticed.
-    if not past.stays or not is_steady(past, past.stays[-1]):
+    if not truth.stays or not is_steady(truth, truth.stays[-1]):
         return []
-    return [Candidate({}, number_word(len(first)), tuple(proof for spans_ in first.values() for proof in spans_))]
+    first = truth.first_stays.values()
+    return [Candidate({}, number_word(len(first)), spans(first))]
 
 
 TEMPLATES = (
@@ -225,9 +200,13 @@ TEMPLATES = (
     Template(
         "now.colour",
         ("What colour is the {kind} in view?", "Which colour is this {kind}?", "What color is the {kind} in view?"),
-        _now_colour,
+        partial(_now_other, known="kind", asked="colour"),
     ),
-    Template("now.kind", ("What is the {colour} object in view?", "Which object in view is {colour}?"), _now_kind),
+    Template(
+        "now.kind",
+        ("What is the {colour} object in view?", "Which object in view is {colour}?"),
+        partial(_now_other, known="colour", asked="kind"),
+    ),
     Template(
         "now.presence",
         ("Is {a_thing} in view?", "Do you see {a_thing} now?", "Is there {a_thing} in front of you?"),
@@ -255,12 +234,12 @@ TEMPLATES = (
     Template(
         "recall.room_colour",
         ("What colour was the {kind} in the {room}?", "Which colour did the {kind} in the {room} have?"),
-        _recall_room_colour,
+        partial(_recall_in_room, known="kind", asked="colour"),
     ),
     Template(
         "recall.room_kind",
         ("Which {colour} object did you see in the {room}?", "What was the {colour} object in the {room}?"),
-        _recall_room_kind,
+        partial(_recall_in_room, known="colour", asked="kind"),
     ),
     Template(
         "recall.visited",
@@ -270,12 +249,12 @@ TEMPLATES = (
     Template(
         "count.kind",
         ("How many {kinds} have you seen so far?", "How many different {kinds} did you see?"),
-        _count_kind,
+        partial(_count_of, gap="kinds", trait="kind", words=PLURALS),
     ),
     Template(
         "count.colour",
         ("How many {colour} objects have you seen so far?", "How many different {colour} objects did you see?"),
-        _count_colour,
+        partial(_count_of, gap="colour", trait="colour", words={colour: colour for colour in COLOURS}),
     ),
     Template(
         "count.all",

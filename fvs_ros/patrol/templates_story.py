@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,181 +14,168 @@ MOST_PAIRS = 8
 """Pairs of objects that one moment's candidates compare."""
 
 
-def _order_first_of_two(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
-    return _pairs(past, random, lambda one, other: past.seen[one][0].start < past.first_glimpse(other), first=True)
-
-
-def _order_last_of_two(past: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
-    return _pairs(past, random, lambda one, other: past.seen[one][-1].end > past.last_glimpse(other), first=False)
-
-
-def _pairs(
-    past: EpisodeTruth, random: np.random.Generator, wins: Callable[[int, int], bool], first: bool
-) -> list[Candidate]:
-    things, candidates = list(past.seen), []
-    for _ in range(MOST_PAIRS if len(things) > 1 else 0):
-        one, other = (things[index] for index in random.permutation(len(things))[:2])
-        names = (past.name(one), past.name(other))
+def _order_of_two(truth: EpisodeTruth, random: np.random.Generator, first: bool) -> list[Candidate]:
+    object_ids, candidates = list(truth.seen), []
+    for _ in range(MOST_PAIRS if len(object_ids) > 1 else 0):
+        one, other = (object_ids[index] for index in random.permutation(len(object_ids))[:2])
+        names = (truth.name(one), truth.name(other))
         for winner, loser in ((one, other), (other, one)):
-            if wins(winner, loser):
+            if first:
+                sure = truth.seen[winner][0].start < truth.first_glimpse(loser)
+            else:
+                sure = truth.seen[winner][-1].end > truth.last_glimpse(loser)
+            if sure:
                 moment = 0 if first else -1
-                proof = spans([past.seen[winner][moment], past.seen[loser][moment]])
-                candidates.append(Candidate({"one": names[0], "other": names[1]}, past.name(winner), proof, names))
+                proof = spans([truth.seen[winner][moment], truth.seen[loser][moment]])
+                candidates.append(Candidate({"one": names[0], "other": names[1]}, truth.name(winner), proof, names))
     return candidates
 
 
-def newcomers(past: EpisodeTruth) -> list[Sighting | None]:
+def newcomers(truth: EpisodeTruth) -> list[Sighting | None]:
     """First sightings in order; None stands where two objects came together or one may have come between."""
     firsts = sorted(
-        [(past.first_glimpse(thing), thing) for thing in past.seen]
-        + [(past.first_glimpse(thing), thing) for thing in past.doubtful]
+        [(truth.first_glimpse(object_id), object_id) for object_id in truth.seen]
+        + [(truth.first_glimpse(object_id), object_id) for object_id in truth.doubtful]
     )
     story: list[Sighting | None] = []
-    for position, (_, thing) in enumerate(firsts):
-        following = firsts[position + 1][0] if position + 1 < len(firsts) else past.frame + 1
-        if thing in past.seen and past.seen[thing][0].start < following:
-            story.append(past.seen[thing][0])
+    for position, (_, object_id) in enumerate(firsts):
+        following = firsts[position + 1][0] if position + 1 < len(firsts) else truth.frame + 1
+        if object_id in truth.seen and truth.seen[object_id][0].start < following:
+            story.append(truth.seen[object_id][0])
         else:
             # It and its successor cannot be put in order.
             story.append(None)
     return story
 
 
-def _order_first(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    story = newcomers(past)
+def _order_first(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    story = newcomers(truth)
     if not story or story[0] is None:
         return []
-    return [Candidate({}, past.name(story[0].thing), spans([story[0]]))]
+    return [Candidate({}, truth.name(story[0].object_id), spans([story[0]]))]
 
 
-def _order_after(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _order_after(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
-        Candidate({"thing": past.name(one.thing)}, past.name(other.thing), spans([one, other]))
-        for one, other in pairwise(newcomers(past))
+        Candidate({"thing": truth.name(one.object_id)}, truth.name(other.object_id), spans([one, other]))
+        for one, other in pairwise(newcomers(truth))
         if one is not None and other is not None
     ]
 
 
-def _order_before(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    story = newcomers(past)
+def _order_before(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    story = newcomers(truth)
     # The one before the earlier of the two must be sure as well, or it might have come between.
     return [
-        Candidate({"thing": past.name(other.thing)}, past.name(one.thing), spans([one, other]))
+        Candidate({"thing": truth.name(other.object_id)}, truth.name(one.object_id), spans([one, other]))
         for before, one, other in zip([story[0], *story] if story else [], story, story[1:], strict=False)
         if before is not None and one is not None and other is not None
     ]
 
 
-def _order_room_first(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return [Candidate({}, past.room(past.stays[0].room), spans(past.stays[:1]))] if past.stays else []
+def _order_room_first(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    return [Candidate({}, truth.room(truth.stays[0].room), spans(truth.stays[:1]))] if truth.stays else []
 
 
-def _order_room_after(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _order_room_after(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates, known = [], set()
-    for one, other in pairwise(past.stays):
-        if one.room not in known and is_steady(past, other):
-            candidates.append(Candidate({"room": past.room(one.room)}, past.room(other.room), spans([one, other])))
+    for one, other in pairwise(truth.stays):
+        if one.room not in known and is_steady(truth, other):
+            candidates.append(Candidate({"room": truth.room(one.room)}, truth.room(other.room), spans([one, other])))
         known.add(one.room)
     return candidates
 
 
-def _order_room_before(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    if len(past.stays) < 2 or past.stays[-1].end != past.frame or not is_steady(past, past.stays[-1]):
+def _order_room_before(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+    if len(truth.stays) < 2 or truth.stays[-1].end != truth.frame or not is_steady(truth, truth.stays[-1]):
         return []
-    before, here = past.stays[-2:]
-    return [Candidate({}, past.room(before.room), spans([before, here]))]
+    before, here = truth.stays[-2:]
+    return [Candidate({}, truth.room(before.room), spans([before, here]))]
 
 
-def _revisits(past: EpisodeTruth) -> list[tuple[Stay, Stay]]:
+def _revisits(truth: EpisodeTruth) -> list[tuple[Stay, Stay]]:
     """For each room, its last two visits, where both saw all of it for sure."""
     last: dict[int, list[Stay]] = {}
-    for stay in past.stays:
+    for stay in truth.stays:
         last.setdefault(stay.room, []).append(stay)
     couples = [(stays[-2], stays[-1]) for stays in last.values() if len(stays) > 1]
     return [couple for couple in couples if all(stay.complete and stay.clean for stay in couple)]
 
 
-def _changes(past: EpisodeTruth, before: Stay, after: Stay) -> list[str]:
+def _changes(truth: EpisodeTruth, before: Stay, after: Stay) -> list[str]:
     """What is different, one text for each object."""
-    world, texts = past.episode.world, []
-    for thing in sorted({*before.things, *after.things}):
-        if thing not in before.things:
-            texts.append(f"{past.name(thing)} added")
-        elif thing not in after.things:
-            texts.append(f"{past.name(thing)} removed")
+    world, texts = truth.episode.world, []
+    for object_id in sorted({*before.objects, *after.objects}):
+        if object_id not in before.objects:
+            texts.append(f"{truth.name(object_id)} added")
+        elif object_id not in after.objects:
+            texts.append(f"{truth.name(object_id)} removed")
         else:
-            then, now = (world.visits[stay.visit].placements[thing] for stay in (before, after))
+            then, now = (world.visits[stay.visit].placements[object_id] for stay in (before, after))
             if then is not None and now is not None and then.view != now.view:
-                texts.append(f"{past.name(thing)} moved")
+                texts.append(f"{truth.name(object_id)} moved")
     return texts
 
 
-def _change_what(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    found = [(couple, _changes(past, *couple)) for couple in _revisits(past)]
+def _single_changes(truth: EpisodeTruth) -> list[tuple[tuple[Stay, Stay], str]]:
+    """Revisits with at most one change, and the words for it."""
+    found = [(couple, _changes(truth, *couple)) for couple in _revisits(truth)]
+    return [(couple, texts[0] if texts else NOTHING) for couple, texts in found if len(texts) < 2]
+
+
+def _change_what(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
-        Candidate({"room": past.room(couple[0].room)}, texts[0] if texts else NOTHING, spans(couple))
-        for couple, texts in found
-        if len(texts) < 2
+        Candidate({"room": truth.room(couple[0].room)}, text, spans(couple)) for couple, text in _single_changes(truth)
     ]
 
 
-def _change_here(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _change_here(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
-        Candidate({}, texts[0] if texts else NOTHING, spans(couple))
-        for couple in _revisits(past)
-        if couple[1].end == past.frame and len(texts := _changes(past, *couple)) < 2
+        Candidate({}, text, spans(couple)) for couple, text in _single_changes(truth) if couple[1].end == truth.frame
     ]
 
 
-def _change_any(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _change_any(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate(
-            {"room": past.room(couple[0].room)}, "yes" if _changes(past, *couple) else "no", spans(couple), YES_NO
+            {"room": truth.room(couple[0].room)}, "yes" if _changes(truth, *couple) else "no", spans(couple), YES_NO
         )
-        for couple in _revisits(past)
+        for couple in _revisits(truth)
     ]
 
 
-def _change_new(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return _difference(past, newer=True)
-
-
-def _change_gone(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return _difference(past, newer=False)
-
-
-def _difference(past: EpisodeTruth, newer: bool) -> list[Candidate]:
+def _difference(truth: EpisodeTruth, _: np.random.Generator, newer: bool) -> list[Candidate]:
     candidates = []
-    for before, after in _revisits(past):
+    for before, after in _revisits(truth):
         having, lacking = (after, before) if newer else (before, after)
-        names = [past.name(thing) for thing in having.things if thing not in lacking.things]
+        names = [truth.name(object_id) for object_id in having.objects if object_id not in lacking.objects]
         if len(names) < 2:
             answer = names[0] if names else NOTHING
-            candidates.append(Candidate({"room": past.room(before.room)}, answer, spans([before, after])))
+            candidates.append(Candidate({"room": truth.room(before.room)}, answer, spans([before, after])))
     return candidates
 
 
-def _change_still(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _change_still(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate(
-            {"thing": past.name(thing), "room": past.room(before.room)},
-            "yes" if thing in after.things else "no",
+            {"thing": truth.name(object_id), "room": truth.room(before.room)},
+            "yes" if object_id in after.objects else "no",
             spans([before, after]),
             YES_NO,
         )
-        for before, after in _revisits(past)
-        for thing in before.things
+        for before, after in _revisits(truth)
+        for object_id in before.objects
     ]
 
 
-def _change_moved(past: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _change_moved(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates = []
-    for thing, sightings in past.seen.items():
+    for object_id, sightings in truth.seen.items():
         rooms = {sighting.room for sighting in sightings}
         # A single sighting cannot tell; a doubtful one might.
-        if len(sightings) > 1 and (len(rooms) > 1 or not past.unsure[:, thing].any()):
+        if len(sightings) > 1 and (len(rooms) > 1 or not truth.unsure[:, object_id].any()):
             answer = "yes" if len(rooms) > 1 else "no"
-            candidates.append(Candidate({"thing": past.name(thing)}, answer, spans(sightings), YES_NO))
+            candidates.append(Candidate({"thing": truth.name(object_id)}, answer, spans(sightings), YES_NO))
     return candidates
 
 
@@ -196,12 +183,12 @@ TEMPLATES = (
     Template(
         "order.first_of_two",
         ("Which did you see first, the {one} or the {other}?", "What came first, the {one} or the {other}?"),
-        _order_first_of_two,
+        partial(_order_of_two, first=True),
     ),
     Template(
         "order.last_of_two",
         ("Which did you see last, the {one} or the {other}?", "What came last, the {one} or the {other}?"),
-        _order_last_of_two,
+        partial(_order_of_two, first=False),
     ),
     Template(
         "order.first",
@@ -254,12 +241,12 @@ TEMPLATES = (
     Template(
         "change.new",
         ("What was new in the {room} on your last visit?", "Which object was added to the {room} last?"),
-        _change_new,
+        partial(_difference, newer=True),
     ),
     Template(
         "change.gone",
         ("What was missing from the {room} on your last visit?", "Which object had gone from the {room} last?"),
-        _change_gone,
+        partial(_difference, newer=False),
     ),
     Template(
         "change.still",

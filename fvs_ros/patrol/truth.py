@@ -32,12 +32,12 @@ class Sighting:
     """An object in view without a break.
 
     Attributes:
-        thing: index of the object.
+        object_id: index of the object.
         visit, room: indices of the visit and its room.
         start, end: first and last frame.
     """
 
-    thing: int
+    object_id: int
     visit: int
     room: int
     start: int
@@ -52,7 +52,7 @@ class Stay:
         visit, room: indices of the visit and its room.
         start, end: first and last frame in the room.
         complete: whether each of the room's views has been inspected for `STEADY_S`.
-        things: objects sighted, in the order of the views inspected, left before right.
+        objects: those sighted, in the order of the views inspected, left before right.
         clean: whether no object is doubtful here.
     """
 
@@ -61,12 +61,12 @@ class Stay:
     start: int
     end: int
     complete: bool
-    things: tuple[int, ...]
+    objects: tuple[int, ...]
     clean: bool
 
 
 class EpisodeRecord:
-    """Everything that an episode shows, from its first frame to its last. `until` gives the past of one frame.
+    """Everything that an episode shows, from its first frame to its last. `until` gives what is known by a frame.
 
     Attributes:
         sightings: by start, then object.
@@ -79,31 +79,31 @@ class EpisodeRecord:
         self.episode = episode
         self.steady = STEADY_S * episode.config.frame_rate
         self.sightings: list[Sighting] = []
-        visits, things = int(episode.visits.max()) + 1, len(episode.things)
-        self.first_glimpse = np.full((visits, things), NEVER)
-        self.confirmed = np.full((visits, things), NEVER)
-        for thing in range(things):
-            self._collect(thing)
-        self.sightings.sort(key=lambda sighting: (sighting.start, sighting.thing))
-        self._pasts: dict[int, EpisodeTruth] = {}
+        visits, objects = int(episode.visits.max()) + 1, len(episode.objects)
+        self.first_glimpse = np.full((visits, objects), NEVER)
+        self.confirmed = np.full((visits, objects), NEVER)
+        for object_id in range(objects):
+            self._collect(object_id)
+        self.sightings.sort(key=lambda sighting: (sighting.start, sighting.object_id))
+        self._truths: dict[int, EpisodeTruth] = {}
 
-    def _collect(self, thing: int) -> None:
+    def _collect(self, object_id: int) -> None:
         episode = self.episode
-        for start, _ in _runs(episode.pixels[:, thing] > FAINT_PX, episode.visits):
+        for start, _ in _runs(episode.pixels[:, object_id] > FAINT_PX, episode.visits):
             visit = int(episode.visits[start])
-            self.first_glimpse[visit, thing] = min(self.first_glimpse[visit, thing], start)
-        for start, end in _runs(episode.pixels[:, thing] >= SEEN_PX, episode.visits):
+            self.first_glimpse[visit, object_id] = min(self.first_glimpse[visit, object_id], start)
+        for start, end in _runs(episode.pixels[:, object_id] >= SEEN_PX, episode.visits):
             if end - start + 1 >= self.steady:
                 visit = int(episode.visits[start])
-                self.sightings.append(Sighting(thing, visit, int(episode.rooms[start]), start, end))
+                self.sightings.append(Sighting(object_id, visit, int(episode.rooms[start]), start, end))
                 sure = start + self.steady - 1
-                self.confirmed[visit, thing] = min(self.confirmed[visit, thing], sure)
+                self.confirmed[visit, object_id] = min(self.confirmed[visit, object_id], sure)
 
     def until(self, frame: int) -> EpisodeTruth:
         """What is known once frame `frame` has been seen."""
-        if frame not in self._pasts:
-            self._pasts[frame] = EpisodeTruth(self, frame)
-        return self._pasts[frame]
+        if frame not in self._truths:
+            self._truths[frame] = EpisodeTruth(self, frame)
+        return self._truths[frame]
 
 
 def _runs(mask: np.ndarray, visits: np.ndarray) -> list[tuple[int, int]]:
@@ -131,7 +131,7 @@ class EpisodeTruth:
         self.frame = frame
         self._record = record
         self.sightings = [
-            Sighting(s.thing, s.visit, s.room, s.start, min(s.end, frame))
+            Sighting(s.object_id, s.visit, s.room, s.start, min(s.end, frame))
             for s in record.sightings
             if s.start + record.steady - 1 <= frame
         ]
@@ -145,7 +145,7 @@ class EpisodeTruth:
         """The sightings of each object sighted so far, by its first sighting."""
         by_thing: dict[int, list[Sighting]] = {}
         for sighting in self.sightings:
-            by_thing.setdefault(sighting.thing, []).append(sighting)
+            by_thing.setdefault(sighting.object_id, []).append(sighting)
         return by_thing
 
     @cached_property
@@ -155,33 +155,46 @@ class EpisodeTruth:
         rooms, visits = episode.rooms[: self.frame + 1], episode.visits[: self.frame + 1]
         return [self._stay(start, end) for start, end in _runs(rooms != NOWHERE, visits)]
 
+    @cached_property
+    def first_stays(self) -> dict[int, Stay]:
+        """The first stay in each room visited so far, rooms in the order of their first visit."""
+        first: dict[int, Stay] = {}
+        for stay in self.stays:
+            first.setdefault(stay.room, stay)
+        return first
+
+    @cached_property
+    def last_stays(self) -> dict[int, Stay]:
+        """The last stay in each room visited so far, rooms in the order of their first visit."""
+        return {stay.room: stay for stay in self.stays}
+
     def _stay(self, start: int, end: int) -> Stay:
         episode = self.episode
         visit, room = int(episode.visits[start]), int(episode.rooms[start])
         plan = episode.world.visits[visit]
         views = episode.views[start : end + 1]
         complete = all(np.count_nonzero(views == view) >= self._record.steady for view in plan.views)
-        sighted = {sighting.thing for sighting in self.sightings if sighting.visit == visit}
+        sighted = {sighting.object_id for sighting in self.sightings if sighting.visit == visit}
         return Stay(visit, room, start, end, complete, self._in_order(visit, sighted), not self.unsure[visit].any())
 
-    def _in_order(self, visit: int, things: set[int]) -> tuple[int, ...]:
+    def _in_order(self, visit: int, objects: set[int]) -> tuple[int, ...]:
         plan = self.episode.world.visits[visit]
 
-        def rank(thing: int) -> tuple[int, int]:
-            placement = plan.placements[thing]
+        def rank(object_id: int) -> tuple[int, int]:
+            placement = plan.placements[object_id]
             assert placement is not None, "only what stands in the room can be sighted there"
             return plan.views.index(placement.view), placement.place
 
-        return tuple(sorted(things, key=rank))
+        return tuple(sorted(objects, key=rank))
 
-    def first_glimpse(self, thing: int) -> int:
+    def first_glimpse(self, object_id: int) -> int:
         """First frame in which more than `FAINT_PX` pixels show the object, `NEVER` if none so far."""
-        first = int(self._record.first_glimpse[:, thing].min())
+        first = int(self._record.first_glimpse[:, object_id].min())
         return first if first <= self.frame else NEVER
 
-    def last_glimpse(self, thing: int) -> int:
+    def last_glimpse(self, object_id: int) -> int:
         """Last frame in which more than `FAINT_PX` pixels show the object, -1 if none so far."""
-        shown = np.flatnonzero(self.episode.pixels[: self.frame + 1, thing] > FAINT_PX)
+        shown = np.flatnonzero(self.episode.pixels[: self.frame + 1, object_id] > FAINT_PX)
         return int(shown[-1]) if len(shown) else -1
 
     @cached_property
@@ -206,18 +219,18 @@ class EpisodeTruth:
     @cached_property
     def in_view(self) -> list[int]:
         """Objects in the newest frame, from left to right."""
-        things = np.flatnonzero(self.episode.pixels[self.frame] >= SEEN_PX).tolist()
-        return sorted(things, key=lambda thing: (self._across(thing), thing))
+        objects = np.flatnonzero(self.episode.pixels[self.frame] >= SEEN_PX).tolist()
+        return sorted(objects, key=lambda object_id: (self._across(object_id), object_id))
 
-    def _across(self, thing: int) -> float:
+    def _across(self, object_id: int) -> float:
         camera = self.episode.camera(self.frame)
-        (x, y), _ = self.episode.stand(self.frame, thing)
+        (x, y), _ = self.episode.stand(self.frame, object_id)
         right, _, ahead = (np.array([x, y, 0.0]) - camera.position) @ camera.rotation
         return float(right / ahead)
 
-    def name(self, thing: int) -> str:
+    def name(self, object_id: int) -> str:
         """Colour and kind of an object."""
-        return self.episode.things[thing].name
+        return self.episode.objects[object_id].name
 
     def room(self, room: int) -> str:
         """Name of a room."""

@@ -87,13 +87,13 @@ def owners(camera: CameraPose, standing: Standing, grid: int = GRID) -> np.ndarr
     depth = np.array([np.hypot(at[0] - camera.position[0], at[1] - camera.position[1]) for _, at, _ in standing])
     # Objects stand apart, so the nearer axis hides the farther object.
     for index in np.argsort(-depth, kind="stable"):
-        thing, at, yaw = standing[index]
-        turn = rotation_z(yaw) * thing.scale
+        scene_object, at, yaw = standing[index]
+        turn = rotation_z(yaw) * scene_object.scale
         offset = np.array([at[0], at[1], 0.0]) - camera.position
         right, _, ahead = offset @ camera.rotation
         if abs(right) * _COS_HALF - ahead * _SIN_HALF > _REACH_M:
             continue
-        for points in outline_points(thing.kind):
+        for points in outline_points(scene_object.kind):
             seen = (points @ turn.T + offset) @ camera.rotation
             _fill(owner, seen, int(index))
     return owner

@@ -99,7 +99,7 @@ class World:
     seed: int
     config: PatrolConfig
     rooms: tuple[Room, ...]
-    things: tuple[SceneObject, ...]
+    objects: tuple[SceneObject, ...]
     visits: tuple[Visit, ...]
 
 
@@ -114,22 +114,22 @@ def make_world(seed: int, config: PatrolConfig) -> World:
     rooms = make_rooms(seed, config, generator(seed, Stream.LAYOUT))
     stock = _Stock(config, generator(seed, Stream.OBJECTS))
     visits = _plan_visits(config, stock, generator(seed, Stream.TOUR))
-    things = tuple(stock.things)
+    objects = tuple(stock.objects)
     # Objects that arrive later are nowhere before.
     padded = tuple(
         Visit(
-            visit.room, visit.views, visit.dwell_s, visit.placements + (None,) * (len(things) - len(visit.placements))
+            visit.room, visit.views, visit.dwell_s, visit.placements + (None,) * (len(objects) - len(visit.placements))
         )
         for visit in visits
     )
-    return World(seed, config, rooms, things, padded)
+    return World(seed, config, rooms, objects, padded)
 
 
 class _Stock:
     """The objects and where they stand while the visits are planned.
 
     Attributes:
-        things: every object so far.
+        objects: every object so far.
         placements: where each stands now.
     """
 
@@ -138,7 +138,7 @@ class _Stock:
         self._random = random
         names = [(kind, colour) for kind in KINDS for colour in COLOURS]
         self._names = [names[index] for index in random.permutation(len(names))]
-        self.things: list[SceneObject] = []
+        self.objects: list[SceneObject] = []
         self.placements: list[Placement | None] = []
         for room in range(config.rooms):
             for view in range(config.views):
@@ -148,9 +148,9 @@ class _Stock:
                     self._add(Placement(room, view, int(place)))
 
     def _add(self, placement: Placement) -> None:
-        kind, colour = self._names[len(self.things)]
+        kind, colour = self._names[len(self.objects)]
         scale, yaw = self._random.uniform(0.92, 1.14), self._random.uniform(-0.6, 0.6)
-        self.things.append(SceneObject(kind, colour, float(scale), float(yaw)))
+        self.objects.append(SceneObject(kind, colour, float(scale), float(yaw)))
         self.placements.append(placement)
 
     def change(self, room: int) -> None:
@@ -163,16 +163,16 @@ class _Stock:
             for place in range(PLACES)
             if Placement(other, view, place) not in taken
         ]
-        here = [thing for thing, at in enumerate(self.placements) if at is not None and at.room == room]
-        there = [thing for thing, at in enumerate(self.placements) if at is not None and at.room != room]
+        here = [object_id for object_id, at in enumerate(self.placements) if at is not None and at.room == room]
+        there = [object_id for object_id, at in enumerate(self.placements) if at is not None and at.room != room]
         free_here = [placement for placement in free if placement.room == room]
         free_there = [placement for placement in free if placement.room != room]
         kinds = {
-            "add": bool(free_here) and len(self.things) < len(self._names),
+            "add": bool(free_here) and len(self.objects) < len(self._names),
             "remove": bool(here),
             "bring": bool(there and free_here),
             "take away": bool(here and free_there),
-            "shift": any(at.view != self._at(thing).view for thing in here for at in free_here),
+            "shift": any(at.view != self._at(object_id).view for object_id in here for at in free_here),
         }
         possible = [kind for kind, can in kinds.items() if can]
         if not possible:
@@ -187,12 +187,12 @@ class _Stock:
         elif kind == "take away":
             self.placements[self._one_of(here)] = self._one_of(free_there)
         else:
-            shifts = [(thing, at) for thing in here for at in free_here if at.view != self._at(thing).view]
-            thing, at = self._one_of(shifts)
-            self.placements[thing] = at
+            shifts = [(object_id, at) for object_id in here for at in free_here if at.view != self._at(object_id).view]
+            object_id, at = self._one_of(shifts)
+            self.placements[object_id] = at
 
-    def _at(self, thing: int) -> Placement:
-        placement = self.placements[thing]
+    def _at(self, object_id: int) -> Placement:
+        placement = self.placements[object_id]
         assert placement is not None
         return placement
 

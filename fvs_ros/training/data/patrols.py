@@ -114,13 +114,13 @@ def _config(data: PatrolData, steps: int) -> PatrolConfig:
     return PatrolConfig(steps=steps, rooms=data.rooms, views=data.views, drive=data.drive, dwell_s=(shortest, longest))
 
 
-def _caption(past: EpisodeTruth, index: int) -> Conversation:
+def _caption(truth: EpisodeTruth, index: int) -> Conversation:
     """Every object seen so far, in random order: its colour, its kind and its last room, in random order."""
-    random = generator(past.episode.world.seed, Stream.QUESTIONS, past.frame, index)
+    random = generator(truth.episode.world.seed, Stream.QUESTIONS, truth.frame, index)
     named = []
-    for thing in random.permutation(list(past.seen)):
-        found = past.episode.things[thing]
-        words = (found.colour, found.kind, past.room(past.seen[thing][-1].room))
+    for object_id in random.permutation(list(truth.seen)):
+        found = truth.episode.objects[object_id]
+        words = (found.colour, found.kind, truth.room(truth.seen[object_id][-1].room))
         named.append(" ".join(words[place] for place in random.permutation(len(words))))
     return Conversation(((CAPTION, ", ".join(named) or NOTHING),), "caption")
 

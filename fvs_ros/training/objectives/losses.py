@@ -17,7 +17,7 @@ class EpisodeLoss:
         right: [C] bool, whether all of an answer was the likeliest, each token given the ones before.
         families: the group in which each answer's accuracy is reported, empty for none.
         tokens: read by the network, without padding.
-        shares: of other things that were right, each a scalar, by name.
+        shares: of other labels that were right, scalars by name.
     """
 
     loss: Tensor

@@ -30,21 +30,21 @@ def cell_labels(episode: Episode, frames: Sequence[int], cells: int) -> np.ndarr
         cells: C, which divides 56.
     """
     words = [{word: index for index, word in enumerate(group)} for group in GROUPS]
-    named = [(words[0][thing.kind], words[1][thing.colour]) for thing in episode.things]
+    named = [(words[0][scene_object.kind], words[1][scene_object.colour]) for scene_object in episode.objects]
     table = np.array([*named, (words[0][NOTHING], words[1][NOTHING])])
     rooms = np.array([words[2][episode.room_name(frame)] for frame in frames])
-    things = cell_things(episode, frames, cells)
-    return np.concatenate([table[things], np.broadcast_to(rooms[:, None, None], (*things.shape, 1))], axis=2)
+    objects = cell_objects(episode, frames, cells)
+    return np.concatenate([table[objects], np.broadcast_to(rooms[:, None, None], (*objects.shape, 1))], axis=2)
 
 
-def cell_things(episode: Episode, frames: Sequence[int], cells: int) -> np.ndarray:
+def cell_objects(episode: Episode, frames: Sequence[int], cells: int) -> np.ndarray:
     """Index of the object that each cell of some frames shows, row by row, -1 for none, int64 [n, C * C]."""
     size = GRID // cells
-    things = np.empty((len(frames), cells * cells), np.int64)
+    objects = np.empty((len(frames), cells * cells), np.int64)
     for number, frame in enumerate(frames):
         blocks = episode.owners(frame).reshape(cells, size, cells, size).swapaxes(1, 2).reshape(cells * cells, -1)
-        things[number] = [_most_seen(block) for block in blocks]
-    return things
+        objects[number] = [_most_seen(block) for block in blocks]
+    return objects
 
 
 def _most_seen(block: np.ndarray) -> int:

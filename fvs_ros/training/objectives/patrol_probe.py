@@ -19,7 +19,7 @@ from fvs_ros.patrol.templates_story import newcomers
 from fvs_ros.patrol.truth import NEVER, EpisodeRecord
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, ROOMS
 from fvs_ros.training.objectives.memory_probe import UNKNOWN
-from fvs_ros.training.objectives.patrol_cells import cell_things
+from fvs_ros.training.objectives.patrol_cells import cell_objects
 
 MOST = 9
 """Larger counts are taken for this one."""
@@ -68,14 +68,14 @@ def probe_labels(record: EpisodeRecord, frames: Sequence[int], cells: int) -> np
         frames: their indices.
         cells: C, which divides 56.
     """
-    things = cell_things(record.episode, frames, cells)
-    labels = np.full((*things.shape, len(PROBE_GROUPS)), UNKNOWN)
+    objects = cell_objects(record.episode, frames, cells)
+    labels = np.full((*objects.shape, len(PROBE_GROUPS)), UNKNOWN)
     labeller = _Labeller(record)
     for number, frame in enumerate(frames):
         labels[number] = labeller.place(frame)
-        for thing in np.unique(things[number][things[number] >= 0]):
-            told = labeller.thing(frame, int(thing))
-            shown = things[number] == thing
+        for object_id in np.unique(objects[number][objects[number] >= 0]):
+            told = labeller.object_id(frame, int(object_id))
+            shown = objects[number] == object_id
             labels[number, shown] = np.where(told == UNKNOWN, labels[number, shown], told)
     return labels
 
@@ -93,11 +93,13 @@ class _Labeller:
         self._record = record
         self._episode = episode = record.episode
         self._first = record.confirmed.min(axis=0)
-        self._kinds = np.array([KINDS.index(thing.kind) for thing in episode.things], np.int64)
-        self._colours = np.array([tuple(COLOURS).index(thing.colour) for thing in episode.things], np.int64)
+        self._kinds = np.array([KINDS.index(scene_object.kind) for scene_object in episode.objects], np.int64)
+        self._colours = np.array(
+            [tuple(COLOURS).index(scene_object.colour) for scene_object in episode.objects], np.int64
+        )
         story = newcomers(record.until(len(episode) - 1))
         self._before = {
-            other.thing: one.thing for one, other in pairwise(story) if one is not None and other is not None
+            other.object_id: one.object_id for one, other in pairwise(story) if one is not None and other is not None
         }
         self._visits = sorted(set(episode.visits[episode.rooms != NOWHERE].tolist()))
 
@@ -115,32 +117,32 @@ class _Labeller:
         labels[[_GONE_KIND, _GONE_COLOUR]] = self._gone(frame, visit)
         return labels
 
-    def thing(self, frame: int, thing: int) -> np.ndarray:
+    def object_id(self, frame: int, object_id: int) -> np.ndarray:
         """What holds for the cells that show an object, [G]."""
         labels = np.full(len(PROBE_GROUPS), UNKNOWN)
         confirmed = self._record.confirmed
         visit = int(self._episode.visits[frame])
-        if confirmed[visit, thing] > frame:
+        if confirmed[visit, object_id] > frame:
             return labels
-        labels[_FRESH] = int(self._first[thing] > frame - self._record.steady)
-        others = [sighting.room != self._room(visit) for sighting in self._record.until(frame).seen[thing]]
+        labels[_FRESH] = int(self._first[object_id] > frame - self._record.steady)
+        others = [sighting.room != self._room(visit) for sighting in self._record.until(frame).seen[object_id]]
         labels[_ELSEWHERE] = int(any(others))
-        labels[_KNOWN] = int(self._first[thing] < confirmed[visit, thing])
-        labels[_RANK] = min(np.count_nonzero(self._first < self._first[thing]), LAST_RANK)
-        if thing in self._before:
-            labels[_KIND] = self._kinds[self._before[thing]]
-            labels[_COLOUR] = self._colours[self._before[thing]]
+        labels[_KNOWN] = int(self._first[object_id] < confirmed[visit, object_id])
+        labels[_RANK] = min(np.count_nonzero(self._first < self._first[object_id]), LAST_RANK)
+        if object_id in self._before:
+            labels[_KIND] = self._kinds[self._before[object_id]]
+            labels[_COLOUR] = self._colours[self._before[object_id]]
         seen = self._first <= frame
-        labels[_OF_KIND] = min(np.count_nonzero(seen & (self._kinds == self._kinds[thing])), MOST)
-        labels[_OF_COLOUR] = min(np.count_nonzero(seen & (self._colours == self._colours[thing])), MOST)
+        labels[_OF_KIND] = min(np.count_nonzero(seen & (self._kinds == self._kinds[object_id])), MOST)
+        labels[_OF_COLOUR] = min(np.count_nonzero(seen & (self._colours == self._colours[object_id])), MOST)
         last = self._last_visit(visit)
         if last is None:
             labels[_HERE] = 0
-        elif confirmed[last, thing] != NEVER:
-            then, now = (self._episode.world.visits[number].placements[thing] for number in (last, visit))
+        elif confirmed[last, object_id] != NEVER:
+            then, now = (self._episode.world.visits[number].placements[object_id] for number in (last, visit))
             same_view = then is not None and now is not None and then.view == now.view
             labels[_HERE] = 1 if same_view else 2
-        elif self._record.first_glimpse[last, thing] == NEVER:
+        elif self._record.first_glimpse[last, object_id] == NEVER:
             labels[_HERE] = 3
         return labels
 
