@@ -67,6 +67,16 @@ def test_the_memory_tells_its_fill() -> None:
         ({"paused": True}, DiagnosticStatus.OK, "paused"),
         ({"active": False, "state": "inactive"}, DiagnosticStatus.OK, "not subscribed: inactive"),
         (
+            {"active": False, "state": "loading the model", "progress": "1 of 2 GB"},
+            DiagnosticStatus.OK,
+            "not subscribed: loading the model (1 of 2 GB)",
+        ),
+        (
+            {"active": False, "state": "unconfigured", "problem": "no such model"},
+            DiagnosticStatus.ERROR,
+            "unconfigured: no such model",
+        ),
+        (
             {"statistics": replace(BEFORE.statistics, rejected={"no_stamp": 2}), "last_rejection": "Do this."},
             DiagnosticStatus.WARN,
             "2 no_stamp. Do this.",

@@ -26,6 +26,8 @@ class Observation:
     Attributes:
         now_s: steady clock.
         state: label of the lifecycle state, or "loading the model".
+        progress: what loading does now, empty where that is not known.
+        problem: why the last transition failed, such as a model that cannot be loaded; empty if none did.
         active: whether images are subscribed to.
         paused: whether frames are skipped.
         topic: the images' resolved name.
@@ -42,6 +44,8 @@ class Observation:
 
     now_s: float
     state: str
+    progress: str = ""
+    problem: str = ""
     active: bool = False
     paused: bool = False
     topic: str = ""
@@ -162,8 +166,11 @@ class StreamDiagnostics:
 
 def _stream_health(before: Observation, now: Observation) -> tuple[Level, str]:
     """The worst that happened since the observation before, and what to do about it."""
+    if not now.active and now.problem:
+        return DiagnosticStatus.ERROR, f"{now.state}: {now.problem}"
     if not now.active:
-        return DiagnosticStatus.OK, f"not subscribed: {now.state}"
+        progress = f" ({now.progress})" if now.progress else ""
+        return DiagnosticStatus.OK, f"not subscribed: {now.state}{progress}"
     bad = _grown(before.statistics.rejected, now.statistics.rejected)
     if bad.pop("model_error", 0):
         return DiagnosticStatus.ERROR, f"the model fails on frames: {now.statistics.ingest_error}"

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+import time
 from collections.abc import Callable
 
 from rclpy.executors import Executor
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.task import Future
 
 from fvs_ros.nodes.futures import worker_future
+from fvs_ros.nodes.parameters import NodeSettings
+from fvs_ros.sources.images import image_converter
 from fvs_ros.stream.model_protocol import StreamModel
+
+# Between two lines of the log about one download.
+PROGRESS_PERIOD_S = 10.0
+
+Progress = Callable[[str], None]
 
 
 class ModelLoader:
@@ -19,10 +30,14 @@ class ModelLoader:
     parameters and the questions that should be told that the node is not active yet.
 
     Args:
-        load: returns the model, or raises what went wrong.
+        load: returns the model, or raises what went wrong; says what it does by the function that it is given.
+
+    Attributes:
+        progress: what the load under way does now.
     """
 
-    def __init__(self, load: Callable[[], StreamModel]) -> None:
+    def __init__(self, load: Callable[[Progress], StreamModel]) -> None:
+        self.progress = ""
         self._load = load
         self._future: Future | None = None
         self._thread: threading.Thread | None = None
@@ -32,23 +47,28 @@ class ModelLoader:
         """Whether the thread is at work."""
         return self._thread is not None and self._thread.is_alive()
 
-    async def load_ahead(self, executor: Executor) -> None:
-        """Returns once `take` has something to return or raise; joins a load that is under way."""
+    async def load_ahead(self, executor: Executor) -> Exception | None:
+        """Returns once `take` has something to return or raise, and what it will raise; joins a load under way."""
         if self._future is None:
+            self.progress = ""
             self._future = worker_future(executor)
             self._thread = threading.Thread(target=self._run, args=(self._future,), name="fvs-load", daemon=True)
             self._thread.start()
         try:
             await self._future
-        except Exception:
+        except Exception as error:
             # `take` raises it to the transition, which is the one to fail.
-            return
+            return error
+        return None
 
     def _run(self, future: Future) -> None:
         try:
-            future.set_result(self._load())
+            future.set_result(self._load(self._on_progress))
         except Exception as error:
             future.set_exception(error)
+
+    def _on_progress(self, line: str) -> None:
+        self.progress = line
 
     def take(self) -> StreamModel:
         """The model that was loaded ahead, or one loaded now; the loader keeps no reference to it.
@@ -58,11 +78,48 @@ class ModelLoader:
         """
         future, self._future = self._future, None
         if future is None or not future.done():
-            return self._load()
+            return self._load(self._on_progress)
         return future.result()
 
-    def close(self) -> None:
-        """Waits for a load that is under way, since it cannot be interrupted, and drops what it brings."""
-        if self._thread is not None:
-            self._thread.join()
+    def abandon(self) -> None:
+        """Drops what a load brings or has brought, without waiting for it, since it cannot be interrupted."""
         self._future = None
+
+
+def load_stream_model(settings: NodeSettings, logger: RcutilsLogger, on_progress: Progress) -> StreamModel:
+    """The model that the parameters name; logs what is done, and how far a download is.
+
+    Raises:
+        CheckpointError: it cannot be loaded; HubError where another try may succeed.
+    """
+    if not settings.model:
+        raise ValueError(
+            "the parameter model is empty; set it to a checkpoint, a folder or a hub name, as in "
+            "-p model:=zhang9302002/Flash-VStream-Qwen-7b, or to embedded for the model that ships with the package"
+        )
+    logger.info(f"Loading {settings.model}")
+    begin = time.perf_counter()
+
+    def report(line: str) -> None:
+        on_progress(line)
+        logger.info(f"Loading {settings.model}: {line}", throttle_duration_sec=PROGRESS_PERIOD_S)
+
+    # Here, because it takes seconds: the node is there for questions and diagnostics meanwhile.
+    from fvs_ros.model.cpu_threads import share_cores
+    from fvs_ros.model.flash_vstream import FlashVStream
+
+    model = FlashVStream.load(settings.model, device=settings.device, dtype=settings.dtype, on_progress=report)
+    if model.device.type == "cpu":
+        share_cores()
+    # Also found out once, and better now than when the first frame is waiting.
+    image_converter()
+    logger.info(f"Loaded {settings.model} as {model.dtype} on {model.device} in {time.perf_counter() - begin:.1f} s")
+    return model
+
+
+def free_device_memory() -> None:
+    """Gives back what torch holds on the GPU for later use; the model's modules refer to each other in cycles."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -79,6 +79,13 @@ TABLE = (
     ),
     ParameterRow("autostart", True, "Configure and activate at once; false waits for lifecycle transitions"),
     ParameterRow(
+        "load_retry_s",
+        30.0,
+        "Seconds after which autostart loads a model again that the hub did not give; 0 never does",
+        0,
+        LONGEST_TIMEOUT_S,
+    ),
+    ParameterRow(
         "image_transport",
         "raw",
         "raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG)",
@@ -149,6 +156,7 @@ class NodeSettings:
     device: str
     dtype: str
     autostart: bool
+    load_retry_s: float
     image_transport: str
     image_timeout_s: float
     pose_source: str

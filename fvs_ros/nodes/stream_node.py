@@ -7,7 +7,7 @@ Start it with ``python -m fvs_ros.nodes.stream_node --ros-args -p model:=FOLDER 
 from __future__ import annotations
 
 import functools
-import gc
+import os
 import sys
 import time
 import traceback
@@ -32,16 +32,16 @@ from std_srvs.srv import SetBool, Trigger
 
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.ask_server import AskServer
+from fvs_ros.nodes.autostart import Autostart
 from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
 from fvs_ros.nodes.image_input import ImageInput
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
 from fvs_ros.nodes.messages import memory_message, statistics_message
-from fvs_ros.nodes.model_loader import ModelLoader
+from fvs_ros.nodes.model_loader import ModelLoader, free_device_memory, load_stream_model
 from fvs_ros.nodes.parameters import StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.sources.frame import SECOND_NS
-from fvs_ros.sources.images import image_converter
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus
@@ -61,6 +61,7 @@ def _explained(callback: TransitionCallback) -> TransitionCallback:
         try:
             return callback(node, state)
         except Exception as error:
+            node.failure = error
             node.get_logger().error(f"{callback.__name__} failed: {error}")
             node.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
@@ -78,6 +79,10 @@ class StreamNode(LifecycleNodeMixin, Node):
     | deactivate | unsubscribes; the memory is kept, questions are refused as NOT_ACTIVE |
     | cleanup | the memory and the model are freed |
 
+    Attributes:
+        state: label of the lifecycle state.
+        failure: why the last transition failed; None if it did not.
+
     Raises:
         rclpy.exceptions.ParameterException, ValueError: a parameter given at start has no meaning.
     """
@@ -89,7 +94,8 @@ class StreamNode(LifecycleNodeMixin, Node):
         # Images without a stamp, of the subscriptions before the present one.
         self._unstamped = 0
         self._poses: PoseSource | None = None
-        self._state = "unconfigured"
+        self.state = "unconfigured"
+        self.failure: Exception | None = None
         Node.__init__(self, NAME)
         # Not LifecycleNode, which leaves no choice of the group: a configure request awaits the model, and in the
         # default, exclusive group would hold up timers and parameters for as long.
@@ -97,6 +103,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._log_handler = bridge_logging(self.get_logger())
         self._stream_parameters = StreamParameters(self)
         self._loader = ModelLoader(self._load_model)
+        self._autostart = Autostart(self, self._loader)
         self._guard_change_state()
         self._memory_publisher = self.create_publisher(MemoryState, "~/memory", latched_qos())
         self._statistics_publisher = self.create_publisher(StreamStatistics, "~/statistics", QoSProfile(depth=1))
@@ -112,11 +119,16 @@ class StreamNode(LifecycleNodeMixin, Node):
         """Adds the node to its executor, and configures and activates it there if `autostart` says so."""
         executor.add_node(self)
         if self._stream_parameters.settings().autostart:
-            executor.create_task(self._autostart)
+            self._autostart.begin(self._stream_parameters.settings().load_retry_s)
+
+    @property
+    def loading(self) -> bool:
+        """Whether a model is being loaded, even after `close`: that cannot be interrupted."""
+        return self._loader.loading
 
     def close(self) -> None:
-        """Frees everything, from any state, and ends all threads."""
-        self._loader.close()
+        """Frees everything, from any state, and ends all threads but one that loads a model."""
+        self._loader.abandon()
         self._release()
         self._ask_server.close()
         self.destroy_node()
@@ -124,10 +136,10 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     # Lifecycle
 
-    async def _autostart(self) -> None:
-        await self._loader.load_ahead(self.executor)
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+    @property
+    def _problem(self) -> str:
+        """Why the last transition failed; empty if it did not."""
+        return f"{self.failure or ''}{'; trying again soon' if self._autostart.pending else ''}"
 
     def _guard_change_state(self) -> None:
         for service in self.services:
@@ -145,7 +157,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         try:
             return self._change_state(request, response)
         except Exception as error:
-            self.get_logger().warning(f"No transition {wanted.label or wanted.id} from {self._state}: {error}")
+            self.get_logger().warning(f"No transition {wanted.label or wanted.id} from {self.state}: {error}")
             response.success = False
             return response
 
@@ -193,33 +205,15 @@ class StreamNode(LifecycleNodeMixin, Node):
         return self._enter("finalized")
 
     def _enter(self, state: str) -> TransitionCallbackReturn:
-        self._state = state
+        self.state = state
+        self.failure = None
+        self._autostart.cancel()
         self.get_logger().info(f"Now {state}")
         return TransitionCallbackReturn.SUCCESS
 
-    def _load_model(self) -> StreamModel:
+    def _load_model(self, on_progress: Callable[[str], None]) -> StreamModel:
         """Called on the loader's thread."""
-        settings = self._stream_parameters.settings()
-        if not settings.model:
-            raise ValueError(
-                "the parameter model is empty; set it to a checkpoint, a folder or a hub name, as in "
-                "-p model:=zhang9302002/Flash-VStream-Qwen-7b, or to embedded for the model that ships with the package"
-            )
-        self.get_logger().info(f"Loading {settings.model}")
-        begin = time.perf_counter()
-        # Here, because it takes seconds: the node is there for questions and diagnostics meanwhile.
-        from fvs_ros.model.cpu_threads import share_cores
-        from fvs_ros.model.flash_vstream import FlashVStream
-
-        model = FlashVStream.load(settings.model, device=settings.device, dtype=settings.dtype)
-        if model.device.type == "cpu":
-            share_cores()
-        # Also found out once, and better now than when the first frame is waiting.
-        image_converter()
-        self.get_logger().info(
-            f"Loaded {settings.model} as {model.dtype} on {model.device} in {time.perf_counter() - begin:.1f} s"
-        )
-        return model
+        return load_stream_model(self._stream_parameters.settings(), self.get_logger(), on_progress)
 
     def _unsubscribe(self) -> None:
         if self._images is not None:
@@ -240,7 +234,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             self._poses = None
         if self._model is not None:
             self._model = None
-            _free_device_memory()
+            free_device_memory()
 
     # Questions and commands
 
@@ -250,7 +244,8 @@ class StreamNode(LifecycleNodeMixin, Node):
                 problem = "it is loading its model; ask again once it is active"
             else:
                 steps = "activate" if self._engine is not None else "configure, then activate"
-                problem = f"it is {self._state}; ros2 lifecycle set {self.get_fully_qualified_name()} {steps}"
+                reason = f" ({self._problem})" if self._problem else ""
+                problem = f"it is {self.state}{reason}; ros2 lifecycle set {self.get_fully_qualified_name()} {steps}"
             raise AskError(ErrorCode.NOT_ACTIVE, f"the node answers when it is active, and {problem}")
         return self._engine
 
@@ -266,7 +261,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._engine is not None
         if self._engine is None:
-            response.message = f"there is no memory to reset: the node is {self._state}"
+            response.message = f"there is no memory to reset: the node is {self.state}"
         else:
             self._engine.reset()
             response.message = "the memory is empty; the next image begins a new episode"
@@ -275,7 +270,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success = self._engine is not None
         if self._engine is None:
-            response.message = f"there is no stream to pause: the node is {self._state}"
+            response.message = f"there is no stream to pause: the node is {self.state}"
         else:
             self._engine.pause(request.data)
             response.message = "images are skipped; the memory stays" if request.data else "images are taken in again"
@@ -302,7 +297,9 @@ class StreamNode(LifecycleNodeMixin, Node):
         )
 
     def _observe(self) -> Observation:
-        now = Observation(time.monotonic(), "loading the model" if self._loader.loading else self._state)
+        if self._loader.loading:
+            return Observation(time.monotonic(), "loading the model", progress=self._loader.progress)
+        now = Observation(time.monotonic(), self.state, problem=self._problem)
         engine, images, model = self._engine, self._images, self._model
         if engine is None or model is None:
             return now
@@ -338,14 +335,6 @@ def _with_unstamped(statistics: EngineStatistics, count: int) -> EngineStatistic
     )
 
 
-def _free_device_memory() -> None:
-    """Gives back what torch holds on the GPU for later use; the model's modules refer to each other in cycles."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def spin(executor: Executor) -> None:
     """Spins until shutdown; a callback that raises is logged and ends nothing but itself."""
     while executor.context.ok():
@@ -376,6 +365,11 @@ def main(arguments: list[str] | None = None) -> int:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
+    if node is not None and node.loading:
+        # Python would wait for the threads on which weights are read or torch is imported.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
