@@ -9,7 +9,7 @@ import pytest
 
 from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow, claim_folder, merge, read_answers
 from fvs_ros.evaluation.benchmarks.predictions import read_predictions
-from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
+from fvs_ros.evaluation.benchmarks.shards import Shard, shard_files
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.hashing import config_hash
 
@@ -78,12 +78,12 @@ def test_shards_merge_in_the_order_of_the_questions_once_nothing_is_missing(tmp_
     with AnswerFile(tmp_path / shards[1].file, config) as answers:
         answers.append(row(3, "B"))
         answers.append(row(1, None, error="broken"))
-    assert merge(tmp_path, answer_files(tmp_path), order, config) == 3
+    assert merge(tmp_path, shard_files(tmp_path), order, config) == 3
     assert not (tmp_path / ANSWERS).exists()
     with AnswerFile(tmp_path / shards[0].file, config) as answers:
         for identity in shards[0].share(order):
             answers.append(row(identity))
-    assert merge(tmp_path, answer_files(tmp_path), order, config) == 0
+    assert merge(tmp_path, shard_files(tmp_path), order, config) == 0
     merged = read_answers([tmp_path / ANSWERS], config)
     assert [*merged] == order
     assert (merged["1"].response, merged["1"].error, merged["3"].response) == (None, "broken", "B")
@@ -91,7 +91,7 @@ def test_shards_merge_in_the_order_of_the_questions_once_nothing_is_missing(tmp_
     with AnswerFile(tmp_path / ANSWERS, config) as answers:
         assert "1" not in answers.rows
         answers.append(row(1, "A"))
-    assert merge(tmp_path, answer_files(tmp_path), order, config) == 0
+    assert merge(tmp_path, shard_files(tmp_path), order, config) == 0
     assert read_answers([tmp_path / ANSWERS], config)["1"].response == "A"
 
 
@@ -104,7 +104,7 @@ def test_two_runs_of_one_shard_are_told_apart(tmp_path: Path) -> None:
         DataError,
         match=r"00001-of-00002\.jsonl: id 1: has another answer in answers-00000-of-00002\.jsonl; these are two runs",
     ):
-        merge(tmp_path, answer_files(tmp_path), ["1"], config)
+        merge(tmp_path, shard_files(tmp_path), ["1"], config)
 
 
 def test_predictions_of_two_configurations_are_not_scored_together(tmp_path: Path) -> None:

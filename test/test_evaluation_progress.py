@@ -28,11 +28,11 @@ def clock(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock) -> None:
     output = io.StringIO()
-    with RunProgress("questions", 110, Console(file=output, width=80)) as run:
-        run.skip(10)
+    with RunProgress({"questions": 110}, Console(file=output, width=80)) as run:
+        run.skip("questions", 10)
         for _ in range(40):
             clock.now += 2.0
-            run.advance(1, "a video")
+            run.advance("questions", where="a video")
     lines = [line for line in output.getvalue().splitlines() if line]
     assert lines == [
         "15 of 100 questions, 0.50 a second, 3 min left",
@@ -43,9 +43,9 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock) -> None:
 def test_a_terminal_gets_a_bar_of_its_width() -> None:
     output = io.StringIO()
     console = Console(file=output, width=80, force_terminal=True, color_system=None)
-    with RunProgress("questions", 10, console) as run:
-        run.skip(4)
-        run.advance(3, "a/rather/long/path/of/a/video.mp4")
+    with RunProgress({"questions": 10}, console) as run:
+        run.skip("questions", 4)
+        run.advance("questions", 3, "a/rather/long/path/of/a/video.mp4")
         run.note("question 5 failed: [bold]why")
         run._bar.refresh()
     shown = output.getvalue()

@@ -161,13 +161,6 @@ def test_a_recording_that_was_looped_loses_no_frame_of_its_first_round(model) ->
     assert stream.statistics.episodes == 1
 
 
-def test_a_limit_of_one_question_holds_for_it_alone(model) -> None:
-    questions = [question("short", 3, max_new_tokens=1), question("whole", 3)]
-    short, whole = run(model).replies([frame(second) for second in range(4)], questions)
-    assert short.text == "2 steps:"
-    assert whole.text == "2 steps: 0.5 2.5"
-
-
 def test_ids_must_differ(model) -> None:
     with pytest.raises(ValueError, match="ids must differ"):
         list(run(model).replies([], [question("a", 1), question("a", 2)]))

@@ -55,9 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from fvs_ros.evaluation.answers import claim_folder
-    from fvs_ros.evaluation.benchmarks.run import Work, join
-    from fvs_ros.evaluation.benchmarks.shards import Shard
+    from fvs_ros.evaluation.answers import claim_folder, merge
+    from fvs_ros.evaluation.benchmarks.run import Work
+    from fvs_ros.evaluation.benchmarks.shards import Shard, shard_files
     from fvs_ros.evaluation.benchmarks.windows import annotation_files, context_of, load_questions, windows
 
     shard = Shard.from_environment()
@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
     }
     config = claim_folder(arguments.out, settings)
     _answer(work, shard, arguments.out, config, _answerer(model, protocol))
-    left = join(work, arguments.out, config)
+    left = merge(arguments.out, shard_files(arguments.out), [question.id for question in questions], config)
     if left:
         print(f"{left} of {len(questions)} questions are left to other processes; the last one joins and scores")
         return 0
@@ -134,13 +134,13 @@ def _answer(work: Work, shard: Shard, out: Path, config: str, answerer: WindowAn
     from fvs_ros.evaluation.progress import RunProgress
 
     total = sum(len(window.questions) for window in shard.share(work.windows))
-    with RunProgress("questions", total, Console(quiet=shard.rank > 0)) as progress:
+    with RunProgress({"questions": total}, Console(quiet=shard.rank > 0)) as progress:
 
         def on_rows(window: Window, rows: Sequence[AnswerRow], known: bool) -> None:
             if known:
-                progress.skip(len(rows))
+                progress.skip("questions", len(rows))
                 return
-            progress.advance(len(rows), window.video)
+            progress.advance("questions", len(rows), window.video)
             for row in rows:
                 if row.error:
                     progress.note(f"question {row.id} failed: {row.error}")

@@ -43,7 +43,7 @@ def _export(arguments: argparse.Namespace) -> int:
     questions = [one for path in annotation_files(name, data) for one in BENCHMARKS[name].read(path)]
     todo = replays(questions)
     failures = []
-    with RunProgress("videos", len(todo)) as progress:
+    with RunProgress({"videos": len(todo)}) as progress:
         for video in todo:
             try:
                 frames, poses = _frames(name, data, video), _poses(name, data, video)
@@ -51,7 +51,7 @@ def _export(arguments: argparse.Namespace) -> int:
             except (DataError, SourceError, ImageError, ValueError) as error:
                 failures.append(f"{video.video}: {error}")
                 progress.note(failures[-1])
-            progress.advance(1, video.video)
+            progress.advance("videos", where=video.video)
     asked = sum(len(video.questions) for video in todo)
     print(f"{len(todo) - len(failures)} of {len(todo)} videos with {asked} questions in {arguments.out}")
     if waiting := len(questions) - asked:

@@ -121,23 +121,23 @@ def _answer(
     console: Console,
 ) -> None:
     """Answers what the files do not hold yet; `answer` runs the episodes of seeds."""
-    from fvs_ros.evaluation.progress import Bars
+    from fvs_ros.evaluation.progress import RunProgress
     from fvs_ros.evaluation.timed.patrol import unanswered
 
     missing = unanswered(files, questions)
     asked = [question.id for some in questions.values() for question in some]
     known = sum(identity in file.rows for identity in asked for file in files.values())
-    bars = Bars(console, {"episodes": len(questions), "answers": len(files) * len(asked)})
-    with bars:
-        bars.advance("episodes", len(questions) - len(missing))
-        bars.advance("answers", known)
+    totals = {"episodes": len(questions), "answers": len(files) * len(asked)}
+    with RunProgress(totals, console) as progress:
+        progress.skip("episodes", len(questions) - len(missing))
+        progress.skip("answers", known)
         for episode in answer(missing):
             for condition, rows in episode.items():
                 new = [row for row in rows if row.id not in files[condition].rows]
                 for row in new:
                     files[condition].append(row)
-                bars.advance("answers", len(new))
-            bars.advance("episodes")
+                progress.advance("answers", len(new))
+            progress.advance("episodes")
 
 
 def _report(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fvs_ros.commands.evaluation import (
     add_timed_arguments,
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fvs_ros.evaluation.questions import TimedQuestion
-    from fvs_ros.evaluation.timed.replay import Replayed
+    from fvs_ros.evaluation.timed.replay import ReplayResult
     from fvs_ros.ros_tools.live_replay import LiveResult
     from fvs_ros.sources.recordings import FrameSource
-
-Form = Callable[[argparse.Namespace, Any, Any, Any, Any], "Replayed"]
-"""Replays a recording: the arguments, the source, the questions on its clock, the settings so far, the console."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,20 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replays, scores and prints; 0, or 1 with a message where something cannot be used."""
-    return exit_code("replay", lambda: _replay(arguments, _form(arguments)))
+    return exit_code("replay", lambda: _replay(arguments))
 
 
-def _form(arguments: argparse.Namespace) -> Form:
-    if not arguments.live:
-        return _deterministic
-    try:
-        import fvs_ros.ros_tools.live_replay  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"--live needs ROS 2 and the built interfaces ({error}): make setup") from error
-    return _live
-
-
-def _replay(arguments: argparse.Namespace, form: Form) -> int:
+def _replay(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fvs_ros.evaluation.questions import read_questions
@@ -105,7 +93,8 @@ def _replay(arguments: argparse.Namespace, form: Form) -> int:
             "questions": config_hash([question.to_json() for question in written]),
             "prompt": arguments.prompt,
         }
-        _report(arguments, form(arguments, source, questions, settings, console), console)
+        answer = _live if arguments.live else _deterministic
+        _report(arguments, answer(arguments, source, questions, settings, console), console)
     finally:
         source.close()
     return 0
@@ -117,21 +106,14 @@ def _deterministic(
     questions: Sequence[TimedQuestion],
     settings: Mapping[str, object],
     console: Console,
-) -> Replayed:
-    from fvs_ros.evaluation.timed.page import replay_notes
-    from fvs_ros.evaluation.timed.replay import Replayed, replay
+) -> ReplayResult:
+    from fvs_ros.evaluation.timed.replay import replay
 
     options = run_options(arguments)
     model = load_model(arguments)
     settings = {**settings, **stream_settings(options.stream), **model_settings(model)}
     result = replay(model, options, source, questions, arguments.prompt, settings, arguments.out, console)
-    timings = {
-        "wall_s": result.wall_s,
-        "frames_per_s": result.statistics.received / result.wall_s,
-        "resident_bytes": result.resident,
-        "model": arguments.model,
-    }
-    return Replayed(result, settings, timings, replay_notes(result))
+    return replace(result, timings={**result.timings, "model": arguments.model})
 
 
 def _live(
@@ -140,81 +122,84 @@ def _live(
     questions: Sequence[TimedQuestion],
     settings: Mapping[str, object],
     console: Console,
-) -> Replayed:
+) -> ReplayResult:
     """Plays the recording to the running node. Each run is a new one, so that none continues where another ended.
 
     Raises:
         ValueError: what the live form cannot do, a folder that holds a run already, or a node that cannot be used.
     """
     from fvs_ros.evaluation.answers import AnswerFile, claim_folder
-    from fvs_ros.evaluation.progress import Bars
+    from fvs_ros.evaluation.progress import RunProgress
     from fvs_ros.evaluation.timed.controls import MEMORY
-    from fvs_ros.evaluation.timed.page import replay_notes
-    from fvs_ros.evaluation.timed.replay import Replayed, ReplayResult, answer_path
-    from fvs_ros.ros_tools.client import RefusedError
-    from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
-    from fvs_ros.ros_tools.processes import ProcessError
+    from fvs_ros.evaluation.timed.replay import ReplayResult, answer_path
     from fvs_ros.sources.frame import SECOND_NS
 
+    try:
+        from fvs_ros.ros_tools.client import RefusedError
+        from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
+        from fvs_ros.ros_tools.processes import ProcessError
+    except ImportError as error:
+        raise ValueError(f"--live needs ROS 2 and the built interfaces ({error}): make setup") from error
     if arguments.controls != () or arguments.prompt != "plain":
         raise ValueError("--live asks the node as it is; leave --controls and --prompt out")
     options = LiveOptions(
         arguments.bag, arguments.rate, arguments.node, arguments.max_new_tokens, arguments.start_timeout
     )
     settings = {**settings, "live": True, "rate": arguments.rate, "max_new_tokens": arguments.max_new_tokens}
-    digest = claim_folder(arguments.out, settings)
+    config = claim_folder(arguments.out, settings)
     start_ns = int(str(settings["start_ns"]))
     begin = time.perf_counter()
-    with AnswerFile(answer_path(arguments.out, MEMORY.name), digest) as file:
+    with AnswerFile(answer_path(arguments.out, MEMORY.name), config) as file:
         if file.rows:
             raise ValueError(f"{arguments.out} holds a live run already; choose another folder")
-        with Bars(console, {"seconds of stream": source.duration_ns / SECOND_NS}) as bars:
+        with RunProgress({"seconds of stream": source.duration_ns / SECOND_NS}, console) as progress:
             try:
                 live = evaluate_live(
-                    options, questions, start_ns, partial(bars.reach, "seconds of stream"), on_row=file.append
+                    options, questions, start_ns, partial(progress.reach, "seconds of stream"), on_row=file.append
                 )
             except (ProcessError, RefusedError, TimeoutError) as error:
                 raise ValueError(str(error)) from error
-    result = ReplayResult(
+    timings = {
+        "wall_s": time.perf_counter() - begin,
+        "asked_late_s": live.asked_late_s,
+        "behind_s": live.behind_s,
+    }
+    return ReplayResult(
+        settings={**settings, "weights": live.model},
         start_ns=start_ns,
         end_ns=start_ns + source.duration_ns,
         questions=tuple(questions),
         answers={MEMORY.name: live.rows},
         memory=tuple(live.memory),
         statistics=live.statistics,
-        wall_s=time.perf_counter() - begin,
-        resident=(),
+        timings=timings,
+        notes=_live_notes(live, arguments.rate, source.frame_count),
     )
-    timings = {"wall_s": result.wall_s, "asked_late_s": live.asked_late_s, "behind_s": live.behind_s}
-    notes = [*_live_notes(live, arguments.rate, source.frame_count), *replay_notes(result)]
-    return Replayed(result, {**settings, "weights": live.model}, timings, notes)
 
 
-def _live_notes(live: LiveResult, rate: float, frames: int) -> list[str]:
+def _live_notes(live: LiveResult, rate: float, frames: int) -> tuple[str, ...]:
     import numpy as np
 
     counts = live.statistics
     late, behind = (np.quantile(some or [0.0], [0.5, 0.95]).tolist() for some in (live.asked_late_s, live.behind_s))
-    return [
+    return (
         f"Live at rate {rate:g}: {counts.received} of {frames or 'the'} frames arrived at the node, {counts.dropped} "
         f"were dropped because the model was too slow, {counts.late} late.",
         f"Questions were asked {late[0]:.2f} s late (median; p95 {late[1]:.2f} s of the recording), from a memory that "
         f"was {behind[0]:.2f} s behind (p95 {behind[1]:.2f} s).",
-    ]
+    )
 
 
-def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console) -> None:
-    from dataclasses import asdict
-
+def _report(arguments: argparse.Namespace, result: ReplayResult, console: Console) -> None:
     from fvs_ros.evaluation.timed.breakdowns import graded_answers
+    from fvs_ros.evaluation.timed.page import replay_notes
     from fvs_ros.evaluation.timed.report import evaluation_report
 
-    result = replayed.result
     graded = graded_answers([(one, one.time_ns) for one in result.questions], result.answers)
     counted = ("received", "skipped", "late", "dropped", "discarded", "ingested", "rejected", "episodes")
     report = evaluation_report(
         title=f"{arguments.bag.name}: {len(result.questions)} timed questions",
-        settings=replayed.settings,
+        settings=result.settings,
         graded=graded,
         conditions=list(result.answers),
         drawn_with="moments, since questions asked at one stamp share a memory",
@@ -224,6 +209,6 @@ def _report(arguments: argparse.Namespace, replayed: Replayed, console: Console)
             "frames": {name: getattr(result.statistics, name) for name in counted},
             "memory": [asdict(point) for point in result.memory],
         },
-        notes=replayed.notes,
+        notes=[*result.notes, *replay_notes(result)],
     )
-    publish(arguments.out, report, graded, result.answers, replayed.timings, console, result)
+    publish(arguments.out, report, graded, result.answers, result.timings, console, result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,20 +28,23 @@ _SPEED_PERIOD_S = 300.0
 _WIDEST = 24
 
 
+@dataclass
+class _Count:
+    task: TaskID
+    total: float | None
+    done: float = 0
+
+
 class RunProgress:
     """Counts what is done of a run; a context manager.
 
     Args:
-        unit: what is counted, in the plural.
-        total: how many there are.
+        totals: how many there are of each thing that is counted, named in the plural; None where nobody knows.
         console: where to print; the default is standard output.
     """
 
-    def __init__(self, unit: str, total: int, console: Console | None = None) -> None:
+    def __init__(self, totals: Mapping[str, float | None], console: Console | None = None) -> None:
         self.console = console or Console()
-        self._unit = unit
-        self._total = total
-        self._done = 0
         self._began = self._logged = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -52,7 +57,7 @@ class RunProgress:
             speed_estimate_period=_SPEED_PERIOD_S,
             disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task(unit, total=total)
+        self._counts = {name: _Count(self._bar.add_task(name, total=total), total) for name, total in totals.items()}
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
@@ -63,62 +68,34 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def skip(self, count: int) -> None:
+    def skip(self, name: str, number: float) -> None:
         """Counts what an earlier run has done; it says nothing about the speed of this one."""
-        self._total -= count
-        self._bar.update(self._task, total=self._total)
+        count = self._counts[name]
+        if count.total is not None:
+            count.total -= number
+            self._bar.update(count.task, total=count.total)
 
-    def advance(self, count: int, what: str) -> None:
-        """Counts what was done now; `what` names where the run is."""
-        self._done += count
-        shown = what if len(what) <= _WIDEST else f"...{what[3 - _WIDEST :]}"
-        self._bar.update(self._task, advance=count, description=shown)
+    def advance(self, name: str, number: float = 1, where: str = "") -> None:
+        """Counts what was done now; `where` says at what the run is."""
+        count = self._counts[name]
+        count.done += number
+        shown = where if len(where) <= _WIDEST else f"...{where[3 - _WIDEST :]}"
+        self._bar.update(count.task, advance=number, description=shown or name)
         now = time.monotonic()
         if not self.console.is_terminal and now >= self._logged + LOG_PERIOD_S:
             self._logged = now
-            rate = self._done / (now - self._began)
-            left_s = (self._total - self._done) / rate if rate else 0.0
-            self.note(f"{self._done} of {self._total} {self._unit}, {rate:.2f} a second, {left_s / 60:.0f} min left")
+            rate = count.done / (now - self._began)
+            left = "" if count.total is None or not rate else f", {(count.total - count.done) / rate / 60:.0f} min left"
+            total = "" if count.total is None else f" of {count.total:.0f}"
+            self.note(f"{count.done:.0f}{total} {name}, {rate:.2f} a second{left}")
+
+    def reach(self, name: str, number: float) -> None:
+        """Counts on to a number."""
+        self.advance(name, number - self._counts[name].done)
 
     def note(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the bars."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class Bars:
-    """Bars of several counts of one run, gone when it ends; a context manager.
-
-    Args:
-        console: where to draw.
-        totals: by what is counted; None where nobody knows.
-    """
-
-    def __init__(self, console: Console, totals: Mapping[str, float | None]) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            RateColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._tasks = {what: self._progress.add_task(what, total=total) for what, total in totals.items()}
-
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, what: str, count: float = 1) -> None:
-        """Counts on."""
-        self._progress.advance(self._tasks[what], count)
-
-    def reach(self, what: str, count: float) -> None:
-        """Sets a count."""
-        self._progress.update(self._tasks[what], completed=count)
 
 
 class RateColumn(ProgressColumn):

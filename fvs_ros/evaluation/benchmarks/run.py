@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fvs_ros.evaluation.answers import AnswerFile, AnswerRow, merge, read_answers
+from fvs_ros.evaluation.answers import AnswerFile, AnswerRow, read_answers
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
-from fvs_ros.evaluation.benchmarks.shards import Shard, answer_files
+from fvs_ros.evaluation.benchmarks.shards import Shard, shard_files
 from fvs_ros.evaluation.benchmarks.windows import Window, media_of
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.hashing import config_hash
@@ -110,7 +110,7 @@ def answer_shard(
     with AnswerFile(folder / shard.file, config) as answers:
         known = {
             identity: row
-            for identity, row in read_answers(answer_files(folder), config).items()
+            for identity, row in read_answers(shard_files(folder), config).items()
             if row.response is not None
         }
         for place, window in shard.share(list(enumerate(work.windows))):
@@ -141,13 +141,3 @@ def _rows(
     for question in left.values():
         reason = error or "it was not answered"
         yield AnswerRow(question.id, question.question, question.answer, None, error=reason)
-
-
-def join(work: Work, folder: Path, config: str) -> int:
-    """Joins what all processes wrote once it is complete; returns how many questions are left.
-
-    Raises:
-        DataError: if the folder holds answers of two runs.
-        OSError: if it cannot be written.
-    """
-    return merge(folder, answer_files(folder), [question.id for question in work.questions], config)

@@ -53,6 +53,6 @@ class Shard:
         return list(items[self.rank :: self.world])
 
 
-def answer_files(folder: Path) -> list[Path]:
+def shard_files(folder: Path) -> list[Path]:
     """The files of answers in a run's folder, of any number of processes, and the joined one."""
     return sorted(folder.glob("answers-*-of-*.jsonl")) + [path for path in [folder / ANSWERS] if path.exists()]

@@ -14,7 +14,7 @@ from rich.console import Console
 from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow, claim_folder
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.parsing import LETTERS
-from fvs_ros.evaluation.progress import Bars
+from fvs_ros.evaluation.progress import RunProgress
 from fvs_ros.evaluation.questions import ANSWER_PREFIX, INSTRUCTION, TimedQuestion
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
@@ -51,39 +51,27 @@ class ReplayResult:
     """What a replay gave.
 
     Attributes:
+        settings: what the answers depend on.
         start_ns, end_ns: stamps of the recording's first and last frame.
         questions: with their times on the recording's clock, in their file's order.
         answers: rows by question's id, for each condition by its name.
         memory: as it grew.
         statistics: of the frames.
-        wall_s: seconds that it took.
-        resident: host memory of the process in bytes, beside the seconds of stream, by the way.
+        timings: what a clock measured, by name.
+        resident: host memory of the process in bytes, beside the seconds of stream.
+        notes: what a reader must know, beyond `page.replay_notes`.
     """
 
+    settings: Mapping[str, object]
     start_ns: int
     end_ns: int
     questions: tuple[TimedQuestion, ...]
     answers: Mapping[str, Mapping[str, AnswerRow]]
     memory: tuple[MemoryPoint, ...]
     statistics: StreamStatistics
-    wall_s: float
-    resident: tuple[tuple[float, int], ...]
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """A replay with what its report tells about it.
-
-    Attributes:
-        settings: what the answers depend on.
-        timings: what was measured with a clock.
-        notes: what a reader must know.
-    """
-
-    result: ReplayResult
-    settings: Mapping[str, object]
     timings: Mapping[str, object]
-    notes: Sequence[str]
+    resident: tuple[tuple[float, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def check_times(questions: Sequence[TimedQuestion], source: FrameSource, start_ns: int, file: Path) -> None:
@@ -180,25 +168,29 @@ def replay(
     begin = time.perf_counter()
     with answer_files(out, options.conditions, config) as files:
         answered = {(identity, condition) for condition, file in files.items() for identity in file.rows}
-        bars = Bars(console, {"frames": source.frame_count or None, "answers": len(questions) * len(files)})
-        watch = _Watch(bars)
+        totals = {"frames": source.frame_count or None, "answers": len(questions) * len(files)}
+        progress = RunProgress(totals, console)
+        watch = _Watch(progress)
         run = StreamRun(model, options, watch.on_frame, watch.on_memory)
         by_id = {one.id: one for one in questions}
-        with bars:
-            bars.advance("answers", len(answered))
+        with progress:
+            progress.skip("answers", len(answered))
             for reply in run.replies(source.frames(), [asked(one, form) for one in questions], answered):
                 question = by_id[reply.question.id]
                 files[reply.condition.name].append(reply.row(question.id, question.question, question.answer))
-                bars.advance("answers")
+                progress.advance("answers")
         answers = {condition: dict(file.rows) for condition, file in files.items()}
+    wall_s = time.perf_counter() - begin
+    frames_per_s = run.statistics.received / wall_s
     return ReplayResult(
+        settings=settings,
         start_ns=watch.start_ns,
         end_ns=watch.end_ns,
         questions=tuple(questions),
         answers=answers,
         memory=tuple(watch.memory),
         statistics=run.statistics,
-        wall_s=time.perf_counter() - begin,
+        timings={"wall_s": wall_s, "frames_per_s": frames_per_s, "resident_bytes": watch.resident},
         resident=tuple(watch.resident),
     )
 
@@ -206,12 +198,12 @@ def replay(
 class _Watch:
     """Counts the frames of a replay, and notes how its memory grows."""
 
-    def __init__(self, bars: Bars) -> None:
+    def __init__(self, progress: RunProgress) -> None:
         self.start_ns = self.end_ns = 0
         self.memory: list[MemoryPoint] = []
         self.resident: list[tuple[float, int]] = []
         self._begun = False
-        self._bars = bars
+        self._progress = progress
 
     def on_frame(self, frame: Frame) -> None:
         if not self._begun:
@@ -219,7 +211,7 @@ class _Watch:
             self.start_ns = self.end_ns = frame.stamp_ns
         self.start_ns = min(self.start_ns, frame.stamp_ns)
         self.end_ns = max(self.end_ns, frame.stamp_ns)
-        self._bars.advance("frames")
+        self._progress.advance("frames")
 
     def on_memory(self, status: MemoryStatus) -> None:
         if not status.steps:

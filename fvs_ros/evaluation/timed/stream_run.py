@@ -23,7 +23,7 @@ from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.types import AskError, AskOptions, MemoryStatus, Moment, StreamStatistics
+from fvs_ros.stream.types import AskError, MemoryStatus, Moment, StreamStatistics
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,12 @@ class StreamQuestion:
         stamp_ns: when, nanoseconds on the stream's clock. Frames of this very stamp are seen, later ones are not.
         text: as asked.
         answer_prefix: what the answer is made to begin with, empty for nothing.
-        max_new_tokens: the answer's longest length, None for the run's.
     """
 
     id: str
     stamp_ns: int
     text: str
     answer_prefix: str = ""
-    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ class StreamRun:
         self._model.answer_prefix = question.answer_prefix
         status = engine.status
         try:
-            answer = engine.ask(question.text, AskOptions(max_new_tokens=question.max_new_tokens)).result()
+            answer = engine.ask(question.text).result()
         except AskError as error:
             return Reply(question, condition, None, f"{error.code.name}: {error}", (), status, 0, None, None, prefilled)
         shown = self._model.shown
