@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import Frame, Pose
@@ -52,12 +53,12 @@ class FakeModel:
 
     Attributes:
         encoded: for each call of `encode_steps`, the mean value of each frame.
-        work: in order, "read" with the steps of the memory of which a piece was read, and "answer" with how
-            many answers got a token at once.
+        work: in order, "prefill" with the steps of the memory of which a chunk was prefilled, and "answer" with the
+            number of answers that got a token at once.
         asked: of each question the memory, the text, and what the answer is made to begin with.
         say: makes an answer of a question and the memory's steps, in place of the usual one.
         pieces: of text, of all answers.
-        chunks_of_a_memory: into how many pieces it is cut.
+        chunks_of_a_memory: in how many it is prefilled.
         encode_error, prefill_error, answer_error: raised by the next calls while set.
     """
 
@@ -87,14 +88,14 @@ class FakeModel:
         return StreamingFlashMemory(self.memory_config, grid, CHANNELS, device=torch.device("cpu"), dtype=torch.float32)
 
     def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
-        assert frames, "asked to encode nothing"
-        assert len(frames) % 2 == 0, "a grid step has two frames"
+        if not frames or len(frames) % FRAMES_PER_STEP:
+            raise ValueError(f"got {len(frames)} frames; a grid step has {FRAMES_PER_STEP}")
         self.encoded.append([round(float(frame.mean())) for frame in frames])
         self.encoding.go_through()
         if self.encode_error is not None:
             raise self.encode_error
         colours = torch.tensor(np.stack([frame.mean((0, 1)) for frame in frames]), dtype=torch.float32)
-        steps = colours.reshape(-1, 2, CHANNELS).mean(1)[:, None]
+        steps = colours.reshape(-1, FRAMES_PER_STEP, CHANNELS).mean(1)[:, None]
         return StepFeatures(steps.repeat(1, grid.patches, 1), steps.repeat(1, grid.low_patches, 1))
 
     def control_tokens_in(self, text: str) -> list[str]:
@@ -119,7 +120,8 @@ class FakePrefixCache:
 
     def allocate(self, snapshot: MemorySnapshot) -> FakePrefilledMemory:
         assert not self.closed
-        assert len(self.open) < 2, "there are two buffers"
+        if len(self.open) == 2:
+            raise RuntimeError("2 memories are open")
         assert all(memory.chunks_left == 0 for memory in self.open), "never more than one prefill in progress"
         self.open.append(FakePrefilledMemory(self, snapshot))
         return self.open[-1]
@@ -137,6 +139,8 @@ class FakePrefilledMemory:
         self.answers: list[FakeGeneration] = []
 
     def prefill_chunk(self) -> bool:
+        if not self.chunks_left:
+            return True
         model = self.cache.model
         model.prefilling.go_through()
         if model.prefill_error is not None:
@@ -147,7 +151,8 @@ class FakePrefilledMemory:
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> FakeGeneration:
         assert self in self.cache.open
-        assert self.chunks_left == 0, "its prefill is not complete"
+        if self.chunks_left:
+            raise RuntimeError(f"{self.chunks_left} chunks are not prefilled yet")
         model = self.cache.model
         model.asked.append((self.snapshot, question, answer_prefix))
         answer = FakeGeneration(self.snapshot, max_new_tokens, model.say and model.say(question, self.snapshot.steps))
@@ -160,6 +165,8 @@ class FakePrefilledMemory:
         self._next([answer for answer in self.answers if not (answer.done or answer.closed)])
 
     def _next(self, answers: Sequence[FakeGeneration]) -> None:
+        if not answers:
+            return
         model = self.cache.model
         model.answering.go_through()
         if model.answer_error is not None:
@@ -174,7 +181,7 @@ class FakePrefilledMemory:
 
 
 class FakeGeneration:
-    """Tells the number of steps, then each CSM slot's colour as it is when its turn comes; or what it is made to."""
+    """Says the number of steps, then each CSM slot's colour as it is when its turn comes; or what `say` made of it."""
 
     def __init__(self, snapshot: MemorySnapshot, max_new_tokens: int, said: str | None) -> None:
         self.snapshot = snapshot

@@ -10,8 +10,9 @@ from transformers import Qwen2VLForConditionalGeneration
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.model.tiny import tiny_network_config, write_tiny_checkpoint
+from fvs_ros.model.tiny import byte_tokenizer, tiny_checkpoint, tiny_network_config, write_tiny_checkpoint
 
+TOKENIZER = byte_tokenizer()
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 
@@ -49,6 +50,19 @@ def test_a_round_trip_keeps_every_weight_and_setting(folder, tmp_path: Path) -> 
     assert all(torch.equal(weight, weights[name]) for name, weight in first.network.state_dict().items())
     text = "Grüße, <|im_end|>"
     assert first.tokenizer.encode(text) == second.tokenizer.encode(text)
+
+
+def test_a_tiny_answer_ends_where_its_turn_does() -> None:
+    assert tiny_checkpoint().end_tokens == (TOKENIZER.convert_tokens_to_ids("<|im_end|>"),)
+
+
+@pytest.mark.parametrize("listed", ["<|endoftext|>", ["<|endoftext|>"], []])
+def test_the_end_of_a_turn_ends_an_answer_whatever_the_files_say(folder: Path, listed: str | list[str]) -> None:
+    """Qwen2-VL's base checkpoints name the end of the text alone."""
+    token = TOKENIZER.convert_tokens_to_ids
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": token(listed)}))
+    expected = {token("<|im_end|>"), *([token("<|endoftext|>")] if listed else [])}
+    assert set(load_checkpoint(str(folder), **CPU).end_tokens) == expected
 
 
 def test_the_same_seed_writes_the_same_weights(folder, tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def test_broken_preprocessor_settings_are_refused(values) -> None:
         PixelConfig.from_preprocessor(values)
 
 
+def test_indices_are_rounded_to_the_nearest_frame_as_published() -> None:
+    assert sampled_indices(8, 4) == [0, 2, 5, 7]
+    assert sampled_indices(12, 6) == [0, 2, 4, 7, 9, 11]
+    assert sampled_indices(100, 8) == [0, 14, 28, 42, 57, 71, 85, 99]
+
+
 @pytest.mark.parametrize(("count", "most"), [(2, 2), (3, 2), (3, 4), (240, 240), (241, 240), (1000, 240)])
 def test_indices_are_even_in_number_and_reach_from_first_to_last(count, most) -> None:
     indices = sampled_indices(count, most)

@@ -46,19 +46,25 @@ class StreamGeneration(Protocol):
         """Whether it is complete."""
 
     def close(self) -> None:
-        """Frees its cache rows, whether the answer is complete or given up; closing again does nothing."""
+        """Frees its cache row, whether the answer is complete or given up; closing again does nothing."""
 
 
 class StreamPrefilledMemory(Protocol):
     """One memory in the model: prefilled in chunks, then asked about."""
 
     def prefill_chunk(self) -> bool:
-        """Prefills the next chunk, in bounded time; returns whether the prefill is complete now."""
+        """Prefills the next chunk, in bounded time; returns whether the prefill is complete now.
+
+        Once it is complete, further calls do nothing.
+        """
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
         """Processes a question, once the prefill is complete, and decodes the first token of its answer.
 
         The answer is forced to begin with `answer_prefix`, which is not part of its text.
+
+        Raises:
+            RuntimeError: the prefill is not complete.
         """
 
     def decode_step(self) -> None:
@@ -72,7 +78,11 @@ class StreamPrefixCache(Protocol):
     """Buffers for two memories: one answers questions while the next is prefilled."""
 
     def allocate(self, snapshot: MemorySnapshot) -> StreamPrefilledMemory:
-        """Takes a free buffer for a memory, whose prefill may begin."""
+        """Takes a free buffer for a memory, whose prefill may begin.
+
+        Raises:
+            RuntimeError: both buffers are taken.
+        """
 
     def close(self) -> None:
         """Frees the buffers. All memories must be closed."""
@@ -105,7 +115,11 @@ class StreamModel(Protocol):
         """An empty memory of frames on `grid`, on the model's device."""
 
     def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
-        """Features of n grid steps from their 2n frames, RGB uint8 [height, width, 3] of any size, in time order."""
+        """Features of n grid steps from their 2n frames, RGB uint8 [height, width, 3] of any size, in time order.
+
+        Raises:
+            ValueError: no frames, or an odd number of them.
+        """
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as ``<|im_end|>``, that `text` spells out."""
