@@ -1,4 +1,4 @@
-"""Work on a GPU, recorded once as a CUDA graph and launched as a whole from then on."""
+"""GPU work captured once as a CUDA graph, and launched as a whole from then on."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 
 Result = TypeVar("Result")
 
-# Of the process: a capture begins by waiting for the whole device, which would break another one.
+# One per process: a capture begins by waiting for the whole device, which would break another capture.
 _capturing = threading.Lock()
-# cuBLAS and the like allocate and choose on their first calls, which must not be recorded.
+# Libraries such as cuBLAS allocate memory and choose algorithms on their first calls, which must not be captured.
 WARM_UP_CALLS = 2
 
 
 class CapturedCall(Generic[Result]):
-    """A function without arguments that reads and writes the same tensors each time, as a CUDA graph.
+    """A function without arguments as a CUDA graph; it reads and writes the same tensors in each call.
 
     Capturing waits for the device; a call does not.
 
     Args:
-        function: launches kernels on the current stream; reads no values on the host, allocates freely, and returns
-            tensors that each call writes anew.
-        warm_up: whether to run it first, for real. False for one that must not run more often than it is called;
-            it has been run before, then.
+        function: launches kernels on the current stream and reads no values on the host. It may allocate, and returns
+            tensors that each call overwrites.
+        warm_up: whether to run the function before the capture. False if it must not run more often than it is called;
+            it must have run before, then.
     """
 
     def __init__(self, function: Callable[[], Result], *, warm_up: bool = True) -> None:
@@ -38,11 +38,11 @@ class CapturedCall(Generic[Result]):
                     for _ in range(WARM_UP_CALLS):
                         function()
                 current.wait_stream(side)
-            # thread_local: other threads go on allocating and launching on streams of their own meanwhile.
+            # thread_local: other threads may allocate and launch on streams of their own meanwhile.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._result = function()
 
     def __call__(self) -> Result:
-        """Launches the graph on the current stream; the result is that of the last call, in the same tensors."""
+        """Launches the graph on the current stream; the result is in the same tensors as that of any earlier call."""
         self._graph.replay()
         return self._result

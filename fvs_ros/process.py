@@ -1,4 +1,4 @@
-"""What the operating system says of this process."""
+"""Figures of the operating system about this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 
 
 def resident_bytes() -> int:
-    """Host memory that the process holds now, in bytes; the largest so far where /proc is missing."""
+    """Resident memory of the process in bytes; its peak where /proc is missing."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()

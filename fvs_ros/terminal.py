@@ -1,4 +1,4 @@
-"""What `make demo` and `fvs chat` print alike: text that is safe for a terminal, and answers in titled rows."""
+"""Output that `make demo` and `fvs chat` share: text that is safe for a terminal, and answers in titled rows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ShownMoment:
 
 
 def moments_table(moments: Sequence[ShownMoment]) -> Table:
-    """Some moments, evenly spread over all of them."""
+    """A table of at most four of the moments, evenly spread."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("keyframe at", "stands for", "steps"):
         table.add_column(name, justify="right")

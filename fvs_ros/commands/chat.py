@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the source, the model and how the stream is played."""
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=parse_cue,
-        help="ask when the stream's clock is there, print the answer, and end after the last; may be repeated",
+        help="ask at this time of the stream, print the answer, and end after the last; may be repeated",
     )
     parser.add_argument("--topic", default="", help="of a bag with several image topics")
     parser.add_argument("--image-fps", type=positive, help="images per second of a folder (default 1)")
@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_cue(text: str) -> Cue:
-    """`12.5:What do you see?` as a question and its time.
+    """The question and its time in a text such as `12.5:What do you see?`.
 
     Raises:
-        argparse.ArgumentTypeError: if it is none.
+        argparse.ArgumentTypeError: the text is not of that form.
     """
     from fvs_ros.chat.player import Cue
 
@@ -62,7 +62,7 @@ def parse_cue(text: str) -> Cue:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plays and answers; 0, or 1 with a message where the source, the model or a question of `--ask` failed."""
-    # The decoders of OpenCV write to the terminal themselves, across whatever is drawn there.
+    # The decoders of OpenCV would write to the terminal, across whatever is drawn there.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     from fvs_ros.model.checkpoint import CheckpointError
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _interrupt(*_: object) -> None:
-    """Ends through Python, so that the terminal gets its mode back."""
+    """Ends through Python, which restores the mode of the terminal."""
     raise KeyboardInterrupt
 
 

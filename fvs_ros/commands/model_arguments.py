@@ -1,4 +1,4 @@
-"""Arguments that name a model, for every command that has one; nothing heavy is imported before it loads."""
+"""Arguments that name a model; heavy libraries are imported only when it is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the model and where it runs."""
+    """Declares the model, its device and its dtype."""
     parser.add_argument(
         "--model",
         metavar="M",

@@ -1,4 +1,4 @@
-"""`fvs patrol make`: writes an episode as a bag with questions, and a contact sheet if asked for."""
+"""`fvs patrol make`: writes an episode as a bag with questions, and a contact sheet on request."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _DEFAULTS = PatrolConfig()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of `fvs patrol make`; loads no heavy library."""
+    """Declares the episode and where to write it."""
     parser.add_argument(
-        "--seed", type=int, required=True, help=f"what to make; seeds from {TEST_SEED} up are for tests alone"
+        "--seed", type=int, required=True, help=f"of the episode; seeds from {TEST_SEED} up are for tests alone"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the bag, made anew")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bag, replaced if it exists")
     parser.add_argument("--steps", type=int, default=_DEFAULTS.steps, help="length in steps of 2 s (%(default)s)")
     parser.add_argument("--rooms", type=int, default=_DEFAULTS.rooms, help="number of rooms (%(default)s)")
     parser.add_argument("--views", type=int, default=_DEFAULTS.views, help="inspection points per room (%(default)s)")
     parser.add_argument("--fps", type=int, default=_DEFAULTS.frame_rate, help="frames per second (%(default)s)")
     parser.add_argument("--size", type=int, default=FRAME_SIZE, help="pixels along each side of a frame (%(default)s)")
-    parser.add_argument("--questions", type=int, default=100, help="how many questions to ask (%(default)s)")
+    parser.add_argument("--questions", type=int, default=100, help="number of questions (%(default)s)")
     parser.add_argument("--families", nargs="+", metavar="F", help="of questions, such as recall or order.after (all)")
     parser.add_argument(
         "--steady",
         type=int,
         metavar="S",
-        help="ask only where the robot keeps its view for S more seconds, for streams that go on while they are asked",
+        help="ask only where the robot keeps its view for S more seconds, for streams that continue meanwhile",
     )
     parser.add_argument("--preview", type=Path, metavar="PNG", help="also write a contact sheet with labels")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs `fvs patrol make`; returns its exit status: 2 for settings that cannot be, 1 for what this machine lacks."""
+    """Writes the episode; 0, 2 for impossible settings, 1 for what this machine lacks or cannot write."""
     from rich.console import Console
 
     problems = Console(stderr=True, soft_wrap=True)

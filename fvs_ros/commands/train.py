@@ -9,7 +9,7 @@ from fvs_ros.commands.arguments import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments; loads no heavy library."""
+    """Declares the recipe and how to run it."""
     parser.add_argument("config", metavar="CONFIG", type=Path, help="recipe (YAML), see config/train/")
     parser.add_argument(
         "--dry-run",
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains; 0 if the run is finished or was stopped by --minutes, 1 with a message if something cannot be used."""
+    """Trains; 0 if the run has finished or --minutes stopped it, 1 with a message if something cannot be used."""
     from rich.console import Console
     from transformers.utils.logging import disable_progress_bar
 
