@@ -39,11 +39,22 @@ def test_a_corrupt_video_is_named_and_the_others_go_on(tmp_path: Path, capsys: p
     (videos / "c.avi").write_bytes(whole[: len(whole) // 3])
     write_video(videos / "d.avi")
     assert run(videos, "--out", tmp_path / "out") == 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "d"]
+    # What could be read of the third stays, but not under the name of a whole video.
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".c.partial", "a", "d"]
+    assert len(list((tmp_path / "out" / ".c.partial").glob("*.jpg"))) == 3
     error = capsys.readouterr().err
     assert "2 failed:" in error
     assert str(videos / "b.mp4") in error
-    assert str(videos / "c.avi") in error
+    assert f"{videos / 'c.avi'} ends at " in error
+    assert f"the frames that could be read are in {tmp_path / 'out' / '.c.partial'} (3)" in error
+
+
+def test_a_colon_in_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "12:30").mkdir()
+    write_video(tmp_path / "12:30" / "robot:1.avi", frames=11, fps=10.0)
+    monkeypatch.chdir(tmp_path)
+    assert run("12:30", "--out", "out:1") == 0
+    assert len(list((tmp_path / "out:1" / "robot:1").glob("*.jpg"))) == 2
 
 
 def test_inputs_without_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

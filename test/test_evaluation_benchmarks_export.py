@@ -16,8 +16,9 @@ from fvs_ros.evaluation.benchmarks.navqa import Poses
 from fvs_ros.evaluation.questions import read_questions
 from fvs_ros.sources.bags import Bag
 from fvs_ros.sources.frame import Frame
-from fvs_ros.sources.recordings import VideoSource, open_source
+from fvs_ros.sources.recordings import open_source
 from fvs_ros.sources.sampling import RatePolicy
+from fvs_ros.sources.videos import VideoSource
 
 SECOND_NS = 10**9
 

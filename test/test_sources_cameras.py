@@ -74,6 +74,8 @@ def test_a_network_stream_is_read_until_it_ends(address: str) -> None:
         ("video.mp4", False),
         ("/data/0", False),
         ("C:video.mp4", False),
+        ("tcp:video.mp4", False),
+        ("RTSP://host/path", True),
         ("", False),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from pathlib import Path
 
@@ -165,55 +164,6 @@ def test_malformed_message_is_an_image_error(tmp_path: Path) -> None:
     (frame,) = open_source(path).frames()
     with pytest.raises(ImageError, match="cannot be deserialised"):
         frame.image()
-
-
-def test_video(tmp_path: Path) -> None:
-    source = open_source(write_video(tmp_path / "clip.avi", 20, 20.0), start_ns=START_NS)
-    frames = list(source.frames())
-    assert [frame.stamp_ns for frame in frames] == [START_NS + i * PERIOD_NS for i in range(20)]
-    assert (source.frame_count, source.duration_ns) == (20, 20 * PERIOD_NS)
-    # Decoded only now, long after reading went on: each frame has kept its own picture.
-    means = [frame.image().mean() for frame in frames]
-    np.testing.assert_allclose(means, [10.0 * i for i in range(20)], atol=3.0)
-    assert frames[0].image().shape == (48, 64, 3)
-    assert frames[0].image().dtype == np.uint8
-
-
-def test_video_offset_and_duration(tmp_path: Path) -> None:
-    source = open_source(write_video(tmp_path / "clip.avi", 20, 20.0))
-    frames = list(source.frames(0.25, 0.5))
-    assert [frame.stamp_ns for frame in frames] == [i * PERIOD_NS for i in range(5, 15)]
-    assert frames[0].image().mean() == pytest.approx(50.0, abs=3.0)
-
-
-def test_video_in_slow_motion(tmp_path: Path) -> None:
-    source = open_source(write_video(tmp_path / "clip.avi", 20, 20.0), fps=5.0)
-    frames = list(source.frames(2.0, 1.0))
-    assert [frame.stamp_ns for frame in frames] == [i * 200_000_000 for i in range(10, 15)]
-    assert source.duration_ns == 4_000_000_000
-    assert frames[0].image().mean() == pytest.approx(100.0, abs=3.0)
-
-
-def test_video_is_rgb(tmp_path: Path) -> None:
-    path = tmp_path / "red.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
-    for _ in range(3):
-        writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))
-    writer.release()
-    pixel = next(open_source(path).frames()).image().mean(axis=(0, 1))
-    np.testing.assert_allclose(pixel, (255, 0, 0), atol=20)
-
-
-def test_truncated_video_gives_its_frames_and_then_says_so(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.avi", 100, 20.0)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    frames = open_source(path).frames()
-    seen = [frame.stamp_ns for frame in itertools.islice(frames, 20)]
-    with pytest.raises(SourceError, match=r"its header says 5\.0 s: the file is truncated"):
-        seen.extend(frame.stamp_ns for frame in frames)
-    assert 20 < len(seen) < 90
-    assert all(later > earlier for earlier, later in itertools.pairwise(seen))
 
 
 def test_image_folder_in_natural_order(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ READ_TIMEOUT_S = 5.0
 
 def is_live(address: str) -> bool:
     """Whether an address names a camera (a number, or a video device) or a network stream, not a recording."""
-    return _device_number(address) is not None or urlsplit(address).scheme in SCHEMES
+    scheme, separator, _ = address.partition("://")
+    return _device_number(address) is not None or bool(separator and scheme.lower() in SCHEMES)
 
 
 def _device_number(address: str) -> int | None:

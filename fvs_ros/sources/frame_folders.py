@@ -3,8 +3,9 @@
 File k, from `000001.jpg` on, is the frame nearest to (k - 1) / fps seconds after the first, up to the last frame
 (`NearestSampler`). A video slower than fps repeats frames, so the k-th file always stands for the same second.
 
-A folder appears under its name only when it is complete, so an interrupted run resumes with the remaining videos. It
-records its video's size and date: a video that has changed is extracted again.
+A folder appears under its name only when it is complete, so an interrupted run resumes with the remaining videos. What
+was read of a damaged video stays in a folder of another name. A folder records its video's size and date: a video that
+has changed is extracted again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.images import encode_jpeg
-from fvs_ros.sources.recordings import VIDEO_SUFFIXES, VideoSource
+from fvs_ros.sources.recordings import VIDEO_SUFFIXES
 from fvs_ros.sources.sampling import NearestSampler
+from fvs_ros.sources.videos import VideoSource
 
 # As in the extraction of the published code.
 JPEG_QUALITY = 100
@@ -101,7 +103,8 @@ def extract(video: Path, targets: Sequence[Target], advance: Callable[[int, int]
         The number of folders made.
 
     Raises:
-        SourceError: the video cannot be read to its end, or a folder cannot be written; no unfinished folder stays.
+        SourceError: the video cannot be read to its end, or a folder cannot be written. What was read until then
+            stays in a folder of another name, ``.<name>.partial``.
     """
     todo = [target for target in targets if not _finished(target)]
     if not todo:
@@ -116,13 +119,10 @@ def extract(video: Path, targets: Sequence[Target], advance: Callable[[int, int]
                 advance(index + 1, source.frame_count)
         for folder in folders:
             folder.finish()
-    except (SourceError, OSError) as error:
-        for folder in folders:
-            folder.discard()
-        if isinstance(error, SourceError):
-            raise
-        place = error.filename or todo[0].folder
-        raise SourceError(f"{place}: cannot be written: {error.strerror}") from error
+    except SourceError as error:
+        raise SourceError(f"{error}{''.join(folder.kept() for folder in folders)}") from error
+    except OSError as error:
+        raise SourceError(f"{error.filename or todo[0].folder}: cannot be written: {error.strerror}") from error
     return len(todo)
 
 
@@ -177,6 +177,6 @@ class _FrameFolder:
             shutil.rmtree(self._target.folder)
         self._partial.rename(self._target.folder)
 
-    def discard(self) -> None:
-        """Removes what was written."""
-        shutil.rmtree(self._partial, ignore_errors=True)
+    def kept(self) -> str:
+        """Says where the frames of a folder are that was not finished; empty if there are none."""
+        return f"; the frames that could be read are in {self._partial} ({self._written})" if self._written else ""

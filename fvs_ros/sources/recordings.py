@@ -21,6 +21,7 @@ from fvs_ros.sources.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, Source
 from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.images import decode_compressed_image, decode_image
 from fvs_ros.sources.stamp_guard import Judgement, StampGuard, describe_wrong_stamps
+from fvs_ros.sources.videos import VideoSource, check_fps
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -37,11 +38,6 @@ _REORDER_FRAMES = 8
 # Further back than this is no swap but a recording that was looped or whose clock was set; as in
 # `StreamConfig.late_tolerance_s`.
 _JUMP_NS = SECOND_NS
-# Containers round durations and frame counts; less than both of these missing is no sign of a truncated file.
-_TRUNCATION_S = 1.0
-_TRUNCATION_FRACTION = 0.05
-# For the rare container that tells neither a frame rate nor positions.
-_FALLBACK_FPS = 30.0
 
 
 class FrameSource(Protocol):
@@ -174,11 +170,15 @@ class BagSource:
         # What a recorder swapped is put in order later, so nothing is late here.
         guard = StampGuard(_JUMP_NS)
         self._notes = []
-        for frame in frames:
-            judgement = guard.offer(frame)
-            yield from self._judged(judgement)
-            if judgement.late:
-                yield replace(frame, received_ns=None)
+        try:
+            for frame in frames:
+                judgement = guard.offer(frame)
+                yield from self._judged(judgement)
+                if judgement.late:
+                    yield replace(frame, received_ns=None)
+        except SourceError:
+            yield from self._judged(guard.finish())
+            raise
         yield from self._judged(guard.finish())
 
     def _judged(self, judgement: Judgement) -> Iterator[Frame]:
@@ -259,87 +259,6 @@ def _in_stamp_order(frames: Iterable[Frame]) -> Iterator[Frame]:
         raise failure
 
 
-class VideoSource:
-    """The frames of a video file, stamped `start_ns` plus their position in it.
-
-    Args:
-        path: any file that OpenCV can open.
-        fps: average frames per second to stamp with, None for the video's own; lower plays it as slow motion.
-        start_ns: stamp of the beginning.
-
-    Raises:
-        SourceError: if the file cannot be opened, holds no frame, or `fps` is not above zero.
-    """
-
-    notes: Sequence[str] = ()
-
-    def __init__(self, path: Path, fps: float | None = None, start_ns: int = 0) -> None:
-        _check_fps(fps)
-        self._path = path
-        self.name = str(path)
-        self.start_ns = start_ns
-        capture = self._open()
-        try:
-            told = capture.get(cv2.CAP_PROP_FPS)
-            own_fps = told if 0.0 < told < 1_000.0 else _FALLBACK_FPS
-            self._fps = fps or own_fps
-            # Stamp seconds per second of the video.
-            self._stretch = own_fps / self._fps
-            self.frame_count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-            self.duration_ns = round(self.frame_count / self._fps * SECOND_NS)
-            if not capture.grab():
-                raise SourceError(f"{path} has no frame that can be decoded; re-encode it, for instance with ffmpeg")
-        finally:
-            capture.release()
-
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path))
-        if not capture.isOpened():
-            capture.release()
-            known = ", ".join(sorted(BAG_SUFFIXES))
-            raise SourceError(
-                f"{self._path} is neither a bag ({known}) nor a video that OpenCV can open: the file is truncated, or "
-                "its format is unknown; copy it again, or re-encode it with ffmpeg"
-            )
-        return capture
-
-    def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
-        """See `FrameSource.frames`. Each call reads through its own decoder."""
-        stop_s = float("inf") if duration_s is None else start_offset_s + duration_s
-        capture = self._open()
-        try:
-            if start_offset_s > 0:
-                capture.set(cv2.CAP_PROP_POS_MSEC, start_offset_s / self._stretch * 1e3)
-            position_s = -1.0
-            while capture.grab():
-                told_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3 * self._stretch
-                # Some containers have no positions, and broken ones step back: then the nominal rate counts on.
-                position_s = told_s if told_s > position_s else position_s + 1.0 / self._fps
-                if position_s >= stop_s:
-                    return
-                # Half a frame of tolerance: positions are rounded to the container's time base.
-                if position_s < start_offset_s - 0.5 / self._fps:
-                    continue
-                decoded, image = capture.retrieve()
-                if decoded:
-                    stamp_ns = self.start_ns + round(position_s * SECOND_NS)
-                    yield Frame(stamp_ns, partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB))
-            self._check_complete(max(0.0, position_s))
-        finally:
-            capture.release()
-
-    def _check_complete(self, end_s: float) -> None:
-        duration_s = self.duration_ns / SECOND_NS
-        if duration_s - end_s > max(_TRUNCATION_S, _TRUNCATION_FRACTION * duration_s):
-            raise SourceError(
-                f"{self._path} ends at {end_s:.1f} s, but its header says {duration_s:.1f} s: the file is truncated or "
-                "damaged; copy it again, or re-encode what is left with ffmpeg"
-            )
-
-    def close(self) -> None:
-        """See `FrameSource.close`; nothing stays open between reads."""
-
-
 class ImageFolderSource:
     """The images of a folder in the order of their names (numbers count as numbers), `fps` a second.
 
@@ -350,7 +269,7 @@ class ImageFolderSource:
     notes: Sequence[str] = ()
 
     def __init__(self, path: Path, fps: float = 1.0, start_ns: int = 0) -> None:
-        _check_fps(fps)
+        check_fps(fps)
         self._files = sorted(
             (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key
         )
@@ -375,11 +294,6 @@ class ImageFolderSource:
 
     def close(self) -> None:
         """See `FrameSource.close`; nothing stays open between reads."""
-
-
-def _check_fps(fps: float | None) -> None:
-    if fps is not None and not fps > 0:
-        raise SourceError(f"fps is {fps}; it must be above 0")
 
 
 def _natural_key(path: Path) -> list[tuple[int, str]]:

@@ -14,7 +14,8 @@ from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
 from fvs_ros.sources.frame import SECOND_NS, Frame
-from fvs_ros.sources.recordings import VideoSource, read_image
+from fvs_ros.sources.recordings import read_image
+from fvs_ros.sources.videos import VideoSource
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.model_protocol import StreamModel
 

@@ -119,7 +119,7 @@ def _frames(video: Path) -> tuple[float, int]:
 
     if not video.is_file():
         raise DataError(video, "", "does not exist, the original video expected: subtitles go by its frames")
-    capture = cv2.VideoCapture(str(video))
+    capture = cv2.VideoCapture(str(video.absolute()))
     fps, frame_count = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     if not fps > 0 or frame_count < 1:

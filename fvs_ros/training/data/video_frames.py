@@ -9,8 +9,9 @@ import numpy as np
 from fvs_ros.model.preprocess import sampled_indices
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.frame import ImageError
-from fvs_ros.sources.recordings import VIDEO_SUFFIXES, ImageFolderSource, VideoSource
+from fvs_ros.sources.recordings import VIDEO_SUFFIXES, ImageFolderSource
 from fvs_ros.sources.sampling import nearest_frames
+from fvs_ros.sources.videos import VideoSource
 from fvs_ros.training.errors import TrainingError
 
 
