@@ -5,18 +5,21 @@ Shares no code with `truth` and `templates`, only the episode's arrays and the v
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Callable, Iterable, Sequence
 
-from fvs_ros.patrol.questions import TEMPLATES
+from fvs_ros.patrol.episode import Episode
+from fvs_ros.patrol.questions import TEMPLATES, Question
 from fvs_ros.patrol.vocabulary import NUMBERS, PLURALS
 
 SEEN, FAINT = 36, 4
 AGES = ["a few seconds", "about half a minute", "about a minute", "about two minutes", "about five minutes"]
 
 
-def gaps_of(question):
+def gaps_of(question: Question) -> dict[str, str]:
     """The words in the gaps of the question's phrasing; fails where no phrasing of its template fits."""
     template = next(template for template in TEMPLATES if template.name == question.template)
     for phrasing in template.phrasings:
@@ -27,23 +30,33 @@ def gaps_of(question):
     raise AssertionError(f"no phrasing of {question.template} reads {question.text!r}")
 
 
+@dataclasses.dataclass
+class Visit:
+    """The robot in one room: the room's name, first and last frame, and the visit's index."""
+
+    room: str
+    first: int
+    last: int
+    index: int
+
+
 class Oracle:
     """What happened up to `frame`, collected in plain loops over the frames."""
 
-    def __init__(self, episode, frame) -> None:
+    def __init__(self, episode: Episode, frame: int) -> None:
         self.episode, self.frame = episode, frame
         self.names = [f"{scene_object.colour} {scene_object.kind}" for scene_object in episode.objects]
         rate = episode.config.frame_rate
-        self.visits = []  # [room name, first frame, last frame, visit index]
-        self.steady = {}  # (visit, name) -> frames in sightings of at least 2 s
-        run = {}
+        self.visits: list[Visit] = []
+        self.steady: dict[tuple[int, str], set[int]] = {}  # by visit and name: frames in sightings of at least 2 s
+        run: dict[tuple[int, str], list[int]] = {}
         for now in range(frame + 1):
             room, visit = episode.room_name(now), int(episode.visits[now])
             if room != "corridor":
-                if self.visits and self.visits[-1][3] == visit:
-                    self.visits[-1][2] = now
+                if self.visits and self.visits[-1].index == visit:
+                    self.visits[-1].last = now
                 else:
-                    self.visits.append([room, now, now, visit])
+                    self.visits.append(Visit(room, now, now, visit))
             for index, name in enumerate(self.names):
                 key = (visit, name)
                 if episode.pixels[now, index] >= SEEN:
@@ -52,9 +65,9 @@ class Oracle:
                         self.steady.setdefault(key, set()).update(run[key])
         self.now = [name for index, name in enumerate(self.names) if episode.pixels[frame, index] >= SEEN]
 
-    def frames(self, name, room=None):
+    def frames(self, name: str, room: str | None = None) -> list[int]:
         """Frames of the steady sightings of a name, in a room or anywhere."""
-        rooms = {visit: name_of for name_of, _, _, visit in self.visits}
+        rooms = {visit.index: visit.room for visit in self.visits}
         return sorted(
             now
             for (visit, seen), frames in self.steady.items()
@@ -62,131 +75,132 @@ class Oracle:
             for now in frames
         )
 
-    def glimpses(self, name):
+    def glimpses(self, name: str) -> list[int]:
         """Frames that show anything of a name."""
         index = self.names.index(name)
         return [now for now in range(self.frame + 1) if self.episode.pixels[now, index] > FAINT]
 
-    def seen(self, room=None):
+    def seen(self, room: str | None = None) -> list[str]:
         """Names sighted, in a room or anywhere."""
         return [name for name in self.names if self.frames(name, room)]
 
-    def in_visit(self, visit):
+    def in_visit(self, visit: int) -> list[str]:
         """Names sighted in a visit, in the order of the views inspected, left before right."""
         plan = self.episode.world.visits[visit]
         found = []
         for name in (name for index, name in self.steady if index == visit):
             place = plan.placements[self.names.index(name)]
+            assert place is not None
             found.append((plan.views.index(place.view), place.place, name))
         return [name for _, _, name in sorted(found)]
 
-    def of_room(self, room):
+    def of_room(self, room: str) -> list[Visit]:
         """The visits to a room."""
-        return [visit for visit in self.visits if visit[0] == room]
+        return [visit for visit in self.visits if visit.room == room]
 
-    def changes(self, room):
+    def changes(self, room: str) -> tuple[set[str], set[str], set[str]]:
         """What differs between the last two visits to a room: added, gone, at another view."""
-        then, now = (visit[3] for visit in self.of_room(room)[-2:])
+        then, now = (visit.index for visit in self.of_room(room)[-2:])
         before, after = set(self.in_visit(then)), set(self.in_visit(now))
         moved = set()
         for name in before & after:
             old, new = (self.episode.world.visits[visit].placements[self.names.index(name)] for visit in (then, now))
-            if old.view != new.view:
+            if old is not None and new is not None and old.view != new.view:
                 moved.add(name)
         return after - before, before - after, moved
 
-    def what_changed(self, room):
+    def what_changed(self, room: str) -> str:
         added, gone, moved = self.changes(room)
         texts = [f"{name} added" for name in added] + [f"{name} removed" for name in gone]
         texts += [f"{name} moved" for name in moved]
         assert len(texts) < 2, "asked although more than one thing changed"
         return texts[0] if texts else "nothing"
 
-    def newcomers(self):
+    def newcomers(self) -> list[str]:
         """Names in the order of their first glimpse."""
         shown = [name for name in self.names if self.glimpses(name)]
         return sorted(shown, key=lambda name: self.glimpses(name)[0])
 
-    def share(self, frame):
+    def share(self, frame: int) -> str:
         return ("beginning", "middle", "end")[min(int(3 * frame / self.frame), 2)]
 
-    def age(self, frame) -> str:
+    def age(self, frame: int) -> str:
         seconds = (self.frame - frame) / self.episode.config.frame_rate
         rank = sum(seconds >= bound for bound in (10, 40, 90, 180, 420))
         return f"{[*AGES, 'about ten minutes'][rank]} ago{' or more' if rank == 5 else ''}"
 
-    def rooms(self):
-        return list(dict.fromkeys(visit[0] for visit in self.visits))
+    def rooms(self) -> list[str]:
+        return list(dict.fromkeys(visit.room for visit in self.visits))
 
 
-def listed(names):
+def listed(names: Sequence[str]) -> str:
     """An enumeration as it is spoken."""
     if not names:
         return "nothing"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def only(items):
+def only(items: Iterable[str]) -> str:
     """The single item; fails where the question was ambiguous."""
     items = list(items)
     assert len(items) == 1, f"ambiguous: {items}"
     return items[0]
 
 
-def yes(truth) -> str:
+def yes(truth: object) -> str:
     return "yes" if truth else "no"
 
 
-def _colour(names, kind):
+def _colour(names: Iterable[str], kind: str) -> str:
     return only(name.split()[0] for name in names if name.split()[1] == kind)
 
 
-def _kind(names, colour):
+def _kind(names: Iterable[str], colour: str) -> str:
     return only(name.split()[1] for name in names if name.split()[0] == colour)
 
 
-def _bare(a_thing) -> str:
+def _bare(a_thing: str) -> str:
     article, colour, kind = a_thing.split()
     assert article == ("an" if colour[0] in "aeiou" else "a")
     return f"{colour} {kind}"
 
 
-def _counted(names, word):
+def _counted(names: Iterable[str], word: str) -> str:
     return NUMBERS[sum(word in (name.split()[0], PLURALS[name.split()[1]]) for name in names)]
 
 
-def _neighbour(o, name, step):
+def _neighbour(o: Oracle, name: str, step: int) -> str:
     story = o.newcomers()
     return story[story.index(name) + step]
 
 
-def _since(o, room):
-    after = o.visits[max(index for index, visit in enumerate(o.visits) if visit[0] == room) + 1 :]
-    return listed(list(dict.fromkeys(itertools.chain(*(o.in_visit(visit[3]) for visit in after)))))
+def _since(o: Oracle, room: str) -> str:
+    after = o.visits[max(index for index, visit in enumerate(o.visits) if visit.room == room) + 1 :]
+    return listed(list(dict.fromkeys(itertools.chain(*(o.in_visit(visit.index) for visit in after)))))
 
 
-def _new_or_gone(names):
+def _new_or_gone(names: set[str]) -> str:
     assert len(names) < 2, "asked although there are several"
     return next(iter(names), "nothing")
 
 
-def _next_room(o, room):
-    names = [visit[0] for visit in o.visits]
+def _next_room(o: Oracle, room: str) -> str:
+    names = [visit.room for visit in o.visits]
     return names[names.index(room) + 1]
 
 
-def _from_left(o):
+def _from_left(o: Oracle) -> list[str]:
     """Names in view by their direction from the robot; a larger angle is further left."""
     x, y, yaw = o.episode.poses[o.frame]
 
-    def angle(name):
+    def angle(name: str) -> float:
         (at_x, at_y), _ = o.episode.stand(o.frame, o.names.index(name))
         return (math.atan2(at_y - y, at_x - x) - yaw + math.pi) % (2 * math.pi)
 
     return sorted(o.now, key=angle, reverse=True)
 
 
-ANSWERS = {
+ANSWERS: dict[str, Callable[[Oracle, dict[str, str]], str]] = {
     "now.view": lambda o, g: listed(_from_left(o)),
     "now.count": lambda o, g: NUMBERS[len(o.now)],
     "now.room": lambda o, g: o.episode.room_name(o.frame),
@@ -204,33 +218,33 @@ ANSWERS = {
     "count.kind": lambda o, g: _counted(o.seen(), g["kinds"]),
     "count.colour": lambda o, g: _counted(o.seen(), g["colour"]),
     "count.all": lambda o, g: NUMBERS[len(o.seen())],
-    "count.room": lambda o, g: NUMBERS[len(o.in_visit(o.of_room(g["room"])[-1][3]))],
+    "count.room": lambda o, g: NUMBERS[len(o.in_visit(o.of_room(g["room"])[-1].index))],
     "count.rooms": lambda o, g: NUMBERS[len(o.rooms())],
     "order.first_of_two": lambda o, g: min((g["one"], g["other"]), key=lambda name: o.frames(name)[0]),
     "order.last_of_two": lambda o, g: max((g["one"], g["other"]), key=lambda name: o.frames(name)[-1]),
     "order.first": lambda o, g: o.newcomers()[0],
     "order.after": lambda o, g: _neighbour(o, g["thing"], 1),
     "order.before": lambda o, g: _neighbour(o, g["thing"], -1),
-    "order.room_first": lambda o, g: o.visits[0][0],
+    "order.room_first": lambda o, g: o.visits[0].room,
     "order.room_after": lambda o, g: _next_room(o, g["room"]),
-    "order.room_before": lambda o, g: o.visits[-2][0],
+    "order.room_before": lambda o, g: o.visits[-2].room,
     "change.what": lambda o, g: o.what_changed(g["room"]),
     "change.here": lambda o, g: o.what_changed(o.episode.room_name(o.frame)),
     "change.any": lambda o, g: yes(any(o.changes(g["room"]))),
     "change.new": lambda o, g: _new_or_gone(o.changes(g["room"])[0]),
     "change.gone": lambda o, g: _new_or_gone(o.changes(g["room"])[1]),
-    "change.still": lambda o, g: yes(g["thing"] in o.in_visit(o.of_room(g["room"])[-1][3])),
+    "change.still": lambda o, g: yes(g["thing"] in o.in_visit(o.of_room(g["room"])[-1].index)),
     "change.moved": lambda o, g: yes(len({o.episode.room_name(now) for now in o.frames(g["thing"])}) > 1),
     "time.part_first": lambda o, g: o.share(o.frames(g["thing"])[0]),
     "time.part_last": lambda o, g: o.share(o.frames(g["thing"])[-1]),
     "time.thing": lambda o, g: o.age(o.frames(g["thing"])[-1]),
-    "time.room": lambda o, g: o.age(o.of_room(g["room"])[-1][2]),
-    "description.room": lambda o, g: listed(o.in_visit(o.of_room(g["room"])[-1][3])),
+    "time.room": lambda o, g: o.age(o.of_room(g["room"])[-1].last),
+    "description.room": lambda o, g: listed(o.in_visit(o.of_room(g["room"])[-1].index)),
     "description.since": lambda o, g: _since(o, g["room"]),
     "description.tour": lambda o, g: listed(o.rooms()),
 }
 
 
-def answer(oracle, question):
+def answer(oracle: Oracle, question: Question) -> str:
     """The oracle's own answer to a question."""
     return ANSWERS[question.template](oracle, gaps_of(question))

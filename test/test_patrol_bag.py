@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,9 +16,9 @@ from fvs_ros import cli
 from fvs_ros.evaluation.questions import QUESTIONS_FILE, read_questions
 from fvs_ros.patrol.bag import write_bag
 from fvs_ros.patrol.config import PatrolConfig
-from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError
-from fvs_ros.patrol.questions import ask
+from fvs_ros.patrol.questions import Question, ask
 from fvs_ros.patrol.render import PatrolRenderer
 from fvs_ros.sources.bags import Bag
 from fvs_ros.sources.recordings import open_source
@@ -25,29 +27,31 @@ SIZE = 56
 
 
 @pytest.fixture(scope="module")
-def renderer():
+def renderer() -> Iterator[PatrolRenderer]:
     with drawing(), PatrolRenderer(SIZE) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def episode():
+def episode() -> Episode:
     return simulate(33, PatrolConfig(steps=15, rooms=2, views=2, dwell_s=(3, 5), frame_rate=2))
 
 
 @pytest.fixture(scope="module")
-def questions(episode):
+def questions(episode: Episode) -> list[Question]:
     return ask(episode, 25)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, renderer, episode, questions):
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, renderer: PatrolRenderer, episode: Episode, questions: list[Question]
+) -> Path:
     path = tmp_path_factory.mktemp("patrol") / "bag"
     write_bag(episode, path, renderer, questions)
     return path
 
 
-def messages(folder, topic):
+def messages(folder: Path, topic: str) -> Iterator[tuple[int, Any]]:
     store = get_typestore(Stores.ROS2_HUMBLE)
     with Reader(folder) as reader:
         for connection, received_ns, raw in reader.messages():
@@ -55,11 +59,11 @@ def messages(folder, topic):
                 yield received_ns, store.deserialize_cdr(raw, connection.msgtype)
 
 
-def stamp_ns(header):
+def stamp_ns(header: Any) -> int:
     return header.stamp.sec * 10**9 + header.stamp.nanosec
 
 
-def test_the_frames_come_back_with_their_stamps(folder, episode, renderer) -> None:
+def test_the_frames_come_back_with_their_stamps(folder: Path, episode: Episode, renderer: PatrolRenderer) -> None:
     source = open_source(folder)
     frames = list(source.frames())
     source.close()
@@ -72,7 +76,7 @@ def test_the_frames_come_back_with_their_stamps(folder, episode, renderer) -> No
     assert np.abs(read.astype(int) - drawn).mean() < 8
 
 
-def test_every_topic_is_recorded_once_a_frame_and_the_mounting_once(folder, episode) -> None:
+def test_every_topic_is_recorded_once_a_frame_and_the_mounting_once(folder: Path, episode: Episode) -> None:
     with Bag(folder) as bag:
         counts = {name: topic.count for name, topic in bag.topics.items()}
         assert bag.topics["/tf_static"].latched
@@ -87,7 +91,7 @@ def test_every_topic_is_recorded_once_a_frame_and_the_mounting_once(folder, epis
     }
 
 
-def test_poses_agree_between_odometry_and_tf(folder, episode) -> None:
+def test_poses_agree_between_odometry_and_tf(folder: Path, episode: Episode) -> None:
     odometry = list(messages(folder, "/odom"))
     transforms = list(messages(folder, "/tf"))
     for index, ((received, odom), (_, tf)) in enumerate(zip(odometry, transforms, strict=True)):
@@ -103,7 +107,7 @@ def test_poses_agree_between_odometry_and_tf(folder, episode) -> None:
         assert transform.transform.rotation.z == pose.orientation.z
 
 
-def test_the_mounting_takes_the_base_to_the_camera(folder, episode) -> None:
+def test_the_mounting_takes_the_base_to_the_camera(folder: Path, episode: Episode) -> None:
     ((_, static),) = messages(folder, "/tf_static")
     (mounted,) = static.transforms
     assert (mounted.header.frame_id, mounted.child_frame_id) == ("base_link", "camera_optical_frame")
@@ -124,7 +128,9 @@ def test_the_mounting_takes_the_base_to_the_camera(folder, episode) -> None:
     np.testing.assert_allclose(base + turn @ [t.x, t.y, t.z], camera.position, atol=1e-9)
 
 
-def test_the_camera_info_projects_as_the_renderer_does(folder, episode, renderer) -> None:
+def test_the_camera_info_projects_as_the_renderer_does(
+    folder: Path, episode: Episode, renderer: PatrolRenderer
+) -> None:
     _, info = next(iter(messages(folder, "/camera/camera_info")))
     assert (info.width, info.height) == (SIZE, SIZE)
     k = info.k.reshape(3, 3)
@@ -142,7 +148,7 @@ def test_the_camera_info_projects_as_the_renderer_does(folder, episode, renderer
     assert checked > 1
 
 
-def test_the_questions_file_holds_the_agreed_fields(folder, questions) -> None:
+def test_the_questions_file_holds_the_agreed_fields(folder: Path, questions: list[Question]) -> None:
     lines = (folder / QUESTIONS_FILE).read_text().splitlines()
     assert len(lines) == len(questions) == 25
     for line, question in zip(lines, questions, strict=True):
@@ -157,22 +163,22 @@ def test_the_questions_file_holds_the_agreed_fields(folder, questions) -> None:
         assert value["age_s"] == question.age_s
 
 
-def test_evaluation_reads_the_questions_to_the_nanosecond(folder, questions) -> None:
+def test_evaluation_reads_the_questions_to_the_nanosecond(folder: Path, questions: list[Question]) -> None:
     for read, question in zip(read_questions(folder / QUESTIONS_FILE), questions, strict=True):
         assert (read.id, read.relative, read.time_ns) == (question.id, False, question.stamp_ns)
         assert read.proof_ns == question.proof_ns
         assert read.choices == question.choices
-        answer = read.choices[read.answer] if read.choices else read.answer
+        answer = read.choices[read.answer] if isinstance(read.answer, int) else read.answer
         assert answer == question.answer
 
 
-def test_times_below_a_second_keep_their_digits(questions) -> None:
+def test_times_below_a_second_keep_their_digits(questions: list[Question]) -> None:
     question = next(question for question in questions if question.choices)
     shifted = type(question)(**{**vars(question), "stamp_ns": 1_750_000_000_000_000_001})
     assert '"stamp": 1750000000.000000001,' in shifted.timed().to_json()
 
 
-def test_an_existing_folder_is_left_alone(folder, episode, renderer) -> None:
+def test_an_existing_folder_is_left_alone(folder: Path, episode: Episode, renderer: PatrolRenderer) -> None:
     before = sorted(path.name for path in folder.iterdir())
     with pytest.raises(PatrolError, match="exists already"):
         write_bag(episode, folder, renderer)
@@ -180,7 +186,7 @@ def test_an_existing_folder_is_left_alone(folder, episode, renderer) -> None:
 
 
 def test_the_command_writes_a_bag_and_a_contact_sheet(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], renderer
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], renderer: PatrolRenderer
 ) -> None:
     out, preview = tmp_path / "bag", tmp_path / "sheet.png"
     arguments = ["--seed", "3", "--steps", "5", "--rooms", "2", "--size", "56", "--questions", "7"]
@@ -189,6 +195,7 @@ def test_the_command_writes_a_bag_and_a_contact_sheet(
     with Bag(out) as bag:
         assert bag.topics["/camera/image/compressed"].count == 10
     sheet = cv2.imread(str(preview))
+    assert sheet is not None
     assert sheet.shape[1] == 8 * 168
     assert sheet.std() > 20
 
@@ -202,7 +209,7 @@ def test_the_command_writes_a_bag_and_a_contact_sheet(
     ],
 )
 def test_the_command_names_what_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     status = cli.main(["patrol", "make", "--seed", "1", "--out", str(tmp_path / "bag"), *arguments])
     assert status == 2

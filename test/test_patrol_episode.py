@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fvs_ros.patrol.config import PatrolConfig
-from fvs_ros.patrol.episode import EPOCH_NS, simulate
+from fvs_ros.patrol.episode import EPOCH_NS, Episode, simulate
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE, SPEED_M_S
 from fvs_ros.patrol.truth import EpisodeRecord
@@ -17,15 +17,15 @@ CONFIG = PatrolConfig(steps=100, rooms=3, views=3)
 
 
 @pytest.fixture(scope="module")
-def episode():
+def episode() -> Episode:
     return simulate(11, CONFIG)
 
 
-def arrays(episode):
+def arrays(episode: Episode) -> list[np.ndarray]:
     return [episode.stamps_ns, episode.poses, episode.rooms, episode.views, episode.visits, episode.pixels]
 
 
-def test_the_same_seed_gives_the_same_bytes(episode) -> None:
+def test_the_same_seed_gives_the_same_bytes(episode: Episode) -> None:
     again = simulate(11, CONFIG)
     assert again.world == episode.world
     assert [array.tobytes() for array in arrays(again)] == [array.tobytes() for array in arrays(episode)]
@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_bytes(episode) -> None:
 
 
 @pytest.mark.parametrize("rate", [1, 4])
-def test_stamps_follow_the_frame_rate(rate) -> None:
+def test_stamps_follow_the_frame_rate(rate: int) -> None:
     episode = simulate(2, dataclasses.replace(CONFIG, steps=5, frame_rate=rate))
     assert len(episode) == 10 * rate
     assert set(np.diff(episode.stamps_ns)) == {10**9 // rate}
@@ -45,7 +45,7 @@ def test_episodes_of_other_seeds_begin_on_other_days() -> None:
     assert other.stamps_ns[0] - one.stamps_ns[0] == 86_400 * 10**9
 
 
-def test_the_robot_moves_no_faster_than_it_can(episode) -> None:
+def test_the_robot_moves_no_faster_than_it_can(episode: Episode) -> None:
     jitter = 0.2
     moved = np.hypot(*np.diff(episode.poses[:, :2], axis=0).T)
     assert moved.max() < SPEED_M_S + jitter
@@ -55,7 +55,7 @@ def test_the_robot_moves_no_faster_than_it_can(episode) -> None:
     assert np.ptp(episode.poses[:, 0]) > 5
 
 
-def test_the_robot_is_where_its_room_is(episode) -> None:
+def test_the_robot_is_where_its_room_is(episode: Episode) -> None:
     for frame in range(len(episode)):
         x, y, _ = episode.poses[frame]
         if episode.rooms[frame] == NOWHERE:
@@ -84,7 +84,7 @@ def test_between_two_visits_to_the_only_room_there_is_the_corridor() -> None:
     assert rooms[:12] == [0, 0, 0, 0, NOWHERE, NOWHERE, 0, 0, 0, 0, NOWHERE, NOWHERE]
 
 
-def test_objects_at_the_view_are_seen_and_those_of_other_rooms_are_not(episode) -> None:
+def test_objects_at_the_view_are_seen_and_those_of_other_rooms_are_not(episode: Episode) -> None:
     for frame in np.flatnonzero(episode.views != NOWHERE):
         placements = episode.world.visits[episode.visits[frame]].placements
         for object_id, placement in enumerate(placements):
@@ -134,11 +134,11 @@ def test_the_nearer_object_hides_the_farther_one() -> None:
 
 
 @pytest.mark.parametrize("at", [(-3.0, 0.0), (2.0, 6.0), (0.16, 0.0)], ids=["behind", "aside", "inside"])
-def test_what_is_outside_the_picture_has_no_pixels(at) -> None:
+def test_what_is_outside_the_picture_has_no_pixels(at: tuple[float, float]) -> None:
     assert visible_pixels(camera_pose(0.0, 0.0, 0.0), [(SceneObject("lamp", "red", 1.0, 0.0), at, 0.0)]).tolist() == [0]
 
 
-def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode) -> None:
+def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode: Episode) -> None:
     pixels = np.zeros_like(episode.pixels)
     frame = int(np.flatnonzero(episode.views != NOWHERE)[0])
     visit_frames = np.flatnonzero(episode.visits == episode.visits[frame])
@@ -154,13 +154,13 @@ def test_a_glance_is_doubtful_and_two_seconds_are_a_sighting(episode) -> None:
     assert record.until(int(visit_frames[1])).doubtful == {0, 1, 2}
 
 
-def test_an_episode_of_one_frame_is_refused(episode) -> None:
+def test_an_episode_of_one_frame_is_refused(episode: Episode) -> None:
     cut = {field: getattr(episode, field)[:1] for field in ("stamps_ns", "poses", "rooms", "views", "visits", "pixels")}
     with pytest.raises(PatrolError, match="has 1 frame"):
         dataclasses.replace(episode, **cut)
 
 
 @pytest.mark.parametrize("seed", [0, 3_999, 4_000, 900_000, 999_999, 2**31])
-def test_stamps_fit_the_seconds_of_a_ros_message(seed) -> None:
+def test_stamps_fit_the_seconds_of_a_ros_message(seed: int) -> None:
     episode = simulate(seed, PatrolConfig(steps=2))
     assert EPOCH_NS <= episode.stamps_ns[0] < episode.stamps_ns[-1] < 2**31 * 10**9

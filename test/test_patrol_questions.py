@@ -3,13 +3,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import patrol_oracle
 import pytest
 
 from fvs_ros.patrol.config import PatrolConfig
-from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.questions import (
     FAMILIES,
@@ -26,30 +28,31 @@ from fvs_ros.patrol.vocabulary import PLURALS
 
 EPISODES = 10
 """Enough for every template, few enough for some seconds."""
+Asked = list[tuple[Episode, Question]]
 CONFIG = PatrolConfig(steps=150, rooms=4, views=2, changes=0.8, dwell_s=(3, 7))
 FASTER = PatrolConfig(steps=40, rooms=2, views=2, changes=0.8, dwell_s=(2, 4), frame_rate=2)
 
 
 @pytest.fixture(scope="module")
-def episodes():
+def episodes() -> list[Episode]:
     return [simulate(seed, CONFIG) for seed in range(EPISODES)]
 
 
 @pytest.fixture(scope="module")
-def asked(episodes):
+def asked(episodes: list[Episode]) -> Asked:
     return [(episode, question) for episode in episodes for question in ask(episode, 150)]
 
 
-def check_with_oracle(pairs) -> None:
-    oracles = {}
+def check_with_oracle(pairs: Iterable[tuple[Episode, Question]]) -> None:
+    oracles: dict[tuple[int, int], patrol_oracle.Oracle] = {}
     for episode, question in pairs:
         key = (episode.world.seed, question.frame)
-        oracle = oracles.setdefault(key, None) or patrol_oracle.Oracle(episode, question.frame)
-        oracles[key] = oracle
-        assert patrol_oracle.answer(oracle, question) == question.answer, (key, question)
+        if key not in oracles:
+            oracles[key] = patrol_oracle.Oracle(episode, question.frame)
+        assert patrol_oracle.answer(oracles[key], question) == question.answer, (key, question)
 
 
-def test_every_answer_is_what_brute_force_finds(asked) -> None:
+def test_every_answer_is_what_brute_force_finds(asked: Asked) -> None:
     check_with_oracle(asked)
 
 
@@ -60,14 +63,16 @@ def test_answers_are_right_at_other_frame_rates_too() -> None:
     check_with_oracle((episode, question) for question in questions)
 
 
-def test_every_template_of_every_family_is_asked(asked) -> None:
+def test_every_template_of_every_family_is_asked(asked: Asked) -> None:
     assert {template.name for template in TEMPLATES} == {question.template for _, question in asked}
     counts = Counter(question.family for _, question in asked)
     assert set(counts) == set(FAMILIES)
     assert min(counts.values()) > 0.08 * len(asked), counts
 
 
-def test_proofs_are_stamps_of_the_past_and_the_age_counts_from_the_newest(asked) -> None:
+def test_proofs_are_stamps_of_the_past_and_the_age_counts_from_the_newest(
+    asked: Asked,
+) -> None:
     for episode, question in asked:
         stamps = set(episode.stamps_ns.tolist())
         assert question.stamp_ns == episode.stamps_ns[question.frame]
@@ -79,7 +84,7 @@ def test_proofs_are_stamps_of_the_past_and_the_age_counts_from_the_newest(asked)
         assert question.age_s == pytest.approx((question.stamp_ns - newest) / 1e9, abs=1e-9)
 
 
-def test_the_proof_shows_what_the_answer_says(asked) -> None:
+def test_the_proof_shows_what_the_answer_says(asked: Asked) -> None:
     checked = 0
     for episode, question in asked:
         gaps = patrol_oracle.gaps_of(question)
@@ -95,7 +100,9 @@ def test_the_proof_shows_what_the_answer_says(asked) -> None:
     assert checked > 50
 
 
-def test_a_room_is_compared_or_described_only_after_all_of_it_was_inspected(asked) -> None:
+def test_a_room_is_compared_or_described_only_after_all_of_it_was_inspected(
+    asked: Asked,
+) -> None:
     checked = 0
     for episode, question in asked:
         if question.template in ("count.room", "description.room") or (
@@ -109,13 +116,13 @@ def test_a_room_is_compared_or_described_only_after_all_of_it_was_inspected(aske
     assert checked > 50
 
 
-def test_old_things_are_asked_about(asked) -> None:
+def test_old_things_are_asked_about(asked: Asked) -> None:
     ages = [question.age_s for _, question in asked if question.family == "recall" and question.answer != "no"]
     # A window of 4 frames reaches back 3 s.
     assert sum(age > 30 for age in ages) > len(ages) / 3
 
 
-def test_questions_come_at_the_end_of_grid_steps_in_order(asked) -> None:
+def test_questions_come_at_the_end_of_grid_steps_in_order(asked: Asked) -> None:
     for episode, question in asked:
         assert (question.stamp_ns - episode.stamps_ns[0]) / 1e9 % 2 == 1
     for episode in {id(episode): episode for episode, _ in asked}.values():
@@ -124,8 +131,8 @@ def test_questions_come_at_the_end_of_grid_steps_in_order(asked) -> None:
         assert len({question.id for question in questions}) == len(questions)
 
 
-def test_yes_and_no_are_balanced_per_template(asked) -> None:
-    answers = defaultdict(Counter)
+def test_yes_and_no_are_balanced_per_template(asked: Asked) -> None:
+    answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for _, question in asked:
         if question.choices == ("yes", "no"):
             answers[question.template][question.answer] += 1
@@ -145,7 +152,7 @@ def guess_accuracy(known: list[Question], asked: list[Question]) -> dict[str, fl
     return {family: sum(hits) / len(hits) for family, hits in right.items()}
 
 
-def test_answers_cannot_be_guessed_from_the_question(asked, episodes) -> None:
+def test_answers_cannot_be_guessed_from_the_question(asked: Asked, episodes: list[Episode]) -> None:
     halves = [[question for episode, question in asked if episode.world.seed % 2 == half] for half in (0, 1)]
     accuracy = guess_accuracy(*halves)
     # Measured: 0.22 to 0.23 over all, at most 0.38 (change).
@@ -159,13 +166,13 @@ def test_guessing_is_measured() -> None:
     assert guess_accuracy(questions * 4, questions)["all"] > 0.9
 
 
-def test_choices_hold_the_answer(asked) -> None:
+def test_choices_hold_the_answer(asked: Asked) -> None:
     for _, question in asked:
         assert not question.choices or question.answer in question.choices
         assert len(set(question.choices)) == len(question.choices)
 
 
-def test_the_words_are_all_in_the_vocabulary(asked) -> None:
+def test_the_words_are_all_in_the_vocabulary(asked: Asked) -> None:
     known = set(words())
     used = {token for _, question in asked for text in (question.text, question.answer) for token in tokens(text)}
     assert used <= known
@@ -181,7 +188,7 @@ QUESTIONS_OF_SEED_7 = "38df5354cd2c15e61ccde11c329a1994c2d2b6d045f294d749a7ba630
 """Changes with every change to the world or the questions, on purpose: figures of models refer to one version."""
 
 
-def test_nothing_is_asked_that_hangs_on_an_object_only_glimpsed(episodes) -> None:
+def test_nothing_is_asked_that_hangs_on_an_object_only_glimpsed(episodes: list[Episode]) -> None:
     episode = episodes[0]
     glimpsed, at = 0, episode.objects[0]
     pixels = episode.pixels.copy()
@@ -201,14 +208,14 @@ def test_nothing_is_asked_that_hangs_on_an_object_only_glimpsed(episodes) -> Non
             assert pixels[question.frame, glimpsed] <= patrol_oracle.FAINT
 
 
-def test_another_draw_asks_other_questions(episodes) -> None:
+def test_another_draw_asks_other_questions(episodes: list[Episode]) -> None:
     first, second = ask(episodes[0], 40), ask(episodes[0], 40, draw=1)
     assert ask(episodes[0], 40) == first
     assert {question.text for question in first} != {question.text for question in second}
     assert not {question.id for question in first} & {question.id for question in second}
 
 
-def test_families_and_moments_can_be_chosen(episodes) -> None:
+def test_families_and_moments_can_be_chosen(episodes: list[Episode]) -> None:
     moments = step_ends(episodes[0])[-3:]
     questions = ask(episodes[0], 30, families=("recall", "count"), moments=moments)
     assert {question.family for question in questions} == {"recall", "count"}
@@ -227,7 +234,7 @@ def test_single_templates_can_be_chosen_beside_families() -> None:
 
 
 @pytest.mark.parametrize("config", [CONFIG, FASTER])
-def test_what_is_asked_at_a_steady_moment_stays_true(config) -> None:
+def test_what_is_asked_at_a_steady_moment_stays_true(config: PatrolConfig) -> None:
     """Asked 3 s later, the same questions about the past of a moment have the same answers."""
     episode = simulate(4, config)
     ahead = 3 * config.frame_rate
@@ -261,6 +268,6 @@ def test_the_shortest_episode_has_questions_about_now() -> None:
         ({"moments": []}, "step_ends"),
     ],
 )
-def test_wrong_requests_are_refused(episodes, arguments, words_) -> None:
+def test_wrong_requests_are_refused(episodes: list[Episode], arguments: dict[str, Any], words_: str) -> None:
     with pytest.raises(PatrolError, match=words_):
         ask(episodes[0], 5, **arguments)

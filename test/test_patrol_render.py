@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from patrol_drawing import drawing
 
 from fvs_ros.patrol import mujoco_backend
 from fvs_ros.patrol.config import PatrolConfig
-from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError, RenderError
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.render import PatrolRenderer
@@ -23,21 +24,21 @@ CONFIG = PatrolConfig(steps=40, rooms=4, views=3, dwell_s=(2, 3), empty=0.0)
 
 
 @pytest.fixture(scope="module")
-def renderer():
+def renderer() -> Iterator[PatrolRenderer]:
     with drawing(), PatrolRenderer(112) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def episode():
+def episode() -> Episode:
     return simulate(21, CONFIG)
 
 
-def at_views(episode):
+def at_views(episode: Episode) -> list[int]:
     return np.flatnonzero(episode.views != NOWHERE).tolist()
 
 
-def test_a_frame_is_the_same_bytes_each_time_in_any_order(renderer, episode) -> None:
+def test_a_frame_is_the_same_bytes_each_time_in_any_order(renderer: PatrolRenderer, episode: Episode) -> None:
     frames = list(renderer.frames(episode, [3, 9]))
     again = renderer.frame(simulate(21, CONFIG), 9)
     assert frames[0].shape == (112, 112, 3)
@@ -48,7 +49,9 @@ def test_a_frame_is_the_same_bytes_each_time_in_any_order(renderer, episode) -> 
         assert other.frame(episode, 9).tobytes() == again.tobytes()
 
 
-def test_frames_are_drawn_only_when_asked_for(renderer, episode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_drawn_only_when_asked_for(
+    renderer: PatrolRenderer, episode: Episode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn = []
     monkeypatch.setattr(renderer, "frame", lambda episode, index: drawn.append(index))
     frames = renderer.frames(episode, [5, 2, 8])
@@ -59,7 +62,7 @@ def test_frames_are_drawn_only_when_asked_for(renderer, episode, monkeypatch: py
     assert len(list(renderer.frames(episode))) == len(episode)
 
 
-def test_pixel_counts_agree_with_the_renderers_own_segmentation(episode) -> None:
+def test_pixel_counts_agree_with_the_renderers_own_segmentation(episode: Episode) -> None:
     size = 112
     with PatrolRenderer(size) as renderer:
         compared = 0
@@ -79,7 +82,7 @@ def test_pixel_counts_agree_with_the_renderers_own_segmentation(episode) -> None
     assert compared > 15
 
 
-def test_objects_have_the_colour_of_their_name(renderer, episode) -> None:
+def test_objects_have_the_colour_of_their_name(renderer: PatrolRenderer, episode: Episode) -> None:
     checked = 0
     for frame in at_views(episode)[::4]:
         image = cv2.resize(renderer.frame(episode, frame), (224, 224), interpolation=cv2.INTER_NEAREST) / 255.0
@@ -104,7 +107,7 @@ def test_objects_have_the_colour_of_their_name(renderer, episode) -> None:
     assert checked >= 3
 
 
-def test_rooms_look_different(renderer) -> None:
+def test_rooms_look_different(renderer: PatrolRenderer) -> None:
     # Views of every room, without objects: the mean colour of the wall and of the floor tells them apart.
     config = PatrolConfig(steps=60, rooms=8, views=1, empty=1.0, pairs=0.0, drive=False, dwell_s=(2, 2), noise=0.0)
     episode = simulate(2, config)
@@ -117,7 +120,7 @@ def test_rooms_look_different(renderer) -> None:
         assert min(np.linalg.norm(look - other) for room, other in looks.items() if room != name) > 20, name
 
 
-def test_noise_and_light_are_only_there_when_asked_for(renderer) -> None:
+def test_noise_and_light_are_only_there_when_asked_for(renderer: PatrolRenderer) -> None:
     still = simulate(21, dataclasses.replace(CONFIG, noise=0.0))
     first, second = renderer.frame(still, 0), renderer.frame(still, 1)
     assert still.views[0] == still.views[1]
@@ -128,13 +131,13 @@ def test_noise_and_light_are_only_there_when_asked_for(renderer) -> None:
 
 
 @pytest.mark.parametrize("size", [8, 4096])
-def test_sizes_out_of_range_are_refused(size) -> None:
+def test_sizes_out_of_range_are_refused(size: int) -> None:
     with pytest.raises(PatrolError, match=f"size is {size} pixels; it must be from 16 to 512"):
         PatrolRenderer(size)
 
 
 @pytest.mark.parametrize("index", [-1, 80])
-def test_frames_that_do_not_exist_are_refused(renderer, episode, index) -> None:
+def test_frames_that_do_not_exist_are_refused(renderer: PatrolRenderer, episode: Episode, index: int) -> None:
     with pytest.raises(IndexError, match=f"frame {index} asked for; the episode has frames 0 to 79"):
         renderer.frame(episode, index)
 

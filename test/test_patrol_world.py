@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,29 +15,30 @@ from fvs_ros.patrol.layout import (
     SIZES_M,
     TEST_VARIANTS,
     TRAINING_VARIANTS,
+    Room,
     is_odd,
     is_test_seed,
 )
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.textures import FAMILIES, VARIANTS, texture
 from fvs_ros.patrol.visibility import SEEN_PX
-from fvs_ros.patrol.world import make_world
+from fvs_ros.patrol.world import World, make_world
 
 CONFIG = PatrolConfig(steps=200, rooms=6)
 SEEDS = 40
 
 
 @pytest.fixture(scope="module")
-def training_worlds():
+def training_worlds() -> list[World]:
     return [make_world(seed, CONFIG) for seed in range(SEEDS)]
 
 
 @pytest.fixture(scope="module")
-def test_worlds():
+def test_worlds() -> list[World]:
     return [make_world(TEST_SEED + seed, CONFIG) for seed in range(SEEDS)]
 
 
-def walls(room):
+def walls(room: Room) -> tuple[int, ...]:
     """The walls and places of a room's views, as indices of `_SLOTS`."""
     found = []
     for view in room.views:
@@ -48,7 +50,7 @@ def walls(room):
     return tuple(found)
 
 
-def layout_parameters(worlds):
+def layout_parameters(worlds: list[World]) -> dict[str, set[Any]]:
     """Every held-out parameter that occurs: order of rooms, sizes, textures, places of views."""
     rooms = [room for world in worlds for room in world.rooms]
     return {
@@ -64,7 +66,7 @@ def test_the_same_seed_makes_the_same_world_and_another_one_another() -> None:
     assert make_world(5, CONFIG).objects != make_world(6, CONFIG).objects
 
 
-def test_tests_use_layouts_that_training_never_does(training_worlds, test_worlds) -> None:
+def test_tests_use_layouts_that_training_never_does(training_worlds: list[World], test_worlds: list[World]) -> None:
     training, test = layout_parameters(training_worlds), layout_parameters(test_worlds)
     for parameter, values in training.items():
         assert values
@@ -72,7 +74,7 @@ def test_tests_use_layouts_that_training_never_does(training_worlds, test_worlds
         assert not values & test[parameter], parameter
 
 
-def test_the_held_out_split_is_as_documented(training_worlds, test_worlds) -> None:
+def test_the_held_out_split_is_as_documented(training_worlds: list[World], test_worlds: list[World]) -> None:
     assert set(TRAINING_VARIANTS) | set(TEST_VARIANTS) == set(range(VARIANTS))
     for worlds, test in ((training_worlds, False), (test_worlds, True)):
         parameters = layout_parameters(worlds)
@@ -86,7 +88,9 @@ def test_only_seeds_from_900000_are_for_tests() -> None:
     assert [is_test_seed(seed) for seed in (0, 899_999, 900_000, 10**9)] == [False, False, True, True]
 
 
-def test_names_of_kinds_colours_and_rooms_are_shared_by_both_splits(training_worlds, test_worlds) -> None:
+def test_names_of_kinds_colours_and_rooms_are_shared_by_both_splits(
+    training_worlds: list[World], test_worlds: list[World]
+) -> None:
     for pick in (lambda w: {t.kind for t in w.objects}, lambda w: {t.colour for t in w.objects}):
         assert set().union(*map(pick, training_worlds)) == set().union(*map(pick, test_worlds))
     names = [{room.name for world in worlds for room in world.rooms} for worlds in (training_worlds, test_worlds)]
@@ -101,7 +105,7 @@ def test_textures_of_the_splits_differ() -> None:
             assert (one != other).mean() > 0.01, family
 
 
-def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worlds) -> None:
+def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worlds: list[World]) -> None:
     for world in training_worlds:
         names = [scene_object.name for scene_object in world.objects]
         assert len(set(names)) == len(names)
@@ -111,7 +115,7 @@ def test_every_object_has_a_name_of_its_own_and_a_place_of_its_own(training_worl
             assert all(placement.room < 6 and placement.view < 3 and placement.place < 2 for placement in placements)
 
 
-def test_rooms_change_only_before_a_repeated_visit_and_by_one_object_at_a_time(training_worlds) -> None:
+def test_rooms_change_only_before_a_repeated_visit_and_by_one_object_at_a_time(training_worlds: list[World]) -> None:
     kinds = set()
     for world in training_worlds:
         visited = set()
@@ -128,7 +132,7 @@ def test_rooms_change_only_before_a_repeated_visit_and_by_one_object_at_a_time(t
     assert kinds == {(True, False, False), (False, True, False), (False, False, False), (False, False, True)}
 
 
-def test_the_first_round_passes_all_rooms_and_no_visit_repeats_the_room_before(training_worlds) -> None:
+def test_the_first_round_passes_all_rooms_and_no_visit_repeats_the_room_before(training_worlds: list[World]) -> None:
     for world in training_worlds:
         assert {visit.room for visit in world.visits[:6]} == set(range(6))
         assert all(one.room != other.room for one, other in itertools.pairwise(world.visits))
@@ -170,7 +174,7 @@ def test_chances_of_zero_and_one_are_kept() -> None:
         ({"noise": -1.0}, "noise is -1.0"),
     ],
 )
-def test_settings_out_of_range_are_named(arguments, message) -> None:
+def test_settings_out_of_range_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(PatrolError, match=message):
         PatrolConfig(**arguments)
 

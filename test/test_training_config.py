@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from fvs_ros.training.recipe import load_recipe
 RECIPES = Path(__file__).resolve().parents[1] / "config/train"
 
 
-def write(folder, **changes):
+def write(folder: Path, **changes: Any) -> Path:
     stage = {"name": "one", "patrol": {"episodes": 4, "lengths": [1]}, **changes.pop("stage", {})}
     values = {"output": "run", "model": {"checkpoint": "somewhere"}, "stages": [stage], **changes}
     file = folder / "recipe.yaml"
@@ -33,6 +34,8 @@ def test_the_published_recipe_holds_the_published_values() -> None:
     assert (optimiser.learning_rate, optimiser.schedule, optimiser.warmup) == (8e-4, "cosine", 0.01)
     assert (optimiser.weight_decay, optimiser.adam_beta1, optimiser.adam_beta2) == (0.1, 0.9, 0.95)
     (stage,) = config.stages
+    assert stage.videos is not None
+    assert config.deepspeed is not None
     assert (stage.epochs, stage.steps, stage.batch, stage.accumulation, stage.tower) == (1, None, 1, 8, "frozen")
     assert (stage.videos.fps, stage.videos.max_frames, stage.videos.max_pixels) == (1.0, 240, 4 * 224 * 224)
     assert (config.max_tokens, config.gradient_checkpointing, config.precision) == (14_000, True, "bfloat16")
@@ -41,17 +44,18 @@ def test_the_published_recipe_holds_the_published_values() -> None:
 
 def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() -> None:
     config = load_recipe(RECIPES / "patrol.yaml")
-    patrols = [stage.patrol for stage in config.stages]
-    longest = {stage.name: max(stage.patrol.lengths) for stage in config.stages}
+    patrols = {stage.name: stage.patrol for stage in config.stages if stage.patrol is not None}
+    longest = {name: max(patrol.lengths) for name, patrol in patrols.items()}
     assert longest["token_naming"] <= 4
     assert longest["driven_patrols"] == 600
     shorter = [after for before, after in itertools.pairwise(longest) if longest[after] < longest[before]]
     assert shorter == ["comparisons_2_rooms"]  # new kinds of questions begin on short streams
-    taken = sorted((data.first_seed, data.first_seed + data.episodes) for data in patrols)
+    taken = sorted((data.first_seed, data.first_seed + data.episodes) for data in patrols.values())
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(taken))
     assert taken[-1][1] <= 900_000
+    assert config.model.scratch is not None
     slots = config.model.scratch.csm_slots
-    assert all(max(s.patrol.lengths) <= slots for s in config.stages if s.tower == "trained")
+    assert all(longest[stage.name] <= slots for stage in config.stages if stage.tower == "trained")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() ->
         ({"stage": {"method": "muon"}, "deepspeed": "zero.json"}, "deepspeed splits them"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, changes, message) -> None:
+def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     file = write(tmp_path, **changes)
     with pytest.raises(TrainingError, match=message) as caught:
         load_recipe(file)
@@ -102,7 +106,9 @@ def test_values_can_be_set_from_outside(tmp_path: Path) -> None:
     sets = ["seed=7", "stages.0.steps=10", "optimiser.schedule=linear", "stages.0.patrol.lengths=[2, 3]"]
     config = load_recipe(write(tmp_path), sets)
     assert (config.seed, config.stages[0].steps, config.optimiser.schedule) == (7, 10, "linear")
-    assert config.stages[0].patrol.lengths == (2, 3)
+    patrol = config.stages[0].patrol
+    assert patrol is not None
+    assert patrol.lengths == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,7 @@ def test_values_can_be_set_from_outside(tmp_path: Path) -> None:
         ("output.folder=x", "has no keys"),
     ],
 )
-def test_a_value_that_cannot_be_set_is_named(tmp_path: Path, override, message) -> None:
+def test_a_value_that_cannot_be_set_is_named(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         load_recipe(write(tmp_path), [override])
 

@@ -7,17 +7,19 @@ from fvs_ros.training.config import CacheConfig
 from fvs_ros.training.data.cache import TensorCache, key_of
 
 
-def cache(folder, *, disk_gb=1.0, ram_mb=0):
+def cache(folder: Path, *, disk_gb: float = 1.0, ram_mb: int = 0) -> TensorCache:
     return TensorCache(CacheConfig(str(folder), disk_gb=disk_gb, ram_mb=ram_mb))
 
 
-def tensors(value, kilobytes=1):
+def tensors(value: float, kilobytes: int = 1) -> dict[str, torch.Tensor]:
     return {"values": torch.full((kilobytes * 250,), float(value))}
 
 
 def test_another_process_finds_what_was_kept(tmp_path: Path) -> None:
     cache(tmp_path).put("a", tensors(3))
-    assert torch.equal(cache(tmp_path).get("a")["values"], tensors(3)["values"])
+    found = cache(tmp_path).get("a")
+    assert found is not None
+    assert torch.equal(found["values"], tensors(3)["values"])
     assert cache(tmp_path).get("b") is None
 
 

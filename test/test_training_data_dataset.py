@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ class Drawn:
 
     min_pixels = max_pixels = 112 * 112
 
-    def __init__(self, frames=4, lengths=(2,) * 6, drawn=True) -> None:
+    def __init__(self, frames: int = 4, lengths: Sequence[int] = (2,) * 6, drawn: bool = True) -> None:
         self.drawn = drawn
         self.asked = 0
         self._frames = frames
@@ -33,20 +34,22 @@ class Drawn:
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def length(self, index):
+    def length(self, index: int) -> int:
         return self._lengths[index]
 
-    def episode(self, index):
+    def episode(self, index: int) -> TrainingEpisode:
         return TrainingEpisode(
             f"drawn {index}", f"drawn {index}", None, (TrainingMoment(None, (Conversation((("q", "a"),)),)),)
         )
 
-    def frames(self, index):
+    def frames(self, index: int) -> list[np.ndarray]:
         self.asked += 1
         return [np.full((100, 120, 3), 10 * index + 1, np.uint8)] * self._frames
 
 
-def dataset(source, folder, tower=None, pixels=None):
+def dataset(
+    source: Drawn, folder: Path, tower: str | None = None, pixels: PixelConfig | None = None
+) -> tuple[EpisodeDataset, TensorCache]:
     cache = TensorCache(CacheConfig(str(folder), ram_mb=0))
     return EpisodeDataset(source, pixels or PixelConfig(), cache, tower), cache
 
@@ -54,6 +57,7 @@ def dataset(source, folder, tower=None, pixels=None):
 def test_frames_come_resized_to_the_grid(tmp_path: Path) -> None:
     sample = dataset(Drawn(), tmp_path)[0][3]
     assert (sample.grid.height, sample.grid.width) == (8, 8)
+    assert sample.frames is not None
     assert sample.frames.shape == (4, 3, 112, 112)
     assert sample.frames.dtype == torch.uint8
     assert sample.frames.unique().tolist() == [31]
@@ -69,7 +73,9 @@ def test_data_processes_make_the_memories_that_the_model_would_make(tmp_path: Pa
     model = EpisodeModel(checkpoint, tower_trained=False, max_tokens=100, cache=cache)
     (expected,) = model.memories(left[2])
     for _ in range(2):
-        (memory,) = made[2].memories
+        found = made[2].memories
+        assert found is not None
+        (memory,) = found
         # Once by each data set; the second time the features are found.
         assert source.asked == 2
         for field in dataclasses.fields(memory):
@@ -84,7 +90,10 @@ def test_drawn_frames_are_drawn_once_and_read_ones_always(tmp_path: Path) -> Non
     for drawn, asked in ((True, 1), (False, 2)):
         source = Drawn(drawn=drawn)
         episodes, _ = dataset(source, tmp_path / str(drawn))
-        assert torch.equal(episodes[1].frames, episodes[1].frames)
+        first, second = episodes[1].frames, episodes[1].frames
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first, second)
         assert source.asked == asked
 
 
@@ -97,6 +106,7 @@ def test_features_of_a_frozen_tower_take_the_place_of_frames(tmp_path: Path) -> 
     again = episodes[2]
     assert again.frames is None
     assert again.grid == sample.grid
+    assert again.features is not None
     assert torch.equal(again.features.high, features.high)
     assert torch.equal(again.features.low, features.low)
     assert source.asked == 1
@@ -112,12 +122,12 @@ def test_other_weights_or_pixels_do_not_use_the_same_features(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_half_a_step_is_refused(tmp_path: Path, count) -> None:
+def test_half_a_step_is_refused(tmp_path: Path, count: int) -> None:
     with pytest.raises(TrainingError, match=f"drawn 0 has {count} frames"):
         dataset(Drawn(frames=count), tmp_path)[0][0]
 
 
-def sampler(lengths, batch=2, seed=0, epoch=0):
+def sampler(lengths: Sequence[int], batch: int = 2, seed: int = 0, epoch: int = 0) -> list[int]:
     sampler = EpisodeSampler(
         EpisodeDataset(Drawn(lengths=lengths), PixelConfig(), TensorCache(CacheConfig()), None), batch, seed
     )

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,14 @@ from fvs_ros.training.recipe import load_recipe
 from fvs_ros.training.run import last_checkpoint, train
 
 
-def patrols(**changes):
+def patrols(**changes: Any) -> PatrolEpisodes:
     return PatrolEpisodes(PatrolData(**{"episodes": 6, "lengths": (8, 12), "questions": 6, "moments": 3, **changes}))
 
 
 def test_questions_come_at_moments_spread_over_the_episode() -> None:
     episode = patrols().episode(1)
     assert [moment.steps for moment in episode.moments] == [4, 8, 12]
+    assert episode.stamps_ns is not None
     assert len(episode.stamps_ns) == 24
     assert np.diff(episode.stamps_ns).tolist() == [10**9] * 23
     families = {conversation.family for moment in episode.moments for conversation in moment.conversations}
@@ -60,6 +62,7 @@ def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
     record = EpisodeRecord(simulate(2, PatrolConfig(steps=12, drive=False, dwell_s=(2, 4))))
     assert [moment.steps for moment in episode.moments] == [6, 12]
     for moment in episode.moments:
+        assert moment.steps is not None
         truth = record.until(2 * moment.steps - 1)
         objects = {
             frozenset((*truth.name(object_id).split(), truth.room(seen[-1].room)))
@@ -78,14 +81,16 @@ def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> No
     data = PatrolData(episodes=2, lengths=(5,), drive=False, dwell_s=(2, 2))
     episode = PatrolEpisodes(data, token_naming=True).episode(1)
     assert episode.moments == ()
-    assert episode.token_names.high.shape == (5, 16, 3)
-    assert episode.token_names.low.shape == (5, 4, 3)
-    kinds, _, rooms = episode.token_names.groups
+    names = episode.token_names
+    assert names is not None
+    assert names.high.shape == (5, 16, 3)
+    assert names.low.shape == (5, 4, 3)
+    kinds, _, rooms = names.groups
     drawn = simulate(1, PatrolConfig(steps=5, drive=False, dwell_s=(2, 2)))
     for step in range(5):
-        assert {rooms[index] for index in episode.token_names.low[step, :, 2]} == {drawn.room_name(2 * step + 1)}
+        assert {rooms[index] for index in names.low[step, :, 2]} == {drawn.room_name(2 * step + 1)}
         in_view = {drawn.objects[object_id].kind for object_id in np.flatnonzero(drawn.pixels[2 * step + 1] > 100)}
-        assert in_view <= {kinds[index] for index in episode.token_names.high[step, :, 0]}
+        assert in_view <= {kinds[index] for index in names.high[step, :, 0]}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> No
         ({"dwell_s": (9, 3)}, "patrol: dwell_s"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes, message) -> None:
+def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         patrols(**changes)
 
@@ -105,6 +110,7 @@ def test_settings_that_cannot_be_are_refused(changes, message) -> None:
 def test_probe_labels_say_of_each_cell_what_could_be_worked_out() -> None:
     data = PatrolData(episodes=2, lengths=(20,), rooms=2, views=1, drive=False, dwell_s=(2, 2))
     labels = PatrolEpisodes(data, memory_probe=True).episode(1).probe_labels
+    assert labels is not None
     assert labels.labels.shape == (20, 4, len(labels.groups))
     assert PatrolEpisodes(data).episode(1).probe_labels is None
 
@@ -115,7 +121,7 @@ def renderer() -> None:
         shared_renderer(FRAME_SIZE)
 
 
-def test_a_stage_with_a_memory_probe_reports_it_and_leaves_a_checkpoint(renderer, tmp_path: Path) -> None:
+def test_a_stage_with_a_memory_probe_reports_it_and_leaves_a_checkpoint(renderer: None, tmp_path: Path) -> None:
     patrol = {"episodes": 2, "lengths": [12], "rooms": 2, "views": 1, "drive": False, "dwell_s": [2, 2], "moments": 2}
     recipe = {
         "output": str(tmp_path / "run"),
@@ -128,11 +134,13 @@ def test_a_stage_with_a_memory_probe_reports_it_and_leaves_a_checkpoint(renderer
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert train(load_recipe(tmp_path / "recipe.yaml"), lambda line: None)
-    state = json.loads((last_checkpoint(tmp_path / "run/watched") / "trainer_state.json").read_text())
+    newest = last_checkpoint(tmp_path / "run/watched")
+    assert newest is not None
+    state = json.loads((newest / "trainer_state.json").read_text())
     assert {"probe_known", "probe_here_before", "accuracy_change"} <= set(state["log_history"][0])
     assert FlashVStream.load(str(tmp_path / "run/final"), device="cpu").memory_config.csm_slots == TINY["csm_slots"]
 
 
-def test_frames_are_two_for_each_step(renderer) -> None:
+def test_frames_are_two_for_each_step(renderer: None) -> None:
     frames = patrols(lengths=(2,)).frames(0)
     assert [frame.shape for frame in frames] == [(112, 112, 3)] * 4

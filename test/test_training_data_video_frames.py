@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -8,20 +9,20 @@ from fvs_ros.training.data.video_frames import find_video, read_frames
 from fvs_ros.training.errors import TrainingError
 
 
-def write_video(path, seconds, fps):
+def write_video(path: Path, seconds: int, fps: int) -> Path:
     """A video whose brightness grows by 8 a second, in steps."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 64))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 64))
     for index in range(round(seconds * fps)):
         writer.write(np.full((64, 64, 3), 20 + 8 * (index // fps), np.uint8))
     writer.release()
     return path
 
 
-def brightness(frames):
+def brightness(frames: Sequence[np.ndarray]) -> list[int]:
     return [round((float(frame.mean()) - 20) / 8) for frame in frames]
 
 
-def write_folder(path, count):
+def write_folder(path: Path, count: int) -> Path:
     path.mkdir()
     for index in range(count):
         cv2.imwrite(str(path / f"{index}.png"), np.full((56, 56, 3), 20 + 8 * index, np.uint8))
@@ -44,7 +45,7 @@ def test_a_long_one_is_sampled_uniformly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_frames_are_refused(tmp_path: Path, count) -> None:
+def test_too_few_frames_are_refused(tmp_path: Path, count: int) -> None:
     with pytest.raises(TrainingError, match="here"):
         read_frames(write_folder(tmp_path / "a", count), 1.0, 240, "here")
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_videos import draw_frames, entry
@@ -9,7 +10,7 @@ from fvs_ros.training.data.videos import VideoEpisodes
 from fvs_ros.training.errors import TrainingError
 
 
-def read(folder, entries, name="data.json"):
+def read(folder: Path, entries: Any, name: str = "data.json") -> VideoEpisodes:
     file = folder / name
     lines = name.endswith(".jsonl")
     file.write_text("\n".join(map(json.dumps, entries)) if lines else json.dumps(entries))
@@ -17,13 +18,13 @@ def read(folder, entries, name="data.json"):
 
 
 @pytest.fixture
-def root(tmp_path: Path):
+def root(tmp_path: Path) -> Path:
     draw_frames(tmp_path / "clips/a", ("red", "blue"))
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
-def test_turns_are_read_without_placeholders(root, name) -> None:
+def test_turns_are_read_without_placeholders(root: Path, name: str) -> None:
     episodes = read(root, [entry("clips/a", ("what?", "a ball"), ("sure?", "yes"))] * 2, name)
     (moment,) = episodes.episode(1).moments
     assert len(episodes) == 2
@@ -35,20 +36,20 @@ def test_turns_are_read_without_placeholders(root, name) -> None:
     ("text", "read_as"),
     [("<image>\nwhat?", "what?"), ("what?\n<image>", "what?"), ("<video>what?", "what?"), ("a < b", "a < b")],
 )
-def test_placeholders_of_every_kind_go(root, text, read_as) -> None:
+def test_placeholders_of_every_kind_go(root: Path, text: str, read_as: str) -> None:
     turns = [{"from": "user", "value": text}, {"from": "assistant", "value": "<image> stays in answers"}]
     episodes = read(root, [{"video": "clips/a", "conversations": turns}])
     assert episodes.episode(0).moments[0].conversations[0].turns == ((read_as, "<image> stays in answers"),)
 
 
 @pytest.mark.parametrize("video", [{"video": "clips/a"}, {"video": "clips/a.mp4"}, {"videos": ["clips/a"]}])
-def test_a_folder_of_frames_is_found_by_each_of_its_names(root, video) -> None:
+def test_a_folder_of_frames_is_found_by_each_of_its_names(root: Path, video: dict[str, Any]) -> None:
     row = entry("", ("what?", "a ball"))
     del row["video"]
     assert len(read(root, [{**row, **video}]).frames(0)) == 4
 
 
-def test_identity_changes_with_the_video(root) -> None:
+def test_identity_changes_with_the_video(root: Path) -> None:
     episodes = read(root, [entry("clips/a", ("what?", "a ball"))])
     before = episodes.episode(0).identity
     assert episodes.episode(0).identity == before
@@ -77,14 +78,14 @@ TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     ],
 )
 @pytest.mark.parametrize(("name", "place"), [("data.json", "data.json[1]"), ("data.jsonl", "data.jsonl:2")])
-def test_a_broken_entry_is_named_with_its_place(root, row, message, name, place) -> None:
+def test_a_broken_entry_is_named_with_its_place(root: Path, row: object, message: str, name: str, place: str) -> None:
     good = entry("clips/a", ("what?", "a ball"))
     with pytest.raises(TrainingError, match=message) as caught:
         read(root, [good, row], name)
     assert place in str(caught.value)
 
 
-def test_broken_json_is_named_with_its_line(root) -> None:
+def test_broken_json_is_named_with_its_line(root: Path) -> None:
     file = root / "data.jsonl"
     file.write_text(json.dumps(entry("clips/a", ("what?", "a ball"))) + '\n\n{"video": \n')
     with pytest.raises(TrainingError, match=r"data\.jsonl:3 is not valid JSON"):
@@ -98,14 +99,14 @@ def test_broken_json_is_named_with_its_line(root) -> None:
         VideoEpisodes(VideoData((str(file),), str(root)))
 
 
-def test_missing_and_empty_files_are_named(root) -> None:
+def test_missing_and_empty_files_are_named(root: Path) -> None:
     with pytest.raises(TrainingError, match=r"absent\.json cannot be read"):
         VideoEpisodes(VideoData((str(root / "absent.json"),), str(root)))
     with pytest.raises(TrainingError, match="no conversation in it"):
         read(root, [])
 
 
-def test_an_episode_of_one_frame_is_named(root) -> None:
+def test_an_episode_of_one_frame_is_named(root: Path) -> None:
     for frame in sorted((root / "clips/a").glob("*.jpg"))[1:]:
         frame.unlink()
     episodes = read(root, [entry("clips/a", ("what?", "a ball"))])

@@ -4,7 +4,8 @@ import pytest
 import torch
 from training_videos import TINY
 
-from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.training.config import CacheConfig
@@ -22,7 +23,7 @@ QUESTIONS = (Conversation((("what now?", "a cone"),), "now"), Conversation((("an
 
 
 @pytest.fixture(scope="module")
-def checkpoint():
+def checkpoint() -> Checkpoint:
     checkpoint = new_checkpoint(ScratchConfig(**TINY), seed=0)
     # At transformers' usual 0.02 the logits of so small a network are nearly equal, and a wrong input would not show.
     generator = torch.Generator().manual_seed(1)
@@ -32,12 +33,12 @@ def checkpoint():
     return dataclasses.replace(checkpoint, network=checkpoint.network.eval())
 
 
-def model(checkpoint, *, tower_trained=False, max_tokens=4000):
+def model(checkpoint: Checkpoint, *, tower_trained: bool = False, max_tokens: int = 4000) -> EpisodeModel:
     cache = TensorCache(CacheConfig())
     return EpisodeModel(checkpoint, tower_trained=tower_trained, max_tokens=max_tokens, cache=cache)
 
 
-def sample(moments, *, steps, stamped, seed=0):
+def sample(moments: tuple[TrainingMoment, ...], *, steps: int, stamped: bool, seed: int = 0) -> Sample:
     generator = torch.Generator().manual_seed(seed)
     features = StepFeatures(
         torch.randn(steps, GRID.patches, 64, generator=generator),
@@ -47,18 +48,19 @@ def sample(moments, *, steps, stamped, seed=0):
     return Sample(TrainingEpisode("drawn", f"drawn {seed}", stamps, moments), GRID, None, features=features)
 
 
-def reference_logits(checkpoint, snapshot, conversation):
+def reference_logits(checkpoint: Checkpoint, snapshot: MemorySnapshot, conversation: Conversation) -> torch.Tensor:
     """The logits that the reference computes at each learnt token when the tokens before are given to it."""
     prompts = PromptBuilder(checkpoint.tokenizer)
     built = prompts.build_conversation(conversation.turns)
     reference = ReferenceDecoder(checkpoint.backbone, checkpoint.config.memory, ())
     prefix = reference.prefix(snapshot, prompts.head)
+    assert prefix is not None
     logits = reference.continue_prefix(prefix, built.tokens, prefix.next_position)
     return torch.stack([logits[place - 1] for place, counts in enumerate(built.learnt) if counts])
 
 
 @pytest.mark.parametrize("stamped", [True, False], ids=["streaming", "offline"])
-def test_training_computes_the_logits_that_answering_computes(checkpoint, stamped) -> None:
+def test_training_computes_the_logits_that_answering_computes(checkpoint: Checkpoint, stamped: bool) -> None:
     """Two moments of one episode, one beyond the memory's slots; packed questions and a conversation of two turns."""
     turns = Conversation((("who?", "me"), ("where?", "in the garage")))
     moments = (TrainingMoment(6, QUESTIONS), TrainingMoment(40, (*QUESTIONS, turns)))
@@ -66,6 +68,7 @@ def test_training_computes_the_logits_that_answering_computes(checkpoint, stampe
     trained = model(checkpoint)
     with torch.no_grad():
         targets, logits = trained.predict(trained.rows(drawn))
+    assert drawn.features is not None
     snapshots = memories(drawn.features, drawn.episode, GRID, checkpoint.config.memory)
     expected = [
         reference_logits(checkpoint, snapshot, conversation)
@@ -79,7 +82,7 @@ def test_training_computes_the_logits_that_answering_computes(checkpoint, stampe
     assert text.endswith("\nme<|im_end|>\nin the garage<|im_end|>")
 
 
-def test_the_published_tokens_are_learnt(checkpoint) -> None:
+def test_the_published_tokens_are_learnt(checkpoint: Checkpoint) -> None:
     built = PromptBuilder(checkpoint.tokenizer).build_conversation([("a?", "b"), ("c?", "d")])
     text = "".join(
         f"[{checkpoint.tokenizer.decode([token])}]" if counts else checkpoint.tokenizer.decode([token])
@@ -91,13 +94,13 @@ def test_the_published_tokens_are_learnt(checkpoint) -> None:
     )
 
 
-def test_the_tail_of_a_question_is_the_begin_of_its_conversation(checkpoint) -> None:
+def test_the_tail_of_a_question_is_the_begin_of_its_conversation(checkpoint: Checkpoint) -> None:
     prompts = PromptBuilder(checkpoint.tokenizer)
     suffix = prompts.build("a?").suffix
     assert prompts.build_conversation([("a?", "b")]).tokens[: len(suffix)] == suffix
 
 
-def test_conversations_about_one_memory_do_not_see_each_other(checkpoint) -> None:
+def test_conversations_about_one_memory_do_not_see_each_other(checkpoint: Checkpoint) -> None:
     trained = model(checkpoint)
     together = trained([sample((TrainingMoment(None, QUESTIONS),), steps=3, stamped=True)])
     alone = [trained([sample((TrainingMoment(None, (question,)),), steps=3, stamped=True)]) for question in QUESTIONS]
@@ -107,7 +110,7 @@ def test_conversations_about_one_memory_do_not_see_each_other(checkpoint) -> Non
     assert together.families == ("now", "order")
 
 
-def test_rows_of_different_lengths_do_not_change_each_other(checkpoint) -> None:
+def test_rows_of_different_lengths_do_not_change_each_other(checkpoint: Checkpoint) -> None:
     trained = model(checkpoint)
     samples = [sample((TrainingMoment(None, QUESTIONS),), steps=steps, stamped=True, seed=steps) for steps in (2, 5)]
     _, both = trained.predict([row for item in samples for row in trained.rows(item)])
@@ -115,7 +118,7 @@ def test_rows_of_different_lengths_do_not_change_each_other(checkpoint) -> None:
     torch.testing.assert_close(both, torch.cat(each), atol=1e-4, rtol=1e-4)
 
 
-def test_right_answers_are_counted_by_conversation(checkpoint) -> None:
+def test_right_answers_are_counted_by_conversation(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = model(checkpoint)
     drawn = sample((TrainingMoment(2, QUESTIONS), TrainingMoment(3, QUESTIONS[:1])), steps=3, stamped=True)
     rows = trained.rows(drawn)
@@ -124,11 +127,11 @@ def test_right_answers_are_counted_by_conversation(checkpoint) -> None:
     # The last token of the second conversation of the first memory.
     place = len("\na cone") + 1 + len("\nnone")
     spoiled[place] = spoiled[place].roll(1)
-    trained.predict = lambda rows: (targets, spoiled)
+    monkeypatch.setattr(trained, "predict", lambda rows: (targets, spoiled))
     assert trained([drawn]).right.tolist() == [True, False, True]
 
 
-def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint) -> None:
+def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint: Checkpoint) -> None:
     frames = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8)
     moments = (TrainingMoment(1, QUESTIONS), TrainingMoment(2, QUESTIONS))
     episode = TrainingEpisode("drawn", "drawn", tuple(range(0, 4 * 10**9, 10**9)), moments)
@@ -141,7 +144,7 @@ def test_a_trained_tower_gets_gradients_and_a_frozen_one_none(checkpoint) -> Non
     checkpoint.network.zero_grad()
 
 
-def test_gradient_checkpointing_changes_no_gradient(checkpoint) -> None:
+def test_gradient_checkpointing_changes_no_gradient(checkpoint: Checkpoint) -> None:
     frames = torch.randint(0, 256, (4, 3, 112, 112), dtype=torch.uint8)
     drawn = Sample(
         TrainingEpisode("drawn", "drawn", None, (TrainingMoment(None, QUESTIONS),)), GRID, None, frames=frames
@@ -160,19 +163,20 @@ def test_gradient_checkpointing_changes_no_gradient(checkpoint) -> None:
     torch.testing.assert_close(*gradients)
 
 
-def test_gradients_through_joined_steps_are_refused(checkpoint) -> None:
+def test_gradients_through_joined_steps_are_refused(checkpoint: Checkpoint) -> None:
     drawn = sample((TrainingMoment(None, QUESTIONS),), steps=9, stamped=True)
+    assert drawn.features is not None
     drawn.features.low.requires_grad_()
     with pytest.raises(TrainingError, match="after 9 grid steps, more than the 8"):
         memories(drawn.features, drawn.episode, GRID, checkpoint.config.memory)
 
 
-def test_a_moment_outside_the_episode_is_refused(checkpoint) -> None:
+def test_a_moment_outside_the_episode_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(TrainingError, match=r"drawn asks after \[4\] grid steps, of 3"):
         model(checkpoint)([sample((TrainingMoment(4, QUESTIONS),), steps=3, stamped=True)])
 
 
-def test_a_long_answer_loses_its_end_and_a_long_memory_is_refused(checkpoint) -> None:
+def test_a_long_answer_loses_its_end_and_a_long_memory_is_refused(checkpoint: Checkpoint) -> None:
     drawn = sample((TrainingMoment(None, QUESTIONS[:1]),), steps=1, stamped=True)
     whole = model(checkpoint).rows(drawn)[0].targets.shape[0]
     assert model(checkpoint, max_tokens=whole - 3).rows(drawn)[0].targets.shape[0] == whole - 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ class Network(nn.Module):
             weight.data = torch.randn(weight.shape, generator=generator)
 
 
-def optimiser(network: nn.Module, **changes) -> MuonAdamW:
+def optimiser(network: nn.Module, **changes: Any) -> MuonAdamW:
     settings = {"learning_rate": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.95), **changes}
     return MuonAdamW(list(network.named_parameters()), **settings)
 

@@ -27,7 +27,7 @@ GROUPS, SETS = {"new": 2, "count": 5}, {"here": 3}
 STEP_NS = 2 * 10**9
 
 
-def features(steps):
+def features(steps: int) -> StepFeatures:
     generator = torch.Generator().manual_seed(0)
     return StepFeatures(
         torch.randn(steps, GRID.patches, 64, generator=generator),
@@ -35,7 +35,7 @@ def features(steps):
     )
 
 
-def labelled(steps):
+def labelled(steps: int) -> ProbeLabels:
     """Cell c of step t is `new` t % 2, and counts (t + c) % 5 where that is not 4; t % 3 is in the set."""
     step, cell = np.meshgrid(np.arange(steps), np.arange(4), indexing="ij")
     count = (step + cell) % 5
@@ -110,7 +110,7 @@ def test_a_label_weighs_with_the_square_root_of_its_number() -> None:
 
 
 @pytest.fixture(scope="module")
-def checkpoint():
+def checkpoint() -> Checkpoint:
     return new_checkpoint(ScratchConfig(**{**TINY, "text_depth": 5}), seed=0)
 
 
@@ -120,7 +120,7 @@ def model(checkpoint: Checkpoint, *, probed: bool) -> EpisodeModel:
     return EpisodeModel(checkpoint, tower_trained=False, max_tokens=4000, cache=cache, probe=probe, probe_weight=0.5)
 
 
-def sample(steps=5):
+def sample(steps: int = 5) -> Sample:
     stamps = tuple(range(0, steps * STEP_NS, STEP_NS // 2))
     moments = (
         TrainingMoment(3, (Conversation((("what?", "a cone"),)),)),
@@ -130,7 +130,7 @@ def sample(steps=5):
     return Sample(episode, GRID, None, features=features(steps))
 
 
-def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint) -> None:
+def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint: Checkpoint) -> None:
     train_everything(checkpoint.network, tower=False)
     plain, probed = model(checkpoint, probed=False)([sample()]), model(checkpoint, probed=True)
     both = probed([sample()])
@@ -144,17 +144,19 @@ def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint) -> N
     moved = [max(float(weight.grad.abs().max()) for weight in layer.parameters()) > 1e-6 for layer in layers]
     assert moved == [True, True, True, False, False]
     assert probed.probe is not None
-    assert probed.probe.reader.weight.grad.abs().sum() > 0
+    gradient = probed.probe.reader.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
 
 
-def test_only_episodes_with_labels_can_be_used(checkpoint) -> None:
+def test_only_episodes_with_labels_can_be_used(checkpoint: Checkpoint) -> None:
     silent = sample()
     silent = dataclasses.replace(silent, episode=dataclasses.replace(silent.episode, probe_labels=None))
     with pytest.raises(TrainingError, match="drawn has no labels for the memory probe; only patrols have"):
         model(checkpoint, probed=True)([silent])
 
 
-def test_the_probe_is_left_out_of_what_a_stage_leaves(checkpoint, tmp_path: Path) -> None:
+def test_the_probe_is_left_out_of_what_a_stage_leaves(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from fvs_ros.training.trainable import trained_weights

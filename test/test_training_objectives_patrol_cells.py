@@ -2,30 +2,30 @@ import numpy as np
 import pytest
 
 from fvs_ros.patrol.config import PatrolConfig
-from fvs_ros.patrol.episode import simulate
+from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.visibility import SEEN_PX
 from fvs_ros.training.objectives.patrol_cells import GROUPS, cell_labels
 
 
 @pytest.fixture(scope="module")
-def episode():
+def episode() -> Episode:
     return simulate(3, PatrolConfig(steps=40, dwell_s=(4, 6)))
 
 
-def words(labels):
+def words(labels: np.ndarray) -> list[tuple[str, ...]]:
     """What each cell of a frame shows: kind, colour, room."""
     return [tuple(group[index] for group, index in zip(GROUPS, label, strict=True)) for label in labels]
 
 
-def test_owners_are_the_pixels_that_the_episode_counts(episode) -> None:
+def test_owners_are_the_pixels_that_the_episode_counts(episode: Episode) -> None:
     for frame in range(0, len(episode), 5):
         owner = episode.owners(frame)
         counted = np.bincount(owner[owner >= 0], minlength=len(episode.objects))
         assert counted.tolist() == episode.pixels[frame].tolist()
 
 
-def test_a_cell_names_what_it_shows(episode) -> None:
+def test_a_cell_names_what_it_shows(episode: Episode) -> None:
     """Each object in view is named by some cell, and every cell that names one has pixels of it."""
     named = 0
     for frame in range(len(episode)):
@@ -49,7 +49,7 @@ def test_a_cell_names_what_it_shows(episode) -> None:
     assert named > 20
 
 
-def test_the_corridor_holds_nothing(episode) -> None:
+def test_the_corridor_holds_nothing(episode: Episode) -> None:
     on_the_way = np.flatnonzero(episode.rooms == NOWHERE)[:1].tolist()
     (labels,) = cell_labels(episode, on_the_way, 2)
     assert words(labels) == [("nothing", "nothing", "corridor")] * 4

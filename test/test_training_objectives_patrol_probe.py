@@ -1,5 +1,7 @@
 """What can be worked out at each cell, against the answers to questions about the same moments."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -12,11 +14,12 @@ from fvs_ros.training.objectives.patrol_cells import cell_objects
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS, UNKNOWN, probe_labels, probe_sets
 
 CELLS = 2
+Told = tuple[EpisodeRecord, list[int], np.ndarray, dict[str, np.ndarray]]
 KIND_OF = {plural: kind for kind, plural in PLURALS.items()}
 
 
 @pytest.fixture(scope="module")
-def told():
+def told() -> Told:
     """An episode's record, the frames that end its steps, the object that each cell shows, and labels by group."""
     record = EpisodeRecord(simulate(930_000, PatrolConfig(steps=240, rooms=3, views=2, dwell_s=(3, 6))))
     ends = step_ends(record.episode)
@@ -28,20 +31,20 @@ def told():
     return record, ends, cell_objects(record.episode, ends, CELLS), dict(zip(PROBE_GROUPS, labels.T, strict=True))
 
 
-def candidates(name, record, frame):
+def candidates(name: str, record: EpisodeRecord, frame: int) -> list[tuple[dict[str, str], str]]:
     """What would be asked after a frame: the gaps' words and the answer."""
     template = next(template for template in TEMPLATES if template.name == name)
     return [(item.gaps, item.answer) for item in template.find(record.until(frame), np.random.default_rng(0))]
 
 
-def cells(told):
+def cells(told: Told) -> Iterator[tuple[int, int, int, int]]:
     """Each cell that shows an object: its step's number, the frame, its index in the step, and the object's."""
     _, ends, objects, _ = told
     for number, cell in np.argwhere(objects >= 0):
         yield number, ends[number], cell, objects[number, cell]
 
 
-def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told) -> None:
+def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told: Told) -> None:
     record, _, _, labels = told
     found = 0
     fresh = {object_id for number, _, cell, object_id in cells(told) if labels["fresh"][cell, number] == 1}
@@ -61,7 +64,7 @@ def test_an_object_is_known_once_an_earlier_visit_has_shown_it(told) -> None:
     assert found > 100
 
 
-def test_counts_are_what_is_answered_to_questions_for_them(told) -> None:
+def test_counts_are_what_is_answered_to_questions_for_them(told: Told) -> None:
     record, _, _, labels = told
     objects = record.episode.objects
     found = 0
@@ -78,7 +81,7 @@ def test_counts_are_what_is_answered_to_questions_for_them(told) -> None:
     assert found > 200
 
 
-def test_what_came_before_is_what_is_answered_to_questions_for_it(told) -> None:
+def test_what_came_before_is_what_is_answered_to_questions_for_it(told: Told) -> None:
     record, ends, _, labels = told
     before = {gaps["thing"]: answer for gaps, answer in candidates("order.before", record, ends[-1])}
     named = {}
@@ -91,7 +94,7 @@ def test_what_came_before_is_what_is_answered_to_questions_for_it(told) -> None:
     assert before.items() <= named.items()
 
 
-def test_rooms_are_those_that_questions_tell_of(told) -> None:
+def test_rooms_are_those_that_questions_tell_of(told: Told) -> None:
     record, ends, _, labels = told
     found = 0
     for number, frame in enumerate(ends):
@@ -107,7 +110,7 @@ def test_rooms_are_those_that_questions_tell_of(told) -> None:
     assert found > 100
 
 
-def test_sets_hold_what_descriptions_tell_of(told) -> None:
+def test_sets_hold_what_descriptions_tell_of(told: Told) -> None:
     record, ends, _, _ = told
     sets = probe_sets(record, ends)
     assert sets.shape == (240, sum(PROBE_SETS.values()))
@@ -128,7 +131,7 @@ def test_sets_hold_what_descriptions_tell_of(told) -> None:
     assert found > 100
 
 
-def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told) -> None:
+def test_what_is_new_or_gone_is_what_is_answered_about_this_room(told: Told) -> None:
     record, _, _, labels = told
     found = set()
     for number, frame, cell, object_id in cells(told):

@@ -6,6 +6,7 @@ import torch
 from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
+from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.token_naming import TokenNames, token_naming_loss, word_tokens
 from fvs_ros.training.scratch import new_checkpoint
@@ -21,12 +22,12 @@ LABELS = TokenNames(
 
 
 @pytest.fixture(scope="module")
-def checkpoint():
+def checkpoint() -> Checkpoint:
     config = ScratchConfig(**{**TINY, "vocabulary": "patrol", "tied_embeddings": True})
     return new_checkpoint(config, seed=0)
 
 
-def features(width=64):
+def features(width: int = 64) -> StepFeatures:
     generator = torch.Generator().manual_seed(0)
     high, low = torch.randn(2, 16, width, generator=generator), torch.randn(2, 4, width, generator=generator)
     return StepFeatures(high, low)
@@ -35,7 +36,7 @@ def features(width=64):
 class Says(torch.nn.Module):
     """A merger that says the words of some labels, whatever it is given."""
 
-    def __init__(self, checkpoint, labels) -> None:
+    def __init__(self, checkpoint: Checkpoint, labels: np.ndarray) -> None:
         super().__init__()
         words = checkpoint.network.get_input_embeddings().weight.detach()
         forms = [word_tokens(checkpoint.tokenizer, group) for group in GROUPS]
@@ -44,12 +45,12 @@ class Says(torch.nn.Module):
             [sum(words[forms[group][:, index]].sum(0) for group, index in enumerate(label)) for label in labels]
         )
 
-    def forward(self, patches):
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
         assert len(patches) == 4 * len(self.said)
         return 1e4 * self.said
 
 
-def test_a_token_that_points_to_its_words_has_no_loss(checkpoint) -> None:
+def test_a_token_that_points_to_its_words_has_no_loss(checkpoint: Checkpoint) -> None:
     labels = np.concatenate([LABELS.high.reshape(-1, 2), LABELS.low.reshape(-1, 2)])
     network = checkpoint.network
     merger = network.model.visual.merger
@@ -68,7 +69,7 @@ def test_a_token_that_points_to_its_words_has_no_loss(checkpoint) -> None:
     assert list(loss.families) == [*names, "low_object", "low"]
 
 
-def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint) -> None:
+def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint: Checkpoint) -> None:
     network = checkpoint.network
     network.zero_grad()
     token_naming_loss(checkpoint.backbone, checkpoint.tokenizer, features(), [LABELS]).loss.backward()
@@ -78,7 +79,7 @@ def test_it_teaches_the_merger_and_the_words_but_not_the_layers(checkpoint) -> N
     network.zero_grad()
 
 
-def test_words_of_more_than_one_token_are_refused(checkpoint) -> None:
+def test_words_of_more_than_one_token_are_refused(checkpoint: Checkpoint) -> None:
     tokens = word_tokens(checkpoint.tokenizer, ("red", "blue"))
     assert checkpoint.tokenizer.decode(tokens[0].tolist()) == " red blue"
     assert checkpoint.tokenizer.decode(tokens[1].tolist()) == "redblue"
@@ -86,7 +87,7 @@ def test_words_of_more_than_one_token_are_refused(checkpoint) -> None:
         word_tokens(checkpoint.tokenizer, ("red", "unicorn"))
 
 
-def test_only_episodes_with_token_names_can_be_used(checkpoint) -> None:
+def test_only_episodes_with_token_names_can_be_used(checkpoint: Checkpoint) -> None:
     from fvs_ros.memory.snapshot import PatchGrid
     from fvs_ros.training.config import TOKEN_NAMING, CacheConfig
     from fvs_ros.training.data.cache import TensorCache

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def quiet(line: str) -> None:
     """Progress that nobody reads."""
 
 
-def drawn(folder, *, steps=6, **changes):
+def drawn(folder: Path, *, steps: int = 6, **changes: Any) -> Path:
     """A recipe for three short videos of different lengths, with dropout-free and shuffled training."""
     for number, colours in enumerate((("red",), ("blue", "green"), ("yellow", "red"))):
         draw_frames(folder / f"video{number}", colours)
@@ -41,24 +42,26 @@ def drawn(folder, *, steps=6, **changes):
     return write_recipe(folder, entries, steps=steps, **changes)
 
 
-def losses(folder):
+def losses(folder: Path) -> list[float]:
     """The loss of each step, from the newest checkpoint."""
-    state = json.loads((last_checkpoint(folder) / "trainer_state.json").read_text())
+    newest = last_checkpoint(folder)
+    assert newest is not None
+    state = json.loads((newest / "trainer_state.json").read_text())
     return [row["loss"] for row in state["log_history"] if "loss" in row]
 
 
-def tensors(folder):
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def assert_same_weights(first, second) -> None:
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.fixture
-def published(tmp_path: Path):
+def published(tmp_path: Path) -> list[str]:
     """The published recipe on a tiny checkpoint of the same module names and three drawn videos."""
     for number, colours in enumerate((("red",), ("blue", "green"), ("yellow",))):
         draw_frames(tmp_path / f"video{number}", colours)
@@ -75,7 +78,7 @@ def published(tmp_path: Path):
     ]
 
 
-def test_the_published_recipe_attaches_to_exactly_the_published_weights(published) -> None:
+def test_the_published_recipe_attaches_to_exactly_the_published_weights(published: list[str]) -> None:
     config = load_recipe(PUBLISHED, published)
     prepared = prepare(config, config.stages[0], None)
     language = {
@@ -93,7 +96,7 @@ def test_the_published_recipe_attaches_to_exactly_the_published_weights(publishe
     assert module.lora_dropout["default"].p == 0.05
 
 
-def test_the_published_recipe_optimises_as_published(published, tmp_path: Path) -> None:
+def test_the_published_recipe_optimises_as_published(published: list[str], tmp_path: Path) -> None:
     config = load_recipe(PUBLISHED, published)
     stage = config.stages[0]
     prepared = prepare(config, stage, None)
@@ -123,7 +126,7 @@ def test_eight_processes_share_the_published_batch(monkeypatch: pytest.MonkeyPat
     assert total_steps(load_recipe(PUBLISHED).stages[0], 9_000) == 141
 
 
-def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(published, tmp_path: Path) -> None:
+def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(published: list[str], tmp_path: Path) -> None:
     lines: list[str] = []
     dry_run(load_recipe(PUBLISHED, published), lines.append)
     (printed,) = lines
@@ -132,7 +135,7 @@ def test_a_dry_run_of_the_published_recipe_prints_what_is_trained(published, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_lora_is_merged_into_a_checkpoint_and_kept_beside_it(published, tmp_path: Path) -> None:
+def test_lora_is_merged_into_a_checkpoint_and_kept_beside_it(published: list[str], tmp_path: Path) -> None:
     overrides = [*published, "stages.0.steps=2", "stages.0.accumulation=2", "lora.rank=4"]
     assert train(load_recipe(PUBLISHED, overrides), quiet)
     final = tmp_path / "run/final"
@@ -195,7 +198,7 @@ def test_stages_follow_on_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["adamw", "muon"])
-def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path: Path, method) -> None:
+def test_a_run_in_pieces_is_the_run_in_one_go(tmp_path: Path, method: str) -> None:
     """`--minutes` over after every step; the pieces see the same data in the same order, with the same dropout."""
     recipe = drawn(tmp_path, steps=5)
     sets = [f"optimiser.method={method}"]

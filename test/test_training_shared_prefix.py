@@ -1,9 +1,8 @@
 """Conversations that share a memory: what the blocks give must be what a mask over the whole sequence gives."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from fvs_ros.training.shared_prefix import Block, SharedPrefix, shared_prefix_attention
@@ -11,11 +10,11 @@ from fvs_ros.training.shared_prefix import Block, SharedPrefix, shared_prefix_at
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 
 
-def states(tokens, heads):
+def states(tokens: int, heads: int) -> torch.Tensor:
     return torch.randn(1, heads, tokens, WIDTH, dtype=torch.float64, requires_grad=True)
 
 
-def visible(blocks):
+def visible(blocks: tuple[Block, ...]) -> torch.Tensor:
     """Who sees whom, bool [L, L], written out pair by pair."""
     owner: list[tuple[int, int]] = []
     for number, block in enumerate(blocks):
@@ -31,11 +30,11 @@ def visible(blocks):
 
 
 @pytest.mark.parametrize("blocks", [(Block(5, (4, 4, 4)),), (Block(3, (2,)), Block(7, (3, 1, 6, 2)), Block(1, (1, 1)))])
-def test_blocks_are_a_mask_in_values_and_gradients(blocks) -> None:
+def test_blocks_are_a_mask_in_values_and_gradients(blocks: tuple[Block, ...]) -> None:
     torch.manual_seed(0)
     tokens = sum(block.tokens for block in blocks)
     query, key, value = states(tokens, HEADS), states(tokens, KEY_HEADS), states(tokens, KEY_HEADS)
-    output, _ = shared_prefix_attention(SimpleNamespace(), query, key, value, SharedPrefix(blocks))
+    output, _ = shared_prefix_attention(nn.Module(), query, key, value, SharedPrefix(blocks))
     wide_key, wide_value = (state.repeat_interleave(HEADS // KEY_HEADS, 1) for state in (key, value))
     expected = functional.scaled_dot_product_attention(query, wide_key, wide_value, attn_mask=visible(blocks))
     torch.testing.assert_close(output, expected.transpose(1, 2))
@@ -48,7 +47,8 @@ def test_blocks_are_a_mask_in_values_and_gradients(blocks) -> None:
 
 def test_without_blocks_it_is_plain_causal_attention() -> None:
     torch.manual_seed(0)
-    module = SimpleNamespace(num_key_value_groups=HEADS // KEY_HEADS, is_causal=True)
+    module = nn.Module()
+    module.num_key_value_groups, module.is_causal = HEADS // KEY_HEADS, True  # type: ignore[assignment]
     query, key, value = states(6, HEADS), states(6, KEY_HEADS), states(6, KEY_HEADS)
     output, _ = shared_prefix_attention(module, query, key, value, None)
     wide_key, wide_value = (state.repeat_interleave(HEADS // KEY_HEADS, 1) for state in (key, value))

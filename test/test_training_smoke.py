@@ -35,7 +35,11 @@ def test_loss_halves_and_the_answers_turn_right(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 2
 
     model = FlashVStream.load(str(tmp_path / "run/final"), device="cpu")
-    frames = [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in sorted(video.glob("*.jpg"))]
+    frames = []
+    for file in sorted(video.glob("*.jpg")):
+        image = cv2.imread(str(file))
+        assert image is not None
+        frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     grid = model.frame_grid(SIZE, SIZE, SIZE**2, SIZE**2)
     memory = model.new_memory(grid)
     features = model.encode_steps(frames, grid)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from fvs_ros.training.trainable import (
 )
 
 
-def network(dtype=torch.float32, **changes):
+def network(dtype: torch.dtype = torch.float32, **changes: Any) -> Qwen2VLForConditionalGeneration:
     torch.manual_seed(0)
     config = tiny_network_config()
     for key, value in changes.items():
@@ -88,7 +89,7 @@ def test_rescaled_words_leave_what_tokens_name_and_what_is_said() -> None:
     found = checkpoint.network
     patches, hidden = torch.randn(8, 64), torch.randn(3, 64)
 
-    def named():
+    def named() -> tuple[torch.Tensor, torch.Tensor]:
         words = found.get_input_embeddings().weight
         return found.model.visual.merger(patches) @ words.T, found.lm_head(found.model.language_model.norm(hidden))
 

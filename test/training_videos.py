@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +13,7 @@ import yaml
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (30, 60, 230), "yellow": (240, 220, 40)}
 SIZE = 112
-TINY = {
+TINY: dict[str, Any] = {
     "vision_depth": 1,
     "vision_width": 64,
     "vision_heads": 2,
@@ -28,7 +31,7 @@ TINY = {
 }
 
 
-def draw_frames(folder, colours):
+def draw_frames(folder: Path, colours: Sequence[str]) -> Path:
     """A folder of frames, two for each colour: a square of that colour on grey."""
     folder.mkdir(parents=True)
     for index, colour in enumerate(colours):
@@ -39,7 +42,7 @@ def draw_frames(folder, colours):
     return folder
 
 
-def entry(video, *turns):
+def entry(video: str, *turns: tuple[str, str]) -> dict[str, Any]:
     """An entry in the format of LLaVA-Video-178K."""
     conversations = []
     for number, (question, answer) in enumerate(turns):
@@ -48,7 +51,7 @@ def entry(video, *turns):
     return {"id": video, "data_source": "drawn", "video": video, "conversations": conversations}
 
 
-def write_recipe(folder, entries, *, steps, **changes):
+def write_recipe(folder: Path, entries: Sequence[dict[str, Any]], *, steps: int, **changes: Any) -> Path:
     """Writes annotations and a recipe for the videos in `folder`; returns the recipe's path."""
     (folder / "data.json").write_text(json.dumps(entries))
     stage = {
