@@ -24,6 +24,7 @@ from fvs_ros.nodes.messages import (
     time_message,
 )
 from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment, StreamStatistics
 
 POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
@@ -81,10 +82,18 @@ def test_the_memory_tells_its_fill_and_its_span() -> None:
     assert (message.start.sec, message.end.sec, message.model) == (1, 9, "tiny")
 
 
-def test_every_counter_survives_its_message() -> None:
-    values = {field.name: number + 1 for number, field in enumerate(fields(StreamStatistics))}
-    texts = {"ingest_error": "out of memory", "rejected": {"step": 2, "empty": 1}, "failed": {"BUSY": 3}}
-    statistics = StreamStatistics(**{**values, **texts})
+@pytest.mark.parametrize("move", [None, ClockMove(7_000_000_001, 5)])
+def test_every_counter_survives_its_message(move: ClockMove | None) -> None:
+    statistics = StreamStatistics(
+        rejected={"step": 2, "empty": 1},
+        failed={"BUSY": 3},
+        wrong_stamp="two frames",
+        clock_move=move,
+        ingest_error="out of memory",
+    )
+    for number, field in enumerate(fields(StreamStatistics)):
+        if isinstance(getattr(statistics, field.name), int | float):
+            setattr(statistics, field.name, number + 1)
     message = statistics_message(statistics, Time(sec=10))
     assert message.stamp.sec == 10
     assert [(count.name, count.count) for count in message.rejected] == [("empty", 1), ("step", 2)]

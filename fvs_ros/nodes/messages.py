@@ -14,6 +14,7 @@ from fvs_ros.msg import Count, MemoryState
 from fvs_ros.msg import Moment as MomentMessage
 from fvs_ros.msg import StreamStatistics as StatisticsMessage
 from fvs_ros.sources.frame import SECOND_NS, Pose
+from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment, StreamStatistics
 
 # Both have the fields of an answer, but share no class.
@@ -108,14 +109,19 @@ def memory_message(status: MemoryStatus, capacity: FlashMemoryConfig, model: str
 
 def statistics_message(statistics: StreamStatistics, now: Time) -> StatisticsMessage:
     """All counters, as they stand at `now`."""
-    values = vars(statistics)
+    values = dict(vars(statistics))
+    move = values.pop("clock_move") or ClockMove(0, 0)
     counts = {name: _counts(value) for name, value in values.items() if isinstance(value, dict)}
-    return StatisticsMessage(stamp=now, **{**values, **counts})
+    clock = {"clock_before": time_message(move.before_ns), "clock_after": time_message(move.after_ns)}
+    return StatisticsMessage(stamp=now, **{**values, **counts, **clock})
 
 
 def stream_statistics(message: StatisticsMessage) -> StreamStatistics:
     """The counters of a message; the opposite of `statistics_message`."""
-    values = {field.name: getattr(message, field.name) for field in fields(StreamStatistics)}
+    names = {field.name for field in fields(StreamStatistics)} - {"clock_move"}
+    values = {name: getattr(message, name) for name in names}
+    move = ClockMove(stamp_nanoseconds(message.clock_before), stamp_nanoseconds(message.clock_after))
+    values["clock_move"] = move if move != ClockMove(0, 0) else None
     for name in ("rejected", "failed"):
         values[name] = {count.name: count.count for count in values[name]}
     return StreamStatistics(**values)

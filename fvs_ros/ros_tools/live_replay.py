@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +239,7 @@ def _moment(message: Any) -> Moment:
 
 def _difference(after: FrameCounters, before: FrameCounters) -> StreamStatistics:
     """The frames that were counted in between."""
-    counts = {
-        one.name: getattr(after, one.name) - getattr(before, one.name)
-        for one in fields(FrameCounters)
-        if one.name != "rejected"
-    }
+    names = ("received", "skipped", "late", "dropped", "discarded", "ingested", "waiting", "episodes")
+    counts = {name: getattr(after, name) - getattr(before, name) for name in names}
     rejected = {reason: count - before.rejected.get(reason, 0) for reason, count in after.rejected.items()}
     return StreamStatistics(**counts, rejected={reason: count for reason, count in rejected.items() if count})
