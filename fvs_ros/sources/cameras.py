@@ -1,4 +1,4 @@
-"""Cameras and network streams through OpenCV, for those who have no ROS driver for them."""
+"""Cameras and network streams through OpenCV, where there is no ROS driver for them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _device_number(address: str) -> int | None:
 
 
 def without_password(address: str) -> str:
-    """An address as it may be shown: user and password taken out."""
+    """An address without its user and password, safe to show."""
     parts = urlsplit(address)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else address
 
@@ -98,5 +98,5 @@ class LiveSource:
         raise SourceError(f"{self.name} gives no more frames: it was unplugged, ended, or the network is down")
 
     def close(self) -> None:
-        """Lets go of the camera; from the thread that reads, or once it has ended."""
+        """Releases the camera; call it on the thread that reads, or after that has ended."""
         self._capture.release()

@@ -1,4 +1,4 @@
-"""The timing of a replay: recorded items at their times, times a rate, against a steady clock."""
+"""The timing of a replay: publishes recorded items at their times, at any rate, by a steady clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PlaybackItem:
 
     Attributes:
         time_ns: recorded time, nanoseconds.
-        publish: sends it.
+        publish: publishes it.
     """
 
     time_ns: int
@@ -26,14 +26,14 @@ class PlaybackItem:
 
 @dataclass
 class PlaybackProgress:
-    """How far a playback has come; written by its thread, read by others.
+    """Progress of a playback; written by its thread, read by others.
 
     Attributes:
         items: published so far, over all passes.
         passes: begun so far.
-        start_ns, now_ns: recorded time at which this pass began, and of its newest item.
-        lag_s: wall-clock seconds that the newest item was late.
-        worst_lag_s: the largest of them.
+        start_ns, now_ns: recorded times of the first and the newest item of this pass.
+        lag_s: wall-clock seconds by which the newest item was late.
+        worst_lag_s: the largest lag so far.
     """
 
     items: int = 0
@@ -47,16 +47,16 @@ class PlaybackProgress:
 class Playback:
     """Publishes items when they are due, and the recorded time as a clock in between.
 
-    Due times are computed from the start of the pass, so waiting errors do not add up. What is late goes out at once
-    until the schedule is met again; the clock never runs ahead of the schedule, and within a pass never back.
+    Due times are computed from the start of the pass, so that errors of waiting do not add up. Late items go out at
+    once until the schedule is met again. Within a pass the clock never runs ahead of the schedule, and never back.
 
     Args:
-        read: begins one pass over the recording; items in order of time.
-        publish_clock: sends the recorded time (ns).
+        read: begins a pass over the recording; yields its items in time order.
+        publish_clock: publishes the recorded time in nanoseconds.
         rate: recorded seconds per wall-clock second.
-        clock_hz: clock messages per wall-clock second between items; one more goes out ahead of each item whose time
-            is new. 0 sends none at all.
-        loop: begin again at the end, with the recorded times.
+        clock_hz: clock messages per wall-clock second between items; one more precedes each item with a new time. 0
+            publishes no clock.
+        loop: start again at the end, with the recorded times.
     """
 
     def __init__(

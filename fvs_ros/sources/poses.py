@@ -1,4 +1,4 @@
-"""Where something was at a given time, from poses that were measured at other times."""
+"""Poses at any time, interpolated between measured ones."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PARALLEL = 0.9995
 
 
 class PoseBuffer:
-    """The newest poses of one moving thing, by stamp. Any thread may add and look up.
+    """The newest poses of one moving body, by stamp. Any thread may add and look up.
 
     Args:
         tolerance_s: a pose is known at a stamp if one was measured within this time of it.
-        capacity: poses kept.
+        capacity: most poses kept.
     """
 
     def __init__(self, tolerance_s: float, capacity: int = CAPACITY) -> None:
@@ -32,10 +32,10 @@ class PoseBuffer:
         self._poses: list[Pose] = []
 
     def add(self, stamp_ns: int, pose: Pose) -> None:
-        """Adds a pose. A stamp that jumps back begins anew, as a looped recording does.
+        """Adds a pose. A stamp that jumps back, as in a looped recording, drops the poses before.
 
         Raises:
-            ValueError: a value is not finite, or the quaternion is zero; the pose is left out.
+            ValueError: a value is not finite, or the quaternion is zero; the pose is not added.
         """
         pose = Pose(pose.frame_id, pose.position, _normalised(pose.orientation))
         if not all(map(math.isfinite, pose.position)):
@@ -54,7 +54,7 @@ class PoseBuffer:
                 del self._poses[: -self._capacity]
 
     def at(self, stamp_ns: int) -> Pose | None:
-        """The pose at a stamp: between two measured ones, else the only one within the tolerance, else None."""
+        """The pose at a stamp: interpolated between two within the tolerance, else the only one, else None."""
         with self._lock:
             index = bisect.bisect_left(self._stamps_ns, stamp_ns)
             near = [
@@ -72,7 +72,7 @@ class PoseBuffer:
 
 
 def interpolate(before: Pose, after: Pose, share: float) -> Pose:
-    """The pose after `share`, from 0 to 1, of the way between two poses of one frame, both of unit quaternions."""
+    """The pose at the fraction `share`, from 0 to 1, between two poses in one frame with unit quaternions."""
     position = tuple(a + share * (b - a) for a, b in zip(before.position, after.position, strict=True))
     orientation = _slerp(before.orientation, after.orientation, share)
     return Pose(before.frame_id, (position[0], position[1], position[2]), orientation)

@@ -37,9 +37,6 @@ class StepOrigins:
         self._added = 0
         self._origins: dict[int, StepOrigin] = {}
 
-    def __len__(self) -> int:
-        return len(self._origins)
-
     def add(self, first_step: int, origins: Sequence[StepOrigin]) -> None:
         """Records the origins of the steps `first_step`, `first_step + 1`, ..., which must be in memory already."""
         self._origins.update(enumerate(origins, first_step))
