@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,8 +15,12 @@ import benchmark_data
 import pytest
 
 from fvs_ros import cli
+from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
 from fvs_ros.evaluation.answers import ANSWERS
+from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
+from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.stream.config import StreamConfig
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +158,23 @@ def test_another_protocol_does_not_go_on_with_a_run(
     assert evaluate("egoschema", data) == 0
     assert evaluate("egoschema", data, "--max-frames", "2") == 1
     assert "a run with max_frames 240, this one has 2; choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "make"), [("egoschema", "long_video"), ("ovo-bench", "ovo_bench")])
+def test_the_run_keeps_every_setting_that_its_answers_depend_on(
+    tmp_path: Path, evaluate: Callable[..., int], name: str, make: str
+) -> None:
+    data = tmp_path / "data"
+    if make == "long_video":
+        benchmark_data.long_video(data, name)
+        protocol: list[type] = [ClipProtocol]
+    else:
+        benchmark_data.ovo_bench(data)
+        protocol = [StreamProtocol, StreamConfig]
+    assert evaluate(name, data) == 0
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())["settings"]
+    needed = {one.name for kind in [*protocol, FlashMemoryConfig] for one in fields(kind)} - set(UNUSED_STREAM_SETTINGS)
+    assert needed | {"benchmark", "questions", "context_s", "weights", "device", "dtype"} <= kept.keys()
 
 
 def test_a_model_that_was_trained_on_is_another_one(

@@ -211,6 +211,32 @@ def test_navqa_answers_that_give_no_number(tmp_path: Path) -> None:
     assert report.missing == ("3_LONG_t", "3_SHORT_d"), "a text is in no score, and so not wrong"
 
 
+@pytest.mark.parametrize(("metres", "median"), [((1, 2, 9), 2.0), ((9, 1, 4, 2), 3.0), ((1, 2, 3, 40, 50, 60), 21.5)])
+def test_the_median_is_the_middle_one_or_the_mean_of_the_two_in_the_middle(
+    tmp_path: Path, metres: tuple[int, ...], median: float
+) -> None:
+    questions = [
+        {
+            "id": f"p{number}",
+            "question": "Where?",
+            "type": "position",
+            "answers": {"position": [0.0, 0.0, 0.0]},
+            "length_category": "SHORT",
+            "start_time": 5.0,
+            "end_time": 9.0,
+        }
+        for number in range(len(metres))
+    ]
+    (tmp_path / "16").mkdir()
+    (tmp_path / "16" / "human_qa.json").write_text(json.dumps({"data": questions}), encoding="utf-8")
+    rows = [
+        {"id": f"p{number}", "question": "Where?", "answer": [0.0, 0.0, 0.0], "response": f"[{off}, 0, 0]"}
+        for number, off in enumerate(metres)
+    ]
+    report = score("navqa", [write_lines(tmp_path / "a.jsonl", rows)], [tmp_path])
+    assert [(row.name, row.median) for row in report.errors] == [("position", median)]
+
+
 @pytest.mark.parametrize("name", ["ovo-bench", "streamingbench", "navqa"])
 def test_answers_that_need_annotations(tmp_path: Path, name) -> None:
     file = write_lines(tmp_path / "a.jsonl", [{"id": 1, "question": "q", "answer": 1, "response": "A"}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from patrol_drawing import drawing
 
 from fvs_ros.cli import main
 from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_seeds
+from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
 from fvs_ros.evaluation.timed.patrol import PatrolPlan, guessed, timed
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
 from fvs_ros.patrol.render import shared_renderer
+from fvs_ros.stream.config import StreamConfig
 
 PLAN = PatrolPlan(questions=14, moments=3, shortest=12, longest=12)
 
@@ -128,6 +131,10 @@ def test_another_plan_is_refused_in_the_same_folder(
     model, tmp_path: Path, few_guesses, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(model, tmp_path, "--seeds", "900000") == 0
+    kept = json.loads((tmp_path / "config.json").read_text())["settings"]
+    needed = {one.name for kind in (StreamConfig, FlashMemoryConfig) for one in fields(kind)}
+    assert kept.keys() == (needed - set(UNUSED_STREAM_SETTINGS)) | {"plan", "weights", "device", "dtype"}
+    assert kept["plan"].keys() == {one.name for one in fields(PatrolPlan)}
     assert evaluate(model, tmp_path, "--seeds", "900000", "--fps", "0.5") == 1
     assert "fps" in capsys.readouterr().err
 

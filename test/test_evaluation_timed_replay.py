@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from recordings import write_video as write_clip
 from rosbags.rosbag2 import StoragePlugin
 
 from fvs_ros.cli import main
+from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.tiny import write_tiny_checkpoint
+from fvs_ros.stream.config import StreamConfig
 
 FRAMES = 40
 CONTROLS = ("last4", "uniform", "question-only", "csm-only", "dam-only")
@@ -162,6 +165,16 @@ def test_another_configuration_is_refused_and_named(
     assert evaluate(bag, questions, model, tmp_path / "out", "--max-new-tokens", "4") == 1
     assert "max_new_tokens" in capsys.readouterr().err
     assert len(rows(tmp_path / "out" / "answers.jsonl")) == 12
+
+
+def test_the_run_keeps_every_setting_that_its_answers_depend_on(
+    bag: Path, questions: Path, model: Path, tmp_path: Path
+) -> None:
+    assert evaluate(bag, questions, model, tmp_path / "out") == 0
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())["settings"]
+    needed = {one.name for kind in (StreamConfig, FlashMemoryConfig) for one in fields(kind)}
+    own = {"recording", "start_ns", "duration_ns", "frames", "questions", "prompt", "weights", "device", "dtype"}
+    assert kept.keys() == (needed - set(UNUSED_STREAM_SETTINGS)) | own
 
 
 @pytest.mark.parametrize("kind", ["sqlite3", "compressed", "ros1", "video"])
