@@ -46,13 +46,9 @@ def build_memory(
     Raises:
         ValueError: no steps, or features that do not fit the grid or each other.
     """
+    _check(features, grid)
     high, low = features.high, features.low
     steps = low.shape[0]
-    if high.shape[:2] != (steps, grid.patches) or low.shape[1] != grid.low_patches or steps < 1:
-        raise ValueError(
-            f"features are {tuple(high.shape)} and {tuple(low.shape)}; a {grid.height} x {grid.width} grid of "
-            f"T >= 1 steps needs [T, {grid.patches}, D] and [T, {grid.low_patches}, D]"
-        )
     index = torch.arange(steps, device=low.device)
     start_ns = index * 2 * FRAME_PERIOD_NS if start_ns is None else start_ns
     end_ns = start_ns + FRAME_PERIOD_NS if end_ns is None else end_ns
@@ -79,6 +75,16 @@ def build_memory(
         dam_stamps_ns=start_ns[keyframes],
         window=high[max(0, steps - config.window_slots) :],
     )
+
+
+def _check(features: StepFeatures, grid: PatchGrid) -> None:
+    high, low = features.high, features.low
+    steps = low.shape[0]
+    if high.shape[:2] != (steps, grid.patches) or low.shape[1] != grid.low_patches or steps < 1:
+        raise ValueError(
+            f"features are {tuple(high.shape)} and {tuple(low.shape)}; a {grid.height} x {grid.width} grid of "
+            f"T >= 1 steps needs [T, {grid.patches}, D] and [T, {grid.low_patches}, D]"
+        )
 
 
 def _choose_keyframes(rows: Tensor, clusters: Clusters, count: int) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
-class Target:
+class FrameFolder:
     """A folder of frames to make of a video, at `fps` frames a second."""
 
     video: Path
@@ -48,19 +48,19 @@ class Marker:
     video_mtime_ns: int
 
 
-def plan(inputs: Sequence[Path], out: Path, rates: Iterable[float]) -> list[Target]:
+def plan(inputs: Sequence[Path], out: Path, rates: Iterable[float]) -> list[FrameFolder]:
     """The folders to make: `<out>/<path under its input, without the last suffix>[_fpsRATE]`.
 
     Raises:
         SourceError: an input has no video, or two videos would share a folder.
     """
-    targets: dict[Path, Target] = {}
+    targets: dict[Path, FrameFolder] = {}
     rates = list(dict.fromkeys(rates))
     for video, relative in _videos(inputs):
         for fps in rates:
             suffix = "" if fps == 1 else f"_fps{fps:g}"
             folder = out / relative.with_name(relative.stem + suffix)
-            before = targets.setdefault(folder, Target(video, folder, fps))
+            before = targets.setdefault(folder, FrameFolder(video, folder, fps))
             if before.video.resolve() != video.resolve() or before.fps != fps:
                 raise SourceError(
                     f"{video}: {folder} is also the folder of {before.video}; rename one, or use two --out"
@@ -83,15 +83,15 @@ def _videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield path, path.relative_to(given)
 
 
-def by_video(targets: Iterable[Target]) -> dict[Path, list[Target]]:
+def by_video(targets: Iterable[FrameFolder]) -> dict[Path, list[FrameFolder]]:
     """The folders of each video."""
-    grouped: dict[Path, list[Target]] = {}
+    grouped: dict[Path, list[FrameFolder]] = {}
     for target in targets:
         grouped.setdefault(target.video, []).append(target)
     return grouped
 
 
-def extract(video: Path, targets: Sequence[Target], advance: Callable[[int, int], None] | None = None) -> int:
+def extract(video: Path, targets: Sequence[FrameFolder], advance: Callable[[int, int], None] | None = None) -> int:
     """Makes those folders of one video that are not finished, in one pass over it.
 
     Args:
@@ -109,7 +109,7 @@ def extract(video: Path, targets: Sequence[Target], advance: Callable[[int, int]
     todo = [target for target in targets if not _finished(target)]
     if not todo:
         return 0
-    folders = [_FrameFolder(target) for target in todo]
+    folders = [_FolderWriter(target) for target in todo]
     try:
         source = VideoSource(video)
         for index, frame in enumerate(source.frames()):
@@ -126,7 +126,7 @@ def extract(video: Path, targets: Sequence[Target], advance: Callable[[int, int]
     return len(todo)
 
 
-def _finished(target: Target) -> bool:
+def _finished(target: FrameFolder) -> bool:
     """Whether a folder is complete and of this video.
 
     Raises:
@@ -144,15 +144,15 @@ def _finished(target: Target) -> bool:
     return marker == _marker(target, count)
 
 
-def _marker(target: Target, frames: int) -> Marker:
+def _marker(target: FrameFolder, frames: int) -> Marker:
     status = target.video.stat()
     return Marker(frames, target.fps, status.st_size, status.st_mtime_ns)
 
 
-class _FrameFolder:
+class _FolderWriter:
     """Writes the frames of one folder, picked from those of its video."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: FrameFolder) -> None:
         self._target = target
         self._partial = target.folder.with_name(f".{target.folder.name}{_PARTIAL}")
         self._sampler = NearestSampler(target.fps)
