@@ -9,25 +9,26 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import TINY
 from fvs_ros.model.tiny import write_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("tiny")
     write_tiny_checkpoint(made, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     return made
 
 
 @pytest.fixture(scope="module")
-def model(folder):
+def model(folder: Path) -> FlashVStream:
     return FlashVStream.load(str(folder), device="cpu")
 
 
 @pytest.fixture
-def snapshot(model):
+def snapshot(model: FlashVStream) -> MemorySnapshot:
     frames = list(np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), dtype=np.uint8))
     grid = model.frame_grid(112, 112, 112 * 112, 112 * 112)
     memory = model.new_memory(grid)
@@ -36,9 +37,11 @@ def snapshot(model):
     return memory.snapshot()
 
 
-def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(model, snapshot) -> None:
-    def answer(**options):
-        return model.answer(snapshot, "Which?", max_new_tokens=6, **options)
+def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(
+    model: FlashVStream, snapshot: MemorySnapshot
+) -> None:
+    def answer(answer_prefix: str = "") -> str:
+        return model.answer(snapshot, "Which?", max_new_tokens=6, answer_prefix=answer_prefix)
 
     plain, prefixed = answer(), answer(answer_prefix="Best option: (")
     assert prefixed != plain
@@ -47,7 +50,7 @@ def test_an_answer_goes_on_from_its_prefix_which_is_no_part_of_it(model, snapsho
 
 
 def test_tiny_needs_no_file_and_is_the_same_each_time_unless_a_folder_has_that_name(
-    folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = FlashVStream.load(TINY, device="cpu")
@@ -58,7 +61,9 @@ def test_tiny_needs_no_file_and_is_the_same_each_time_unless_a_folder_has_that_n
     assert FlashVStream.load(TINY, device="cpu").memory_config.csm_slots == 6
 
 
-def test_a_fingerprint_follows_the_weights_and_not_their_place(model, folder, tmp_path: Path) -> None:
+def test_a_fingerprint_follows_the_weights_and_not_their_place(
+    model: FlashVStream, folder: Path, tmp_path: Path
+) -> None:
     write_tiny_checkpoint(tmp_path / "same", memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     assert FlashVStream.load(str(tmp_path / "same"), device="cpu").fingerprint() == model.fingerprint()
     weights = load_file(tmp_path / "same" / "model.safetensors")

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ PUBLISHED = {"min_pixels": 100_352, "max_pixels": 200_704}
     ("size", "grid"),
     [((1080, 1920), (24, 40)), ((720, 1280), (24, 40)), ((480, 640), (24, 36)), ((500, 500), (32, 32))],
 )
-def test_published_sizes(size, grid) -> None:
+def test_published_sizes(size: tuple[int, int], grid: tuple[int, int]) -> None:
     """The table of processed sizes that the published two-stage resize gives."""
     found = frame_grid(*size, **PUBLISHED, pixels=PixelConfig())
     assert (found.height, found.width) == grid
@@ -62,7 +64,7 @@ def test_resizing_keeps_the_range_and_takes_mixed_sizes() -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(24, 30), (2, 3), (5, 40)])
-def test_resizing_is_that_of_pillow_on_every_device(rows, columns) -> None:
+def test_resizing_is_that_of_pillow_on_every_device(rows: int, columns: int) -> None:
     """Sharp edges, at which bicubic overshoots, show whether it is clipped where Pillow clips."""
     generator = np.random.default_rng(2)
     frame = np.kron(generator.integers(0, 2, (9, 12, 3), dtype=np.uint8) * 255, np.ones((rows, columns, 1), np.uint8))
@@ -93,7 +95,7 @@ def test_preprocessor_settings_of_both_layouts() -> None:
 
 
 @pytest.mark.parametrize("values", [{"image_mean": [0.5]}, {"max_pixels": "many"}, {"min_pixels": -1}])
-def test_broken_preprocessor_settings_are_refused(values) -> None:
+def test_broken_preprocessor_settings_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         PixelConfig.from_preprocessor(values)
 
@@ -105,7 +107,7 @@ def test_indices_are_rounded_to_the_nearest_frame_as_published() -> None:
 
 
 @pytest.mark.parametrize(("count", "most"), [(2, 2), (3, 2), (3, 4), (240, 240), (241, 240), (1000, 240)])
-def test_indices_are_even_in_number_and_reach_from_first_to_last(count, most) -> None:
+def test_indices_are_even_in_number_and_reach_from_first_to_last(count: int, most: int) -> None:
     indices = sampled_indices(count, most)
     assert len(indices) % 2 == 0
     assert len(indices) <= most

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def test_an_answer_prefix_follows_the_assistant_header() -> None:
 
 
 @given(before=st.text(max_size=20), token=st.sampled_from(CONTROL_TOKENS), after=st.text(max_size=20))
-def test_user_text_never_becomes_a_control_token(before, token, after) -> None:
+def test_user_text_never_becomes_a_control_token(before: str, token: str, after: str) -> None:
     question = before + token + after
     plain = len(BUILDER.build("").suffix)
     suffix = BUILDER.build(question).suffix

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
@@ -6,7 +10,7 @@ from fvs_ros.model.qwen2_vl import Qwen2VLTower
 from fvs_ros.model.tiny import tiny_network_config
 
 
-def vision_module():
+def vision_module() -> Any:
     torch.manual_seed(0)
     return Qwen2VLForConditionalGeneration(tiny_network_config()).eval().model.visual
 

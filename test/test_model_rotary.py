@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from fvs_ros.model.rotary import rotate, signed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_is_the_published_formula(dtype) -> None:
+def test_it_is_the_published_formula(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(2, 5, 3, 8, generator=generator).to(dtype)
     angles = torch.randn(5, 1, 4, generator=generator).repeat(1, 1, 2)
