@@ -6,6 +6,12 @@ Start it with ``python -m fvs_ros.nodes.stream_node --ros-args -p model:=FOLDER 
 
 from __future__ import annotations
 
+from fvs_ros.nodes.early_signals import end_on_signals, leave_signals_to_rclpy
+
+if __name__ == "__main__":
+    # Before the other imports, which take long.
+    end_on_signals()
+
 import functools
 import os
 import sys
@@ -348,6 +354,7 @@ def spin(executor: Executor) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node until it is interrupted or terminated (returns 0); returns 1 if it cannot start."""
+    leave_signals_to_rclpy()
     rclpy.init(args=arguments)
     node: StreamNode | None = None
     try:
@@ -357,9 +364,13 @@ def main(arguments: list[str] | None = None) -> int:
         spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ParameterException, ValueError) as error:
-        get_logger(NAME).fatal(f"Cannot start: {error}")
-        return 1
+    except Exception as error:
+        # Where the context is no longer valid, a signal came while the node was made.
+        if rclpy.ok():
+            if not isinstance(error, ParameterException | ValueError):
+                raise
+            get_logger(NAME).fatal(f"Cannot start: {error}")
+            return 1
     finally:
         # In this order: the engine's threads publish, so they end before the context does.
         if node is not None:
