@@ -140,6 +140,25 @@ def test_a_mode_that_is_missing(tmp_path: Path) -> None:
         read_predictions([write(tmp_path / "model.json", modes)])
 
 
+def test_rows_in_one_json_array_or_a_pretty_printed_row(tmp_path: Path) -> None:
+    rows = [published("1", "B"), published(2, "A")]
+    assert responses(read_predictions([write(tmp_path / "array.json", rows)])) == {"1": "B", "2": "A"}
+    assert responses(read_predictions([write(tmp_path / "one.json", rows[0])])) == {"1": "B"}
+    ours = [json.loads(AnswerRow("1", "What?", 2, "C").to_json())]
+    assert responses(read_predictions([write(tmp_path / "ours.json", ours)])) == {"1": "C"}
+    with pytest.raises(DataError, match="row 1: neither a row"):
+        read_predictions([write(tmp_path / "mixed.json", [rows[0], {"id": 3}])])
+    with pytest.raises(DataError, match=r"row 0: '?\"?x"):
+        read_predictions([write(tmp_path / "text.json", ["x", rows[0]])])
+
+
+@pytest.mark.parametrize("answer", [2, 9, -1])
+def test_a_right_answer_that_is_no_option(tmp_path: Path, answer: int) -> None:
+    file = write_lines(tmp_path / "pred.json", [published("1"), published("2", answer=answer)])
+    with pytest.raises(DataError, match=f"line 2: field 'answer' is {answer}, but the question has 2 options, 0 to 1"):
+        read_predictions([file])
+
+
 def test_files_without_predictions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_predictions([tmp_path / "absent.json"])

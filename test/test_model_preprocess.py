@@ -40,6 +40,9 @@ def test_small_frames_are_enlarged_and_the_checkpoint_has_the_last_word() -> Non
 def test_a_sliver_is_refused() -> None:
     with pytest.raises(ValueError, match="2010 x 10"):
         frame_grid(10, 2010, **PUBLISHED, pixels=PixelConfig())
+    # 200 to 1, and more after the first of the two resizes: the message names the frame that was given.
+    with pytest.raises(ValueError, match=r"the frame is 64 x 12800, which becomes 28 x 6328 in whole patches"):
+        frame_grid(12800, 64, **PUBLISHED, pixels=PixelConfig())
 
 
 def test_frames_become_the_same_patches_as_in_transformers() -> None:

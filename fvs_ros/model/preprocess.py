@@ -103,10 +103,18 @@ def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels
     """Patches of a frame of that size after the published two resizes.
 
     Only the final size is taken from them: one resize straight to it replaces two, which blurred twice.
+
+    Raises:
+        ValueError: a side is 200 times the other or more, before or after the first resize.
     """
-    size = resized_size(height, width, FIRST_MULTIPLE, min_pixels, max_pixels)
-    height, width = resized_size(*size, FRAME_MULTIPLE, pixels.min_pixels, pixels.max_pixels)
-    return PatchGrid(height // PATCH, width // PATCH)
+    first = resized_size(height, width, FIRST_MULTIPLE, min_pixels, max_pixels)
+    if max(first) > MAX_ASPECT_RATIO * min(first):
+        raise ValueError(
+            f"the frame is {width} x {height}, which becomes {first[1]} x {first[0]} in whole patches; one side may be "
+            f"at most {MAX_ASPECT_RATIO} times the other, so crop it"
+        )
+    final = resized_size(*first, FRAME_MULTIPLE, pixels.min_pixels, pixels.max_pixels)
+    return PatchGrid(final[0] // PATCH, final[1] // PATCH)
 
 
 def resize_frames(frames: Sequence[np.ndarray | Tensor], grid: PatchGrid, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from rosbags.image import image_to_cvimage
 
+from fvs_ros.sources.depth import CompressedDepth, decode_png16, draw_depth, is_compressed_depth, is_depth_png
 from fvs_ros.sources.frame import ImageError
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def decode_image(message: ImageMessage) -> np.ndarray:
     _check_size(message.height, message.width)
     values = _values(message, layout)
     if not layout.name:
-        return _draw_depth(values)
+        return draw_depth(values)
     # cv_bridge knows no planar YUV.
     convert = _rosbags_to_rgb if layout.planar else image_converter()
     try:
@@ -125,17 +126,26 @@ def decode_image(message: ImageMessage) -> np.ndarray:
 def decode_compressed_image(message: CompressedImageMessage) -> np.ndarray:
     """Decodes a `sensor_msgs/CompressedImage` that holds a JPEG or a PNG, whatever its format field says.
 
+    Depth, a PNG of one channel of 16 bits that is not called mono16, or `compressedDepth` as PNG or RVL, is drawn as in
+    `decode_image`.
+
     Returns:
         RGB, uint8 [height, width, 3].
 
     Raises:
-        ImageError: the reason is one of ``empty``, ``too_large``, ``unknown_format``, ``truncated`` and
+        ImageError: the reason is one of ``empty``, ``too_large``, ``unknown_format``, ``truncated``, ``not_finite`` and
             ``undecodable``.
     """
     data = bytes(message.data)
     if not data:
         raise ImageError("empty", "the compressed image has no data; see whether the camera delivers images")
+    if is_compressed_depth(message.format):
+        depth = CompressedDepth(data, message.format)
+        _check_size(*(depth.size if depth.rvl else _compressed_size(depth.data, message.format)))
+        return draw_depth(depth.values())
     _check_size(*_compressed_size(data, message.format))
+    if is_depth_png(data, message.format):
+        return draw_depth(decode_png16(data, message.format))
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -186,24 +196,6 @@ def _values(message: ImageMessage, layout: Layout) -> np.ndarray:
     return values.reshape(rows, width, layout.channels) if layout.channels > 1 else values
 
 
-def _draw_depth(depth: np.ndarray) -> np.ndarray:
-    """[height, width] of any number type to grey RGB, uint8 [height, width, 3]."""
-    if depth.dtype.kind == "f":
-        finite = int(np.count_nonzero(np.isfinite(depth)))
-        if finite < depth.size:
-            raise ImageError(
-                "not_finite",
-                f"{depth.size - finite} of {depth.size} values are NaN or infinite, as depth without a measurement is "
-                "(REP 118); fill them in first, or subscribe to the camera's colour image",
-            )
-    # In float64, since the range of float32 depth may be larger than float32 can hold.
-    values = depth.astype(np.float64)
-    nearest, farthest = values.min(), values.max()
-    span = farthest - nearest
-    grey = (values - nearest) * (255.0 / span) if span > 0 else np.zeros_like(values)
-    return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
-
-
 def _compressed_size(data: bytes, described: str) -> tuple[int, int]:
     """Height and width that the file's header claims, without decoding it; checks that its end is there."""
     try:
@@ -215,8 +207,8 @@ def _compressed_size(data: bytes, described: str) -> tuple[int, int]:
         raise _truncated(data) from None
     raise ImageError(
         "unknown_format",
-        f"the {described!r} image begins with {data[:4].hex()}; JPEG and PNG are decoded, so set the camera's "
-        "image_transport to one of them, or use image_transport:=raw",
+        f"the {described!r} image begins with {data[:4].hex()}; JPEG, PNG and compressedDepth are decoded, so set the "
+        "camera's image_transport to one of them, or use image_transport:=raw",
     )
 
 

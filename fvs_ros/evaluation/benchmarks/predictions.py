@@ -76,19 +76,14 @@ def _predictions(path: Path) -> Iterator[Prediction]:
     if isinstance(whole, dict) and set(ovo_bench.TASKS) & set(whole):
         yield from _ovo_bench(Record(path, "", whole))
         return
-    if isinstance(whole, list):
+    if isinstance(whole, list) and not any(map(_is_row, whole)):
         yield from _streaming_bench(path)
-        return
-    for record in read_lines(path):
-        if "pred" in record:
-            yield _flash_vstream(record)
-        elif "response" in record:
-            yield _described(record, AnswerRow.from_record(record))
-        else:
-            raise record.error(
-                "neither a row of answers.jsonl (id, question, answer, response) nor of Flash-VStream's results "
-                "(id, question, answer, pred)"
-            )
+    elif isinstance(whole, list):
+        yield from (_row(Record(path, f"row {number}", value)) for number, value in enumerate(whole))
+    elif _is_row(whole):
+        yield _row(Record(path, "line 1", whole))
+    else:
+        yield from map(_row, read_lines(path))
 
 
 def _whole(path: Path) -> Any:
@@ -97,6 +92,21 @@ def _whole(path: Path) -> Any:
         return read_json(path)
     except DataError:
         return None
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, dict) and bool({"pred", "response"} & set(value))
+
+
+def _row(record: Record) -> Prediction:
+    if "pred" in record:
+        return _flash_vstream(record)
+    if "response" in record:
+        return _described(record, AnswerRow.from_record(record))
+    raise record.error(
+        "neither a row of answers.jsonl (id, question, answer, response) nor of Flash-VStream's results "
+        "(id, question, answer, pred)"
+    )
 
 
 def _flash_vstream(record: Record) -> Prediction:
@@ -110,6 +120,11 @@ def _flash_vstream(record: Record) -> Prediction:
 def _described(record: Record, row: AnswerRow) -> Prediction:
     """A row that describes its question itself: a choice where its right answer is an index."""
     choice = isinstance(row.answer, int) and not isinstance(row.answer, bool)
+    options = inline_options(row.question)
+    if isinstance(row.answer, int) and choice and options and not 0 <= row.answer < len(options):
+        raise record.error(
+            f"field 'answer' is {row.answer}, but the question has {len(options)} options, 0 to {len(options) - 1}"
+        )
     question = BenchmarkQuestion(
         id=row.id,
         video=row.id,
@@ -117,7 +132,7 @@ def _described(record: Record, row: AnswerRow) -> Prediction:
         prompt=row.question,
         kind=AnswerKind.CHOICE if choice else AnswerKind.TEXT,
         answer="" if row.answer is None else row.answer,
-        options=inline_options(row.question),
+        options=options,
     )
     return Prediction(record, question, row)
 
