@@ -18,7 +18,7 @@ _DEFAULTS = PatrolConfig()
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the episode and where to write it."""
     parser.add_argument(
-        "--seed", type=int, required=True, help=f"of the episode; seeds from {TEST_SEED} up are for tests alone"
+        "--seed", type=int, required=True, help=f"of the episode; seeds from {TEST_SEED} up are reserved for tests"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the bag, replaced if it exists")
     parser.add_argument("--steps", type=int, default=_DEFAULTS.steps, help="length in steps of 2 s (%(default)s)")

@@ -45,7 +45,7 @@ def write_bag(
         episode: what to record.
         renderer: draws its frames.
         questions: those for `QUESTIONS_FILE`.
-        folder: made anew; becomes a rosbag2 folder that also holds `QUESTIONS_FILE`.
+        folder: must not exist; becomes a rosbag2 folder that also holds `QUESTIONS_FILE`.
         on_frame: called with each frame's index and picture (uint8 [size, size, 3], RGB) once it is written.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fvs_ros.patrol.errors import PatrolError
 
 TEST_SEED = 900_000
-"""Seeds from here up are for tests alone: never for training, never for tuning."""
+"""Seeds from here up are reserved for tests: never for training, never for tuning."""
 
 STEP_S = 2
 """Seconds of one grid step: two frames at 1 frame per second, as the model is trained."""

@@ -1,4 +1,4 @@
-"""A patrol as the robot lives it: stamps, poses, the room and the objects in view, frame by frame.
+"""A patrol as the robot experiences it: stamps, poses, the room and the objects in view, frame by frame.
 
 Frames (REP 103, REP 105): `odom` is the world, `base_link` the robot on the floor (x ahead, y left, z up),
 `camera_optical_frame` the camera (z ahead, x right, y down). Odometry is exact.
@@ -130,7 +130,7 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
     """Makes the episode of a seed: the same one for the same seed and settings, on every machine.
 
     Args:
-        seed: from 0; from `config.TEST_SEED` on for tests alone.
+        seed: from 0; from `config.TEST_SEED` on reserved for tests.
         config: the settings; the default is `PatrolConfig()`.
 
     Raises:

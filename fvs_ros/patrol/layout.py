@@ -112,7 +112,7 @@ class Room:
 
 
 def is_test_seed(seed: int) -> bool:
-    """Whether episodes of this seed are for tests alone."""
+    """Whether this seed is reserved for tests."""
     return seed >= TEST_SEED
 
 

@@ -87,9 +87,9 @@ def step_ends(episode: Episode) -> list[int]:
 
 
 def steady_ends(episode: Episode, seconds: int) -> list[int]:
-    """Those of `step_ends` after which the robot keeps its view for so long: what is true then stays true meanwhile.
+    """Those of `step_ends` after which the robot keeps its view for this long, so that answers stay true meanwhile.
 
-    A live stream goes on while it is asked about.
+    A live stream continues while it is asked about.
     """
     ahead = seconds * episode.config.frame_rate
     views, visits = episode.views, episode.visits
@@ -119,10 +119,10 @@ def ask(
 
     Args:
         episode: what they are about.
-        count: how many; fewer come back where an episode does not hold enough (a short one has no changes).
+        count: number of questions; fewer if an episode does not hold enough (a short one has no changes).
         families: some of `FAMILIES`, or of the names of `TEMPLATES` where only some of a family are wanted.
         moments: frames after which they may be asked, from `step_ends`, which is the default.
-        draw: another number draws other questions.
+        draw: each number draws other questions.
 
     Raises:
         PatrolError: for an unknown family or a moment that ends no step.

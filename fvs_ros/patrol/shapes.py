@@ -60,7 +60,7 @@ def _rungs(height: float, count: int) -> tuple[Part, ...]:
     return tuple(Part(_BOX, (0.0, 0.0, level), (0.22, 0.03, 0.035)) for level in levels)
 
 
-# Outlines differ even at 56 x 56 pixels, where an object is some 15 pixels high: wide or slim, pointed or round,
+# Outlines differ even at 56 x 56 pixels, where an object is about 15 pixels high: wide or slim, pointed or round,
 # legs or none.
 PARTS: dict[str, tuple[Part, ...]] = {
     "box": (Part(_BOX, (0, 0, 0.28), (0.3, 0.3, 0.28)),),

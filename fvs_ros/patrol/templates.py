@@ -85,7 +85,7 @@ def inspected_rooms(truth: EpisodeTruth, most: int) -> list[Stay]:
 
 
 def unseen_names(truth: EpisodeTruth, random: np.random.Generator, count: int) -> list[str]:
-    """Names that were never seen, though their colour and their kind were: only their combination tells.
+    """Names that were never seen, though their colour and their kind were: only the combination is new.
 
     Nothing that may have been seen in passing is among them.
     """

@@ -89,7 +89,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "concrete": _concrete,
 }
 VARIANTS = 6
-"""Of each family; `layout` says which of them are for tests alone."""
+"""Of each family; `layout` reserves some of them for tests."""
 
 
 def texture(family: str, variant: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What can be said for sure about an episode up to a frame: sightings of objects, visits to rooms, and what is unsure.
+"""What is certain about an episode up to a frame: sightings of objects, visits to rooms, and what stays doubtful.
 
 An object is *sighted* where at least `SEEN_PX` pixels show it for `STEADY_S` seconds on end within one visit. What
-shows fewer pixels, or for a shorter time, but more than `FAINT_PX`, is *doubtful*: nothing is asked whose answer hangs
-on it.
+shows fewer pixels, or for a shorter time, but more than `FAINT_PX`, is *doubtful*: no question is asked whose answer
+depends on it.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class EpisodeTruth:
 
     @cached_property
     def calm(self) -> bool:
-        """Whether the newest grid step shows one and the same: a view, or the corridor lengthwise, nothing doubtful.
+        """Whether the newest grid step shows one unchanging view, or the corridor lengthwise, and nothing doubtful.
 
         A robot on its way through a room may look at nothing but a door.
         """

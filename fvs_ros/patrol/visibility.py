@@ -1,6 +1,6 @@
 """Which pixels show which object to a camera: outlines, nearest first, on the 56 x 56 grid of the low resolution.
 
-Geometry alone, so that questions do not depend on a renderer. A test holds it to MuJoCo's own segmentation.
+Geometry alone, so that questions do not depend on a renderer. A test compares it with MuJoCo's own segmentation.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ CAMERA_PITCH = np.deg2rad(8.0)
 """How far the camera looks down."""
 
 SEEN_PX = 36
-"""From so many of the 56 x 56 pixels on an object counts as in view: some 6 by 6, the smallest that is named surely."""
+"""An object counts as in view from this number of the 56 x 56 pixels on: about 6 by 6, the smallest reliably named."""
 FAINT_PX = 4
-"""Up to so many it counts as not in view; between the two nobody is asked about it."""
+"""Up to this number of pixels it counts as not in view; in between, no question is asked about it."""
 
 _NEAR_M = 0.05
 # Farther than this to the side of the field of view, an object's foot has nothing of it inside: none reaches as wide.

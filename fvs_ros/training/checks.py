@@ -20,6 +20,6 @@ def fraction(record: object, *names: str) -> None:
 
 
 def one_of(name: str, value: str, options: Sequence[str]) -> None:
-    """Refuses what is not among the options."""
+    """Refuses a value that is not among the options."""
     if value not in options:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(options)}")

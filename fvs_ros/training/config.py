@@ -61,13 +61,13 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """How weights move.
+    """How weights are updated.
 
     Attributes:
         method: `adamw`, or `muon`: Muon for the matrices of layers and AdamW for the rest, see `fvs_ros.training.muon`.
-        learning_rate: its highest value.
-        schedule: how it falls after the warmup.
-        warmup: fraction of the steps over which it rises.
+        learning_rate: the highest, after the warmup.
+        schedule: how the rate falls after the warmup.
+        warmup: fraction of the steps over which the rate rises.
         weight_decay: of matrices; norms and biases have none.
         gradient_clip: largest norm of the gradient.
     """
@@ -96,7 +96,7 @@ class VideoData:
         annotations: JSON or JSON Lines files.
         root: folder that the videos' paths are relative to.
         fps: frames per second taken of a video file; folders of frames are taken to hold one a second.
-        max_frames: longer ones are sampled uniformly down to so many.
+        max_frames: longer videos are sampled uniformly down to this number of frames.
         min_pixels, max_pixels: bounds on a processed frame's area.
     """
 
@@ -124,16 +124,17 @@ class PatrolData:
     """Robot patrols, made while training from seeds.
 
     Attributes:
-        episodes: how many different ones.
-        first_seed: seed of the first; the others count on from it. Seeds from 900000 up are for tests alone.
-        lengths: lengths in grid steps; every episode has one of them, all in turn.
+        episodes: number of different ones.
+        first_seed: seed of the first; the others count on from it. Seeds from 900000 up are reserved for tests.
+        lengths: in grid steps; episodes take them in turn.
         rooms, views, drive, dwell_s: of every episode, see `PatrolConfig`.
-        moments: times in an episode at which questions are asked; the last is its end.
-        questions: how many are asked at each of them.
-        families: those asked, or single templates of them such as `order.after`, as many of each; empty for all.
-        captions: enumerations of all objects seen that are learnt at each moment, in random order: of the words for an
-            object's colour, kind and room, all but the first follow from the ones before and the memory, so that
-            every word teaches to look something up.
+        moments: number of times in an episode at which questions are asked; the last is its end.
+        questions: number asked at each of these moments.
+        families: families of questions, or single templates such as `order.after`, each asked equally often; empty for
+            all families.
+        captions: number of enumerations of all objects seen, in random order, learnt at each moment. Of the words for
+            an object's colour, kind and room, all but the first follow from the previous ones and the memory, so
+            that every word teaches to look something up.
     """
 
     episodes: int
@@ -164,7 +165,7 @@ class PatrolData:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One part of a run: its data, how long, and what is trained.
+    """One part of a run: its data, its length, and what is trained.
 
     Attributes:
         name: of its folder.
@@ -236,11 +237,11 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """What is kept of episodes between uses: features under a frozen tower, otherwise frames of patrols.
+    """What is cached of episodes: features under a frozen tower, otherwise frames of patrols.
 
     Attributes:
-        folder: where, None for nowhere.
-        disk_gb: bound on the folder's size; the files used longest ago make room.
+        folder: on disk, None for no cache there.
+        disk_gb: bound on the folder's size; the least recently used files make room.
         ram_mb: bound on what each data process also keeps in memory.
     """
 
@@ -256,7 +257,7 @@ class CacheConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run: stages one after the other, each from the weights that the one before left.
+    """A training run: stages one after the other, each starting from the previous one's weights.
 
     Attributes:
         output: folder of the run; the final checkpoint is its subfolder `final`.
@@ -267,14 +268,14 @@ class TrainConfig:
         precision: `auto` is bfloat16 where the GPU computes with it. Trained weights are always float32.
         attention: of the language model. flash_attention_2 cannot take patrols, whose questions share a memory.
         max_tokens: longer sequences lose their end, as published.
-        gradient_checkpointing: computes the layers once more in the backward pass in place of keeping their results.
+        gradient_checkpointing: recomputes the layers in the backward pass instead of keeping their results.
         deepspeed: a JSON file of DeepSpeed, for runs under torchrun.
-        workers: processes that read and render data, beside the one that trains.
+        workers: processes that read and draw data, beside the one that trains.
         encode_in_workers: whether those processes also run the frozen tower and the memory, on the CPU: for training
             without a GPU, where the tower would hold up the language model.
         log_steps: optimiser steps between two lines of progress.
-        save_steps: between two checkpoints to resume from.
-        keep: how many of these are kept.
+        save_steps: optimiser steps between two checkpoints to resume from.
+        keep: number of these that are kept.
     """
 
     output: str

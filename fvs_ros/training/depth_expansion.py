@@ -1,4 +1,4 @@
-"""More layers for a language model that is trained already, which at first change nothing.
+"""Adds layers to a trained language model that at first change nothing.
 
 Which of two objects was seen first, or what stood here before, takes several steps from token to token, one a layer at
 best. A copy of a layer whose outputs are zero passes its input on, so that a deeper model answers as before and learns
@@ -21,14 +21,14 @@ _OUTPUTS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
 
 def expand_depth(checkpoint: Checkpoint, layers: int) -> Checkpoint:
-    """The checkpoint with a language model of so many layers: the first ones are each followed by an idle copy.
+    """The checkpoint with a deeper language model: its first layers are each followed by an idle copy.
 
     Args:
-        checkpoint: is left as it is.
-        layers: from those that there are to twice as many.
+        checkpoint: stays unchanged.
+        layers: of the deeper model, from the present number to twice that.
 
     Raises:
-        TrainingError: for another number.
+        TrainingError: for any other number.
     """
     text = checkpoint.config.network.text_config
     there = text.num_hidden_layers

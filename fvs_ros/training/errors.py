@@ -1,4 +1,4 @@
-"""What is raised for recipes, data and runs that cannot be used as they are."""
+"""The error for recipes, data and runs that cannot be used as they are."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class EpisodeModel(nn.Module):
         max_tokens: longer sequences lose their end.
         cache: gets the features that a frozen tower makes.
         objective: one of `config.OBJECTIVES`.
-        probe: reads what the memory's tokens should know, None for answers alone.
+        probe: reads what the memory's tokens should know, None to train on answers only.
         probe_weight: of its loss beside that of the answers.
     """
 

@@ -64,7 +64,7 @@ def train(
     Args:
         config: the recipe.
         report: receives each line of progress.
-        resume: continue an interrupted run in the same folder; otherwise delete it and begin anew.
+        resume: continue an interrupted run in the same folder; otherwise delete it and start over.
         minutes: stop after this time, with a checkpoint to resume from.
 
     Returns:
@@ -149,7 +149,7 @@ def _open_run(config: TrainConfig, output: Path, resume: bool) -> None:
         changed = sorted(key for key in recipe if recipe[key] != begun.get(key))
         if changed:
             raise TrainingError(
-                f"{output} holds a run with other settings of {', '.join(changed)}; name another output, or begin anew "
+                f"{output} holds a run with other settings of {', '.join(changed)}; name another output, or start over "
                 "with --no-resume, which deletes it"
             )
         return
@@ -218,7 +218,7 @@ def _tensorboard(folder: Path) -> TensorBoardCallback:
 def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights: Path, target: Path) -> None:
     """Writes a stage's checkpoint: the weights that it started from, replaced by the trained ones, LoRA merged.
 
-    Both are loaded anew, so that it does not matter how training had spread them over processes.
+    Both are loaded again, so that it does not matter how training had spread them over processes.
     """
     unset_hf_deepspeed_config()
     checkpoint = starting_checkpoint(config, stage, source)

@@ -70,7 +70,7 @@ def word_tokenizer(words: Iterable[str]) -> Qwen2Tokenizer:
     tokenizer = Tokenizer(BPE())
     pieces = Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
     tokenizer.pre_tokenizer = Sequence([pieces, ByteLevel(add_prefix_space=False, use_regex=False)])
-    # Merging goes on until nothing is left to merge, and every word has become one token.
+    # Merges until nothing is left to merge, so that every word becomes one token.
     alphabet = sorted(ByteLevel.alphabet())
     trainer = BpeTrainer(vocab_size=1_000_000, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
     unique = sorted(set(words))

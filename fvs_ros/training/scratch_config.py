@@ -25,9 +25,9 @@ class ScratchConfig:
         frame_pixels: area of a processed frame.
         csm_slots, dam_slots: of the Flash Memory, in grid steps.
         window_slots: newest grid steps that the memory also keeps as they are, in high resolution.
-        time_code: size of what the memory's tokens tell of their time, see `FlashMemoryConfig`. Words measure 0.19.
-        time_weight: how time counts in joining steps, see `FlashMemoryConfig`. Two looks at one view are some 100 apart
-            within a stay and 2,000 between two of them, looks at different views 17,000.
+        time_code: length of the time code on the memory's tokens, see `FlashMemoryConfig`; words have a length of 0.19.
+        time_weight: how time counts in joining steps, see `FlashMemoryConfig`. Two frames of one view are about 100
+            apart within a stay and 2,000 between stays, frames of different views 17,000.
         tied_embeddings: whether the output shares its weights with the words' embeddings, as in Qwen2-VL-2B. Token
             naming needs it.
         vocabulary: where the words come from: `patrol`, or `bytes` for one token a byte.

@@ -95,7 +95,7 @@ def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool, e
 def rescale_embeddings(backbone: Backbone, factor: float) -> None:
     """Multiplies the words' embeddings by a factor, and divides the merger's output and the output's norm by it.
 
-    The products of visual tokens and words, and the logits where output and embeddings are tied, stay what they are.
+    The products of visual tokens and words do not change, nor do the logits where output and embeddings are tied.
     """
     backbone.embeddings.weight.mul_(factor)
     output = [module for module in backbone.merger.modules() if isinstance(module, nn.Linear)][-1]

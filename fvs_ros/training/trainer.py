@@ -26,7 +26,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class Tally:
-    """Answers and tokens since it was last asked, counted without waiting for the device."""
+    """Counts answers and tokens between reports, without waiting for the device."""
 
     def __init__(self) -> None:
         self._losses: list[EpisodeLoss] = []
@@ -37,7 +37,7 @@ class Tally:
         self._losses.append(replace(loss, loss=loss.loss.detach()))
 
     def take(self) -> dict[str, float]:
-        """Accuracy over all and by family, and answers and tokens a second; then counts anew."""
+        """Accuracy over all and by family, and answers and tokens per second, since the last call."""
         if not self._losses:
             return {}
         by_family: defaultdict[str, list[bool]] = defaultdict(list)
@@ -59,7 +59,7 @@ class Tally:
 
 
 class EpisodeTrainer(Trainer):
-    """The Trainer, with episodes for batches, its own order of them, and checkpoints of the trained weights alone.
+    """The Trainer on batches of episodes, in an order of its own, with checkpoints of the trained weights only.
 
     Batches of an optimiser step count equally, as published, whatever their number of learnt tokens.
     """
@@ -164,7 +164,7 @@ class Progress(TrainerCallback):
 
 
 class StopWhenDue(TrainerCallback):
-    """Ends the run at a time, with a checkpoint to go on from.
+    """Ends the run at a time, with a checkpoint to resume from.
 
     Attributes:
         due: whether it did.
@@ -183,7 +183,7 @@ class StopWhenDue(TrainerCallback):
 
 
 def _agreed(decision: bool, args: TrainingArguments) -> bool:
-    """What the first process decided, for all of them: one that stops alone leaves the others waiting."""
+    """The first process's decision, for all of them: one that stopped by itself would leave the others waiting."""
     if args.world_size == 1:
         return decision
     shared = torch.tensor(int(decision), device=args.device)

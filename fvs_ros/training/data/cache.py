@@ -1,6 +1,6 @@
-"""Tensors kept on disk, bounded: a folder of safetensors files, of which those used longest ago make room.
+"""A bounded cache of tensors on disk: a folder of safetensors files, of which the least recently used make room.
 
-The bound is looked after whenever a process has written a hundredth of it.
+A process enforces the bound each time it has written a hundredth of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def key_of(*parts: object) -> str:
 class TensorCache:
     """Tensors by key. Several processes may use one folder; each also keeps some of them in memory.
 
-    A file that was cut off, or deleted meanwhile, counts as absent.
+    A file that is cut off or has been deleted counts as absent.
     """
 
     def __init__(self, config: CacheConfig) -> None:

@@ -1,4 +1,4 @@
-"""Episodes as a data set of torch: read, drawn and resized in other processes than the one that trains.
+"""Episodes as a torch data set, read, drawn and resized in the data processes.
 
 Shapes: T grid steps, H x W pixels of a processed frame.
 """
@@ -24,13 +24,13 @@ from fvs_ros.training.errors import TrainingError
 
 @dataclass(frozen=True)
 class Sample:
-    """An episode with its frames, or with the features that a frozen tower made of them before.
+    """An episode with its frames, or with features or memories already made of them.
 
     Attributes:
-        key: of its features in the cache, None if they are not to be kept.
+        key: of its features in the cache, None if they are not cached.
         frames: uint8 [2T, 3, H, W], None if there are features.
         features: on the CPU.
-        memories: of each moment, on the CPU, where the data processes make them; then there is neither of the above.
+        memories: one for each moment, on the CPU, if the data processes make them; then frames and features are None.
     """
 
     episode: TrainingEpisode
@@ -48,7 +48,7 @@ class EpisodeDataset(Dataset[Sample]):
         source: where they come from.
         pixels: how the checkpoint takes frames.
         cache: of features and drawn frames.
-        tower: fingerprint of the frozen vision tower; None keeps no features, as they change while it is trained.
+        tower: fingerprint of the frozen vision tower; None caches no features, as they change while it is trained.
         encoder: makes features and memories here, in the data process, instead of leaving that to the model.
     """
 
@@ -120,7 +120,7 @@ class EpisodeDataset(Dataset[Sample]):
 
 
 def store_features(cache: TensorCache, sample: Sample, features: StepFeatures) -> None:
-    """Keeps what a frozen tower made of a sample, for `EpisodeDataset` to find."""
+    """Caches a frozen tower's features of a sample, for `EpisodeDataset` to find."""
     if sample.key is None:
         return
     grid = torch.tensor([sample.grid.height, sample.grid.width])
@@ -129,7 +129,7 @@ def store_features(cache: TensorCache, sample: Sample, features: StepFeatures) -
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """A batch as the trainer hands it on."""
+    """A batch in the form that the Trainer passes to the model."""
     return {"samples": list(samples)}
 
 
@@ -152,7 +152,7 @@ class EpisodeSampler(Sampler[int]):
         return len(self._lengths)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch, also of a run that goes on."""
+        """Called before each epoch, in a resumed run too."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

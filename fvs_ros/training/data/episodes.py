@@ -1,4 +1,4 @@
-"""What is learnt from: episodes, the moments in them when questions are asked, and the answers."""
+"""Training data: episodes, the moments at which they are asked about, and the conversations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Conversation:
 
     Attributes:
         turns: question and answer, in order.
-        family: the group that its accuracy is reported in, empty for none.
+        family: the group in which its accuracy is reported, empty for none.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -64,7 +64,7 @@ class EpisodeSource(Protocol):
 
     Attributes:
         min_pixels, max_pixels: bounds on a processed frame's area.
-        drawn: whether frames are made anew each time, so that keeping them spares work.
+        drawn: whether frames are drawn each time, so that caching them saves work.
     """
 
     min_pixels: int

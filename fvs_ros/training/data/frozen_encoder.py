@@ -1,4 +1,4 @@
-"""What a frozen vision tower makes of an episode, and the memories that come of it: never changed by training."""
+"""The frozen vision tower that encodes episodes, in the training process or beside it."""
 
 from __future__ import annotations
 

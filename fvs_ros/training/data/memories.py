@@ -25,7 +25,7 @@ def memories(
 
     A stamped episode goes through the streaming memory. Up to `csm_slots` steps that is bit for bit the offline one,
     which is built instead: it is cheaper, and gradients flow through it. A video has the offline memory at any
-    length; its k-means starts from the episode's identity, so that a run that goes on sees the same memories.
+    length; its k-means starts from the episode's identity, so that a resumed run sees the same memories.
 
     Args:
         features: T steps, with or without gradient.

@@ -33,7 +33,7 @@ class PatrolEpisodes:
     """Patrols with the seeds `first_seed`, `first_seed` + 1 and so on.
 
     Raises:
-        TrainingError: settings that no patrol can have, or seeds that are for tests alone.
+        TrainingError: settings that no patrol can have, or seeds reserved for tests.
     """
 
     drawn = True

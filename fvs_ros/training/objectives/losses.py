@@ -1,4 +1,4 @@
-"""What a batch gave: the loss to descend, and how much was right."""
+"""The result of a batch: the loss to descend, and how much was right."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class EpisodeLoss:
 
     Attributes:
         loss: mean over what is learnt.
-        right: [C] bool, whether all of an answer was the likeliest, each token given the ones before.
+        right: [C] bool, whether every token of an answer was the likeliest, given the previous ones.
         families: the group in which each answer's accuracy is reported, empty for none.
-        tokens: read by the network, without padding.
+        tokens: number that the network read, without padding.
         shares: of other labels that were right, scalars by name.
     """
 

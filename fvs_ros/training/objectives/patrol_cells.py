@@ -1,4 +1,4 @@
-"""What each part of a patrol's frames shows, in words: the ground truth that a vision tower is trained on.
+"""What each cell of a patrol's frames shows, in words: the ground truth for training a vision tower.
 
 Shapes: n frames, C x C cells of a frame.
 """
@@ -15,10 +15,10 @@ from fvs_ros.patrol.visibility import GRID
 from fvs_ros.patrol.vocabulary import COLOURS, CORRIDOR, KINDS, ROOMS
 
 GROUPS: tuple[tuple[str, ...], ...] = ((*KINDS, NOTHING), (*COLOURS, NOTHING), (*ROOMS, CORRIDOR))
-"""The words that are told apart: the kind and the colour of what a cell shows, and the room."""
+"""The words to choose from: the kind and the colour of what a cell shows, and the room."""
 
 _SMALLEST_SHARE = 0.03
-"""Of a cell's pixels that an object must cover to be what the cell shows."""
+"""Share of a cell's pixels that an object must cover to be what the cell shows."""
 
 
 def cell_labels(episode: Episode, frames: Sequence[int], cells: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""What a watcher of a patrol could have worked out at each moment, for each cell of what it then saw.
+"""Labels of the memory probe on patrols: what an observer could know at each step, for each cell of the frame.
 
-Unlike an answer, which a question picks out long after, this is known of every part of every step: whether an object is
-new, what came before it, how many of its kind there were by then, whether it stood here on the last visit. What hangs
-on something doubtful is left out.
+A question asks for one fact, long after. These labels hold for every part of every step: whether an object is new, what
+came before it, how many of its kind there were by then, whether it stood here on the last visit. Whatever depends on a
+doubtful sighting has no label.
 
 Shapes: n frames, C x C cells of a frame, G groups of labels.
 """
@@ -22,9 +22,9 @@ from fvs_ros.training.objectives.memory_probe import UNKNOWN
 from fvs_ros.training.objectives.patrol_cells import cell_objects
 
 MOST = 9
-"""Larger counts are taken for this one."""
+"""Larger counts share this label."""
 LAST_RANK = 31
-"""So are later ranks."""
+"""So do later ranks."""
 
 PROBE_GROUPS: dict[str, int] = {
     "fresh": 2,
@@ -48,13 +48,13 @@ PROBE_GROUPS: dict[str, int] = {
 `colour_before`: of the object that came right before it when it was first seen. `of_kind`, `of_colour`: how many
 objects of its kind and of its colour were seen by now. `rooms`: how many rooms were visited by now. `room_before`: the
 room of the visit before this one. `here_before`: whether there was no visit to this room before (0), or it stood on
-that visit in this view (1), in another one of the room (2), or not here (3). `gone_kind`, `gone_colour`: of what stood
-in this room on the last visit and no longer does, told once all views were inspected; the last label is for nothing.
+that visit in this view (1), in another view of the room (2), or not here (3). `gone_kind`, `gone_colour`: of what stood
+in this room on the last visit and no longer does, known once all views were inspected; the last label is for nothing.
 """
 
 PROBE_SETS: dict[str, int] = {"here": len(COLOURS) * len(KINDS), "here_last": len(COLOURS) * len(KINDS)}
-"""Sets of objects by name, colours of the first kind first: seen on this visit by now, and on the visit to this room
-before it."""
+"""Sets of objects by name, all colours of the first kind first: seen so far on this visit, and on the previous visit to
+this room."""
 
 _FRESH, _KNOWN, _ELSEWHERE, _RANK, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR = range(8)
 _ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(8, 13)
@@ -72,11 +72,11 @@ def probe_labels(record: EpisodeRecord, frames: Sequence[int], cells: int) -> np
     labels = np.full((*objects.shape, len(PROBE_GROUPS)), UNKNOWN)
     labeller = _Labeller(record)
     for number, frame in enumerate(frames):
-        labels[number] = labeller.place(frame)
+        labels[number] = labeller.room_labels(frame)
         for object_id in np.unique(objects[number][objects[number] >= 0]):
-            told = labeller.object_id(frame, int(object_id))
+            known = labeller.object_labels(frame, int(object_id))
             shown = objects[number] == object_id
-            labels[number, shown] = np.where(told == UNKNOWN, labels[number, shown], told)
+            labels[number, shown] = np.where(known == UNKNOWN, labels[number, shown], known)
     return labels
 
 
@@ -87,7 +87,7 @@ def probe_sets(record: EpisodeRecord, frames: Sequence[int]) -> np.ndarray:
 
 
 class _Labeller:
-    """Labels of single objects and places at single frames."""
+    """Labels of single rooms and objects at single frames."""
 
     def __init__(self, record: EpisodeRecord) -> None:
         self._record = record
@@ -103,8 +103,8 @@ class _Labeller:
         }
         self._visits = sorted(set(episode.visits[episode.rooms != NOWHERE].tolist()))
 
-    def place(self, frame: int) -> np.ndarray:
-        """What holds for all cells, [G]."""
+    def room_labels(self, frame: int) -> np.ndarray:
+        """Labels of all cells, [G]."""
         labels = np.full(len(PROBE_GROUPS), UNKNOWN)
         episode = self._episode
         if episode.rooms[frame] == NOWHERE:
@@ -117,8 +117,8 @@ class _Labeller:
         labels[[_GONE_KIND, _GONE_COLOUR]] = self._gone(frame, visit)
         return labels
 
-    def object_id(self, frame: int, object_id: int) -> np.ndarray:
-        """What holds for the cells that show an object, [G]."""
+    def object_labels(self, frame: int, object_id: int) -> np.ndarray:
+        """Labels of the cells that show an object, [G]."""
         labels = np.full(len(PROBE_GROUPS), UNKNOWN)
         confirmed = self._record.confirmed
         visit = int(self._episode.visits[frame])
@@ -147,7 +147,7 @@ class _Labeller:
         return labels
 
     def sets(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """What was seen on this visit by now, and on the last visit to this room."""
+        """Objects seen so far on this visit, and on the last visit to this room."""
         size = PROBE_SETS["here"]
         if self._episode.rooms[frame] == NOWHERE:
             return np.full(size, UNKNOWN), np.full(size, UNKNOWN)
