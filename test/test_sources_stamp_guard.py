@@ -38,12 +38,12 @@ def seconds(frames: Iterable[Frame]) -> list[float]:
 def run(stream: Iterable[tuple[float, float | None]], tolerance_s: float = 1.0) -> Seen:
     guard = StampGuard(round(tolerance_s * SECOND_NS))
     seen = Seen()
-    judgements = [guard.offer(frame(*one)) for one in stream]
-    for judgement in [*judgements, guard.finish()]:
-        seen.accepted += seconds(judgement.accepted)
-        seen.rejected += seconds(judgement.rejected)
-        seen.late += judgement.late
-        seen.moves += [judgement.moved] if judgement.moved else []
+    verdicts = [guard.offer(frame(*one)) for one in stream]
+    for verdict in [*verdicts, guard.finish()]:
+        seen.accepted += seconds(verdict.accepted)
+        seen.rejected += seconds(verdict.rejected)
+        seen.late += verdict.late
+        seen.moves += [verdict.moved] if verdict.moved else []
     assert guard.held == 0
     return seen
 
@@ -169,9 +169,9 @@ def test_what_is_left_out_is_said_in_words() -> None:
         guard.offer(frame(*one))
     assert guard.offer(frame(610.0, 10.0)).accepted == ()
     assert guard.held == 1
-    judgement = guard.offer(frame(11.0, 11.0))
+    verdict = guard.offer(frame(11.0, 11.0))
     text = "a frame was left out: its stamp 1700000610.000 s is wrong, since the stream went on at 1700000011.000 s"
-    assert describe_wrong_stamps(judgement) == text
+    assert describe_wrong_stamps(verdict) == text
 
 
 @given(
@@ -184,11 +184,11 @@ def test_every_frame_has_one_fate_whatever_the_stamps(steps: list[tuple[float, f
     newest: int | None = None
     for stamp_s, step_s in steps:
         received_s += step_s
-        judgement = guard.offer(frame(stamp_s, received_s))
-        fates += len(judgement.accepted) + len(judgement.rejected) + judgement.late + judgement.dropped
-        if judgement.moved:
+        verdict = guard.offer(frame(stamp_s, received_s))
+        fates += len(verdict.accepted) + len(verdict.rejected) + verdict.late + verdict.dropped
+        if verdict.moved:
             newest = None
-        for one in judgement.accepted:
+        for one in verdict.accepted:
             assert newest is None or one.stamp_ns > newest
             newest = one.stamp_ns
     assert fates + guard.held == len(steps)

@@ -20,7 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 from fvs_ros.sources.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, SourceError, is_bag
 from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.images import decode_compressed_image, decode_image
-from fvs_ros.sources.stamp_guard import Judgement, StampGuard, describe_wrong_stamps
+from fvs_ros.sources.stamp_guard import StampGuard, Verdict, describe_wrong_stamps
 from fvs_ros.sources.videos import VideoSource, check_fps
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -172,21 +172,21 @@ class BagSource:
         self._notes = []
         try:
             for frame in frames:
-                judgement = guard.offer(frame)
-                yield from self._judged(judgement)
-                if judgement.late:
+                verdict = guard.offer(frame)
+                yield from self._judged(verdict)
+                if verdict.late:
                     yield replace(frame, received_ns=None)
         except SourceError:
             yield from self._judged(guard.finish())
             raise
         yield from self._judged(guard.finish())
 
-    def _judged(self, judgement: Judgement) -> Iterator[Frame]:
-        if judgement.rejected:
-            self._notes.append(describe_wrong_stamps(judgement))
-        if judgement.moved:
-            self._notes.append(f"{judgement.moved}: a new memory begins there")
-        for frame in judgement.accepted:
+    def _judged(self, verdict: Verdict) -> Iterator[Frame]:
+        if verdict.rejected:
+            self._notes.append(describe_wrong_stamps(verdict))
+        if verdict.moved:
+            self._notes.append(f"{verdict.moved}: a new memory begins there")
+        for frame in verdict.accepted:
             # Judged here, where all are seen: the engine need not doubt it again.
             yield replace(frame, received_ns=None)
 

@@ -45,7 +45,7 @@ class ClockMove:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Verdict:
     """What becomes of an offered frame and of those that were held back before it.
 
     Attributes:
@@ -63,15 +63,15 @@ class Judgement:
     moved: ClockMove | None = None
 
 
-def describe_wrong_stamps(judgement: Judgement) -> str:
-    """What was left out, for a log or a report; the judgement has rejected frames."""
-    first, last = (frame.stamp_ns / SECOND_NS for frame in (judgement.rejected[0], judgement.rejected[-1]))
-    if len(judgement.rejected) == 1:
+def describe_wrong_stamps(verdict: Verdict) -> str:
+    """What was left out, for a log or a report; the verdict has rejected frames."""
+    first, last = (frame.stamp_ns / SECOND_NS for frame in (verdict.rejected[0], verdict.rejected[-1]))
+    if len(verdict.rejected) == 1:
         text = f"a frame was left out: its stamp {first:.3f} s is wrong"
     else:
-        text = f"{len(judgement.rejected)} frames were left out: their stamps {first:.3f} s to {last:.3f} s are wrong"
-    if judgement.accepted:
-        text += f", since the stream went on at {judgement.accepted[-1].stamp_ns / SECOND_NS:.3f} s"
+        text = f"{len(verdict.rejected)} frames were left out: their stamps {first:.3f} s to {last:.3f} s are wrong"
+    if verdict.accepted:
+        text += f", since the stream went on at {verdict.accepted[-1].stamp_ns / SECOND_NS:.3f} s"
     return text
 
 
@@ -155,27 +155,27 @@ class StampGuard:
         self._timeline = self._rival = None
         return held
 
-    def offer(self, frame: Frame) -> Judgement:
+    def offer(self, frame: Frame) -> Verdict:
         """Judges a frame by its neighbours."""
         stamp_ns, received_ns = frame.stamp_ns, frame.received_ns
         if received_ns is None:
             return self._believe(frame)
         if self._timeline is None:
             self._timeline = _Timeline(stamp_ns, received_ns)
-            return Judgement((frame,))
+            return Verdict((frame,))
         if self._timeline.continues(stamp_ns, received_ns):
             self._timeline.advance(stamp_ns, received_ns)
-            return Judgement((frame,), self._dismiss())
+            return Verdict((frame,), self._dismiss())
         late = self._is_late(self._timeline, stamp_ns)
         if self._rival is None:
             return self._begin_rival(frame, received_ns, late)
         if self._rival.timeline.continues(stamp_ns, received_ns):
             self._rival.timeline.advance(stamp_ns, received_ns)
             dropped = 0 if late else self._rival.hold(frame)
-            believed = self._promote() if self._rival.confirmed else Judgement()
+            believed = self._promote() if self._rival.confirmed else Verdict()
             return replace(believed, late=late, dropped=dropped)
         if not late and self._is_late(self._rival.timeline, stamp_ns):
-            return Judgement(dropped=self._rival.hold(frame))
+            return Verdict(dropped=self._rival.hold(frame))
         if not late and len(self._rival.held) >= RUN_FRAMES:
             # The stream leaps again, and has not come back: what lies between was no slip.
             believed = self._promote()
@@ -187,28 +187,28 @@ class StampGuard:
     def _is_late(self, timeline: _Timeline, stamp_ns: int) -> bool:
         return 0 <= timeline.newest_ns - stamp_ns <= self._late_tolerance_ns
 
-    def _begin_rival(self, frame: Frame, received_ns: int, late: bool) -> Judgement:
+    def _begin_rival(self, frame: Frame, received_ns: int, late: bool) -> Verdict:
         self._rival = _Rival(_Timeline(frame.stamp_ns, received_ns))
         if not late:
             self._rival.hold(frame)
-        return Judgement(late=late)
+        return Verdict(late=late)
 
-    def finish(self) -> Judgement:
+    def finish(self) -> Verdict:
         """Judges what is held back at the end of the stream."""
         if self._rival is not None and len(self._rival.held) >= RUN_FRAMES:
             return self._promote()
-        return Judgement(rejected=self._dismiss())
+        return Verdict(rejected=self._dismiss())
 
-    def _believe(self, frame: Frame) -> Judgement:
+    def _believe(self, frame: Frame) -> Verdict:
         timeline, rejected = self._timeline, self._dismiss()
         if timeline is None or self._falls_back(timeline, frame.stamp_ns):
             self._timeline = _Timeline(frame.stamp_ns, frame.stamp_ns)
             moved = ClockMove(timeline.newest_ns, frame.stamp_ns) if timeline else None
-            return Judgement((frame,), rejected, moved=moved)
+            return Verdict((frame,), rejected, moved=moved)
         if self._is_late(timeline, frame.stamp_ns):
-            return Judgement(rejected=rejected, late=True)
+            return Verdict(rejected=rejected, late=True)
         timeline.advance(frame.stamp_ns, frame.stamp_ns)
-        return Judgement((frame,), rejected)
+        return Verdict((frame,), rejected)
 
     def _falls_back(self, timeline: _Timeline, stamp_ns: int) -> bool:
         return timeline.newest_ns - stamp_ns > self._late_tolerance_ns
@@ -218,7 +218,7 @@ class StampGuard:
         self._rival = None
         return held
 
-    def _promote(self) -> Judgement:
+    def _promote(self) -> Verdict:
         """Lets the rival be the stream's timeline."""
         assert self._timeline is not None
         assert self._rival is not None
@@ -226,4 +226,4 @@ class StampGuard:
         # Unless late, a frame may still have been swapped with its neighbour.
         accepted = tuple(sorted(self._rival.held, key=lambda frame: frame.stamp_ns))
         self._timeline, self._rival = self._rival.timeline, None
-        return Judgement(accepted, moved=moved)
+        return Verdict(accepted, moved=moved)

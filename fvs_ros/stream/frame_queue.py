@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.sampling import RatePolicy
-from fvs_ros.sources.stamp_guard import Judgement, StampGuard, describe_wrong_stamps
+from fvs_ros.sources.stamp_guard import StampGuard, Verdict, describe_wrong_stamps
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.types import FrameCounters
@@ -106,24 +106,24 @@ class FrameQueue:
             if self._paused:
                 self._counters.skipped += 1
                 return False
-            judgement = self._guard.offer(frame)
-            self._account(judgement)
-            kept = [one for one in judgement.accepted if self._keep(one)]
+            verdict = self._guard.offer(frame)
+            self._account(verdict)
+            kept = [one for one in verdict.accepted if self._keep(one)]
             self._changed.notify_all()
             return any(one is frame for one in kept)
 
-    def _account(self, judgement: Judgement) -> None:
+    def _account(self, verdict: Verdict) -> None:
         """Counts what was judged, and begins a new episode where the clock was set."""
-        self._counters.late += judgement.late
-        self._counters.dropped += judgement.dropped
-        if judgement.rejected:
-            self._count_rejected(WRONG_STAMP, len(judgement.rejected))
-            self._counters.wrong_stamp = describe_wrong_stamps(judgement)
+        self._counters.late += verdict.late
+        self._counters.dropped += verdict.dropped
+        if verdict.rejected:
+            self._count_rejected(WRONG_STAMP, len(verdict.rejected))
+            self._counters.wrong_stamp = describe_wrong_stamps(verdict)
             self._log.log(logging.WARNING, WRONG_STAMP, self._counters.wrong_stamp)
-        if judgement.moved:
+        if verdict.moved:
             self._counters.episodes += 1
-            self._counters.clock_move = judgement.moved
-            logger.warning("%s: a new episode begins with an empty memory", judgement.moved)
+            self._counters.clock_move = verdict.moved
+            logger.warning("%s: a new episode begins with an empty memory", verdict.moved)
             self._begin_episode()
 
     def _keep(self, frame: Frame) -> bool:
