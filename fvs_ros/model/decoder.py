@@ -1,10 +1,10 @@
-"""The language model on keys and values that were allocated beforehand: prefixes, and questions that share one.
+"""The language model on preallocated keys and values: a prefix, and questions that share it.
 
-A prefix (prompt head and memory) is computed once, in chunks. Any number of questions then continue from it, each with
-keys and values of its own for its own tokens only, in one batch.
+A prefix (prompt head and memory) is computed once, in chunks. Any number of questions then continue from it in one
+batch; each has keys and values for its own tokens only.
 
-Shapes: S questions, L tokens of each in one run, N tokens of the prefix, T tokens of a question, H width of the model,
-q query heads, h key heads, d values of a head, V vocabulary.
+Shapes: S questions, L tokens of each in one run, N tokens of the prefix, T columns of a question's row, H width of the
+model, q query heads, h key heads, d values of a head, V vocabulary.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class KeyValues:
-    """Room for the keys and values of S sequences of up to T tokens.
+    """Storage for the keys and values of S sequences of up to T tokens.
 
     Attributes:
         keys, values: [layers, S, T, h, d] in the model's dtype.
@@ -58,11 +58,11 @@ class KeyValues:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prefix that is computed as far as `length` says.
+    """A prefix, computed up to `length`.
 
     Attributes:
-        cache: of one sequence.
-        length: N, tokens of it that are computed.
+        cache: storage of one sequence.
+        length: N, tokens that are computed.
     """
 
     cache: KeyValues
@@ -95,7 +95,7 @@ class Decoder:
         self.chunk = chunk_tokens(parameters, self.device.type)
 
     def allocate(self, sequences: int, tokens: int) -> KeyValues:
-        """Room for `sequences` of up to `tokens`; zeroed: what is masked is multiplied by 0, so must be finite."""
+        """Storage for sequences of up to `tokens`. Zeroed: masked values are multiplied by 0, so must be finite."""
         shape = (len(self._layers), sequences, tokens, self._key_heads, self._head_dim)
         keys, values = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
         return KeyValues(keys, values)
@@ -104,7 +104,7 @@ class Decoder:
         """Computes the next L tokens of a prefix into its cache, in place; returns the longer prefix.
 
         Args:
-            prefix: as far as it is.
+            prefix: what is computed so far.
             embeddings: [L, H].
             positions: [3, L] int64.
         """
@@ -202,7 +202,7 @@ def check_layers(backbone: Backbone) -> None:
 
 
 def chunk_tokens(parameters: int, device: str) -> int:
-    """Tokens of a prefix that a model of so many parameters computes at once; the same on every machine of a kind."""
+    """Tokens of a prefix that a model of that many parameters computes at once; alike on all CPUs and on all GPUs."""
     tokens = int(CHUNK_FLOP[device] / (2 * parameters))
     return min(MOST_CHUNK, max(LEAST_CHUNK, 1 << tokens.bit_length() - 1 if tokens else 0))
 

@@ -113,7 +113,7 @@ class FlashVStream:
         return self._tokenizer
 
     def fingerprint(self) -> str:
-        """A short hash of the weights: of the name, shape and first values of each, so that it takes no time."""
+        """A short hash of the weights: of the name, the shape and the first 64 values of each."""
         return fingerprint(self._network.state_dict().items(), FINGERPRINT_VALUES)
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:

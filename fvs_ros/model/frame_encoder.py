@@ -1,4 +1,4 @@
-"""Camera frames to features, on CUDA with uploads beside the work before and the ViT as captured graphs.
+"""Camera frames to features; on CUDA, uploads overlap with earlier work and the ViT runs as captured graphs.
 
 Shapes: n grid steps, P patches of a frame, D width of a patch feature.
 """
@@ -30,7 +30,7 @@ def graph_sizes(steps: int) -> Iterator[int]:
 
 
 class FrameEncoder:
-    """Encodes grid steps. Used by one thread, whose current stream the work is launched on; it never waits for it.
+    """Encodes grid steps. One thread uses it; work is launched on that thread's current stream and never waited for.
 
     Args:
         tower: encodes, on its device.

@@ -10,10 +10,10 @@ EMBEDDED = "embedded"
 """The small model that ships with the package and knows simulated patrols; the default."""
 
 TINY = "tiny"
-"""Random weights, made when they are loaded: everything but the words of the answers is real."""
+"""Random weights, made at load time: everything is real but the answers, which are noise."""
 
 EMBEDDED_FOLDER = _ASSETS / "patrol_model"
-"""Its card, README.md, tells what it can do, how it was made, and where it ends."""
+"""Its card, README.md, says what it can do, how it was made, and what it cannot do."""
 
 EMBEDDED_RECORDING = _ASSETS / "patrol_bag"
 """A rosbag2 folder of a patrol with `questions.jsonl`. Its seed is for tests: the model was not trained on it."""

@@ -1,6 +1,6 @@
-"""What the language model reads, as embeddings and positions: the prompt's head, the memory, text.
+"""The language model's input as embeddings and positions: the prompt's head, the memory, text.
 
-Answering and training both build their input here, so that what is trained is what is asked later.
+Answering and training both build their input here, so that the model is asked as it was trained.
 
 Shapes: L tokens, H width of the language model.
 """
