@@ -16,6 +16,7 @@ from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.training.config import PatrolData
 from fvs_ros.training.data.patrols import PatrolEpisodes
 from fvs_ros.training.errors import TrainingError
+from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS
 from fvs_ros.training.recipe import load_recipe
 from fvs_ros.training.run import last_checkpoint, train
 
@@ -111,7 +112,7 @@ def test_probe_labels_say_of_each_cell_what_could_be_worked_out() -> None:
     data = PatrolData(episodes=2, lengths=(20,), rooms=2, views=1, drive=False, dwell_s=(2, 2))
     labels = PatrolEpisodes(data, memory_probe=True).episode(1).probe_labels
     assert labels is not None
-    assert labels.labels.shape == (20, 4, len(labels.groups))
+    assert labels.labels.shape == (20, 4, len(PROBE_GROUPS))
     assert PatrolEpisodes(data).episode(1).probe_labels is None
 
 

@@ -40,7 +40,7 @@ def labelled(steps: int) -> ProbeLabels:
     step, cell = np.meshgrid(np.arange(steps), np.arange(4), indexing="ij")
     count = (step + cell) % 5
     labels = np.stack([step % 2, np.where(count == 4, -1, count)], axis=-1)
-    return ProbeLabels(GROUPS, labels, SETS, np.eye(3, dtype=np.int64)[np.arange(steps) % 3])
+    return ProbeLabels(labels, np.eye(3, dtype=np.int64)[np.arange(steps) % 3])
 
 
 def test_slots_of_single_steps_have_their_labels_and_all_else_has_none() -> None:

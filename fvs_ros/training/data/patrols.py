@@ -21,7 +21,7 @@ from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, Traini
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.memory_probe import ProbeLabels
 from fvs_ros.training.objectives.patrol_cells import GROUPS, cell_labels
-from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS, probe_labels, probe_sets
+from fvs_ros.training.objectives.patrol_probe import probe_labels, probe_sets
 from fvs_ros.training.objectives.token_naming import TokenNames
 
 _LOW_CELLS = FRAME_SIZE // FRAME_MULTIPLE
@@ -90,9 +90,7 @@ class PatrolEpisodes:
                 moments.append(TrainingMoment((end + 1) // 2, tuple(conversations)))
         labels = None
         if self._memory_probe:
-            labels = ProbeLabels(
-                PROBE_GROUPS, probe_labels(record, ends, _LOW_CELLS), PROBE_SETS, probe_sets(record, ends)
-            )
+            labels = ProbeLabels(probe_labels(record, ends, _LOW_CELLS), probe_sets(record, ends))
         return TrainingEpisode(name, identity, stamps_ns, tuple(moments), probe_labels=labels)
 
     def frames(self, index: int) -> Sequence[np.ndarray]:

@@ -37,15 +37,11 @@ class ProbeLabels:
     """What the low-resolution tokens of an episode should know.
 
     Attributes:
-        groups: number of labels in each group; the labels of a group exclude each other.
-        labels: int64 [T, N, G], `UNKNOWN` where there is none.
-        sets: number of possible members of each set, S in all.
+        labels: int64 [T, N, G], one of each group, `UNKNOWN` where there is none.
         members: int64 [T, S], 1 for a member of its set, 0 for none, `UNKNOWN` where nobody can tell.
     """
 
-    groups: Mapping[str, int]
     labels: np.ndarray
-    sets: Mapping[str, int]
     members: np.ndarray
 
     def columns(self) -> Tensor:
@@ -78,7 +74,8 @@ class MemoryProbe(nn.Module):
 
     Args:
         width: H.
-        groups, sets: see `ProbeLabels`.
+        groups: number of labels in each group; the labels of a group exclude each other.
+        sets: number of possible members of each set, S in all.
     """
 
     def __init__(self, width: int, groups: Mapping[str, int], sets: Mapping[str, int]) -> None:
