@@ -64,7 +64,7 @@ class Qwen2VLBackbone:
     @property
     def embeddings(self) -> nn.Embedding:
         """See `Backbone.embeddings`."""
-        return self._network.get_input_embeddings()
+        return self._network.model.language_model.embed_tokens
 
     @property
     def layers(self) -> nn.ModuleList:
