@@ -9,22 +9,24 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import benchmark_data
 import pytest
 
 from fvs_ros import cli
 from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
-from fvs_ros.evaluation.answers import ANSWERS
+from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow
 from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
 from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.stream.config import StreamConfig
 
+Evaluate = Callable[..., int]
+
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fvs_ros.model.tiny import write_tiny_checkpoint
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
@@ -33,10 +35,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def evaluate(checkpoint, tmp_path: Path):
+def evaluate(checkpoint: Path, tmp_path: Path) -> Evaluate:
     """Runs the command; returns its status."""
 
-    def run(name, data, *more, out=tmp_path / "out", model=checkpoint):
+    def run(name: str, data: Path, *more: str, out: Path = tmp_path / "out", model: Path = checkpoint) -> int:
         options = {"--data": data, "--model": model, "--out": out, "--max-new-tokens": 4, "--device": "cpu"}
         given = [str(word) for option in options.items() for word in option]
         return cli.main(["evaluate", "benchmark", name, *given, *more])
@@ -44,15 +46,15 @@ def evaluate(checkpoint, tmp_path: Path):
     return run
 
 
-def answers(folder):
+def answers(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / ANSWERS).read_text(encoding="utf-8").splitlines()]
 
 
-def report(folder):
+def report(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-def rows_of(report):
+def rows_of(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(table["title"], row["name"]): row for table in report["tables"] for row in table["rows"]}
 
 
@@ -66,7 +68,9 @@ def rows_of(report):
         ("videomme", ("duration", "short", 2)),
     ],
 )
-def test_sets_of_whole_clips(tmp_path: Path, evaluate, name, group, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sets_of_whole_clips(
+    tmp_path: Path, evaluate: Evaluate, name: str, group: tuple[str, str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
     data = benchmark_data.long_video(tmp_path / "data", name)
     assert evaluate(name, data) == 0
     assert all(
@@ -82,7 +86,7 @@ def test_sets_of_whole_clips(tmp_path: Path, evaluate, name, group, capsys: pyte
     assert json.loads(score.read_text(encoding="utf-8"))["tables"] == report(tmp_path / "out")["tables"]
 
 
-def test_subtitles_change_what_is_asked(tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_subtitles_change_what_is_asked(tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "videomme")
     assert evaluate("videomme-subtitles", data) == 1
     assert "subtitle: does not exist, Video-MME's subtitles" in capsys.readouterr().err
@@ -95,7 +99,7 @@ def test_subtitles_change_what_is_asked(tmp_path: Path, evaluate, capsys: pytest
     )
 
 
-def test_streams_of_ovo_bench(tmp_path: Path, evaluate) -> None:
+def test_streams_of_ovo_bench(tmp_path: Path, evaluate: Evaluate) -> None:
     data = benchmark_data.ovo_bench(tmp_path / "data")
     assert evaluate("ovo-bench", data) == 0
     rows = rows_of(report(tmp_path / "out"))
@@ -106,7 +110,7 @@ def test_streams_of_ovo_bench(tmp_path: Path, evaluate) -> None:
 
 
 @pytest.mark.parametrize("context", [[], ["--context", "0"]])
-def test_streams_of_streaming_bench(tmp_path: Path, evaluate, context) -> None:
+def test_streams_of_streaming_bench(tmp_path: Path, evaluate: Evaluate, context: tuple[str, ...]) -> None:
     data = benchmark_data.streaming_bench(tmp_path / "data", "real", "sqa", "proactive")
     assert evaluate("streamingbench", data, *context) == 0
     rows = rows_of(report(tmp_path / "out"))
@@ -116,14 +120,14 @@ def test_streams_of_streaming_bench(tmp_path: Path, evaluate, context) -> None:
     assert len(answers(tmp_path / "out")) == 6
 
 
-def test_streams_of_navqa(tmp_path: Path, evaluate) -> None:
+def test_streams_of_navqa(tmp_path: Path, evaluate: Evaluate) -> None:
     data = benchmark_data.navqa(tmp_path / "data")
     assert evaluate("navqa", data) == 0
     assert {row["name"] for row in report(tmp_path / "out")["errors"]} == {"position", "time", "duration"}
 
 
 def test_an_interrupted_run_goes_on_to_the_same_answers(
-    tmp_path: Path, evaluate, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fvs_ros.evaluation.benchmarks import run as benchmark_run
 
@@ -131,7 +135,7 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(
     assert evaluate("mlvu", data, out=tmp_path / "whole") == 0
     append = benchmark_run.AnswerFile.append
 
-    def interrupted(self, row) -> NoReturn:
+    def interrupted(self: AnswerFile, row: AnswerRow) -> NoReturn:
         append(self, row)
         raise KeyboardInterrupt
 
@@ -144,7 +148,7 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(
     assert evaluate("mlvu", data) == 0
     assert answers(tmp_path / "out")[:1] == first, "what was answered is not answered again"
 
-    def told(folder):
+    def told(folder: Path) -> list[tuple[str, str | None, str]]:
         return [(row["id"], row["response"], row["config"]) for row in answers(folder)]
 
     assert told(tmp_path / "out") == told(tmp_path / "whole")
@@ -152,7 +156,7 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(
 
 
 def test_another_protocol_does_not_go_on_with_a_run(
-    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "egoschema")
     assert evaluate("egoschema", data) == 0
@@ -162,7 +166,7 @@ def test_another_protocol_does_not_go_on_with_a_run(
 
 @pytest.mark.parametrize(("name", "make"), [("egoschema", "long_video"), ("ovo-bench", "ovo_bench")])
 def test_the_run_keeps_every_setting_that_its_answers_depend_on(
-    tmp_path: Path, evaluate: Callable[..., int], name: str, make: str
+    tmp_path: Path, evaluate: Evaluate, name: str, make: str
 ) -> None:
     data = tmp_path / "data"
     if make == "long_video":
@@ -178,7 +182,7 @@ def test_the_run_keeps_every_setting_that_its_answers_depend_on(
 
 
 def test_a_model_that_was_trained_on_is_another_one(
-    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from fvs_ros.model.tiny import write_tiny_checkpoint
 
@@ -193,7 +197,7 @@ def test_a_model_that_was_trained_on_is_another_one(
 
 
 def test_a_missing_video_is_named_before_a_model_is_loaded(
-    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     (data / "frames" / "4_count" / "made_up_2").rename(tmp_path / "elsewhere")
@@ -205,7 +209,7 @@ def test_a_missing_video_is_named_before_a_model_is_loaded(
 
 
 def test_missing_videos_count_as_wrong_where_they_are_allowed(
-    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     folder = data / "frames" / "4_count" / "made_up_2"
@@ -221,7 +225,7 @@ def test_missing_videos_count_as_wrong_where_they_are_allowed(
 
 
 def test_a_broken_frame_costs_the_questions_of_its_video_alone(
-    tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     (data / "frames" / "1_plotQA" / "made_up_1" / "000002.jpg").write_bytes(b"no image")
@@ -243,7 +247,12 @@ def test_a_broken_frame_costs_the_questions_of_its_video_alone(
     ],
 )
 def test_wrong_settings_and_files_are_one_clear_line(
-    tmp_path: Path, evaluate, name, options, message, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    evaluate: Evaluate,
+    name: str,
+    options: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     assert evaluate(name, data, *options) == 1
@@ -252,13 +261,15 @@ def test_wrong_settings_and_files_are_one_clear_line(
     assert error.count("\n") == 1
 
 
-def test_a_folder_without_annotations_is_named(tmp_path: Path, evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_annotations_is_named(
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate("streamingbench", tmp_path) == 1
     assert "has no questions_real.json or questions_omni.json" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work(tmp_path: Path, evaluate, checkpoint) -> None:
+def test_two_processes_share_the_work(tmp_path: Path, evaluate: Evaluate, checkpoint: Path) -> None:
     data = benchmark_data.long_video(tmp_path / "data", "mlvu")
     assert evaluate("mlvu", data, out=tmp_path / "alone") == 0
     command = [sys.executable, "-m", "fvs_ros.cli", "evaluate", "benchmark", "mlvu", "--data", str(data)]

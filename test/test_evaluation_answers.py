@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from fvs_ros.hashing import config_hash
 SETTINGS = {"model": "abc", "max_frames": 240}
 
 
-def row(identity, response="A", **fields):
+def row(identity: object, response: str | None = "A", **fields: Any) -> AnswerRow:
     return AnswerRow(str(identity), "What?\n(A) one\n(B) two", 0, response, **fields)
 
 
@@ -123,7 +124,7 @@ def test_predictions_of_two_configurations_are_not_scored_together(tmp_path: Pat
         ({"RANK": "1", "WORLD_SIZE": "4"}, Shard(1, 4)),
     ],
 )
-def test_the_shard_of_the_environment(environment, shard) -> None:
+def test_the_shard_of_the_environment(environment: dict[str, str], shard: Shard) -> None:
     assert Shard.from_environment(environment) == shard
 
 
@@ -136,6 +137,6 @@ def test_the_shard_of_the_environment(environment, shard) -> None:
         ({"RANK": "2", "WORLD_SIZE": "2"}, "rank 2 of 2 processes"),
     ],
 )
-def test_a_wrong_environment_is_refused(environment, message) -> None:
+def test_a_wrong_environment_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Shard.from_environment(environment)

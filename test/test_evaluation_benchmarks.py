@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_files import SAMPLES, changed
 
 from fvs_ros.commands.evaluation import BENCHMARK_NAMES
-from fvs_ros.evaluation.benchmarks import BENCHMARKS
+from fvs_ros.evaluation.benchmarks import BENCHMARKS, BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.grading import AnswerKind
 
@@ -20,7 +22,7 @@ INSTRUCTION = (
 )
 
 
-def read(name, file=None):
+def read(name: str, file: Path | None = None) -> list[BenchmarkQuestion]:
     return BENCHMARKS[name].read(file or SAMPLES / f"{name}.json")
 
 
@@ -38,7 +40,7 @@ def test_the_command_line_knows_all_benchmarks() -> None:
         ("videomme", ["001-1", "001-2", "601-1"], [2, 0, 1], 2),
     ],
 )
-def test_long_video_sets(name, ids, answers, videos) -> None:
+def test_long_video_sets(name: str, ids: list[str], answers: list[int], videos: int) -> None:
     questions = read(name)
     assert [question.id for question in questions] == ids
     assert [question.answer for question in questions] == answers
@@ -81,7 +83,7 @@ def test_options_tasks_and_groups() -> None:
         (lambda items: items.clear(), "the list is empty"),
     ],
 )
-def test_a_broken_item_is_named(tmp_path: Path, name, change, message) -> None:
+def test_a_broken_item_is_named(tmp_path: Path, name: str, change: Callable[[Any], None], message: str) -> None:
     path = changed(tmp_path, f"{name}.json", change)
     with pytest.raises(DataError, match=message) as error:
         read(name, path)
@@ -98,7 +100,7 @@ def test_a_broken_item_is_named(tmp_path: Path, name, change, message) -> None:
         ("videomme", lambda items: items[0].pop("domain"), "field 'domain' is missing"),
     ],
 )
-def test_a_field_of_one_set_is_checked(tmp_path: Path, name, change, message) -> None:
+def test_a_field_of_one_set_is_checked(tmp_path: Path, name: str, change: Callable[[Any], None], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(name, changed(tmp_path, f"{name}.json", change))
 
@@ -152,12 +154,12 @@ def test_ovo_bench() -> None:
         (lambda items: items[6].pop("question"), "id 1468: field 'question' is missing"),
     ],
 )
-def test_ovo_bench_names_what_is_broken(tmp_path: Path, change, message) -> None:
+def test_ovo_bench_names_what_is_broken(tmp_path: Path, change: Callable[[Any], None], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read("ovo-bench", changed(tmp_path, "ovo_bench_new.json", change))
 
 
-def streaming(name):
+def streaming(name: str) -> list[BenchmarkQuestion]:
     return read("streamingbench", SAMPLES / f"questions_{name}.json")
 
 
@@ -187,7 +189,9 @@ def test_streaming_bench_repairs_options_that_were_cut_or_repeated() -> None:
         (["A.one", "two", "three", "four"], ("one", "two", "three", "four")),
     ],
 )
-def test_streaming_bench_reads_four_options_by_their_letters_or_places(tmp_path: Path, options, expected) -> None:
+def test_streaming_bench_reads_four_options_by_their_letters_or_places(
+    tmp_path: Path, options: list[str], expected: tuple[str, ...]
+) -> None:
     path = changed(tmp_path, "questions_real.json", lambda items: items[0]["questions"][0].update(options=options))
     assert read("streamingbench", path)[0].options == expected
 
@@ -199,7 +203,7 @@ def test_sequential_questions_are_told_the_ones_before() -> None:
     assert "Here are the contextual information" not in first.prompt
 
 
-def first(items):
+def first(items: Any) -> Any:
     return items[0]["questions"][0]
 
 
@@ -215,13 +219,16 @@ def first(items):
         ("proactive", lambda items: first(items).pop("ground_truth_output"), "'ground_truth_output' is missing"),
     ],
 )
-def test_streaming_bench_names_what_is_broken(tmp_path: Path, name, change, message) -> None:
+def test_streaming_bench_names_what_is_broken(
+    tmp_path: Path, name: str, change: Callable[[Any], None], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         read("streamingbench", changed(tmp_path, f"questions_{name}.json", change))
 
 
 def test_a_file_of_streaming_bench_is_known_by_its_name(tmp_path: Path) -> None:
-    path = shutil.copy(SAMPLES / "questions_real.json", tmp_path / "other.json")
+    path = tmp_path / "other.json"
+    shutil.copy(SAMPLES / "questions_real.json", path)
     with pytest.raises(
         DataError, match="the name must begin with one of real, omni, sqa, proactive, or with questions_"
     ):

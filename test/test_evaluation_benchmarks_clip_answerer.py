@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import benchmark_data
@@ -12,23 +13,32 @@ from fakes import FakeModel
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, Media
 from fvs_ros.evaluation.benchmarks.clip_answerer import ClipAnswerer, ClipProtocol
 from fvs_ros.evaluation.benchmarks.windows import windows
+from fvs_ros.memory.snapshot import MemorySnapshot
 
 
 class Prefixed(FakeModel):
     """Answers with the prefix that it was given."""
 
-    def answer(self, snapshot, question, *, max_new_tokens, on_token, answer_prefix) -> str:
+    def answer(
+        self,
+        snapshot: MemorySnapshot,
+        question: str,
+        *,
+        max_new_tokens: int,
+        on_token: Callable[[str], None],
+        answer_prefix: str,
+    ) -> str:
         return f"{answer_prefix} after {question[:6]}"
 
 
-def media(tmp_path, count):
+def media(tmp_path: Path, count: int) -> Media:
     folder = benchmark_data.write_frames(tmp_path / f"frames{count}", count)
     return Media(frames=tuple(sorted(folder.iterdir())), times_s=tuple(map(float, range(count))))
 
 
 @pytest.mark.parametrize(("count", "most", "taken"), [(5, 240, [0, 1, 2, 3, 4, 4]), (21, 6, [0, 4, 8, 12, 16, 20])])
-def test_frames_are_sampled_and_paired_as_published(tmp_path: Path, count, most, taken) -> None:
-    model = FakeModel()
+def test_frames_are_sampled_and_paired_as_published(tmp_path: Path, count: int, most: int, taken: list[int]) -> None:
+    model = Prefixed()
     frames = media(tmp_path, count)
     memory = ClipAnswerer(model, ClipProtocol(max_frames=most), batch_steps=2).memory(frames, "clip")
     assert [value for call in model.encoded for value in call] == [10 + 40 * index % 240 for index in taken]
@@ -38,7 +48,7 @@ def test_frames_are_sampled_and_paired_as_published(tmp_path: Path, count, most,
 
 def test_the_memory_is_the_published_one_and_repeats(tmp_path: Path) -> None:
     frames = media(tmp_path, 40)
-    model = FakeModel(csm_slots=6, dam_slots=3)
+    model = Prefixed(csm_slots=6, dam_slots=3)
     answerer = ClipAnswerer(model, ClipProtocol())
     first = answerer.memory(frames, "clip")
     torch.rand(3)

@@ -73,8 +73,8 @@ def test_questions_that_wait_for_their_moment_are_left_out() -> None:
 def test_a_bag_of_a_video(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=25, fps=10.0)
     start_ns = 1_700_000_000_000_000_000
-    frames = VideoSource(video, start_ns=start_ns)
-    assert export.write_bag(frames.frames(), tmp_path / "bag", fps=2.0) == 5
+    clip = VideoSource(video, start_ns=start_ns)
+    assert export.write_bag(clip.frames(), tmp_path / "bag", fps=2.0) == 5
     source = open_source(tmp_path / "bag")
     frames = list(source.frames())
     assert [(frame.stamp_ns - start_ns) // 10**6 for frame in frames] == [0, 500, 1000, 1500, 2000]
@@ -109,7 +109,7 @@ def test_poses_between_the_frames_become_odometry(tmp_path: Path) -> None:
         assert (bag.topics["/odom"].type, bag.topics["/odom"].count) == ("nav_msgs/msg/Odometry", 2)
 
 
-def exported(out):
+def exported(out: Path) -> dict[str, Path]:
     return {folder.name.rpartition("-")[0]: folder for folder in out.iterdir()}
 
 
@@ -121,7 +121,7 @@ def test_a_benchmark_is_exported_and_what_is_there_is_kept(tmp_path: Path, capsy
     folders = exported(tmp_path / "out")
     folder = folders["Made_Up_clips_x.mp4"]
 
-    def times(folder):
+    def times(folder: Path) -> list[int]:
         return [question.time_ns for question in read_questions(folder / "questions.jsonl")]
 
     assert times(folders["Made_Up_106.mp4"]) == [round(54.2 / 60 * SECOND_NS)]

@@ -16,7 +16,7 @@ from fvs_ros.evaluation.benchmarks.subtitles import Subtitle, read_subtitles, su
 from fvs_ros.evaluation.errors import DataError
 
 
-def touch(folder, *names) -> None:
+def touch(folder: Path, *names: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).touch()
@@ -40,7 +40,7 @@ def test_frames_go_by_their_numbers(tmp_path: Path) -> None:
         (("000001.jpg", "000001.png"), "000001.png: has the number of 000001.jpg"),
     ],
 )
-def test_a_wrong_folder_is_named(tmp_path: Path, names, message) -> None:
+def test_a_wrong_folder_is_named(tmp_path: Path, names: list[str], message: str) -> None:
     touch(tmp_path / "video", *names)
     with pytest.raises(DataError, match=message):
         frame_folder(tmp_path / "video")

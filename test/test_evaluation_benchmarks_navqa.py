@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_files import SAMPLES
 
-from fvs_ros.evaluation.benchmarks import navqa
+from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, navqa
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.grading import AnswerKind
 
@@ -17,16 +18,16 @@ START_S = 1673980000.0
 
 
 @pytest.fixture
-def data(tmp_path: Path):
+def data(tmp_path: Path) -> Path:
     shutil.copytree(SAMPLES / "navqa", tmp_path / "navqa")
     return tmp_path / "navqa"
 
 
-def by_task(path):
+def by_task(path: Path) -> dict[str, BenchmarkQuestion]:
     return {question.task: question for question in navqa.read(path)}
 
 
-def test_questions(data) -> None:
+def test_questions(data: Path) -> None:
     questions = by_task(data / "data.csv")
     assert list(questions) == ["position", "time", "duration", "binary", "text"]
     # 10:28:20 at UTC-8 is 100 s after the start: half way between the poses at 50 s and 150 s.
@@ -45,7 +46,7 @@ def test_questions(data) -> None:
     )
 
 
-def edit(path, old, new):
+def edit(path: Path, old: str, new: str) -> Path:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -71,20 +72,20 @@ def edit(path, old, new):
         ("poses/dense/3.txt", "1673980150.0", "1673980001.0", "line 3: time .* does not follow"),
     ],
 )
-def test_what_is_broken_is_named(data, file, old, new, message) -> None:
+def test_what_is_broken_is_named(data: Path, file: str, old: str, new: str, message: str) -> None:
     edit(data / file, old, new)
     with pytest.raises(DataError, match=message):
         navqa.read(data / "data.csv")
 
 
-def test_missing_poses_are_named(data) -> None:
+def test_missing_poses_are_named(data: Path) -> None:
     (data / "poses" / "dense" / "3.txt").unlink()
     with pytest.raises(DataError, match=r"dense/3\.txt: does not exist"):
         navqa.read(data / "data.csv")
 
 
-def formed(folder, **changes):
-    rows = [
+def formed(folder: Path, **changes: Any) -> Path:
+    rows: list[dict[str, Any]] = [
         {"id": "p", "type": "position", "answers": {"position": [1.0, 2.0, 3.0]}},
         {"id": "t", "type": "time", "answers": {"text": ["3.3 minutes ago"], "time": 3.3}},
         {"id": "b", "type": "binary", "answers": {"text": ["no", "no"]}},

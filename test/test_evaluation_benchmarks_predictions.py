@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmark_files import SAMPLES, write_lines
@@ -19,11 +20,11 @@ MOMENT = {"stamp_ns": 1, "start_ns": 1, "end_ns": 2, "weight": 1.0}
 PROBE = {"realtime": 1, "type": 1}
 
 
-def published(identity, pred="B", answer=1):
+def published(identity: object, pred: object = "B", answer: object = 1) -> dict[str, Any]:
     return {"id": identity, "question": "What?\n(A) one\n(B) two", "answer": answer, "pred": pred}
 
 
-def three_modes(**changes):
+def three_modes(**changes: Any) -> dict[str, Any]:
     modes = {
         "backward": [
             {"id": 0, "video": "x.mp4", "task": "EPM", "question": "Where?", "response": None, "ground_truth": "C"}
@@ -45,7 +46,7 @@ def three_modes(**changes):
     return modes | changes
 
 
-def write(path, value):
+def write(path: Path, value: object) -> Path:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
     return path
 
@@ -110,7 +111,7 @@ def test_three_modes(tmp_path: Path) -> None:
         ({"id": 1, "question": "What?", "answer": 1, "response": "A", "extra": 1}, "field 'extra' is unknown"),
     ],
 )
-def test_a_broken_row_is_named(tmp_path: Path, row, message) -> None:
+def test_a_broken_row_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_predictions([write_lines(tmp_path / "rows.jsonl", [row])])
 
@@ -128,7 +129,7 @@ def test_a_broken_row_is_named(tmp_path: Path, row, message) -> None:
         ),
     ],
 )  # fmt: skip
-def test_three_modes_that_are_broken(tmp_path: Path, change, message) -> None:
+def test_three_modes_that_are_broken(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_predictions([write(tmp_path / "model.json", three_modes(**change))])
 
@@ -170,7 +171,7 @@ def test_files_without_predictions(tmp_path: Path) -> None:
         read_predictions([tmp_path / "cut.json"])
 
 
-def streaming_bench(tmp_path, part, responses, name="Made-Up-7B"):
+def streaming_bench(tmp_path: Path, part: str, responses: list[Any], name: str = "Made-Up-7B") -> Path:
     """StreamingBench's own output: the annotations with one more field in each question."""
     content = json.loads((SAMPLES / f"questions_{part}.json").read_text(encoding="utf-8"))
     entries = [subset for entry in content for subset in (entry if isinstance(entry, list) else [entry])]
@@ -240,7 +241,7 @@ def test_moments_keep_their_nanoseconds(tmp_path: Path) -> None:
         ({"memory_steps": 1.5}, "field 'memory_steps' is 1.5, an integer expected"),
     ],
 )
-def test_what_an_answer_was_given_from_must_be_whole(tmp_path: Path, fields, message) -> None:
+def test_what_an_answer_was_given_from_must_be_whole(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
     row = {"id": 1, "question": "What?", "answer": 1, "response": "A"} | fields
     with pytest.raises(DataError, match=message):
         read_predictions([write_lines(tmp_path / "rows.jsonl", [row])])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import benchmark_data
 import pytest
 from fakes import FakeModel
 
+from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer, StreamProtocol, media_frames
 from fvs_ros.evaluation.benchmarks.windows import context_of, windows
@@ -18,24 +20,24 @@ from fvs_ros.evaluation.grading import AnswerKind
 class Told(FakeModel):
     """Answers by rule."""
 
-    def __init__(self, say=lambda question, steps: "A") -> None:
+    def __init__(self, say: Callable[[str, int], str] = lambda question, steps: "A") -> None:
         super().__init__()
         self.say = say
 
     @property
-    def told(self):
+    def told(self) -> Any:
         """Each question with the grid steps in memory and the second of the newest frame."""
         return [(text, memory.steps, int(memory.csm_end_ns.max()) / 1e9) for memory, text, _ in self.asked]
 
 
-def choice(identity, ask_time_s, **fields):
+def choice(identity: str, ask_time_s: float, **fields: Any) -> BenchmarkQuestion:
     return BenchmarkQuestion(
         id=identity, video="v.mp4", question=f"Q{identity}?", prompt=f"Q{identity}?", kind=AnswerKind.CHOICE,
         answer=0, options=("one", "two"), ask_time_s=ask_time_s, **fields,
     )  # fmt: skip
 
 
-def proactive(ask_time_s, answer_time_s):
+def proactive(ask_time_s: float, answer_time_s: float) -> BenchmarkQuestion:
     return BenchmarkQuestion(
         id="p", video="v.mp4", question="When it is 3, output three.", prompt="The prompt.", kind=AnswerKind.PROACTIVE,
         answer="three", ask_time_s=ask_time_s, answer_time_s=answer_time_s,
@@ -43,28 +45,32 @@ def proactive(ask_time_s, answer_time_s):
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory):
+def video(tmp_path_factory: pytest.TempPathFactory) -> Media:
     return Media(video=benchmark_data.mp4(tmp_path_factory.mktemp("video") / "v.mp4", frames=40))
 
 
-def ask(model, media, questions, context_s=0.0):
+def ask(model: FakeModel, media: Media, questions: list[BenchmarkQuestion], context_s: float = 0.0) -> list[AnswerRow]:
     answerer = StreamAnswerer(model, StreamProtocol())
     return [
         row for window in windows(questions, context_s) for row in answerer.answers(window, media, window.questions)
     ]
 
 
-def test_nothing_later_than_a_question_is_in_its_memory(video) -> None:
+def test_nothing_later_than_a_question_is_in_its_memory(video: Media) -> None:
     model = Told()
     rows = ask(model, video, [choice("b", 7.0), choice("a", 2.45), choice("c", 99.0)])
     assert [row.id for row in rows] == ["a", "b", "c"]
     # One frame a second of four: the newest at 2 s, at 7 s, and at 9 s, where the video ends.
     assert [newest for _, _, newest in model.told] == [2.0, 7.0, 9.0]
     assert [steps for _, steps, _ in model.told] == [2, 4, 5]
-    assert all(row.response == "A" and row.total_s >= row.first_token_s > 0 for row in rows)
+    for row in rows:
+        assert row.response == "A"
+        assert row.total_s is not None
+        assert row.first_token_s is not None
+        assert row.total_s >= row.first_token_s > 0
 
 
-def test_the_main_setting_of_streaming_bench_sees_its_context_alone(video) -> None:
+def test_the_main_setting_of_streaming_bench_sees_its_context_alone(video: Media) -> None:
     model = Told()
     ask(model, video, [choice("a", 2.0), choice("b", 8.0)], context_s=3.0)
     assert [(steps, newest) for _, steps, newest in model.told] == [(2, 2.0), (2, 8.0)], "0 to 2 s, and 5 to 8 s"
@@ -79,7 +85,7 @@ def test_the_published_context_and_others() -> None:
         context_of("streamingbench", -1.0)
 
 
-def test_a_proactive_question_is_put_every_second_until_its_time(video) -> None:
+def test_a_proactive_question_is_put_every_second_until_its_time(video: Media) -> None:
     model = Told(lambda question, steps: ("Yes." if steps > 1 else "no") if "right time" in question else "three!")
     (row,) = ask(model, video, [proactive(2.0, 5.0)])
     assert (row.response, row.answered_s) == ("three!", 4.0)
@@ -89,7 +95,7 @@ def test_a_proactive_question_is_put_every_second_until_its_time(video) -> None:
     assert model.told[-1][0] == "The prompt."
 
 
-def test_a_model_that_never_says_yes_stays_without_a_moment(video) -> None:
+def test_a_model_that_never_says_yes_stays_without_a_moment(video: Media) -> None:
     model = Told(lambda question, steps: "no")
     (row,) = ask(model, video, [proactive(2.0, 4.0)])
     assert (row.response, row.answered_s) == ("no", None)
@@ -104,8 +110,8 @@ def test_single_images_go_by_their_times(tmp_path: Path) -> None:
     assert round(float(frames[0].image().mean())) == 50
 
 
-def test_a_model_that_fails_tells_why(video) -> None:
-    def fail(question, steps) -> NoReturn:
+def test_a_model_that_fails_tells_why(video: Media) -> None:
+    def fail(question: str, steps: int) -> NoReturn:
         raise RuntimeError("out of memory")
 
     (row,) = ask(Told(fail), video, [choice("a", 2.0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("response", "expected"), CHOICES)
-def test_choice(response, expected) -> None:
+def test_choice(response: str, expected: Any) -> None:
     assert parse_choice(response, OPTIONS) == expected
 
 
@@ -101,13 +102,13 @@ def test_equal_options_are_told_apart_by_their_letters_only() -> None:
 
 
 @given(st.text(max_size=40), st.lists(st.text(max_size=8), max_size=6))
-def test_any_response_gives_an_option_or_nothing(response, options) -> None:
+def test_any_response_gives_an_option_or_nothing(response: str, options: tuple[str, ...]) -> None:
     index = parse_choice(response, options)
     assert index is None or 0 <= index < (len(options) or 26)
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_an_option_with_its_letter_and_text_is_always_read(index) -> None:
+def test_an_option_with_its_letter_and_text_is_always_read(index: int) -> None:
     options = ("The man, who is tall.", "A and B", "(C) none", "Yes")
     assert parse_choice(f"({'ABCD'[index]}) {options[index]}", options) == index
 
@@ -123,7 +124,7 @@ def test_an_option_with_its_letter_and_text_is_always_read(index) -> None:
         ("What is (A) here?", ()),
     ],
 )
-def test_inline_options(question, options) -> None:
+def test_inline_options(question: str, options: tuple[str, ...]) -> None:
     assert parsing.inline_options(question) == options
 
 
@@ -143,7 +144,7 @@ def test_inline_options(question, options) -> None:
         (None, None),
     ],
 )
-def test_yes_no(response, expected) -> None:
+def test_yes_no(response: str, expected: Any) -> None:
     assert parse_yes_no(response) is expected
 
 
@@ -162,7 +163,7 @@ def test_yes_no(response, expected) -> None:
         (None, None),
     ],
 )
-def test_count(response, expected) -> None:
+def test_count(response: str, expected: Any) -> None:
     assert parse_count(response) == expected
 
 
@@ -182,7 +183,7 @@ def test_count(response, expected) -> None:
         (None, None),
     ],
 )
-def test_position(response, expected) -> None:
+def test_position(response: str, expected: Any) -> None:
     assert parse_position(response) == expected
 
 
@@ -203,14 +204,14 @@ def test_position(response, expected) -> None:
         (None, None),
     ],
 )
-def test_minutes(response, expected) -> None:
+def test_minutes(response: str, expected: Any) -> None:
     assert parse_minutes(response, "time") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("response", "index"), [("B", 1), ("An apple", 0), ("The answer is C", 2), ("HELLO E", 4), ("Did D", 3)]
 )
-def test_flash_vstream_takes_the_first_capital_letter(response, index) -> None:
+def test_flash_vstream_takes_the_first_capital_letter(response: str, index: int) -> None:
     assert parsing.first_letter(response, random.Random(0)) == Choice(index, drawn=False)
 
 

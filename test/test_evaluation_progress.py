@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -12,13 +13,13 @@ from fvs_ros.evaluation.progress import RunProgress
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch):
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Seconds that pass when the test says so."""
 
     class Clock:
         now = 1000.0
 
-        def monotonic(self):
+        def monotonic(self) -> float:
             return self.now
 
     clock = Clock()
@@ -26,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch):
     return clock
 
 
-def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock) -> None:
+def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock: Any) -> None:
     output = io.StringIO()
     with RunProgress({"questions": 110}, Console(file=output, width=80)) as run:
         run.skip("questions", 10)

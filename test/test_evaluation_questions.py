@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -60,7 +61,7 @@ def test_the_form(tmp_path: Path) -> None:
         ({"family": 3}, "field 'family' is 3, a string"),
     ],
 )
-def test_a_broken_line_is_refused_with_its_number(tmp_path: Path, changes, message) -> None:
+def test_a_broken_line_is_refused_with_its_number(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     good = {"id": "a", "t": 1, "question": "What?"}
     path = tmp_path / "q.jsonl"
     lines = [good, good | {"id": "b"} | changes]
@@ -70,7 +71,7 @@ def test_a_broken_line_is_refused_with_its_number(tmp_path: Path, changes, messa
 
 
 @pytest.mark.parametrize("seconds", ["1e999999999", "1e400", "99999999999"])
-def test_a_time_beyond_all_clocks_is_refused(tmp_path: Path, seconds) -> None:
+def test_a_time_beyond_all_clocks_is_refused(tmp_path: Path, seconds: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(f'{{"id": "a", "t": {seconds}, "question": "What?"}}', encoding="utf-8")
     with pytest.raises(DataError, match="line 1: field 't' holds"):
@@ -104,7 +105,9 @@ TIMES = st.integers(0, 2**31 * 10**9 - 1)
     st.text(min_size=1).filter(str.strip),
     st.lists(st.tuples(TIMES, TIMES).map(sorted), max_size=2),
 )
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, time_ns, relative, text, proof) -> None:
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, time_ns: int, relative: bool, text: str, proof: list[list[int]]
+) -> None:
     path = tmp_path_factory.mktemp("q") / "q.jsonl"
     question = TimedQuestion("a", time_ns, relative, text, proof_ns=tuple((start, end) for start, end in proof))
     write_questions(path, [question])

@@ -4,12 +4,14 @@ import pytest
 
 from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
+from fvs_ros.evaluation.statistics import Estimate
 from fvs_ros.evaluation.timed.breakdowns import (
     AGE,
     ALL,
     FAMILY,
     FAMILY_THIRD,
     NO_DIFFERENCE,
+    BreakdownTable,
     GradedAnswer,
     breakdowns,
     differences,
@@ -21,7 +23,7 @@ from fvs_ros.stream.types import Moment
 SECOND_NS = 1_000_000_000
 
 
-def graded(right: dict[str, list[bool]], ages_s: list[float], families: list[str] | None = None):
+def graded(right: dict[str, list[bool]], ages_s: list[float], families: list[str] | None = None) -> list[GradedAnswer]:
     """One graded_answer for each condition and question; question i is right in a condition as `right` tells."""
     found = []
     for index, age_s in enumerate(ages_s):
@@ -36,23 +38,30 @@ def graded(right: dict[str, list[bool]], ages_s: list[float], families: list[str
     return found
 
 
-def table(found, metric, breakdown):
+def table(found: list[BreakdownTable], metric: str, breakdown: str) -> BreakdownTable:
     return next(one for one in found if (one.metric, one.breakdown) == (metric, breakdown))
+
+
+def known(value: Estimate | None) -> Estimate:
+    assert value is not None
+    return value
 
 
 def test_every_figure_has_its_interval_and_its_number_of_questions() -> None:
     found = tables(graded({"memory": [True, True, True, False]}, [1, 20, 400, 400]), ["memory"])
     (row,) = table(found, "correct", ALL).rows
     assert row.questions == 4
-    value = row.values["memory"]
-    assert (value.value, value.count) == (0.75, 4)
-    assert 0 <= value.low < 0.75 < value.high <= 1
+    found_value = known(row.values["memory"])
+    assert (found_value.value, found_value.count) == (0.75, 4)
+    assert found_value.low is not None
+    assert found_value.high is not None
+    assert 0 <= found_value.low < 0.75 < found_value.high <= 1
 
 
 def test_ages_fall_into_bands() -> None:
     found = tables(graded({"memory": [True, False, True, True]}, [0, 20, 400, 100_000]), ["memory"])
     rows = table(found, "correct", AGE).rows
-    assert [(row.name, row.values["memory"].value) for row in rows] == [
+    assert [(row.name, known(row.values["memory"]).value) for row in rows] == [
         ("0 s to 10 s", 1.0),
         ("10 s to 1 min", 0.0),
         ("5 min to 30 min", 1.0),
@@ -107,7 +116,7 @@ def test_gains_are_of_the_same_questions() -> None:
 
 
 @pytest.mark.parametrize("metric", ["exact match", "unparsed", "no answer", "proof hit by the first moment"])
-def test_every_measure_is_broken_down_as_correctness_is(metric) -> None:
+def test_every_measure_is_broken_down_as_correctness_is(metric: str) -> None:
     found = tables(graded({"memory": [True] * 4}, [1, 2, 3, 400], ["a", "b", "a", "b"]), ["memory"])
     assert [one.breakdown for one in found if one.metric == metric] == [
         one.breakdown for one in found if one.metric == "correct"
@@ -122,8 +131,8 @@ def test_measures_that_no_question_has_are_left_out() -> None:
 def test_a_question_without_a_row_counts_as_wrong() -> None:
     asked = TimedQuestion("q", SECOND_NS, False, "What?", (), "yes")
     found = tables([GradedAnswer.of(asked, "memory", None, drawn_with=0)], ["memory"])
-    assert table(found, "correct", ALL).rows[0].values["memory"].value == 0.0
-    assert table(found, "no answer", ALL).rows[0].values["memory"].value == 1.0
+    assert known(table(found, "correct", ALL).rows[0].values["memory"]).value == 0.0
+    assert known(table(found, "no answer", ALL).rows[0].values["memory"]).value == 1.0
 
 
 def moments(*seen: tuple[float, float, float | None]) -> tuple[Moment, ...]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def features(steps: int) -> StepFeatures:
     )
 
 
-def history(steps: StepFeatures, *conditions: Condition, **options) -> StepHistory:
+def history(steps: StepFeatures, *conditions: Condition, **options: Any) -> StepHistory:
     made = StepHistory(conditions, GRID, CONFIG, **options)
     for index, (high, low) in enumerate(zip(steps.high, steps.low, strict=True)):
         made.add(high, low, 2 * index, 2 * index + 1)
@@ -32,12 +33,12 @@ def history(steps: StepFeatures, *conditions: Condition, **options) -> StepHisto
 
 
 @pytest.mark.parametrize("name", ["memory", "last4", "last120", "uniform", "question-only", "csm-only", "dam-only"])
-def test_a_view_is_called_what_it_was_parsed_from(name) -> None:
+def test_a_view_is_called_what_it_was_parsed_from(name: str) -> None:
     assert Condition.parse(name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "last", "last0", "last3", "Memory", "everything"])
-def test_what_is_no_view_is_refused(name) -> None:
+def test_what_is_no_view_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="last4"):
         Condition.parse(name)
 
@@ -49,7 +50,7 @@ def test_more_frames_than_the_memory_holds_are_refused() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
-def test_a_short_stream_is_shown_uniformly_as_the_memory_holds_it(steps) -> None:
+def test_a_short_stream_is_shown_uniformly_as_the_memory_holds_it(steps: int) -> None:
     stream = features(steps)
     shown = history(stream, UNIFORM).uniform()
     expected = build_memory(stream, GRID, CONFIG)
@@ -100,7 +101,7 @@ def test_the_last_frames_stand_at_their_true_times() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 6, 31])
-def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps) -> None:
+def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps: int) -> None:
     config = replace(CONFIG, window_slots=2)
     stream = features(steps)
     kept = StepHistory([UNIFORM, LAST4], GRID, config)

@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from patrol_drawing import drawing
@@ -35,18 +36,18 @@ def test_the_default_test_is_as_large_as_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3:5", [3, 4, 5]), ("7", [7]), ("900001,900000", [900001, 900000])])
-def test_seeds_are_a_range_or_a_list(text, seeds) -> None:
+def test_seeds_are_a_range_or_a_list(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "5:3", "a:b", "1,1", "-2", "1.5"])
-def test_other_seeds_are_refused(text) -> None:
+def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"FIRST:LAST|at least one"):
         parse_seeds(text)
 
 
 @pytest.mark.parametrize("fields", [{"questions": 0}, {"moments": 0}, {"shortest": 0}, {"shortest": 9, "longest": 8}])
-def test_a_plan_that_asks_nothing_is_refused(fields) -> None:
+def test_a_plan_that_asks_nothing_is_refused(fields: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must"):
         PatrolPlan(**fields)
 
@@ -78,13 +79,13 @@ def test_guesses_answer_every_question_from_other_episodes(monkeypatch: pytest.M
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     write_tiny_checkpoint(folder, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     return folder
 
 
-def evaluate(model, out, *more):
+def evaluate(model: Path, out: Path, *more: str) -> int:
     command = ["evaluate", "patrol", "--model", str(model), "--out", str(out), "--steps", "12", "12", "--questions"]
     return main([*command, "14", "--moments", "3", "--max-new-tokens", "2", "--device", "cpu", *more])
 
@@ -96,12 +97,12 @@ def few_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fvs_ros.evaluation.timed.patrol.GUESS_EPISODES", 3)
 
 
-def lines(path):
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_run_goes_on_with_further_seeds_and_reports_all_of_them(
-    model, tmp_path: Path, few_guesses, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, few_guesses: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert evaluate(model, out, "--seeds", "900000", "--controls", "last4", "uniform") == 0
@@ -128,7 +129,7 @@ def test_a_run_goes_on_with_further_seeds_and_reports_all_of_them(
 
 
 def test_another_plan_is_refused_in_the_same_folder(
-    model, tmp_path: Path, few_guesses, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, few_guesses: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(model, tmp_path, "--seeds", "900000") == 0
     kept = json.loads((tmp_path / "config.json").read_text())["settings"]
@@ -140,13 +141,13 @@ def test_another_plan_is_refused_in_the_same_folder(
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_same_answers(model, tmp_path: Path, few_guesses) -> None:
+def test_several_processes_give_the_same_answers(model: Path, tmp_path: Path, few_guesses: None) -> None:
     seeds = ("--seeds", "900000:900002")
     assert evaluate(model, tmp_path / "one", *seeds) == 0
     assert evaluate(model, tmp_path / "two", *seeds, "--workers", "2") == 0
     assert (tmp_path / "one" / "report.json").read_bytes() == (tmp_path / "two" / "report.json").read_bytes()
 
 
-def test_impossible_lengths_are_refused(model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_lengths_are_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(model, tmp_path, "--steps", "20", "10") == 1
     assert "must not be shorter" in capsys.readouterr().err

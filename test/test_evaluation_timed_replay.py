@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def report(out: Path) -> dict:
 
 
 def test_two_runs_give_the_same_report_byte_for_byte_with_all_controls(
-    bag, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bag: Path, questions: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two"):
         assert evaluate(bag, questions, model, tmp_path / name, "--controls") == 0
@@ -109,7 +110,7 @@ def test_two_runs_give_the_same_report_byte_for_byte_with_all_controls(
 
 
 def test_the_default_model_is_the_one_that_ships_and_gives_the_same_report_twice(
-    bag, questions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bag: Path, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two"):
         command = [
@@ -129,7 +130,7 @@ def test_the_default_model_is_the_one_that_ships_and_gives_the_same_report_twice
     assert "NOISE" not in capsys.readouterr().err
 
 
-def test_an_interrupted_run_goes_on_to_the_same_report(bag, questions, model, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_report(bag: Path, questions: Path, model: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert evaluate(bag, questions, model, whole, "--controls", "last4") == 0
     shutil.copytree(whole, cut)
@@ -148,7 +149,9 @@ def test_an_interrupted_run_goes_on_to_the_same_report(bag, questions, model, tm
         ]
 
 
-def test_answers_tell_the_memory_that_they_were_given_from(bag, questions, model, tmp_path: Path) -> None:
+def test_answers_tell_the_memory_that_they_were_given_from(
+    bag: Path, questions: Path, model: Path, tmp_path: Path
+) -> None:
     assert evaluate(bag, questions, model, tmp_path / "out") == 0
     found = rows(tmp_path / "out" / "answers.jsonl")
     assert [row["id"] for row in found] == [f"q{index}" for index in range(12)]
@@ -159,7 +162,7 @@ def test_answers_tell_the_memory_that_they_were_given_from(bag, questions, model
 
 
 def test_another_configuration_is_refused_and_named(
-    bag, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bag: Path, questions: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(bag, questions, model, tmp_path / "out") == 0
     assert evaluate(bag, questions, model, tmp_path / "out", "--max-new-tokens", "4") == 1
@@ -178,7 +181,7 @@ def test_the_run_keeps_every_setting_that_its_answers_depend_on(
 
 
 @pytest.mark.parametrize("kind", ["sqlite3", "compressed", "ros1", "video"])
-def test_every_kind_of_recording_is_read(kind, model, tmp_path: Path) -> None:
+def test_every_kind_of_recording_is_read(kind: str, model: Path, tmp_path: Path) -> None:
     if kind == "ros1":
         recording = write_ros1_bag(tmp_path / "old.bag", 8)
     elif kind == "video":
@@ -192,7 +195,9 @@ def test_every_kind_of_recording_is_read(kind, model, tmp_path: Path) -> None:
     assert rows(tmp_path / "out" / "answers.jsonl")[0]["memory_steps"] == 3
 
 
-def test_choices_are_listed_as_published_where_asked_for(bag, questions, model, tmp_path: Path) -> None:
+def test_choices_are_listed_as_published_where_asked_for(
+    bag: Path, questions: Path, model: Path, tmp_path: Path
+) -> None:
     assert evaluate(bag, questions, model, tmp_path / "plain") == 0
     assert evaluate(bag, questions, model, tmp_path / "options", "--prompt", "options") == 0
     plain, options = (
@@ -201,7 +206,7 @@ def test_choices_are_listed_as_published_where_asked_for(bag, questions, model, 
     assert plain != options
 
 
-def stamped(**fields) -> dict:
+def stamped(**fields: Any) -> dict:
     return {"id": "a", "t": 0.1, "question": "What?"} | fields
 
 
@@ -217,7 +222,7 @@ def stamped(**fields) -> dict:
     ],
 )
 def test_a_wrong_file_of_questions_is_named_with_its_line(
-    text, message, bag, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, message: str, bag: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "wrong.jsonl"
     path.write_text(text)
@@ -230,7 +235,7 @@ def test_a_wrong_file_of_questions_is_named_with_its_line(
 
 @pytest.mark.parametrize("kind", ["missing", "no images", "one frame", "no frames", "damaged", "topic"])
 def test_a_wrong_recording_is_named_with_what_to_do(
-    kind, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, questions: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more: tuple[str, ...] = ()
     if kind == "missing":
@@ -262,19 +267,27 @@ def test_a_wrong_recording_is_named_with_what_to_do(
     ],
 )
 def test_wrong_settings_are_refused(
-    more, message, bag, questions, model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: tuple[str, ...],
+    message: str,
+    bag: Path,
+    questions: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert evaluate(bag, questions, model, tmp_path / "out", *more) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_model_is_named(bag, questions, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_model_is_named(
+    bag: Path, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(bag, questions, tmp_path / "absent", tmp_path / "out") == 1
     assert "absent" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
-def finished(bag, model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(bag: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     lines = [
         {
@@ -292,7 +305,7 @@ def finished(bag, model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out" / "report.html"
 
 
-def test_the_page_needs_nothing_but_itself(finished) -> None:
+def test_the_page_needs_nothing_but_itself(finished: Path) -> None:
     text = finished.read_text()
     assert not re.search(r'(src|href)="(?!#)', text)
     assert "@import" not in text
@@ -303,7 +316,7 @@ def test_the_page_needs_nothing_but_itself(finished) -> None:
     assert "Is &lt;this&gt; &amp; that there?" in text
 
 
-def test_the_page_shows_its_plots_in_a_browser(finished, tmp_path: Path) -> None:
+def test_the_page_shows_its_plots_in_a_browser(finished: Path, tmp_path: Path) -> None:
     browser = next(
         (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
     )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pytest
 from fakes import SECOND_NS, FakeModel, frame
 
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition
-from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
 from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.stream.config import StreamConfig
 
@@ -14,15 +17,15 @@ ALL_VIEWS = tuple(
 )
 
 
-def question(identity: str, second: float, text: str = "What?", **fields) -> StreamQuestion:
+def question(identity: str, second: float, text: str = "What?", **fields: Any) -> StreamQuestion:
     return StreamQuestion(identity, round(second * SECOND_NS), text, **fields)
 
 
-def run(model, *conditions: Condition, **settings) -> StreamRun:
+def run(model: FakeModel, *conditions: Condition, **settings: Any) -> StreamRun:
     return StreamRun(model, RunOptions(StreamConfig(**settings), conditions or (MEMORY,)))
 
 
-def told(replies) -> list[tuple]:
+def told(replies: Iterable[Reply]) -> list[tuple]:
     """Everything of a reply but what a clock measured."""
     return [
         (one.question.id, one.condition.name, one.text, one.error, one.moments, one.memory, one.tokens)
@@ -30,7 +33,7 @@ def told(replies) -> list[tuple]:
     ]
 
 
-def test_nothing_stamped_later_than_the_question_is_in_memory(model) -> None:
+def test_nothing_stamped_later_than_the_question_is_in_memory(model: FakeModel) -> None:
     frames = [frame(second) for second in range(10)]
     questions = [question("late", 7.5), question("exact", 4), question("first", 0)]
     replies = list(run(model).replies(frames, questions))
@@ -38,13 +41,13 @@ def test_nothing_stamped_later_than_the_question_is_in_memory(model) -> None:
     assert [reply.memory.end_ns for reply in replies] == [0, 4 * SECOND_NS, 7 * SECOND_NS]
 
 
-def test_all_frames_are_in_memory_at_the_end_also_those_after_the_last_question(model) -> None:
+def test_all_frames_are_in_memory_at_the_end_also_those_after_the_last_question(model: FakeModel) -> None:
     stream = run(model)
     list(stream.replies([frame(second) for second in range(21)], [question("a", 3)]))
     assert stream.statistics.ingested == stream.statistics.received == 21
 
 
-def test_frames_are_encoded_in_groups_that_the_input_alone_decides(model) -> None:
+def test_frames_are_encoded_in_groups_that_the_input_alone_decides(model: FakeModel) -> None:
     frames = [frame(second) for second in range(30)]
     questions = [question("a", 12.5), question("b", 25)]
     stream = run(model, batch_steps=2)
@@ -57,21 +60,21 @@ def test_frames_are_encoded_in_groups_that_the_input_alone_decides(model) -> Non
     assert again.encoded == model.encoded
 
 
-def test_nothing_is_dropped_however_many_frames_come_at_once(model) -> None:
+def test_nothing_is_dropped_however_many_frames_come_at_once(model: FakeModel) -> None:
     stream = run(model, fps=0, batch_steps=1)
     list(stream.replies([frame(second / 100) for second in range(500)], []))
     assert stream.statistics.ingested == 500
     assert stream.statistics.dropped == 0
 
 
-def test_frames_between_two_slots_of_the_kept_rate_are_skipped_as_in_the_node(model) -> None:
+def test_frames_between_two_slots_of_the_kept_rate_are_skipped_as_in_the_node(model: FakeModel) -> None:
     stream = run(model, fps=1)
     list(stream.replies([frame(second / 10) for second in range(95)], []))
     assert stream.statistics.ingested == 10
     assert stream.statistics.skipped == 85
 
 
-def test_every_view_is_fed_from_features_that_were_encoded_once(model) -> None:
+def test_every_view_is_fed_from_features_that_were_encoded_once(model: FakeModel) -> None:
     frames = [frame(second, value=second) for second in range(40)]
     stream = run(model, *ALL_VIEWS, batch_steps=4)
     replies = list(stream.replies(frames, [question("a", 39)]))
@@ -85,7 +88,7 @@ def test_every_view_is_fed_from_features_that_were_encoded_once(model) -> None:
     assert answers["dam-only"] == answers["question-only"] == "20 steps:"
 
 
-def test_moments_are_those_of_what_was_shown(model) -> None:
+def test_moments_are_those_of_what_was_shown(model: FakeModel) -> None:
     frames = [frame(second, value=second) for second in range(40)]
     replies = list(run(model, *ALL_VIEWS).replies(frames, [question("a", 39)]))
     seconds = {reply.condition.name: [moment.stamp_ns // SECOND_NS for moment in reply.moments] for reply in replies}
@@ -96,7 +99,7 @@ def test_moments_are_those_of_what_was_shown(model) -> None:
     assert set(seconds["uniform"]) <= {0, 6, 10, 16, 22, 28, 32, 38}
 
 
-def test_an_unpaired_frame_is_the_newest_step_of_every_view(model) -> None:
+def test_an_unpaired_frame_is_the_newest_step_of_every_view(model: FakeModel) -> None:
     frames = [frame(second, value=second) for second in range(5)]
     conditions = [Condition.parse(name) for name in ("memory", "last2", "uniform")]
     replies = list(run(model, *conditions).replies(frames, [question("a", 2), question("b", 4)]))
@@ -109,7 +112,7 @@ def test_an_unpaired_frame_is_the_newest_step_of_every_view(model) -> None:
     ]
 
 
-def test_views_come_one_after_the_other_so_that_questions_share_what_was_read(model) -> None:
+def test_views_come_one_after_the_other_so_that_questions_share_what_was_read(model: FakeModel) -> None:
     conditions = (MEMORY, Condition.parse("last4"))
     questions = [question("a", 5), question("b", 5)]
     replies = list(run(model, *conditions).replies([frame(second) for second in range(8)], questions))
@@ -121,7 +124,7 @@ def test_views_come_one_after_the_other_so_that_questions_share_what_was_read(mo
     ]
 
 
-def test_answers_that_are_known_are_left_out_and_the_others_stay_the_same(model) -> None:
+def test_answers_that_are_known_are_left_out_and_the_others_stay_the_same(model: FakeModel) -> None:
     frames = [frame(second) for second in range(30)]
     questions = [question("a", 8), question("b", 8), question("c", 20)]
     whole = told(run(model, *ALL_VIEWS).replies(frames, questions))
@@ -130,13 +133,13 @@ def test_answers_that_are_known_are_left_out_and_the_others_stay_the_same(model)
     assert rest == whole[8:]
 
 
-def test_a_question_before_the_first_frame_gets_its_error(model) -> None:
+def test_a_question_before_the_first_frame_gets_its_error(model: FakeModel) -> None:
     (reply,) = run(model).replies([frame(5)], [question("a", 1)])
     assert reply.text is None
     assert reply.error.startswith("NO_FRAMES: ")
 
 
-def test_a_question_that_the_engine_refuses_does_not_end_the_run(model) -> None:
+def test_a_question_that_the_engine_refuses_does_not_end_the_run(model: FakeModel) -> None:
     questions = [question("bad", 1, "What is <|im_end|>?"), question("good", 1)]
     bad, good = run(model).replies([frame(0), frame(1)], questions)
     assert bad.text is None
@@ -144,7 +147,7 @@ def test_a_question_that_the_engine_refuses_does_not_end_the_run(model) -> None:
     assert good.text == "1 steps: 0.5"
 
 
-def test_a_frame_without_a_usable_image_is_counted(model) -> None:
+def test_a_frame_without_a_usable_image_is_counted(model: FakeModel) -> None:
     def broken() -> np.ndarray:
         raise ImageError("undecodable", "no image")
 
@@ -154,14 +157,14 @@ def test_a_frame_without_a_usable_image_is_counted(model) -> None:
     assert stream.statistics.ingested == 2
 
 
-def test_a_recording_that_was_looped_loses_no_frame_of_its_first_round(model) -> None:
+def test_a_recording_that_was_looped_loses_no_frame_of_its_first_round(model: FakeModel) -> None:
     stream = run(model, batch_steps=4)
     list(stream.replies([frame(second) for second in (*range(11), *range(5))], []))
     assert stream.statistics.ingested == 16
     assert stream.statistics.episodes == 1
 
 
-def test_ids_must_differ(model) -> None:
+def test_ids_must_differ(model: FakeModel) -> None:
     with pytest.raises(ValueError, match="ids must differ"):
         list(run(model).replies([], [question("a", 1), question("a", 2)]))
 
