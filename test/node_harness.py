@@ -175,6 +175,12 @@ class Client(FlashVStreamClient):
         self.wait_for(publisher.get_subscription_count, f"a subscriber to {topic}")
         return publisher
 
+    def unpublish(self) -> None:
+        """Destroys all publishers."""
+        for publisher in self._publishers.values():
+            self.ros_node.destroy_publisher(publisher)
+        self._publishers.clear()
+
     def publish(self, second: float, value: int = 100, **fields: Any) -> None:
         self.publisher(Image).publish(image(second, value, **fields))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from conftest import require_ros
@@ -30,7 +31,7 @@ BEFORE = Observation(
 )
 
 
-def after(**changes: object) -> dict[str, DiagnosticStatus]:
+def after(**changes: Any) -> dict[str, DiagnosticStatus]:
     """The statuses one second later, with what has changed since."""
     diagnostics = StreamDiagnostics("node")
     diagnostics.statuses(BEFORE)
@@ -90,7 +91,7 @@ def test_the_memory_tells_its_fill() -> None:
         ),
     ],
 )
-def test_the_stream_warns_and_says_what_to_do(changes: dict, level: bytes, hint: str) -> None:
+def test_the_stream_warns_and_says_what_to_do(changes: dict[str, Any], level: bytes, hint: str) -> None:
     stream = after(**changes)["stream"]
     assert stream.level == level
     assert hint in stream.message
@@ -100,7 +101,7 @@ def test_the_stream_warns_and_says_what_to_do(changes: dict, level: bytes, hint:
     ("failed", "level"),
     [({"MODEL_ERROR": 1}, DiagnosticStatus.ERROR), ({"BUSY": 1}, DiagnosticStatus.WARN), ({}, DiagnosticStatus.OK)],
 )
-def test_the_answers_warn_of_new_failures_only(failed: dict, level: bytes) -> None:
+def test_the_answers_warn_of_new_failures_only(failed: dict[str, int], level: bytes) -> None:
     diagnostics = StreamDiagnostics("node")
     diagnostics.statuses(BEFORE)
     failing = replace(BEFORE, now_s=11.0, statistics=replace(BEFORE.statistics, questions=1, failed=failed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 from conftest import require_ros
@@ -52,7 +53,7 @@ def test_an_answer_fills_the_service_and_the_action_alike(message: type) -> None
 
 
 @pytest.mark.parametrize("message", [AskService.Response, AskAction.Result])
-def test_an_error_carries_its_code_and_what_to_do(message: type) -> None:
+def test_an_error_carries_its_code_and_what_to_do(message: Any) -> None:
     filled = fill_error(message(), AskError(ErrorCode.BUSY, "ask less often"))
     assert (filled.success, filled.error_code, filled.error_message) == (False, message.BUSY, "ask less often")
 

@@ -19,7 +19,8 @@ from fvs_ros.nodes.parameters import TABLE, NodeSettings
 from fvs_ros.nodes.pose_sources import NoPoses, create_pose_source
 from fvs_ros.stream.types import Pose
 
-SETTINGS = NodeSettings(**{row.name: row.default for row in TABLE if row.name in NodeSettings.__dataclass_fields__})
+DEFAULTS: dict[str, Any] = {row.name: row.default for row in TABLE if row.name in NodeSettings.__dataclass_fields__}
+SETTINGS = NodeSettings(**DEFAULTS)
 TF = replace(SETTINGS, pose_source="tf", pose_frame="map", pose_tolerance_s=0.2)
 
 

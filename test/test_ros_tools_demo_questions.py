@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import require_ros
@@ -19,11 +20,11 @@ from fvs_ros.ros_tools.demo_questions import (
 START_NS = 1_750_000_000 * 10**9
 
 
-def write(folder, *questions) -> None:
+def write(folder: Path, *questions: dict[str, Any]) -> None:
     (folder / QUESTIONS_FILE).write_text("".join(json.dumps(question) + "\n" for question in questions))
 
 
-def timed(number, at_s, **fields):
+def timed(number: int, at_s: float, **fields: Any) -> dict[str, Any]:
     return {"id": str(number), "stamp": 1_750_000_000 + at_s, "question": f"question {number}?", **fields}
 
 

@@ -14,7 +14,7 @@ from fvs_ros.cli import main
 FRAMES, PERIOD_S = 40, 0.05
 
 
-def write_questions(path):
+def write_questions(path: Path) -> Path:
     lines = [
         {"id": f"q{i}", "t": second, "question": "What?", "answer": "x"} for i, second in enumerate((0.5, 1.0, 1.9))
     ]
@@ -22,7 +22,7 @@ def write_questions(path):
     return path
 
 
-def evaluate(tmp_path, *more):
+def evaluate(tmp_path: Path, *more: str) -> int:
     command = ["evaluate", "replay", "--live", "--questions", str(write_questions(tmp_path / "q.jsonl"))]
     return main([*command, "--bag", str(tmp_path / "bag"), "--out", str(tmp_path / "out"), *more])
 
@@ -56,7 +56,9 @@ def test_the_running_node_is_asked_while_a_bag_plays(
     assert len(timings["asked_late_s"]) == 3
 
 
-def test_a_node_that_is_not_there_is_named(tmp_path: Path, ros_domain_id, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_node_that_is_not_there_is_named(
+    tmp_path: Path, ros_domain_id: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_bag(tmp_path / "bag", 4)
     assert evaluate(tmp_path, "--node", "/robot/stream_node", "--start-timeout", "0.5") == 1
     assert "waited 0.5 s for /robot/stream_node to be active; it is not there; start it" in capsys.readouterr().err
@@ -64,7 +66,7 @@ def test_a_node_that_is_not_there_is_named(tmp_path: Path, ros_domain_id, capsys
 
 @pytest.mark.parametrize("more", [("--controls", "last4"), ("--prompt", "options")])
 def test_what_only_the_deterministic_form_can_do_is_refused(
-    more, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    more: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_bag(tmp_path / "bag", 40)
     assert evaluate(tmp_path, *more) == 1

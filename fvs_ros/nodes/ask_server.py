@@ -1,4 +1,4 @@
-"""The doors for questions: the service `ask` and the action `ask_stream`."""
+"""Questions over ROS: the service `ask` and the action `ask_stream`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
 
-# Clients fetch a result at once. rclpy keeps it this long for latecomers, in RAM; its own default is 900 s.
+# Clients fetch a result at once. rclpy keeps it in RAM this long for late ones; its default is 900 s.
 RESULT_TIMEOUT_S = 30
 # Tokens that may wait for a slow client; the result holds the whole answer in any case.
 FEEDBACK_DEPTH = 128
 
 
 class AskServer:
-    """Answers questions without ever holding up the executor: callbacks await what the engine's thread completes.
+    """Answers questions without ever blocking the executor: callbacks await what the engine's thread completes.
 
-    Both doors are there for as long as the node is, so that a question to a node that is not active is told so.
+    Both exist as long as the node does, so a question to an inactive node gets NOT_ACTIVE instead of no response.
 
     Args:
-        node: where the doors are created.
+        node: gets the service and the action.
         engine: the engine while the node is active; raises AskError (NOT_ACTIVE) otherwise.
         options: the options of a request, the node's defaults filled in.
     """
@@ -42,7 +42,7 @@ class AskServer:
         self._engine = engine
         self._options = options
         self._pending: dict[bytes, PendingAnswer] = {}
-        # On one thread callbacks never overlap, but in an exclusive group one that awaits would hold up the next.
+        # On one thread callbacks never overlap, but in an exclusive group one that awaits would block the next.
         group = ReentrantCallbackGroup()
         node.create_service(AskService, "ask", self._on_ask, callback_group=group)
         self._action_server = ActionServer(

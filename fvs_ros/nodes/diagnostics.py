@@ -1,4 +1,4 @@
-"""What the node says of itself on `/diagnostics` (REP 107): small, and with what to do where something is wrong."""
+"""The node's state on `/diagnostics` (REP 107), for people, with what to do where something is wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLOCK_WARNING_S = 60.0
 
 @dataclass(frozen=True)
 class Observation:
-    """The node at one moment.
+    """The state of the node at one moment.
 
     Attributes:
         now_s: steady clock.

@@ -1,4 +1,4 @@
-"""Waiting for worker threads without holding up the executor."""
+"""Waiting for worker threads without blocking the executor."""
 
 from __future__ import annotations
 

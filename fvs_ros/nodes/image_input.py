@@ -89,7 +89,7 @@ class ImageInput:
         self._last_arrival_s = time.monotonic()
         stamp_ns = stamp_nanoseconds(message.header.stamp)
         if stamp_ns <= 0:
-            # The time of receipt is no substitute: it would tear a recording's memory apart, years from its stamps.
+            # The time of receipt is no substitute: in a recording it lies years from the other stamps.
             self.unstamped += 1
             self.last_rejection = (
                 f"the image on {self.topic} has stamp {stamp_ns} ns; have the driver fill in header.stamp"
@@ -113,7 +113,7 @@ class ImageInput:
     def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
         self._node.get_logger().warning(
-            f"Incompatible QoS: a publisher on {self.topic} offers less {policy} than is asked for, so none of its "
+            f"Incompatible QoS: a publisher on {self.topic} offers a lower {policy} than is requested, so none of its "
             f"images arrive. Set the parameter qos_overrides.{self.topic}.subscription.{policy} to what it offers "
             f"(ros2 topic info -v {self.topic}), or have it offer more"
         )

@@ -1,4 +1,4 @@
-"""Loading the model while the node goes on answering for itself."""
+"""Loading the model while the node stays responsive."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Progress = Callable[[str], None]
 class ModelLoader:
     """Loads a model on a thread of its own.
 
-    A 7B model takes a minute, a download far longer. On the executor's thread that would hold up diagnostics,
-    parameters and the questions that should be told that the node is not active yet.
+    A 7B model takes a minute, a download far longer. On the executor's thread that would block diagnostics, parameters,
+    and the refusal of questions that come too early.
 
     Args:
         load: returns the model, or raises what went wrong; says what it does by the function that it is given.
@@ -57,7 +57,7 @@ class ModelLoader:
         try:
             await self._future
         except Exception as error:
-            # `take` raises it to the transition, which is the one to fail.
+            # `take` raises it in the transition, which then fails.
             return error
         return None
 

@@ -1,4 +1,4 @@
-"""The stream node's parameters: one table of what each means and allows, and the one place that reads them."""
+"""The stream node's parameters: one table of their meaning and range, and the one place that reads them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ TABLE = (
         "model",
         EMBEDDED,
         "Checkpoint to load: a folder, a hub name such as zhang9302002/Flash-VStream-Qwen-7b, embedded for the small "
-        "model that ships with the package and knows simulated patrols alone, or tiny for random weights",
+        "model that ships with the package and knows only simulated patrols, or tiny for random weights",
     ),
     ParameterRow("device", "auto", "Where the model runs: auto (CUDA where there is one), cpu, cuda or cuda:N"),
     ParameterRow(
@@ -109,30 +109,30 @@ TABLE = (
     ParameterRow(
         "pose_tolerance_s", 0.1, "Seconds by which a pose may miss the image's stamp, or tf may be late", 0, 10
     ),
-    _stream("fps", "Frames kept per second of stamp time; 0 keeps all. The published model saw 1", 0, HIGHEST_FPS),
+    _stream("fps", "Frames kept per second of stamp time; 0 keeps all. The model was trained at 1", 0, HIGHEST_FPS),
     _stream("max_pixels", "Largest area, in pixels, of a frame that the model sees", LEAST_PIXELS, MOST_PIXELS),
     _stream("min_pixels", "Smallest area, in pixels, of a frame that the model sees", LEAST_PIXELS, MOST_PIXELS),
-    _stream("frame_queue", "Kept frames that may wait for the model; then the oldest is dropped", 2, 4_096),
-    _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when behind", 1, 256),
+    _stream("frame_queue", "Kept frames that may wait for the model; when full, the oldest is dropped", 2, 4_096),
+    _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when frames wait", 1, 256),
     _stream(
         "static_tolerance",
-        "Frames that differ from the last step by no more than this (0 to 255) add weight to it unseen; 0 sees all",
+        "Frames that differ from the last encoded step by at most this (0 to 255) are not encoded; 0 encodes all",
         0,
         255,
     ),
     _stream(
         "late_tolerance_s",
-        "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, a new episode begins",
+        "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, its neighbours decide",
         0,
         LONGEST_TIMEOUT_S,
     ),
     _stream(
         "prefill_share",
-        "Part of the answering thread's time for reading the newest memory ahead of questions; 0 reads it on demand",
+        "Share of the answering thread's time for prefilling the newest memory; 0 prefills when a question comes",
         0,
         1,
     ),
-    _stream("parallel_questions", "Questions answered at once, from what the model has read of the memory", 1, 64),
+    _stream("parallel_questions", "Questions answered at once, from one prefilled memory", 1, 64),
     _stream("question_queue", "Questions that may wait; the next is refused as busy", 1, 1_024),
     _stream("question_characters", "Longest question, in characters", 1, 100_000),
     _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", 1, 32_768, live=True),
@@ -150,7 +150,7 @@ ROWS = {row.name: row for row in TABLE}
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What the parameters say, apart from the stream's own settings; see `TABLE`."""
+    """The parameters that are the node's own; `StreamConfig` holds the engine's. `TABLE` describes both."""
 
     model: str
     device: str
@@ -165,7 +165,7 @@ class NodeSettings:
 
 
 class StreamParameters:
-    """Declares the table on a node, and refuses values that do not fit, each alone and all together.
+    """Declares the table on a node, and refuses values that are out of range or do not fit each other.
 
     Raises:
         rclpy.exceptions.ParameterException: a value that was given at start is of the wrong type or out of range.

@@ -33,7 +33,7 @@ class PoseSource(Protocol):
 
 
 class NoPoses:
-    """For robots that do not tell where they are, or need not."""
+    """No poses at all."""
 
     def at(self, stamp_ns: int, camera_frame: str) -> Pose | None:
         """See `PoseSource.at`."""
@@ -69,7 +69,7 @@ class OdometryPoses:
             self._buffer.add(stamp_nanoseconds(message.header.stamp), pose)
         except ValueError as error:
             self._node.get_logger().warning(
-                f"An odometry message on {self._topic} is left out: {error}",
+                f"An odometry message on {self._topic} is ignored: {error}",
                 throttle_duration_sec=LOG_PERIOD_S,
             )
 

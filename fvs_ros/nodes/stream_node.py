@@ -103,8 +103,8 @@ class StreamNode(LifecycleNodeMixin, Node):
         self.state = "unconfigured"
         self.failure: Exception | None = None
         Node.__init__(self, NAME)
-        # Not LifecycleNode, which leaves no choice of the group: a configure request awaits the model, and in the
-        # default, exclusive group would hold up timers and parameters for as long.
+        # Not LifecycleNode, which does not let the group be chosen: a configure request awaits the model, and in the
+        # default, exclusive group it would block timers and parameters meanwhile.
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._log_handler = bridge_logging(self.get_logger())
         self._stream_parameters = StreamParameters(self)
@@ -115,7 +115,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._statistics_publisher = self.create_publisher(StreamStatistics, "~/statistics", QoSProfile(depth=1))
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self._diagnostics = StreamDiagnostics(self.get_name())
-        # Steady: with use_sim_time and no /clock the node must still say that it is there.
+        # Steady: with use_sim_time and no /clock, the node must still report.
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -156,7 +156,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     async def _on_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response
     ) -> ChangeState.Response:
-        """Does a transition: loads the model beforehand, and refuses what is not possible now instead of raising."""
+        """Does a transition: loads the model beforehand, and refuses an impossible one instead of raising."""
         wanted = request.transition
         if self._engine is None and (wanted.label == "configure" or wanted.id == Transition.TRANSITION_CONFIGURE):
             await self._loader.load_ahead(self.executor)
@@ -233,7 +233,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-            # Whoever listens or joins late must not take the last memory for the present one.
+            # Late subscribers must not take the last memory for the present one.
             self._publish_memory(MemoryStatus())
         if self._poses is not None:
             self._poses.close()
@@ -267,7 +267,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._engine is not None
         if self._engine is None:
-            response.message = f"there is no memory to reset: the node is {self.state}"
+            response.message = f"there is no memory to reset: the node is {self.state}; configure it first"
         else:
             self._engine.reset()
             response.message = "the memory is empty; the next image begins a new episode"
@@ -276,13 +276,13 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success = self._engine is not None
         if self._engine is None:
-            response.message = f"there is no stream to pause: the node is {self.state}"
+            response.message = f"there is no stream to pause: the node is {self.state}; configure it first"
         else:
             self._engine.pause(request.data)
             response.message = "images are skipped; the memory stays" if request.data else "images are taken in again"
         return response
 
-    # What the node tells
+    # What the node publishes
 
     def _publish_memory(self, status: MemoryStatus) -> None:
         """Also called on the engine's ingest thread; publishing is thread-safe."""
