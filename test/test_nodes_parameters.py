@@ -18,7 +18,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from fvs_ros.nodes.parameters import ROWS, TABLE, NodeSettings, StreamParameters
+from fvs_ros.nodes.parameters import ROWS, TABLE, NodeSettings, StreamParameters, text_arguments
 from fvs_ros.stream.config import StreamConfig
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "stream.yaml"
@@ -117,3 +117,21 @@ def test_changes_that_fit_only_together_are_taken_together(node: Any) -> None:
     changes = [Parameter("max_new_tokens", value=400), Parameter("timeout_s", value=5.0)]
     assert tested.set_parameters_atomically(changes).successful
     assert parameters.stream_config() == StreamConfig(max_new_tokens=400, max_new_tokens_limit=500, timeout_s=5.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("model:=20240501", "model:='20240501'"),
+        ("stream_node:model:=yes", "stream_node:model:='yes'"),
+        ("model:=it's", "model:='it''s'"),
+        ("model:='1e5'", "model:='1e5'"),
+        ('model:="1e5"', 'model:="1e5"'),
+        ("model:=", "model:="),
+        ("fps:=2.0", "fps:=2.0"),
+    ],
+)
+def test_text_parameters_are_quoted_on_the_command_line(given: str, taken: str) -> None:
+    assert text_arguments(["node", "--ros-args", "-p", given], ["model"]) == ["node", "--ros-args", "-p", taken]
+    assert text_arguments(["--ros-args", "--param", given], ["model"]) == ["--ros-args", "--param", taken]
+    assert text_arguments(["--ros-args", "-r", given], ["model"]) == ["--ros-args", "-r", given]

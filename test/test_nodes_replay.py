@@ -292,6 +292,19 @@ def test_what_cannot_be_played_is_said(
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("name", ["007", "yes", "[lab]", "run #3", "a: b", "~x", "*", "it's"])
+def test_a_name_is_text_whatever_it_looks_like(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_bag(tmp_path / "made", 3).rename(tmp_path / name)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).resolve().parents[1]}:{os.environ.get('PYTHONPATH', '')}")
+    process = listener.replay(Path(name), rate=20.0)
+    output = listener.finish(process)
+    assert process.returncode == 0, output
+    assert "Played 3 messages" in output
+
+
 def test_damaged_recordings_end_with_an_error(listener: Listener, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", 50) / "bag.mcap"
     bag.write_bytes(bag.read_bytes()[:1000])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -211,3 +211,24 @@ def _check_each(changes: list[Parameter]) -> SetParametersResult:
         if change.name in ROWS and (problem := ROWS[change.name].check(change.value)):
             return SetParametersResult(successful=False, reason=problem)
     return SetParametersResult(successful=True)
+
+
+def text_arguments(arguments: Sequence[str], names: Collection[str]) -> list[str]:
+    """A command line on which the values of text parameters are text.
+
+    rcl reads ``-p bag:=VALUE`` as YAML, where 20240501 is a number, yes a boolean, [lab] a list, and what follows a #
+    a comment; the text itself is lost. So it is quoted before rcl sees it, unless it is quoted already.
+
+    Args:
+        arguments: as the process got them.
+        names: of the parameters whose values are text.
+    """
+    taken = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, assigned, value = argument.partition(":=")
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+        if before in ("-p", "--param") and assigned and value and not quoted and name.rpartition(":")[2] in names:
+            escaped = value.replace("'", "''")
+            argument = f"{name}:='{escaped}'"
+        taken.append(argument)
+    return taken

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from pathlib import Path
+from dataclasses import fields
 
 import rclpy
 from rclpy.clock import Clock, ClockType
@@ -22,12 +22,13 @@ from rclpy.task import Future
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from fvs_ros.nodes.messages import time_message
+from fvs_ros.nodes.parameters import text_arguments
 from fvs_ros.nodes.replay_outputs import BagOutput, ReplayOutput, VideoOutput
 from fvs_ros.nodes.replay_parameters import ReplayConfig, declare_parameters
 from fvs_ros.sources.bags import Bag, SourceError, is_bag
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.playback import Playback
-from fvs_ros.sources.recordings import open_source
+from fvs_ros.sources.recordings import open_source, recording_path
 
 _NAME = "replay_node"
 _REPORT_PERIOD_S = 10.0
@@ -136,7 +137,7 @@ class ReplayNode(Node):
 
 
 def _open_output(node: Node, config: ReplayConfig) -> ReplayOutput:
-    path = Path(config.bag).expanduser()
+    path = recording_path(config.bag)
     if path.exists() and is_bag(path):
         return BagOutput(node, Bag(path), config)
     # The system's time: the node's own clock may be told to follow the /clock that this node is about to make.
@@ -147,7 +148,8 @@ def _open_output(node: Node, config: ReplayConfig) -> ReplayOutput:
 
 def main(arguments: list[str] | None = None) -> int:
     """Play one recording; returns 0 at its end or when interrupted, 1 if it cannot be played."""
-    rclpy.init(args=arguments)
+    text = [item.name for item in fields(ReplayConfig) if isinstance(item.default, str)]
+    rclpy.init(args=text_arguments(sys.argv if arguments is None else arguments, text))
     logger = get_logger(_NAME)
     executor = SingleThreadedExecutor()
     node: ReplayNode | None = None

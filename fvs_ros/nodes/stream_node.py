@@ -44,7 +44,7 @@ from fvs_ros.nodes.image_input import ImageInput
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
 from fvs_ros.nodes.messages import memory_message, statistics_message
 from fvs_ros.nodes.model_loader import ModelLoader, free_device_memory, load_stream_model
-from fvs_ros.nodes.parameters import StreamParameters
+from fvs_ros.nodes.parameters import TABLE, StreamParameters, text_arguments
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.sources.frame import SECOND_NS
@@ -355,7 +355,8 @@ def spin(executor: Executor) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node until it is interrupted or terminated (returns 0); returns 1 if it cannot start."""
     leave_signals_to_rclpy()
-    rclpy.init(args=arguments)
+    text = [row.name for row in TABLE if isinstance(row.default, str)]
+    rclpy.init(args=text_arguments(sys.argv if arguments is None else arguments, text))
     node: StreamNode | None = None
     try:
         node = StreamNode()

@@ -85,7 +85,7 @@ def open_source(path: str | Path, topic: str = "", fps: float | None = None, sta
     Raises:
         SourceError: if it cannot be read; the message says what to do.
     """
-    path = Path(path).expanduser()
+    path = recording_path(path)
     if not path.exists():
         raise SourceError(f"{path} does not exist; give a bag, a video file or a folder of images")
     if is_bag(path):
@@ -95,6 +95,15 @@ def open_source(path: str | Path, topic: str = "", fps: float | None = None, sta
     if path.is_dir():
         return ImageFolderSource(path, 1.0 if fps is None else fps, start_ns)
     return VideoSource(path, fps, start_ns)
+
+
+def recording_path(text: str | Path) -> Path:
+    """The path that a user gives: ``~`` is his home, unless something of that name is here."""
+    path = Path(text)
+    try:
+        return path if path.exists() else path.expanduser()
+    except RuntimeError:  # ``~name``, of which nobody is known.
+        return path
 
 
 def image_topics(bag: Bag) -> list[BagTopic]:
