@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _device(device: str) -> str:
-    """Torchrun starts one process a GPU, and tells each which is its own."""
+    """This process's GPU: torchrun starts one process per GPU."""
     import torch
 
     local_rank = os.environ.get("LOCAL_RANK", "")

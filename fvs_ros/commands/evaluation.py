@@ -40,9 +40,9 @@ UNUSED_STREAM_SETTINGS = {
     "prefill_share": "a run prefills with the question",
     "parallel_questions": "a run asks one question at a time",
     "question_queue": "a run asks one question at a time",
-    "question_characters": "a longer question fails, and is asked again by the next run",
+    "question_characters": "a longer question gets an error instead of an answer",
     "max_new_tokens_limit": "bounds max_new_tokens alone",
-    "timeout_s": "a run gives an answer all the time that it takes",
+    "timeout_s": "a run waits for every answer",
 }
 """What no recorded answer depends on, and why."""
 _DEFAULTS = StreamConfig()
@@ -69,7 +69,7 @@ def add_timed_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         required=True,
-        help="gets answers.jsonl, report.json, report.html and timings.json; an interrupted run goes on there",
+        help="gets answers.jsonl, report.json, report.html and timings.json; an interrupted run continues there",
     )
     add_checkpoint_arguments(parser)
     parser.add_argument(

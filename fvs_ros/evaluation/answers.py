@@ -1,6 +1,6 @@
-"""`answers.jsonl` of a run: written answer by answer, resumed after an interruption, never mixed with another run's.
+"""`answers.jsonl` of a run: written row by row, resumed after an interruption, never mixed with another run's.
 
-Beside it lies `config.json`, with the settings that the answers depend on and their hash, which each row carries too.
+`config.json` beside it holds the settings that the answers depend on, and their hash, which each row carries.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def read_response(record: Record, key: str) -> str | None:
 
 
 def claim_folder(folder: Path, settings: Settings) -> str:
-    """Makes a folder the one of a configuration, or checks that it is; any number of processes may do so at once.
+    """Claims a folder for a configuration, or checks the claim; safe for any number of processes.
 
     Returns:
         The configuration's hash.
@@ -142,7 +142,7 @@ def claim_folder(folder: Path, settings: Settings) -> str:
     if not path.exists():
         stray = next((found for found in sorted(folder.glob("answers*.jsonl")) if found.stat().st_size), None)
         if stray is not None:
-            raise DataError(stray, "", f"has no {CONFIG} beside it that tells how it was made; choose another folder")
+            raise DataError(stray, "", f"has no {CONFIG} beside it that says how it was made; choose another folder")
         replace_text(path, json.dumps({"hash": config, "settings": dict(settings)}, indent=2, sort_keys=True) + "\n")
     found = Record(path, "", read_json(path))
     if found.text("hash") != config:
@@ -158,7 +158,7 @@ def claim_folder(folder: Path, settings: Settings) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file so that others see its old content or its new one, never a part.
+    """Replaces a file in one step: readers see the old content or the new one.
 
     Raises:
         OSError: if it cannot be written.
@@ -208,8 +208,7 @@ class AnswerFile:
     """A file of answers that one process writes; each row is on disk when `append` returns.
 
     Args:
-        path: what was written before stays, but for failed answers, which are tried again, and a last line that was
-            cut off.
+        path: rows that it holds stay, except failed answers, which are tried again, and a last line that was cut off.
         config: hash of the configuration, from `claim_folder`.
 
     Attributes:
@@ -221,7 +220,7 @@ class AnswerFile:
     """
 
     def __init__(self, path: Path, config: str) -> None:
-        self._digest = config
+        self._config = config
         self._lock = _lock(path)
         try:
             self.rows = {row.id: row for row in read_answers([path], config).values() if row.response is not None}
@@ -241,20 +240,20 @@ class AnswerFile:
 
     def append(self, row: AnswerRow) -> None:
         """Writes a row under this run's hash."""
-        row = replace(row, config=self._digest)
+        row = replace(row, config=self._config)
         self._file.write(row.to_json() + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows[row.id] = row
 
     def close(self) -> None:
-        """Lets others write the file; harmless to repeat."""
+        """Releases the file; may be repeated."""
         self._file.close()
         self._lock.close()
 
 
 def _lock(path: Path) -> TextIO:
-    """An open file whose lock the system takes back when this process ends, however it ends."""
+    """An open file with a lock that ends with this process, even if it is killed."""
     # Not on the answers themselves: they are replaced, and a lock stays with the old file.
     file = path.with_name(f".{path.name}.lock").open("w", encoding="utf-8")
     try:
@@ -268,7 +267,7 @@ def _lock(path: Path) -> TextIO:
 def merge(folder: Path, files: Iterable[Path], order: Sequence[str], config: str) -> int:
     """Joins the files of a run to its `answers.jsonl`, in the order of the questions, if nothing is missing.
 
-    Processes that come to their end at the same moment may all call it: they write the same.
+    Processes that finish together may all call it: they write the same.
 
     Args:
         folder: of the run.

@@ -66,7 +66,7 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).strip(_WRAPPING + ".;,").casefold()
 
 
-def parse_choice(response: str | None, options: Sequence[str], count: int | None = None) -> int | None:
+def parse_choice(response: str | None, options: Sequence[str]) -> int | None:
     """The option that a response chooses, strictly.
 
     Read are: the letter alone (`B`, `b`, `(B)`, `B.`, `(B`); the letter with its mark and any text (`B. a dog`,
@@ -76,13 +76,12 @@ def parse_choice(response: str | None, options: Sequence[str], count: int | None
     Args:
         response: what the model wrote, without the prompt's `Best option: (`; None for no response.
         options: the options' texts without letters; empty where they are not known, then letters alone are read.
-        count: number of options where the texts are not known.
 
     Returns:
         The index from 0; None for unparsed: nothing, no letter of an option, several letters.
     """
     text = (response or "").strip(_WRAPPING)
-    count = len(options) or count or len(LETTERS)
+    count = len(options) or len(LETTERS)
     plain = [_plain(option) for option in options]
     whole = [index for index, option in enumerate(plain) if option and option == _plain(text)]
     lead_in = _LEAD_IN.match(text)

@@ -1,4 +1,4 @@
-"""How far a long run is: a bar with rate and time left in a terminal, a line now and then in a log."""
+"""Progress of a long run: bars in a terminal, a line every half minute in a log."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# In a log, where nothing can be redrawn, a line every so many seconds.
+# Between two lines of a log.
 LOG_PERIOD_S = 30.0
-# Speed is taken over so many seconds: parts of one run differ in length.
+# Speed is averaged over this time: parts of one run differ in length.
 _SPEED_PERIOD_S = 300.0
 _WIDEST = 24
 

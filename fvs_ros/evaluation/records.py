@@ -1,4 +1,4 @@
-"""JSON read field by field, so that a wrong type is named with its file, its item and what was expected."""
+"""JSON read field by field: a wrong type is reported with its file, its item and what was expected."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Record:
 
 
 def _shown(value: object) -> str:
-    """A value for a message: JSON, shortened to what tells it apart."""
+    """A value for a message: JSON, shortened."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -78,7 +78,7 @@ class ClipAnswerer:
     Args:
         model: encodes and answers.
         protocol: how clips are shown.
-        batch_steps: grid steps encoded at once; a matter of memory and speed alone.
+        batch_steps: grid steps encoded together; changes memory and speed only.
     """
 
     def __init__(self, model: ClipModel, protocol: ClipProtocol, batch_steps: int = StreamConfig.batch_steps) -> None:

@@ -69,8 +69,8 @@ def replays(questions: Iterable[BenchmarkQuestion]) -> list[Replay]:
 def timed_question(question: BenchmarkQuestion, end_ns: int) -> TimedQuestion:
     """A benchmark's question as asked at its moment, or at the end where it has none or lies behind it.
 
-    What is asked is the benchmark's prompt where it tells the form of the answer, the plain question where options
-    do. Times on the UNIX clock (NaVQA) stay stamps, others count from the video's start.
+    Asked is the benchmark's prompt, or the plain question where options show the form of the answer. Times on the UNIX
+    clock (NaVQA) stay stamps, others count from the video's start.
 
     Args:
         question: of any kind but proactive.

@@ -28,8 +28,8 @@ class Media:
     times_s: tuple[float, ...] = ()
 
 
-def frame_folder(folder: Path, fps: float = 1.0) -> Media:
-    """A folder of numbered images, the first one at 0 s.
+def frame_folder(folder: Path) -> Media:
+    """A folder of numbered images, one a second, the first one at 0 s.
 
     They are ordered by the number between the last `_` and the first `.` of their names after it, as published.
 
@@ -49,7 +49,7 @@ def frame_folder(folder: Path, fps: float = 1.0) -> Media:
     if not numbered:
         raise DataError(folder, "", "holds no frames")
     frames = tuple(path for _, path in sorted(numbered.items()))
-    return Media(frames=frames, times_s=tuple(index / fps for index in range(len(frames))))
+    return Media(frames=frames, times_s=tuple(map(float, range(len(frames)))))
 
 
 def long_video_media(data: Path, question: BenchmarkQuestion) -> Media:

@@ -36,7 +36,7 @@ KINDS = {
     "binary": AnswerKind.YES_NO,
     "text": AnswerKind.TEXT,
 }
-# ReMEmbR's models answer with a JSON object under a prompt of their own; a model that answers in words is told this.
+# ReMEmbR's models answer with a JSON object under a prompt of their own; a model that answers in words gets these.
 _ANSWER_FORMS = {
     "position": "Answer with the position in metres only, as [x, y, z].",
     "time": "Answer with the number of minutes ago only.",

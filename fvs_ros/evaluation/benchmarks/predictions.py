@@ -31,7 +31,7 @@ class Prediction:
     row: AnswerRow
 
     @property
-    def told(self) -> tuple[BenchmarkQuestion, str | None, float | None]:
+    def content(self) -> tuple[BenchmarkQuestion, str | None, float | None]:
         """What two files must agree on where both hold an answer to one question."""
         return self.question, self.row.response, self.row.answered_s
 
@@ -53,7 +53,7 @@ def read_predictions(paths: Sequence[Path]) -> dict[str, Prediction]:
                 configured = configured or one
                 _check_same_config(configured, one)
             first = found.setdefault(one.question.id, one)
-            if first.told != one.told:
+            if first.content != one.content:
                 raise one.record.error(
                     f"question {one.question.id!r} has another answer in {first.record.file}, {first.record.item}; "
                     "give the shards of one run only"
@@ -87,7 +87,7 @@ def _predictions(path: Path) -> Iterator[Prediction]:
 
 
 def _whole(path: Path) -> Any:
-    """The file as one JSON value; None if it is none, as a file of several lines."""
+    """The file as one JSON value; None if it holds several lines."""
     try:
         return read_json(path)
     except DataError:

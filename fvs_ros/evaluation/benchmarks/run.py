@@ -22,7 +22,7 @@ _SHOWN = 5
 
 
 class WindowAnswerer(Protocol):
-    """Whatever answers the questions of a window."""
+    """Answers the questions of a window."""
 
     def answers(self, window: Window, media: Media, questions: Sequence[BenchmarkQuestion]) -> Iterator[AnswerRow]:
         """One row for each of `questions`, which are some of the window's. Raises what the media or the model raise."""
@@ -78,7 +78,7 @@ class Work:
         return cls(name, data, questions, windows, missing)
 
     def config(self) -> str:
-        """Hash of all that is asked."""
+        """Hash of all prompts."""
         return config_hash({one.id: [one.prompt, one.answer_prefix] for one in self.questions})
 
 
@@ -90,7 +90,7 @@ def answer_shard(
     answerer: WindowAnswerer,
     on_rows: Callable[[Window, Sequence[AnswerRow], bool], None],
 ) -> None:
-    """Answers what is left of a process's share, and writes each answer down at once.
+    """Answers the rest of a process's share, and writes each answer as it comes.
 
     A window that fails costs its own questions alone: they get rows without a response, which count as wrong and are
     tried again by the next run.
@@ -101,7 +101,7 @@ def answer_shard(
         folder: of the run, from `claim_folder`.
         config: hash of its configuration.
         answerer: of the questions.
-        on_rows: told of each window's rows as they come; with True of those that were there before.
+        on_rows: called with each window's rows, and True for those of an earlier run.
 
     Raises:
         DataError: if the folder's answers cannot be continued.

@@ -17,7 +17,7 @@ from fvs_ros.evaluation.statistics import SEED, Estimate, Stratum, estimate, gro
 
 # Means of the tasks' means, beside the mean of all questions.
 _MACRO = ("mlvu", "mvbench")
-# Benchmarks whose own result files tell each question with its mode.
+# Benchmarks whose own result files name the mode of each question.
 _MODES = {"ovo-bench": tuple(ovo_bench.TASKS), "streamingbench": streaming_bench.PARTS}
 _ERRORS = {
     AnswerKind.POSITION: ("position", "distance, metres"),
@@ -80,7 +80,7 @@ class ScoreReport:
     Attributes:
         benchmark: its name.
         files: what was scored.
-        annotations: what it was scored against; empty for what the files themselves tell.
+        annotations: what it was scored against; empty where the files describe their questions.
         tables: overall first.
         errors: in their units, empty where the benchmark has none.
         missing: ids of questions without a response, each counted as wrong by the strict parse.
@@ -108,9 +108,9 @@ def score(name: str, files: Sequence[Path], annotations: Sequence[Path] = (), se
     Args:
         name: of the benchmark, a key of `BENCHMARKS`.
         files: predictions; shards are joined.
-        annotations: the benchmark's file, or several parts of it; without one only what the predictions tell of is
-            scored, which OVO-Bench's and StreamingBench's own results do in full, and Flash-VStream's without
-            breakdowns.
+        annotations: the benchmark's file, or several parts of it; without one only the questions in the predictions
+            are scored: in full from OVO-Bench's and StreamingBench's own results, without breakdowns from
+            Flash-VStream's.
         seed: of the random draws of Flash-VStream's rule.
 
     Raises:
@@ -149,7 +149,11 @@ def _check_described(name: str, questions: Sequence[BenchmarkQuestion], source: 
         fits = all(one.kind is AnswerKind.CHOICE for one in questions) and modes == {""} and name != "navqa"
     if not fits:
         files = ", ".join(BENCHMARKS[name].annotations)
-        raise DataError(source, "", f"does not tell enough to be scored as {name}; add --annotations ({files})")
+        raise DataError(
+            source,
+            "",
+            f"does not describe its questions well enough to be scored as {name}; add --annotations ({files})",
+        )
 
 
 def _check_annotated(questions: Sequence[BenchmarkQuestion], found: Mapping[str, Prediction]) -> None:

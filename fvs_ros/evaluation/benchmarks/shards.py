@@ -1,4 +1,4 @@
-"""Which part of the work is this process's, where several share it: torchrun's ranks, or machines numbered by hand."""
+"""This process's share of the work: by torchrun's rank, or by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Shard:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:
-        """As torchrun and accelerate tell: RANK and WORLD_SIZE; one process where neither is set.
+        """From RANK and WORLD_SIZE, as torchrun and accelerate set them; one process where neither is set.
 
         Raises:
             ValueError: if they are no numbers, contradict each other, or one is missing.
@@ -39,8 +39,8 @@ class Shard:
         if not any(found.values()):
             return cls()
         if not all(text.isdecimal() for text in found.values()) or found["WORLD_SIZE"] == "0":
-            told = ", ".join(f"{name}={text!r}" for name, text in found.items())
-            raise ValueError(f"{told}; set both to whole numbers, as torchrun does, or neither")
+            found_text = ", ".join(f"{name}={text!r}" for name, text in found.items())
+            raise ValueError(f"{found_text}; set both to whole numbers, as torchrun does, or neither")
         return cls(int(found["RANK"]), int(found["WORLD_SIZE"]))
 
     @property

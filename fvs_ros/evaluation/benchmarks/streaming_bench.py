@@ -68,7 +68,7 @@ def part_of(path: Path) -> str:
 
 
 def read(path: Path) -> list[BenchmarkQuestion]:
-    """The questions of one file; its name tells the part.
+    """The questions of one file; its name says which part.
 
     Raises:
         DataError: for a file, an item or a field that is not in StreamingBench's form.
@@ -154,7 +154,7 @@ def _question(record: Record, subset: Record, identity: str, part: str, context:
 
 
 def _with_context(context: str, record: Record, question: BenchmarkQuestion) -> str:
-    """What a later question of the same video is told: this one, and its right answer, as published."""
+    """The context of later questions about the video: this one and its right answer, as published."""
     listed = ", ".join(f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False))
     return (
         f"{context or _CONTEXT_HEADING}At timestamp {record.text('time_stamp')}, the following question and answer "

@@ -92,7 +92,7 @@ def visible_subtitles(
     )
 
 
-def subtitled(question: BenchmarkQuestion, data: Path, samples: int = PUBLISHED_FRAMES) -> BenchmarkQuestion:
+def subtitled(question: BenchmarkQuestion, data: Path) -> BenchmarkQuestion:
     """A question of Video-MME with its video's subtitles in the prompt.
 
     They are read from `<data>/subtitle/<video_id>.srt`; a video without that file has none, as published. Frames are
@@ -109,12 +109,12 @@ def subtitled(question: BenchmarkQuestion, data: Path, samples: int = PUBLISHED_
     if not path.exists():
         return replace(question, prompt=subtitle_prompt(question.question, ""))
     fps, frame_count = _frames(data / "data" / f"{question.video}.mp4")
-    text = visible_subtitles(read_subtitles(path), fps, frame_count, samples)
+    text = visible_subtitles(read_subtitles(path), fps, frame_count)
     return replace(question, prompt=subtitle_prompt(question.question, text))
 
 
 def _frames(video: Path) -> tuple[float, int]:
-    """Frames per second and number of frames of a video, as its container tells."""
+    """Frames per second and number of frames, from the container."""
     import cv2
 
     if not video.is_file():

@@ -1,4 +1,4 @@
-"""Benchmark questions by what they see: those that one memory answers belong together."""
+"""Benchmark questions grouped by what they see: one memory answers each group."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def context_of(name: str, context_s: float | None) -> float:
     if context_s is None:
         return MAIN_CONTEXT_S if name == "streamingbench" else 0.0
     if name != "streamingbench":
-        raise ValueError(
-            f"{BENCHMARKS[name].title} tells itself what its questions see; only StreamingBench has a context"
-        )
+        raise ValueError(f"{BENCHMARKS[name].title} defines what its questions see; only StreamingBench has a context")
     if context_s < 0:
         raise ValueError(f"the context is {context_s} s; give seconds above 0, or 0 for everything before the question")
     return context_s

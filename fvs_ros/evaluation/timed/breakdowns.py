@@ -16,7 +16,7 @@ from fvs_ros.stream.types import Moment
 
 ALL, FAMILY, AGE = "all", "family", "age of the evidence"
 THIRD, FAMILY_THIRD = "third by age", "third by age within a family"
-# Of the moments, so many of the best ranked are looked at; None for all.
+# How many of the best ranked moments count; None for all.
 TOP = (1, 3, None)
 NO_DIFFERENCE = "no difference shown"
 AGE_BANDS_S = (0.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -177,7 +177,7 @@ class Difference:
         group: of questions.
         control: the condition's name.
         points: mean of the differences between paired answers, from -1 to 1.
-        verdict: `memory better`, `control better` or `no difference shown`, as the interval tells.
+        verdict: `memory better`, `control better` or `no difference shown`, by the interval.
     """
 
     breakdown: str

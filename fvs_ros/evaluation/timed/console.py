@@ -15,7 +15,7 @@ from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
 from fvs_ros.terminal import printable
 
 WIDTH = 80
-# With a name of 30 columns and the number of questions, so many intervals fit beside each other.
+# Intervals that fit beside a name of 30 columns and the number of questions.
 _CONDITIONS_A_TABLE = 3
 
 # The leading cells of a line, the values by condition, and their unit.

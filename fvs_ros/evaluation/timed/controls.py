@@ -236,7 +236,7 @@ def check_conditions(conditions: Iterable[Condition], config: FlashMemoryConfig)
 
 
 def show(condition: Condition, memory: MemorySnapshot, history: StepHistory) -> MemorySnapshot:
-    """What a condition shows of a stream.
+    """What the model is shown of a stream under a condition.
 
     Args:
         condition: which.

@@ -150,7 +150,7 @@ class _ConditionPrefilled:
 
 
 class _ConditionMemory:
-    """A memory that tells the history of each step that it takes."""
+    """A memory that also adds each step to the history."""
 
     def __init__(self, memory: StepMemory, history: StepHistory) -> None:
         self._memory = memory

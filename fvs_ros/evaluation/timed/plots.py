@@ -87,7 +87,7 @@ def _figure(width: float, height: float) -> Iterator[tuple[Axes, list[str]]]:
 
 
 def _unique(svg: str, prefix: str) -> str:
-    """The plot with ids of its own, since several stand in one page."""
+    """The plot with unique ids, since one page holds several."""
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     return re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", svg)
 

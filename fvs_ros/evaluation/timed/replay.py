@@ -1,4 +1,4 @@
-"""A recording replayed with timed questions: asked, answered from every condition, kept on disk, and scored."""
+"""A recording replayed with timed questions, each asked under every condition."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def replay(
     out: Path,
     console: Console,
 ) -> ReplayResult:
-    """Replays a recording, or what an interrupted replay into `out` left of it.
+    """Replays a recording, or the rest of an interrupted replay into `out`.
 
     Args:
         model: encodes and answers.

@@ -1,4 +1,4 @@
-"""What came of an evaluation, as data: `report.json`, which is the same for equal answers, and `timings.json`."""
+"""The results of an evaluation: `report.json`, the same for equal answers, and `timings.json`."""
 
 from __future__ import annotations
 

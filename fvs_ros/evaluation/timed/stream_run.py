@@ -1,4 +1,4 @@
-"""Timed questions to a recorded stream, through the engine that the node runs: deterministic, and never in a hurry.
+"""Timed questions to a recorded stream, through the engine that the node runs: deterministic, with no frame dropped.
 
 For instance::
 
@@ -49,7 +49,7 @@ class RunOptions:
 
     Attributes:
         stream: as for the node; queues and timeouts are the run's own, because nothing may be dropped or given up.
-        conditions: what the model is shown, each question being asked once for each.
+        conditions: each question is asked once under each.
 
     Raises:
         ValueError: no condition, or one twice.
@@ -66,7 +66,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model wrote to a question that was shown one condition.
+    """What a model wrote to a question under one condition.
 
     Attributes:
         text: None where the engine gave no answer.
@@ -240,7 +240,7 @@ class StreamRun:
 def _moments(
     condition: Condition, shown: MemorySnapshot, of_memory: tuple[Moment, ...], status: MemoryStatus
 ) -> tuple[Moment, ...]:
-    """The keyframes that a condition shows; a condition without detail slots shows none."""
+    """The keyframes that the model is shown; without detail slots there are none."""
     if condition.kind in (ConditionKind.MEMORY, ConditionKind.DAM_ONLY):
         return of_memory
     if condition.kind in (ConditionKind.CSM_ONLY, ConditionKind.QUESTION_ONLY):
