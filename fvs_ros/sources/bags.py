@@ -202,12 +202,19 @@ class Bag:
                     f"{self.path} says that it holds {held} messages on {name}, but {read[name]} could be read; "
                     f"{_remedy(self._paths[0])}"
                 )
-            if self._announced.topics.get(name, 0) > held:
-                raise SourceError(
-                    f"{self.path} is not complete: {rosbag2_files.METADATA} announces {self._announced.topics[name]} "
-                    f"messages on {name}, but its files hold {held}{self._short_files()}; copy the bag again, or, if "
-                    "there never were more, run `ros2 bag reindex` on it"
-                )
+            if shortage := self.shortage(name):
+                raise SourceError(shortage)
+
+    def shortage(self, topic: str) -> str:
+        """Says how many messages of a topic are announced and how many the files hold; empty if they hold them all."""
+        held, announced = self.topics[topic].count, self._announced.topics.get(topic, 0)
+        if held >= announced:
+            return ""
+        return (
+            f"{self.path} is not complete: {rosbag2_files.METADATA} announces {announced} messages on {topic}, but its "
+            f"files hold {held}{self._short_files()}; copy the bag again, or, to read what is there, run "
+            f"`ros2 bag reindex` on it or remove {rosbag2_files.METADATA}"
+        )
 
     def _check_undamaged(self) -> None:
         for path, file in zip(self._paths, self._files, strict=True):

@@ -151,12 +151,18 @@ class BagSource:
 
     A frame's stamp is its header's, or the time of its recording where the header was never stamped. The offset
     and duration of `frames` count in recording time from the bag's beginning.
+
+    Raises:
+        SourceError: if there is no such topic, or the files hold fewer of its messages than metadata.yaml announces.
     """
 
     def __init__(self, bag: Bag, topic: str = "") -> None:
         self._bag = bag
         try:
             self.topic = select_image_topic(bag, topic)
+            # Before hours of work, and for those who stop before the end.
+            if shortage := bag.shortage(self.topic.name):
+                raise SourceError(shortage)
         except SourceError:
             bag.close()
             raise
