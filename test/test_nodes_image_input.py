@@ -6,6 +6,7 @@ import signal
 from array import array
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -194,6 +195,8 @@ class TestCompressed:
         assert f"qos_overrides.{TOPIC}.subscription.reliability" in process.log
         client.ros_node.destroy_publisher(offered)
 
-    def test_it_ends_cleanly_when_it_is_terminated(self, node: tuple[StreamProcess, Client]) -> None:
-        assert node[0].stop(signal.SIGTERM) == 0
-        assert "Traceback" not in node[0].log
+
+def test_it_ends_cleanly_when_it_is_terminated(tmp_path: Path) -> None:
+    with running_node(tmp_path, image_transport="compressed", pose_source="odometry") as (process, _):
+        assert process.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in process.log

@@ -140,7 +140,7 @@ def _open_output(node: Node, config: ReplayConfig) -> ReplayOutput:
     path = recording_path(config.bag)
     if path.exists() and is_bag(path):
         return BagOutput(node, Bag(path), config)
-    # The system's time: the node's own clock may be told to follow the /clock that this node is about to make.
+    # The system's time: the node's own clock may follow the /clock that this node is about to publish.
     now_ns = Clock(clock_type=ClockType.SYSTEM_TIME).now().nanoseconds
     start_ns = now_ns if config.stamp_offset < 0 else round(config.stamp_offset * SECOND_NS)
     return VideoOutput(node, open_source(path, fps=config.video_fps or None, start_ns=start_ns), config)

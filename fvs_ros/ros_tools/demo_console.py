@@ -17,7 +17,7 @@ from fvs_ros.stream.types import AskError
 from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, ShownMoment, printable
 
 _BAR_WIDTH = 14
-# In a log, where nothing can be redrawn, a line of progress every so many seconds of stream.
+# In a log, where nothing can be redrawn: seconds of stream between two lines of progress.
 _LOG_STEP_S = 5.0
 
 

@@ -1,4 +1,4 @@
-"""Timed questions to the running node, over DDS, while a recording plays: what a robot would have been told."""
+"""Timed questions to the running node, over DDS, while a recording plays: the answers that a robot would have got."""
 
 from __future__ import annotations
 
@@ -56,10 +56,8 @@ class LiveResult:
 
     Attributes:
         rows: answers by the question's id.
-        asked_late_s: of each question, seconds of the recording by which it was asked late, because the one before was
-            still being answered.
-        behind_s: of each answer, seconds of the recording from the newest frame in the memory that was read to the
-            moment of asking.
+        asked_late_s: how late each question was asked, in seconds of the recording; it waits for the answer before it.
+        behind_s: how far the memory of each answer was behind the moment of asking, in seconds of the recording.
         memory: as it grew.
         statistics: of the frames of this run.
         model: as the node calls it.

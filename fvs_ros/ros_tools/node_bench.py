@@ -38,7 +38,7 @@ from fvs_ros.stream.types import AskError
 CAMERA_FPS = 30.0
 # Two grid steps a second.
 KEPT_FPS = 4.0
-# What a kept frame costs is told from these two: a node that keeps none computes differently in other ways as well.
+# The cost of a kept frame is the difference between these two: a node that keeps none differs in other ways as well.
 COST_FPS = (2.0, 10.0)
 TRANSPORTS = ("raw", "compressed")
 START_TIMEOUT_S = 300.0
@@ -214,7 +214,7 @@ def _running(
 ) -> Iterator[MeasuredNode]:
     """The node, active and without a camera, in a domain of its own.
 
-    Prefilling ahead takes what time is left, so that costs can be told apart only without it.
+    Prefilling takes all the time that is left, so only without it can costs be separated.
     """
     domain = random_domain()
     side = SHAPES[name].frame
