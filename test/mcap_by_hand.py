@@ -36,10 +36,25 @@ def images(
     return HandChannel(IMAGE_TOPIC, type_name, "ros1msg" if encoding == "ros1" else "ros2msg", b"", encoding, messages)
 
 
-def write_mcap(path: Path, channels: Sequence[HandChannel], profile: str = "ros2", end: bool = True) -> Path:
-    """Messages outside of chunks, and no index; without an end it is a file whose recorder was killed."""
-    records = b"".join([*_declarations(channels), *(message for _, _, message in _messages(channels))])
-    return _write(path, records, profile, end)
+def write_mcap(
+    path: Path, channels: Sequence[HandChannel], profile: str = "ros2", end: bool = True, summary: bool = False
+) -> Path:
+    """Messages outside of chunks, so that no index gives their places.
+
+    Args:
+        end: False makes a file whose recorder was killed.
+        summary: of channels and counts, behind the messages.
+    """
+    data = MAGIC + _record(1, _text(profile) + _text("by hand"))
+    data += b"".join([*_declarations(channels), *(message for _, _, message in _messages(channels))])
+    if end:
+        data += _record(0x0F, struct.pack("<I", 0))
+        start = len(data) if summary else 0
+        if summary:
+            data += b"".join(_declarations(channels)) + _statistics(channels, 0)
+        data += _record(2, struct.pack("<QQI", start, 0, 0)) + MAGIC
+    path.write_bytes(data)
+    return path
 
 
 def write_chunked_mcap(
@@ -59,9 +74,6 @@ def write_chunked_mcap(
     data = MAGIC + _record(1, _text("ros2") + _text("by hand"))
     messages = _messages(channels)
     index: list[bytes] = []
-    counts = {number: len(channel.messages) for number, channel in enumerate(channels, 1)}
-    if announced is not None:
-        counts[1] = announced
     for begin in range(0, len(messages), chunk_messages):
         chunk = messages[begin : begin + chunk_messages]
         raw = b"".join(message for _, _, message in chunk)
@@ -75,19 +87,20 @@ def write_chunked_mcap(
         data += record
     data += _record(0x0F, struct.pack("<I", 0))
     start = len(data)
-    table = b"".join(struct.pack("<HQ", number, count) for number, count in counts.items())
-    times = struct.pack("<QQ", messages[0][0], messages[-1][0])
-    statistics = struct.pack("<QHIIII", sum(counts.values()), len(channels), len(channels), 0, 0, len(index))
-    data += b"".join(_declarations(channels)) + b"".join(index)
-    data += _record(11, statistics + times + struct.pack("<I", len(table)) + table)
+    data += b"".join(_declarations(channels)) + b"".join(index) + _statistics(channels, len(index), announced)
     path.write_bytes(data + _record(2, struct.pack("<QQI", start, 0, 0)) + MAGIC)
     return path
 
 
-def _write(path: Path, records: bytes, profile: str, end: bool) -> Path:
-    tail = _record(0x0F, struct.pack("<I", 0)) + _record(2, struct.pack("<QQI", 0, 0, 0)) + MAGIC
-    path.write_bytes(MAGIC + _record(1, _text(profile) + _text("by hand")) + records + (tail if end else b""))
-    return path
+def _statistics(channels: Sequence[HandChannel], chunks: int, first: int | None = None) -> bytes:
+    """The record of counts; `first` replaces that of the first channel."""
+    counts = {number: len(channel.messages) for number, channel in enumerate(channels, 1)}
+    if first is not None:
+        counts[1] = first
+    times = [when for channel in channels for when, _ in channel.messages]
+    table = b"".join(struct.pack("<HQ", number, count) for number, count in counts.items())
+    head = struct.pack("<QHIIII", sum(counts.values()), len(channels), len(channels), 0, 0, chunks)
+    return _record(11, head + struct.pack("<QQI", min(times), max(times), len(table)) + table)
 
 
 def _declarations(channels: Sequence[HandChannel]) -> list[bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from recordings import write_video
 
@@ -51,7 +53,12 @@ def test_a_corrupt_video_is_named_and_the_others_go_on(tmp_path: Path, capsys: p
 
 def test_a_colon_in_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "12:30").mkdir()
-    write_video(tmp_path / "12:30" / "robot:1.avi", frames=11, fps=10.0)
+    # FFmpeg alone takes a protocol, and OpenCV reads Motion JPEG without it.
+    writer = cv2.VideoWriter(str(tmp_path / "made.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for _ in range(11):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    (tmp_path / "made.mp4").rename(tmp_path / "12:30" / "robot:1.mp4")
     monkeypatch.chdir(tmp_path)
     assert run("12:30", "--out", "out:1") == 0
     assert len(list((tmp_path / "out:1" / "robot:1").glob("*.jpg"))) == 2

@@ -73,6 +73,10 @@ def test_chunks_without_an_index_of_their_messages(tmp_path: Path, compression: 
     check_frames(write_chunked_mcap(tmp_path / "x.mcap", [images(), JSON], compression=compression))
 
 
+def test_messages_without_chunks_under_a_summary(tmp_path: Path) -> None:
+    check_frames(write_mcap(tmp_path / "x.mcap", [images(), JSON], summary=True))
+
+
 def test_messages_out_of_order_come_by_time(tmp_path: Path) -> None:
     shuffled = [5, 0, 3, 1, 4, 2]
     check_frames(write_mcap(tmp_path / "loose.mcap", [images(shuffled)]))

@@ -241,10 +241,10 @@ def test_what_a_container_claims(tmp_path: Path, content: bytes, end: int) -> No
     assert claimed_bytes(tmp_path / "x") == end
 
 
-@pytest.mark.parametrize("name", ["12:30.avi", "file:x.avi", "concat:x.avi", "robot:1/x.avi", "50%.avi", "%03d.avi"])
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:x.mp4", "concat:x.mp4", "robot:1/x.mp4", "50%.mp4", "%03d.mp4"])
 def test_a_name_with_a_colon_or_percent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
-    write_video(tmp_path / "made.avi", 5).rename(tmp_path / name)
+    write_mp4(tmp_path / "made.mp4", 5).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for path in (Path(name), tmp_path / name):
         assert len(read_all(path)) == 5
