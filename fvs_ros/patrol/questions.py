@@ -26,7 +26,7 @@ from fvs_ros.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, P
 from fvs_ros.patrol.world import Stream, generator
 from fvs_ros.sources.frame import SECOND_NS
 
-TEMPLATES: tuple[Template, ...] = templates_seen.TEMPLATES + templates_story.TEMPLATES + templates_time.TEMPLATES
+TEMPLATES = (*templates_seen.TEMPLATES, *templates_story.TEMPLATES, *templates_time.TEMPLATES)
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
 
 KNOWN_FAMILIES = f"{', '.join(FAMILIES)}, or single templates such as {TEMPLATES[0].name}"

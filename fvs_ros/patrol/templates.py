@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class Candidate:
     choices: tuple[str, ...] = ()
 
 
-Finder = Callable[[EpisodeTruth, np.random.Generator], list[Candidate]]
+Finder = Callable[..., list[Candidate]]
+"""Gives the candidates of a moment, from its `EpisodeTruth` and a `np.random.Generator`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,19 @@ class Template:
     def family(self) -> str:
         """The group that it is scored in."""
         return self.name.partition(".")[0]
+
+
+def template(templates: list[Template], name: str, *phrasings: str, **settings: object) -> Callable[[Finder], Finder]:
+    """Decorates the finder of a template, which joins `templates`; `settings` are arguments of the finder.
+
+    Stacked on one finder, the lowest joins first.
+    """
+
+    def join(find: Finder) -> Finder:
+        templates.append(Template(name, phrasings, partial(find, **settings)))
+        return find
+
+    return join
 
 
 def with_article(name: str) -> str:

@@ -19,6 +19,7 @@ from fvs_ros.patrol.templates import (
     inspected_rooms,
     is_steady,
     spans,
+    template,
     unseen_names,
     with_article,
 )
@@ -31,25 +32,46 @@ MOST_COUNTED = 9
 
 Trait = Literal["kind", "colour"]
 
+TEMPLATES: list[Template] = []
+_template = partial(template, TEMPLATES)
+
 
 def _newest(truth: EpisodeTruth) -> Frames:
     return ((truth.frame - truth.episode.config.frame_rate, truth.frame),)
 
 
+@_template("now.view", "What do you see now?", "What is in view?", "What is in front of you?")
 def _now_view(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     if not truth.calm:
         return []
     return [Candidate({}, joined([truth.name(object_id) for object_id in truth.in_view]), _newest(truth))]
 
 
+@_template("now.count", "How many objects are in view?", "How many objects do you see now?")
 def _now_count(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, number_word(len(truth.in_view)), _newest(truth))] if truth.calm else []
 
 
+@_template("now.room", "Which room are you in?", "Where are you now?", "What room is this?")
 def _now_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, truth.episode.room_name(truth.frame), _newest(truth))] if truth.calm else []
 
 
+@_template(
+    "now.kind",
+    "What is the {colour} object in view?",
+    "Which object in view is {colour}?",
+    known="colour",
+    asked="kind",
+)
+@_template(
+    "now.colour",
+    "What colour is the {kind} in view?",
+    "Which colour is this {kind}?",
+    "What color is the {kind} in view?",
+    known="kind",
+    asked="colour",
+)
 def _now_other(truth: EpisodeTruth, _: np.random.Generator, known: Trait, asked: Trait) -> list[Candidate]:
     objects = _only_ones(truth, truth.in_view if truth.calm else [], known)
     return [Candidate({known: getattr(one, known)}, getattr(one, asked), _newest(truth)) for one in objects]
@@ -62,6 +84,7 @@ def _only_ones(truth: EpisodeTruth, object_ids: Iterable[int], trait: Trait) -> 
     return [one for one in objects if counts[getattr(one, trait)] == 1]
 
 
+@_template("now.presence", "Is {a_thing} in view?", "Do you see {a_thing} now?", "Is there {a_thing} in front of you?")
 def _now_presence(truth: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     # An empty view would make "no" the more frequent answer.
     if not truth.calm or not truth.in_view:
@@ -84,6 +107,7 @@ def _now_presence(truth: EpisodeTruth, random: np.random.Generator) -> list[Cand
     ]
 
 
+@_template("recall.seen", "Have you seen {a_thing} so far?", "Did you see {a_thing}?", "Was there {a_thing} anywhere?")
 def _recall_seen(truth: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     seen = [
         Candidate({"a_thing": with_article(truth.name(object_id))}, "yes", spans(sightings), YES_NO)
@@ -96,6 +120,12 @@ def _recall_seen(truth: EpisodeTruth, random: np.random.Generator) -> list[Candi
     return [*seen, *unseen] if seen and unseen else []
 
 
+@_template(
+    "recall.where",
+    "In which room did you last see the {thing}?",
+    "Where was the {thing}?",
+    "Where did you last see the {thing}?",
+)
 def _recall_where(truth: EpisodeTruth, random: np.random.Generator) -> list[Candidate]:
     unseen = unseen_names(truth, random, 2)
     candidates = [Candidate({"thing": name}, NOT_SEEN, everything(truth)) for name in unseen]
@@ -108,6 +138,7 @@ def _recall_where(truth: EpisodeTruth, random: np.random.Generator) -> list[Cand
     return candidates
 
 
+@_template("recall.colour", "What colour was the only {kind} you saw?", "You saw one {kind}. What colour was it?")
 def _recall_colour(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     doubtful = {truth.episode.objects[object_id].kind for object_id in truth.doubtful}
     return [
@@ -129,6 +160,20 @@ def _doubtful_in(truth: EpisodeTruth, room: int) -> set[int]:
     return {int(object_id) for object_id in np.flatnonzero(truth.unsure[visits].any(axis=0))} - sure
 
 
+@_template(
+    "recall.room_kind",
+    "Which {colour} object did you see in the {room}?",
+    "What was the {colour} object in the {room}?",
+    known="colour",
+    asked="kind",
+)
+@_template(
+    "recall.room_colour",
+    "What colour was the {kind} in the {room}?",
+    "Which colour did the {kind} in the {room} have?",
+    known="kind",
+    asked="colour",
+)
 def _recall_in_room(truth: EpisodeTruth, _: np.random.Generator, known: Trait, asked: Trait) -> list[Candidate]:
     rooms: dict[int, list[Sighting]] = {}
     for sighting in truth.sightings:
@@ -145,6 +190,9 @@ def _recall_in_room(truth: EpisodeTruth, _: np.random.Generator, known: Trait, a
     return candidates
 
 
+@_template(
+    "recall.visited", "Have you been in the {room}?", "Did you visit the {room}?", "Were you in the {room} so far?"
+)
 def _recall_visited(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates = []
     for name in ROOMS:
@@ -156,6 +204,22 @@ def _recall_visited(truth: EpisodeTruth, _: np.random.Generator) -> list[Candida
     return candidates
 
 
+@_template(
+    "count.colour",
+    "How many {colour} objects have you seen so far?",
+    "How many different {colour} objects did you see?",
+    gap="colour",
+    trait="colour",
+    words={colour: colour for colour in COLOURS},
+)
+@_template(
+    "count.kind",
+    "How many {kinds} have you seen so far?",
+    "How many different {kinds} did you see?",
+    gap="kinds",
+    trait="kind",
+    words=PLURALS,
+)
 def _count_of(
     truth: EpisodeTruth, _: np.random.Generator, gap: str, trait: Trait, words: Mapping[str, str]
 ) -> list[Candidate]:
@@ -171,6 +235,7 @@ def _count_of(
     return candidates
 
 
+@_template("count.all", "How many different objects have you seen so far?", "How many objects have you seen in all?")
 def _count_all(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     count = len(truth.seen)
     if truth.doubtful or count > MOST_COUNTED:
@@ -178,6 +243,11 @@ def _count_all(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, number_word(count), spans(truth.sightings) or everything(truth))]
 
 
+@_template(
+    "count.room",
+    "How many objects did you see on your last visit to the {room}?",
+    "How many objects were in the {room} last?",
+)
 def _count_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({"room": truth.room(stay.room)}, number_word(len(stay.objects)), spans([stay]))
@@ -185,90 +255,10 @@ def _count_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
+@_template("count.rooms", "How many different rooms have you visited?", "How many rooms have you been in so far?")
 def _count_rooms(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     # A room just entered may or may not have been noticed.
     if not truth.stays or not is_steady(truth, truth.stays[-1]):
         return []
     first = truth.first_stays.values()
     return [Candidate({}, number_word(len(first)), spans(first))]
-
-
-TEMPLATES = (
-    Template("now.view", ("What do you see now?", "What is in view?", "What is in front of you?"), _now_view),
-    Template("now.count", ("How many objects are in view?", "How many objects do you see now?"), _now_count),
-    Template("now.room", ("Which room are you in?", "Where are you now?", "What room is this?"), _now_room),
-    Template(
-        "now.colour",
-        ("What colour is the {kind} in view?", "Which colour is this {kind}?", "What color is the {kind} in view?"),
-        partial(_now_other, known="kind", asked="colour"),
-    ),
-    Template(
-        "now.kind",
-        ("What is the {colour} object in view?", "Which object in view is {colour}?"),
-        partial(_now_other, known="colour", asked="kind"),
-    ),
-    Template(
-        "now.presence",
-        ("Is {a_thing} in view?", "Do you see {a_thing} now?", "Is there {a_thing} in front of you?"),
-        _now_presence,
-    ),
-    Template(
-        "recall.seen",
-        ("Have you seen {a_thing} so far?", "Did you see {a_thing}?", "Was there {a_thing} anywhere?"),
-        _recall_seen,
-    ),
-    Template(
-        "recall.where",
-        (
-            "In which room did you last see the {thing}?",
-            "Where was the {thing}?",
-            "Where did you last see the {thing}?",
-        ),
-        _recall_where,
-    ),
-    Template(
-        "recall.colour",
-        ("What colour was the only {kind} you saw?", "You saw one {kind}. What colour was it?"),
-        _recall_colour,
-    ),
-    Template(
-        "recall.room_colour",
-        ("What colour was the {kind} in the {room}?", "Which colour did the {kind} in the {room} have?"),
-        partial(_recall_in_room, known="kind", asked="colour"),
-    ),
-    Template(
-        "recall.room_kind",
-        ("Which {colour} object did you see in the {room}?", "What was the {colour} object in the {room}?"),
-        partial(_recall_in_room, known="colour", asked="kind"),
-    ),
-    Template(
-        "recall.visited",
-        ("Have you been in the {room}?", "Did you visit the {room}?", "Were you in the {room} so far?"),
-        _recall_visited,
-    ),
-    Template(
-        "count.kind",
-        ("How many {kinds} have you seen so far?", "How many different {kinds} did you see?"),
-        partial(_count_of, gap="kinds", trait="kind", words=PLURALS),
-    ),
-    Template(
-        "count.colour",
-        ("How many {colour} objects have you seen so far?", "How many different {colour} objects did you see?"),
-        partial(_count_of, gap="colour", trait="colour", words={colour: colour for colour in COLOURS}),
-    ),
-    Template(
-        "count.all",
-        ("How many different objects have you seen so far?", "How many objects have you seen in all?"),
-        _count_all,
-    ),
-    Template(
-        "count.room",
-        ("How many objects did you see on your last visit to the {room}?", "How many objects were in the {room} last?"),
-        _count_room,
-    ),
-    Template(
-        "count.rooms",
-        ("How many different rooms have you visited?", "How many rooms have you been in so far?"),
-        _count_rooms,
-    ),
-)

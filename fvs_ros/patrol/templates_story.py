@@ -7,13 +7,28 @@ from itertools import pairwise
 
 import numpy as np
 
-from fvs_ros.patrol.templates import NOTHING, YES_NO, Candidate, Template, is_steady, spans
+from fvs_ros.patrol.templates import NOTHING, YES_NO, Candidate, Template, is_steady, spans, template
 from fvs_ros.patrol.truth import EpisodeTruth, Sighting, Stay
 
 MOST_PAIRS = 8
 """Pairs of objects that one moment's candidates compare."""
 
+TEMPLATES: list[Template] = []
+_template = partial(template, TEMPLATES)
 
+
+@_template(
+    "order.last_of_two",
+    "Which did you see last, the {one} or the {other}?",
+    "What came last, the {one} or the {other}?",
+    first=False,
+)
+@_template(
+    "order.first_of_two",
+    "Which did you see first, the {one} or the {other}?",
+    "What came first, the {one} or the {other}?",
+    first=True,
+)
 def _order_of_two(truth: EpisodeTruth, random: np.random.Generator, first: bool) -> list[Candidate]:
     object_ids, candidates = list(truth.seen), []
     for _ in range(MOST_PAIRS if len(object_ids) > 1 else 0):
@@ -48,6 +63,7 @@ def newcomers(truth: EpisodeTruth) -> list[Sighting | None]:
     return story
 
 
+@_template("order.first", "What was the first object you saw?", "Which object did you see first of all?")
 def _order_first(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     story = newcomers(truth)
     if not story or story[0] is None:
@@ -55,6 +71,9 @@ def _order_first(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]
     return [Candidate({}, truth.name(story[0].object_id), spans([story[0]]))]
 
 
+@_template(
+    "order.after", "Which new object came right after the {thing}?", "What did you first see right after the {thing}?"
+)
 def _order_after(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({"thing": truth.name(one.object_id)}, truth.name(other.object_id), spans([one, other]))
@@ -63,6 +82,11 @@ def _order_after(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]
     ]
 
 
+@_template(
+    "order.before",
+    "Which new object came right before the {thing}?",
+    "What did you first see right before the {thing}?",
+)
 def _order_before(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     story = newcomers(truth)
     # The one before the earlier of the two must be sure as well, or it might have come between.
@@ -73,10 +97,16 @@ def _order_before(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate
     ]
 
 
+@_template("order.room_first", "Which room did you visit first?", "In which room did the patrol begin?")
 def _order_room_first(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [Candidate({}, truth.room(truth.stays[0].room), spans(truth.stays[:1]))] if truth.stays else []
 
 
+@_template(
+    "order.room_after",
+    "Which room did you visit right after your first visit to the {room}?",
+    "Where did you go after you first saw the {room}?",
+)
 def _order_room_after(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates, known = [], set()
     for one, other in pairwise(truth.stays):
@@ -86,6 +116,9 @@ def _order_room_after(truth: EpisodeTruth, _: np.random.Generator) -> list[Candi
     return candidates
 
 
+@_template(
+    "order.room_before", "Which room did you visit right before this one?", "In which room were you before this one?"
+)
 def _order_room_before(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     if len(truth.stays) < 2 or truth.stays[-1].end != truth.frame or not is_steady(truth, truth.stays[-1]):
         return []
@@ -123,18 +156,31 @@ def _single_changes(truth: EpisodeTruth) -> list[tuple[tuple[Stay, Stay], str]]:
     return [(couple, texts[0] if texts else NOTHING) for couple, texts in found if len(texts) < 2]
 
 
+@_template(
+    "change.what",
+    "What changed in the {room} between your last two visits?",
+    "What was different in the {room} last time?",
+)
 def _change_what(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({"room": truth.room(couple[0].room)}, text, spans(couple)) for couple, text in _single_changes(truth)
     ]
 
 
+@_template(
+    "change.here", "What changed in this room since your last visit?", "What is different here since your last visit?"
+)
 def _change_here(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({}, text, spans(couple)) for couple, text in _single_changes(truth) if couple[1].end == truth.frame
     ]
 
 
+@_template(
+    "change.any",
+    "Did anything change in the {room} between your last two visits?",
+    "Was the {room} different last time?",
+)
 def _change_any(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate(
@@ -144,6 +190,18 @@ def _change_any(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     ]
 
 
+@_template(
+    "change.gone",
+    "What was missing from the {room} on your last visit?",
+    "Which object had gone from the {room} last?",
+    newer=False,
+)
+@_template(
+    "change.new",
+    "What was new in the {room} on your last visit?",
+    "Which object was added to the {room} last?",
+    newer=True,
+)
 def _difference(truth: EpisodeTruth, _: np.random.Generator, newer: bool) -> list[Candidate]:
     candidates = []
     for before, after in _revisits(truth):
@@ -155,6 +213,9 @@ def _difference(truth: EpisodeTruth, _: np.random.Generator, newer: bool) -> lis
     return candidates
 
 
+@_template(
+    "change.still", "Was the {thing} still in the {room} on your last visit?", "Did the {thing} stay in the {room}?"
+)
 def _change_still(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate(
@@ -168,6 +229,7 @@ def _change_still(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate
     ]
 
 
+@_template("change.moved", "Have you seen the {thing} in more than one room?", "Did the {thing} move to another room?")
 def _change_moved(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates = []
     for object_id, sightings in truth.seen.items():
@@ -177,85 +239,3 @@ def _change_moved(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate
             answer = "yes" if len(rooms) > 1 else "no"
             candidates.append(Candidate({"thing": truth.name(object_id)}, answer, spans(sightings), YES_NO))
     return candidates
-
-
-TEMPLATES = (
-    Template(
-        "order.first_of_two",
-        ("Which did you see first, the {one} or the {other}?", "What came first, the {one} or the {other}?"),
-        partial(_order_of_two, first=True),
-    ),
-    Template(
-        "order.last_of_two",
-        ("Which did you see last, the {one} or the {other}?", "What came last, the {one} or the {other}?"),
-        partial(_order_of_two, first=False),
-    ),
-    Template(
-        "order.first",
-        ("What was the first object you saw?", "Which object did you see first of all?"),
-        _order_first,
-    ),
-    Template(
-        "order.after",
-        ("Which new object came right after the {thing}?", "What did you first see right after the {thing}?"),
-        _order_after,
-    ),
-    Template(
-        "order.before",
-        ("Which new object came right before the {thing}?", "What did you first see right before the {thing}?"),
-        _order_before,
-    ),
-    Template(
-        "order.room_first",
-        ("Which room did you visit first?", "In which room did the patrol begin?"),
-        _order_room_first,
-    ),
-    Template(
-        "order.room_after",
-        (
-            "Which room did you visit right after your first visit to the {room}?",
-            "Where did you go after you first saw the {room}?",
-        ),
-        _order_room_after,
-    ),
-    Template(
-        "order.room_before",
-        ("Which room did you visit right before this one?", "In which room were you before this one?"),
-        _order_room_before,
-    ),
-    Template(
-        "change.what",
-        ("What changed in the {room} between your last two visits?", "What was different in the {room} last time?"),
-        _change_what,
-    ),
-    Template(
-        "change.here",
-        ("What changed in this room since your last visit?", "What is different here since your last visit?"),
-        _change_here,
-    ),
-    Template(
-        "change.any",
-        ("Did anything change in the {room} between your last two visits?", "Was the {room} different last time?"),
-        _change_any,
-    ),
-    Template(
-        "change.new",
-        ("What was new in the {room} on your last visit?", "Which object was added to the {room} last?"),
-        partial(_difference, newer=True),
-    ),
-    Template(
-        "change.gone",
-        ("What was missing from the {room} on your last visit?", "Which object had gone from the {room} last?"),
-        partial(_difference, newer=False),
-    ),
-    Template(
-        "change.still",
-        ("Was the {thing} still in the {room} on your last visit?", "Did the {thing} stay in the {room}?"),
-        _change_still,
-    ),
-    Template(
-        "change.moved",
-        ("Have you seen the {thing} in more than one room?", "Did the {thing} move to another room?"),
-        _change_moved,
-    ),
-)

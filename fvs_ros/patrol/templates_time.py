@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from fvs_ros.patrol.templates import Candidate, Frames, Template, inspected_rooms, is_steady, spans
+from fvs_ros.patrol.templates import Candidate, Frames, Template, inspected_rooms, is_steady, spans, template
 from fvs_ros.patrol.truth import EpisodeTruth, Sighting
 from fvs_ros.patrol.vocabulary import AGES, PARTS, age_words, joined, number_word
 
@@ -18,7 +18,22 @@ LONGEST_MIN = 20
 _MARGIN = 0.1
 """How far from a border between two answers a time must be, as a share of itself."""
 
+TEMPLATES: list[Template] = []
+_template = partial(template, TEMPLATES)
 
+
+@_template(
+    "time.part_last",
+    "Did you last see the {thing} at the beginning, in the middle or at the end of the patrol so far?",
+    "In which part of the patrol did you last see the {thing}, the beginning, the middle or the end?",
+    moment=-1,
+)
+@_template(
+    "time.part_first",
+    "Did you first see the {thing} at the beginning, in the middle or at the end of the patrol so far?",
+    "In which part of the patrol did you first see the {thing}, the beginning, the middle or the end?",
+    moment=0,
+)
 def _time_part(truth: EpisodeTruth, _: np.random.Generator, moment: int) -> list[Candidate]:
     candidates = []
     for sighting in _sure_moments(truth, moment):
@@ -68,17 +83,32 @@ def _ago(truth: EpisodeTruth, gap: str, last: list[tuple[str, int, Frames]]) -> 
     ]
 
 
+@_template(
+    "time.thing",
+    "The patrol began {began}. How long ago did you last see the {thing}?",
+    "The patrol began {began}. When did you last see the {thing}?",
+)
 def _time_thing(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     tail = 2 * truth.episode.config.frame_rate
     lasts = [last for last in _sure_moments(truth, -1) if truth.last_glimpse(last.object_id) - last.end <= tail]
     return _ago(truth, "thing", [(truth.name(last.object_id), last.end, spans([last])) for last in lasts])
 
 
+@_template(
+    "time.room",
+    "The patrol began {began}. How long ago were you last in the {room}?",
+    "The patrol began {began}. When were you last in the {room}?",
+)
 def _time_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     lasts = truth.last_stays.values()
     return _ago(truth, "room", [(truth.room(stay.room), stay.end, spans([stay])) for stay in lasts])
 
 
+@_template(
+    "description.room",
+    "Describe what you saw on your last visit to the {room}.",
+    "Which objects were in the {room} last?",
+)
 def _describe_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     return [
         Candidate({"room": truth.room(stay.room)}, _names(truth, stay.objects), spans([stay]))
@@ -90,6 +120,11 @@ def _names(truth: EpisodeTruth, object_ids: Iterable[int]) -> str:
     return joined([truth.name(object_id) for object_id in object_ids])
 
 
+@_template(
+    "description.since",
+    "Describe what you saw since you left the {room}.",
+    "Which objects did you see since the {room}?",
+)
 def _describe_since(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     candidates = []
     for room, last in truth.last_stays.items():
@@ -100,59 +135,9 @@ def _describe_since(truth: EpisodeTruth, _: np.random.Generator) -> list[Candida
     return candidates
 
 
+@_template("description.tour", "Describe your way so far.", "Which rooms did you visit, in order?")
 def _describe_tour(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     first = truth.first_stays
     if not 1 < len(first) <= MOST_DESCRIBED or not is_steady(truth, truth.stays[-1]):
         return []
     return [Candidate({}, joined([truth.room(room) for room in first]), spans(first.values()))]
-
-
-TEMPLATES = (
-    Template(
-        "time.part_first",
-        (
-            "Did you first see the {thing} at the beginning, in the middle or at the end of the patrol so far?",
-            "In which part of the patrol did you first see the {thing}, the beginning, the middle or the end?",
-        ),
-        partial(_time_part, moment=0),
-    ),
-    Template(
-        "time.part_last",
-        (
-            "Did you last see the {thing} at the beginning, in the middle or at the end of the patrol so far?",
-            "In which part of the patrol did you last see the {thing}, the beginning, the middle or the end?",
-        ),
-        partial(_time_part, moment=-1),
-    ),
-    Template(
-        "time.thing",
-        (
-            "The patrol began {began}. How long ago did you last see the {thing}?",
-            "The patrol began {began}. When did you last see the {thing}?",
-        ),
-        _time_thing,
-    ),
-    Template(
-        "time.room",
-        (
-            "The patrol began {began}. How long ago were you last in the {room}?",
-            "The patrol began {began}. When were you last in the {room}?",
-        ),
-        _time_room,
-    ),
-    Template(
-        "description.room",
-        ("Describe what you saw on your last visit to the {room}.", "Which objects were in the {room} last?"),
-        _describe_room,
-    ),
-    Template(
-        "description.since",
-        ("Describe what you saw since you left the {room}.", "Which objects did you see since the {room}?"),
-        _describe_since,
-    ),
-    Template(
-        "description.tour",
-        ("Describe your way so far.", "Which rooms did you visit, in order?"),
-        _describe_tour,
-    ),
-)
