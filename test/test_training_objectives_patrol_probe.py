@@ -9,7 +9,7 @@ from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.questions import TEMPLATES, step_ends
 from fvs_ros.patrol.truth import EpisodeRecord
-from fvs_ros.patrol.vocabulary import COLOURS, KINDS, PLURALS, ROOMS, number_word
+from fvs_ros.patrol.vocabulary import COLOURS, KINDS, NUMBERS, PLURALS, ROOMS
 from fvs_ros.training.objectives.patrol_cells import cell_objects
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS, UNKNOWN, probe_labels, probe_sets
 
@@ -76,7 +76,7 @@ def test_counts_are_what_is_answered_to_questions_for_them(told: Told) -> None:
             answers = {KIND_OF.get(gaps[gap], gaps[gap]): answer for gaps, answer in candidates(name, record, frame)}
             label = labels[group][cell, number]
             if label != UNKNOWN and word in answers:
-                assert number_word(label) == answers[word]
+                assert NUMBERS[label] == answers[word]
                 found += 1
     assert found > 200
 
@@ -99,7 +99,7 @@ def test_rooms_are_those_that_questions_tell_of(told: Told) -> None:
     found = 0
     for number, frame in enumerate(ends):
         for name, group, words in (
-            ("count.rooms", "rooms", [number_word(count) for count in range(9)]),
+            ("count.rooms", "rooms", list(NUMBERS[:9])),
             ("order.room_before", "room_before", ROOMS),
         ):
             answers = [answer for _, answer in candidates(name, record, frame)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from fvs_ros.patrol.truth import STEADY_S, EpisodeTruth, Sighting, Stay
-from fvs_ros.patrol.vocabulary import COLOURS, KINDS
+from fvs_ros.patrol.vocabulary import COLOURS, KINDS, joined
 
 YES_NO = ("yes", "no")
 NOT_SEEN = "not seen"
@@ -36,7 +36,7 @@ class Candidate:
     choices: tuple[str, ...] = ()
 
 
-Finder = Callable[..., list[Candidate]]
+Finder = Callable[..., Iterator[Candidate]]
 """Gives the candidates of a moment, from its `EpisodeTruth` and a `np.random.Generator`."""
 
 
@@ -76,6 +76,11 @@ def template(templates: list[Template], name: str, *phrasings: str, **settings: 
 def with_article(name: str) -> str:
     """The name with "a" or "an" before it."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def enumerated(truth: EpisodeTruth, object_ids: Iterable[int]) -> str:
+    """The names of objects, as an answer enumerates them."""
+    return joined([truth.name(object_id) for object_id in object_ids])
 
 
 def everything(truth: EpisodeTruth) -> Frames:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
-from fvs_ros.patrol.templates import Candidate, Frames, Template, inspected_rooms, is_steady, spans, template
-from fvs_ros.patrol.truth import EpisodeTruth, Sighting
-from fvs_ros.patrol.vocabulary import AGES, PARTS, age_words, joined, number_word
+from fvs_ros.patrol.templates import Candidate, Template, enumerated, inspected_rooms, is_steady, spans, template
+from fvs_ros.patrol.truth import EpisodeTruth, Sighting, Stay
+from fvs_ros.patrol.vocabulary import AGES, NUMBERS, PARTS, joined
 
 MOST_DESCRIBED = 4
 """Longer enumerations are not asked for."""
@@ -34,25 +34,21 @@ _template = partial(template, TEMPLATES)
     "In which part of the patrol did you first see the {thing}, the beginning, the middle or the end?",
     moment=0,
 )
-def _time_part(truth: EpisodeTruth, _: np.random.Generator, moment: int) -> list[Candidate]:
-    candidates = []
+def _time_part(truth: EpisodeTruth, _: np.random.Generator, moment: int) -> Iterator[Candidate]:
     for sighting in _sure_moments(truth, moment):
         share = (sighting.start if moment == 0 else sighting.end) / max(truth.frame, 1)
         if all(abs(share - border) > _MARGIN / 2 for border in (1 / 3, 2 / 3)):
             answer = PARTS[min(int(share * 3), 2)]
-            candidates.append(Candidate({"thing": truth.name(sighting.object_id)}, answer, spans([sighting]), PARTS))
-    return candidates
+            yield Candidate({"thing": truth.name(sighting.object_id)}, answer, spans([sighting]), PARTS)
 
 
-def _sure_moments(truth: EpisodeTruth, moment: int) -> list[Sighting]:
+def _sure_moments(truth: EpisodeTruth, moment: int) -> Iterator[Sighting]:
     """The first (`moment` 0) or last (-1) sighting of each object that was not glimpsed before it, or after it."""
-    sure = []
     for sightings in truth.seen.values():
         sighting = sightings[moment]
         others = slice(None, sighting.visit) if moment == 0 else slice(sighting.visit + 1, None)
         if not truth.unsure[others, sighting.object_id].any():
-            sure.append(sighting)
-    return sure
+            yield sighting
 
 
 def _began(truth: EpisodeTruth) -> str | None:
@@ -62,25 +58,16 @@ def _began(truth: EpisodeTruth) -> str | None:
         return "less than one minute ago"
     if minutes > LONGEST_MIN:
         return None
-    return f"{number_word(round(minutes))} minute{'' if round(minutes) == 1 else 's'} ago"
+    return f"{NUMBERS[round(minutes)]} minute{'' if round(minutes) == 1 else 's'} ago"
 
 
-def _age_answer(truth: EpisodeTruth, frame: int) -> str | None:
-    """The words for how long ago a frame was; None near a border between two of them."""
-    age_s = (truth.frame - frame) / truth.episode.config.frame_rate
-    if any(abs(age_s - bound) < _MARGIN * bound for bound, _ in AGES[:-1]):
-        return None
-    return age_words(age_s)
-
-
-def _ago(truth: EpisodeTruth, gap: str, last: list[tuple[str, int, Frames]]) -> list[Candidate]:
-    """Candidates for what was seen last at a frame; what is in view now is left out."""
+def _ago(truth: EpisodeTruth, gap: str, name: str, last: Sighting | Stay) -> Iterator[Candidate]:
+    """How long ago something was seen last: nothing while it is in view, or near a border between two answers."""
+    age_s = (truth.frame - last.end) / truth.episode.config.frame_rate
     began = _began(truth)
-    return [
-        Candidate({gap: name, "began": began}, answer, proof)
-        for name, frame, proof in last
-        if began is not None and frame < truth.frame and (answer := _age_answer(truth, frame)) is not None
-    ]
+    if began is not None and age_s > 0 and all(abs(age_s - bound) >= _MARGIN * bound for bound, _ in AGES[:-1]):
+        answer = next(words for bound, words in AGES if age_s < bound)
+        yield Candidate({gap: name, "began": began}, answer, spans([last]))
 
 
 @_template(
@@ -88,10 +75,11 @@ def _ago(truth: EpisodeTruth, gap: str, last: list[tuple[str, int, Frames]]) -> 
     "The patrol began {began}. How long ago did you last see the {thing}?",
     "The patrol began {began}. When did you last see the {thing}?",
 )
-def _time_thing(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _time_thing(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
     tail = 2 * truth.episode.config.frame_rate
-    lasts = [last for last in _sure_moments(truth, -1) if truth.last_glimpse(last.object_id) - last.end <= tail]
-    return _ago(truth, "thing", [(truth.name(last.object_id), last.end, spans([last])) for last in lasts])
+    for last in _sure_moments(truth, -1):
+        if truth.last_glimpse(last.object_id) - last.end <= tail:
+            yield from _ago(truth, "thing", truth.name(last.object_id), last)
 
 
 @_template(
@@ -99,9 +87,9 @@ def _time_thing(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     "The patrol began {began}. How long ago were you last in the {room}?",
     "The patrol began {began}. When were you last in the {room}?",
 )
-def _time_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    lasts = truth.last_stays.values()
-    return _ago(truth, "room", [(truth.room(stay.room), stay.end, spans([stay])) for stay in lasts])
+def _time_room(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
+    for stay in truth.last_stays.values():
+        yield from _ago(truth, "room", truth.room(stay.room), stay)
 
 
 @_template(
@@ -109,15 +97,9 @@ def _time_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
     "Describe what you saw on your last visit to the {room}.",
     "Which objects were in the {room} last?",
 )
-def _describe_room(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    return [
-        Candidate({"room": truth.room(stay.room)}, _names(truth, stay.objects), spans([stay]))
-        for stay in inspected_rooms(truth, MOST_DESCRIBED)
-    ]
-
-
-def _names(truth: EpisodeTruth, object_ids: Iterable[int]) -> str:
-    return joined([truth.name(object_id) for object_id in object_ids])
+def _describe_room(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
+    for stay in inspected_rooms(truth, MOST_DESCRIBED):
+        yield Candidate({"room": truth.room(stay.room)}, enumerated(truth, stay.objects), spans([stay]))
 
 
 @_template(
@@ -125,19 +107,16 @@ def _names(truth: EpisodeTruth, object_ids: Iterable[int]) -> str:
     "Describe what you saw since you left the {room}.",
     "Which objects did you see since the {room}?",
 )
-def _describe_since(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
-    candidates = []
+def _describe_since(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
     for room, last in truth.last_stays.items():
         stays = [stay for stay in truth.stays if stay.start > last.start]
         object_ids = list(dict.fromkeys(object_id for stay in stays for object_id in stay.objects))
         if stays and all(stay.clean for stay in stays) and len(object_ids) <= MOST_DESCRIBED:
-            candidates.append(Candidate({"room": truth.room(room)}, _names(truth, object_ids), spans(stays)))
-    return candidates
+            yield Candidate({"room": truth.room(room)}, enumerated(truth, object_ids), spans(stays))
 
 
 @_template("description.tour", "Describe your way so far.", "Which rooms did you visit, in order?")
-def _describe_tour(truth: EpisodeTruth, _: np.random.Generator) -> list[Candidate]:
+def _describe_tour(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
     first = truth.first_stays
-    if not 1 < len(first) <= MOST_DESCRIBED or not is_steady(truth, truth.stays[-1]):
-        return []
-    return [Candidate({}, joined([truth.room(room) for room in first]), spans(first.values()))]
+    if 1 < len(first) <= MOST_DESCRIBED and is_steady(truth, truth.stays[-1]):
+        yield Candidate({}, joined([truth.room(room) for room in first]), spans(first.values()))

@@ -40,16 +40,6 @@ AGES: tuple[tuple[float, str], ...] = (
 """Upper bound in seconds (excluded) of how long ago something was, and the words for it."""
 
 
-def age_words(seconds: float) -> str:
-    """The words for how long ago something was."""
-    return next(words for bound, words in AGES if seconds < bound)
-
-
-def number_word(number: int) -> str:
-    """The word for a number from 0 to 20."""
-    return NUMBERS[number]
-
-
 def joined(parts: list[str]) -> str:
     """An enumeration: "a", "a and b", "a, b and c"; "nothing" for none."""
     if not parts:
