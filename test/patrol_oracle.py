@@ -24,10 +24,10 @@ def gaps_of(question: Question) -> dict[str, str]:
     template = next(template for template in TEMPLATES if template.name == question.template)
     for phrasing in template.phrasings:
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(phrasing))
-        match = re.fullmatch(pattern, question.text)
+        match = re.fullmatch(pattern, question.question)
         if match:
             return match.groupdict()
-    raise AssertionError(f"no phrasing of {question.template} reads {question.text!r}")
+    raise AssertionError(f"no phrasing of {question.template} reads {question.question!r}")
 
 
 @dataclasses.dataclass

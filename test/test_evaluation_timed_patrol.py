@@ -65,7 +65,7 @@ def test_an_answer_must_be_the_exact_text_also_where_there_are_choices() -> None
     assert any(question.choices for question in questions)
     for question in questions:
         asked = timed(question)
-        assert (asked.choices, asked.answer, asked.time_ns) == ((), question.answer, question.stamp_ns)
+        assert (asked.choices, asked.answer, asked.time_ns) == ((), question.answer_text, question.time_ns)
         assert asked.proof_ns == question.proof_ns
 
 

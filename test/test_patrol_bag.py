@@ -158,24 +158,24 @@ def test_the_questions_file_holds_the_agreed_fields(folder: Path, questions: lis
             for key in ("id", "stamp", "question", "answer", "choices", "proof", "family", "age_s")
             if key != "choices" or question.choices
         ]
-        assert value["question"] == question.text
-        assert value["answer"] == question.answer
+        assert value["question"] == question.question
+        assert value["answer"] == question.answer_text
         assert value["age_s"] == question.age_s
 
 
 def test_evaluation_reads_the_questions_to_the_nanosecond(folder: Path, questions: list[Question]) -> None:
     for read, question in zip(read_questions(folder / QUESTIONS_FILE), questions, strict=True):
-        assert (read.id, read.relative, read.time_ns) == (question.id, False, question.stamp_ns)
+        assert (read.id, read.relative, read.time_ns) == (question.id, False, question.time_ns)
         assert read.proof_ns == question.proof_ns
         assert read.choices == question.choices
         answer = read.choices[read.answer] if isinstance(read.answer, int) else read.answer
-        assert answer == question.answer
+        assert answer == question.answer_text
 
 
 def test_times_below_a_second_keep_their_digits(questions: list[Question]) -> None:
     question = next(question for question in questions if question.choices)
-    shifted = type(question)(**{**vars(question), "stamp_ns": 1_750_000_000_000_000_001})
-    assert '"stamp": 1750000000.000000001,' in shifted.timed().to_json()
+    shifted = type(question)(**{**vars(question), "time_ns": 1_750_000_000_000_000_001})
+    assert '"stamp": 1750000000.000000001,' in shifted.to_json()
 
 
 def test_an_existing_folder_is_left_alone(folder: Path, episode: Episode, renderer: PatrolRenderer) -> None:

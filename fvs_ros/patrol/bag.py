@@ -59,7 +59,7 @@ def write_bag(
             _record(writer, episode, index, frame)
             if on_frame is not None:
                 on_frame(index, frame)
-    write_questions(folder / QUESTIONS_FILE, [question.timed() for question in questions])
+    write_questions(folder / QUESTIONS_FILE, questions)
 
 
 def _record(writer: BagWriter, episode: Episode, index: int, frame: np.ndarray) -> None:

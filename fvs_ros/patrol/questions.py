@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,11 +20,10 @@ from fvs_ros.patrol.config import STEP_S
 from fvs_ros.patrol.episode import Episode
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE
-from fvs_ros.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
+from fvs_ros.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, with_article
 from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
 from fvs_ros.patrol.world import Stream, generator
-from fvs_ros.sources.frame import SECOND_NS
 
 TEMPLATES = (*templates_seen.TEMPLATES, *templates_story.TEMPLATES, *templates_time.TEMPLATES)
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
@@ -37,47 +36,17 @@ _ATTEMPTS = 30
 _FEWEST_SAME = 4
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question asked at a moment of an episode.
+@dataclass(frozen=True, kw_only=True)
+class Question(TimedQuestion):
+    """A question asked at a moment of an episode, on its clock. Seed and number make its id unique among all episodes.
 
     Attributes:
-        id: unique among the questions of all episodes: seed and number.
         frame: index of the newest frame when it is asked; the last of a grid step.
-        stamp_ns: that frame's stamp.
-        text: the question.
-        answer: the right answer, to be matched exactly.
-        choices: the possible answers where the question leaves only these, else empty.
-        proof_ns: stamps of the first and last frame of each interval that shows the answer. For what was never seen,
-            all of the past.
-        family: the group that it is scored in.
         template: what it was made from, `family.what`.
-        age_s: seconds since the newest frame of the proof, 0 if that is `frame`.
     """
 
-    id: str
     frame: int
-    stamp_ns: int
-    text: str
-    answer: str
-    choices: tuple[str, ...]
-    proof_ns: tuple[tuple[int, int], ...]
-    family: str
     template: str
-    age_s: float
-
-    def timed(self) -> TimedQuestion:
-        """The question as `questions.jsonl` holds it."""
-        return TimedQuestion(
-            id=self.id,
-            time_ns=self.stamp_ns,
-            relative=False,
-            question=self.text,
-            choices=self.choices,
-            answer=self.choices.index(self.answer) if self.choices else self.answer,
-            proof_ns=self.proof_ns,
-            family=self.family,
-        )
 
 
 def step_ends(episode: Episode) -> list[int]:
@@ -137,28 +106,24 @@ def ask(
         raise PatrolError(f"moments {strange or moments} end no grid step; choose some of step_ends(episode)")
     random = generator(episode.world.seed, Stream.QUESTIONS, draw)
     record = EpisodeRecord(episode)
-    drawn: dict[tuple[int, str], tuple[Template, int, str, Candidate]] = {}
+    drawn: dict[tuple[int, str], Question] = {}
     counts = dict.fromkeys(families, 0)
     tries = dict.fromkeys(families, _ATTEMPTS + 4 * count // len(families))
     while len(drawn) < count and tries:
         family = min(tries, key=lambda name: counts[name])
         found = _draw(record, family, moments, random)
-        if found is not None and (found[1], found[2]) not in drawn:
-            drawn[found[1], found[2]] = found
+        if found is not None and (found.frame, found.question) not in drawn:
+            drawn[found.frame, found.question] = found
             counts[family] += 1
         tries[family] -= 1
         if not tries[family]:
             del tries[family]
-    ordered = sorted(drawn.values(), key=lambda item: (item[1], item[2]))
-    return [
-        _question(episode, f"{episode.world.seed}-{draw}-{number:04d}", *item) for number, item in enumerate(ordered)
-    ]
+    ordered = [drawn[key] for key in sorted(drawn)]
+    return [replace(found, id=f"{episode.world.seed}-{draw}-{number:04d}") for number, found in enumerate(ordered)]
 
 
-def _draw(
-    record: EpisodeRecord, family: str, moments: Sequence[int], random: np.random.Generator
-) -> tuple[Template, int, str, Candidate] | None:
-    """One question of a family or template, or nothing where the moments looked at hold none."""
+def _draw(record: EpisodeRecord, family: str, moments: Sequence[int], random: np.random.Generator) -> Question | None:
+    """One question of a family or template, without its id, or nothing where the moments looked at hold none."""
     templates = [template for template in TEMPLATES if family in (template.family, template.name)]
     template = templates[random.integers(len(templates))]
     pool: dict[str, list[tuple[int, Candidate]]] = {}
@@ -173,25 +138,18 @@ def _draw(
     same = pool[answers[random.integers(len(answers))]]
     frame, candidate = same[random.integers(len(same))]
     phrasing = template.phrasings[random.integers(len(template.phrasings))]
-    return template, frame, phrasing.format(**candidate.gaps), candidate
-
-
-def _question(
-    episode: Episode, identity: str, template: Template, frame: int, text: str, candidate: Candidate
-) -> Question:
-    stamps = episode.stamps_ns
-    newest = max(end for _, end in candidate.proof)
+    stamps_ns, choices = record.episode.stamps_ns.tolist(), candidate.choices
     return Question(
-        id=identity,
-        frame=frame,
-        stamp_ns=int(stamps[frame]),
-        text=text,
-        answer=candidate.answer,
-        choices=candidate.choices,
-        proof_ns=tuple((int(stamps[start]), int(stamps[end])) for start, end in candidate.proof),
+        id="",
+        time_ns=stamps_ns[frame],
+        relative=False,
+        question=phrasing.format(**candidate.gaps),
+        choices=choices,
+        answer=choices.index(candidate.answer) if choices else candidate.answer,
+        proof_ns=tuple((stamps_ns[start], stamps_ns[end]) for start, end in candidate.proof),
         family=template.family,
+        frame=frame,
         template=template.name,
-        age_s=float(stamps[frame] - stamps[newest]) / SECOND_NS,
     )
 
 
@@ -225,11 +183,11 @@ def guesses(known: Iterable[Question], asked: Iterable[Question]) -> list[str]:
     by_text: defaultdict[str, Counter[str]] = defaultdict(Counter)
     by_template: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for question in known:
-        by_text[question.text][question.answer] += 1
-        by_template[question.template][question.answer] += 1
+        by_text[question.question][question.answer_text] += 1
+        by_template[question.template][question.answer_text] += 1
     found = []
     for question in asked:
-        same = by_text[question.text]
+        same = by_text[question.question]
         counts = same if same.total() >= _FEWEST_SAME else by_template[question.template]
         found.append(max(sorted(counts), key=lambda answer: counts[answer], default=""))
     return found

@@ -80,7 +80,7 @@ class PatrolPlan:
 
 def timed(question: Question) -> TimedQuestion:
     """A question as it is scored: by its text, since a choice would be read less strictly."""
-    return replace(question.timed(), choices=(), answer=question.answer)
+    return replace(question, choices=(), answer=question.answer_text)
 
 
 def answer_episode(
@@ -196,6 +196,6 @@ def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
         episode = plan.episode(seed)
         known += ask(episode, _GUESS_QUESTIONS)
     return [
-        AnswerRow(question.id, question.text, question.answer, guess)
+        AnswerRow(question.id, question.question, question.answer_text, guess)
         for question, guess in zip(asked, guesses(known, asked), strict=True)
     ]

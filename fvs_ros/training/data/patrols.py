@@ -85,7 +85,9 @@ class PatrolEpisodes:
             if self._data.questions:
                 families = self._data.families or FAMILIES
                 questions = ask(simulated, self._data.questions, families, moments=[end], draw=number)
-                conversations += [Conversation(((asked.text, asked.answer),), asked.family) for asked in questions]
+                conversations += [
+                    Conversation(((asked.question, asked.answer_text),), asked.family) for asked in questions
+                ]
             if conversations:
                 moments.append(TrainingMoment((end + 1) // 2, tuple(conversations)))
         labels = None
