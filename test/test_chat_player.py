@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +24,7 @@ class Recording:
 
     name = "recording"
     start_ns = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, *seconds: float, problem: str = "", duration_s: float = 0.0) -> None:
         self._seconds, self._problem = seconds, problem

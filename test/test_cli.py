@@ -10,6 +10,8 @@ import pytest
 
 import fvs_ros
 from fvs_ros import cli
+from fvs_ros.evaluation.questions import QUESTIONS_FILE
+from fvs_ros.model.names import EMBEDDED_RECORDING
 
 
 class FakeParity(types.ModuleType):
@@ -61,7 +63,8 @@ def test_the_live_evaluation_names_what_it_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "fvs_ros.ros_tools.live_replay", None)
-    command = ["evaluate", "replay", "--live", "--bag", "bag", "--questions", "q.jsonl", "--out", "out"]
+    bag, questions = str(EMBEDDED_RECORDING), str(EMBEDDED_RECORDING / QUESTIONS_FILE)
+    command = ["evaluate", "replay", "--live", "--bag", bag, "--questions", questions, "--out", "out"]
     assert cli.main(command) == 1
     assert "--live needs ROS 2 and the built interfaces" in capsys.readouterr().err
 
