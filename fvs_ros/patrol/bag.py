@@ -67,11 +67,9 @@ def _record(writer: BagWriter, episode: Episode, index: int, frame: np.ndarray) 
     stamp_ns = int(episode.stamps_ns[index])
     if index == 0:
         mounted = camera_in_base()
-        x, y, z = (float(value) for value in mounted.position)
-        writer.write_transform(
-            stamp_ns, Pose(BASE_FRAME, (x, y, z), _quaternion(mounted.rotation)), CAMERA_FRAME, static=True
-        )
-    x, y, yaw = (float(value) for value in episode.poses[index])
+        camera = Pose(BASE_FRAME, tuple(mounted.position.tolist()), _quaternion(mounted.rotation))
+        writer.write_transform(stamp_ns, camera, CAMERA_FRAME, static=True)
+    x, y, yaw = episode.poses[index].tolist()
     base = Pose(ODOM_FRAME, (x, y, 0.0), (0.0, 0.0, float(np.sin(yaw / 2)), float(np.cos(yaw / 2))))
     writer.write_transform(stamp_ns, base, BASE_FRAME)
     writer.write_odometry(stamp_ns, base, BASE_FRAME)

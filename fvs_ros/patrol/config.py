@@ -15,10 +15,6 @@ STEP_S = 2
 FRAME_SIZE = 112
 """Pixels along each side of the frames that the shipped model is trained and evaluated on."""
 
-MOST_ROOMS = 8
-MOST_VIEWS = 4
-MOST_STEPS = 3600
-
 
 @dataclass(frozen=True)
 class PatrolConfig:
@@ -29,7 +25,7 @@ class PatrolConfig:
     A curriculum starts at `steps=2, drive=False, dwell_s=(2, 2)`, where every grid step shows another view.
 
     Attributes:
-        steps: length in grid steps of 2 s.
+        steps: length in grid steps of 2 s, from 1 to 3600.
         frame_rate: frames per second of the camera; 1 is what the model keeps.
         rooms: named rooms, from 1 to 8, along one corridor.
         views: inspection points per room, from 1 to 4.
@@ -58,10 +54,10 @@ class PatrolConfig:
     noise: float = 1.0
 
     def __post_init__(self) -> None:
-        _check("steps", self.steps, 1, MOST_STEPS)
+        _check("steps", self.steps, 1, 3600)
         _check("frame_rate", self.frame_rate, 1, 60)
-        _check("rooms", self.rooms, 1, MOST_ROOMS)
-        _check("views", self.views, 1, MOST_VIEWS)
+        _check("rooms", self.rooms, 1, 8)
+        _check("views", self.views, 1, 4)
         _check("empty", self.empty, 0.0, 1.0)
         _check("pairs", self.pairs, 0.0, 1.0)
         _check("changes", self.changes, 0.0, 1.0)

@@ -14,9 +14,9 @@ import numpy as np
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE, plan_route, sample
-from fvs_ros.patrol.visibility import GRID, CameraPose, Standing, camera_pose, owners, visible_pixels
+from fvs_ros.patrol.visibility import CameraPose, Standing, camera_pose, owners, visible_pixels
 from fvs_ros.patrol.vocabulary import CORRIDOR
-from fvs_ros.patrol.world import Placement, SceneObject, Stream, World, generator, make_world
+from fvs_ros.patrol.world import SceneObject, Stream, World, generator, make_world
 from fvs_ros.sources.frame import SECOND_NS
 
 ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
@@ -107,23 +107,20 @@ class Episode:
         placement = self.world.visits[int(self.visits[frame])].placements[object_id]
         if placement is None:
             raise PatrolError(f"object {object_id} is not there in frame {frame}")
-        return _stand(self.world, placement, self.objects[object_id])
+        room = self.world.rooms[placement.room]
+        view = room.views[placement.view]
+        # Turned by its own yaw from facing the robot.
+        yaw = room.yaw + view.heading - np.pi / 2 + self.objects[object_id].yaw
+        return room.to_world(*view.places[placement.place]), float(yaw)
 
     def owners(self, frame: int) -> np.ndarray:
         """The index of the object that each pixel of a frame shows, -1 for none, int64 [56, 56]."""
         standing = self.standing(frame)
-        if not standing:
-            return np.full((GRID, GRID), -1)
         # The last entry is what -1 points to.
-        return np.array([*standing, -1])[owners(self.camera(frame), _stands(self, frame, standing))]
+        return np.array([*standing, -1])[owners(self.camera(frame), self._stands(frame, standing))]
 
-
-def _stand(world: World, placement: Placement, scene_object: SceneObject) -> tuple[tuple[float, float], float]:
-    room = world.rooms[placement.room]
-    view = room.views[placement.view]
-    # Turned by its own yaw from facing the robot.
-    yaw = room.yaw + view.heading - np.pi / 2 + scene_object.yaw
-    return room.to_world(*view.places[placement.place]), float(yaw)
+    def _stands(self, frame: int, standing: Sequence[int]) -> Standing:
+        return [(self.objects[object_id], *self.stand(frame, object_id)) for object_id in standing]
 
 
 def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
@@ -159,13 +156,9 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
     for frame in range(len(poses)):
         standing = episode.standing(frame)
         if standing:
-            stands = _stands(episode, frame, standing)
+            stands = episode._stands(frame, standing)
             episode.pixels[frame, standing] = visible_pixels(episode.camera(frame), stands)
     return episode
-
-
-def _stands(episode: Episode, frame: int, standing: Sequence[int]) -> Standing:
-    return [(episode.objects[object_id], *episode.stand(frame, object_id)) for object_id in standing]
 
 
 def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> Lighting:

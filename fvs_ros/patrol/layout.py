@@ -14,6 +14,7 @@ With one room there is no order to hold out; the other three still hold.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +117,7 @@ def is_test_seed(seed: int) -> bool:
     return seed >= TEST_SEED
 
 
-def is_odd(names: tuple[str, ...]) -> bool:
+def is_odd(names: Sequence[str]) -> bool:
     """Whether an order of rooms is an odd permutation of their order in `ROOMS`."""
     ranks = [ROOMS.index(name) for name in names]
     return sum(a > b for index, a in enumerate(ranks) for b in ranks[index + 1 :]) % 2 == 1
@@ -126,7 +127,7 @@ def make_rooms(seed: int, config: PatrolConfig, random: np.random.Generator) -> 
     """The rooms along the corridor, alternately on its two sides."""
     test = is_test_seed(seed)
     names = [ROOMS[index] for index in random.permutation(len(ROOMS))[: config.rooms]]
-    if config.rooms > 1 and is_odd(tuple(names)) != test:
+    if config.rooms > 1 and is_odd(names) != test:
         names[-2:] = names[:-3:-1]
     return tuple(_make_room(name, place, test, config.views, random) for place, name in enumerate(names))
 
@@ -158,7 +159,7 @@ def _make_room(name: str, place: int, test: bool, views: int, random: np.random.
 
 def _shade(rgb: RGB, random: np.random.Generator) -> RGB:
     values = np.clip(np.array(rgb) * random.uniform(0.9, 1.08) + random.uniform(-0.035, 0.035, 3), 0.03, 1.0)
-    return float(values[0]), float(values[1]), float(values[2])
+    return tuple(values.tolist())
 
 
 # Wall (left, back, right as one enters) and place along it as a share of its length. Clockwise, far enough apart that
@@ -193,12 +194,12 @@ def _make_view(wall: str, share: float, width: float, depth: float, random: np.r
     places = [
         target + left * (sign * random.uniform(0.46, 0.52)) + ahead * random.uniform(-0.1, 0.1) for sign in (1, -1)
     ]
-    panel_rgb = tuple(float(value) for value in random.uniform(0.25, 0.85, 3) * 0.7 + 0.15)
+    panel_rgb = random.uniform(0.25, 0.85, 3) * 0.7 + 0.15
     panel = (random.uniform(-0.5, 0.5), random.uniform(0.25, 0.55), random.uniform(0.2, 0.4), random.uniform(1.35, 1.6))
     return View(
-        stop=(float(stop[0]), float(stop[1])),
-        heading=float(heading),
-        places=((float(places[0][0]), float(places[0][1])), (float(places[1][0]), float(places[1][1]))),
-        panel=(float(panel[0]), float(panel[1]), float(panel[2]), float(panel[3])),
-        panel_rgb=(panel_rgb[0], panel_rgb[1], panel_rgb[2]),
+        stop=tuple(stop.tolist()),
+        heading=heading,
+        places=(tuple(places[0].tolist()), tuple(places[1].tolist())),
+        panel=panel,
+        panel_rgb=tuple(panel_rgb.tolist()),
     )

@@ -50,10 +50,6 @@ class _Route:
         self.time_s = 0.0
         self.pose = (0.0, 0.0, 0.0)
 
-    def place(self, pose: tuple[float, float, float]) -> None:
-        """Puts the robot somewhere without a way to there."""
-        self.pose = pose
-
     def stay(self, seconds: float, visit: int, room: int, view: int) -> None:
         self._append(self.pose, seconds, visit, room, view)
 
@@ -107,7 +103,7 @@ def _inspect(route: _Route, world: World, number: int, visit: Visit, room: Room,
         if drive and (number or position):
             route.drive(x, y, number, visit.room)
             route.turn(float(yaw), number, visit.room)
-        route.place((x, y, float(yaw)))
+        route.pose = (x, y, float(yaw))
         route.stay(dwell_s, number, visit.room, view_index)
 
 
@@ -118,7 +114,7 @@ def _go_to_room(route: _Route, world: World, number: int, room: Room) -> None:
     if not world.config.drive:
         # A cut from room to room; only between two visits to one room there must be something else.
         if last_visit.room == world.visits[number].room:
-            route.place((last.origin[0], 0.0, 0.0))
+            route.pose = (last.origin[0], 0.0, 0.0)
             route.stay(STEP_S, number, NOWHERE, NOWHERE)
         return
     route.drive(*last.to_world(0.0, _DOORSTEP_M), number - 1, last_visit.room)

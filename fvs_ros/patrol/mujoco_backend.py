@@ -26,6 +26,8 @@ _NEAR_M, _FAR_M = 0.05, 80.0
 _MOST_BODIES = 400
 _EDGES = 14
 """Of round bodies; as many as `shapes.outline_points` takes."""
+_PATTERNS = [(family, variant) for family in FAMILIES for variant in range(VARIANTS)]
+"""The model's materials, in the order of their ids."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,13 @@ class DrawingBoard:
 
     def __init__(self, size: int) -> None:
         self._mujoco = mujoco = load_mujoco()
-        pictures = {f"{name}.png": _png(*key) for key, name in _materials().items()}
+        pictures = {f"{family}_{variant}.png": _png(family, variant) for family, variant in _PATTERNS}
         self._model = mujoco.MjModel.from_xml_string(_model_xml(size), pictures)
         try:
             self._renderer = mujoco.Renderer(self._model, size, size, max_geom=_MOST_BODIES)
         except Exception as error:
             # Context creation fails in as many ways as there are drivers (PyOpenGL's GLError, RuntimeError, ...).
             raise RenderError(_no_opengl(os.environ["MUJOCO_GL"], error)) from error
-        self._materials = {
-            key: mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_MATERIAL, name)
-            for key, name in _materials().items()
-        }
         # MuJoCo turns a mesh into its own inertial frame; this takes a vertex back.
         turn = np.empty(9)
         mujoco.mju_quat2Mat(turn, self._model.mesh_quat[0])
@@ -175,13 +173,9 @@ class DrawingBoard:
         if is_cone:
             geom.dataid = 0
         if body.pattern is not None:
-            geom.matid = self._materials[body.pattern]
+            geom.matid = _PATTERNS.index(body.pattern)
         geom.objid, geom.segid = body.label, scene.ngeom
         scene.ngeom += 1
-
-
-def _materials() -> dict[tuple[str, int], str]:
-    return {(family, variant): f"{family}_{variant}" for family in FAMILIES for variant in range(VARIANTS)}
 
 
 def _png(family: str, variant: int) -> bytes:
@@ -192,7 +186,7 @@ def _model_xml(size: int) -> str:
     materials = "".join(
         f'<texture name="{name}" type="2d" file="{name}.png"/>'
         f'<material name="{name}" texture="{name}" texuniform="true" texrepeat="{1 / PERIOD_M} {1 / PERIOD_M}"/>'
-        for name in _materials().values()
+        for name in (f"{family}_{variant}" for family, variant in _PATTERNS)
     )
     turn = np.arange(_EDGES) * (2 * np.pi / _EDGES)
     ring = "  ".join(f"{x:.6f} {y:.6f} -1" for x, y in zip(np.cos(turn), np.sin(turn), strict=True))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from types import TracebackType
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from fvs_ros.patrol.layout import COLUMN_M, CORRIDOR_M, HEIGHT_M, RGB, STYLES, R
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.mujoco_backend import LARGEST_PX, Body, DrawingBoard
 from fvs_ros.patrol.shapes import PARTS, Primitive, rotation_x, rotation_z
+from fvs_ros.patrol.visibility import CameraPose
 from fvs_ros.patrol.vocabulary import COLOURS, CORRIDOR
 from fvs_ros.patrol.world import Stream, World, generator
 
@@ -31,7 +33,7 @@ _CEILING_RGB = (0.93, 0.93, 0.91)
 _CORRIDOR_VARIANT = 0
 
 
-class PatrolRenderer:
+class PatrolRenderer(AbstractContextManager["PatrolRenderer"]):
     """Draws frames of any number of episodes; use it in one thread, as a context manager.
 
     Args:
@@ -55,7 +57,7 @@ class PatrolRenderer:
         Raises:
             IndexError: if the episode has no such frame.
         """
-        drawn = self._board.draw(episode.camera(self._checked(episode, index)), bodies(episode, index))
+        drawn = self._board.draw(*_scene(episode, index))
         picture = cv2.resize(drawn, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return _expose(picture, episode, index)
 
@@ -66,24 +68,13 @@ class PatrolRenderer:
 
     def segmentation(self, episode: Episode, index: int) -> np.ndarray:
         """The index of the object that each pixel shows, -1 for none, int32 [2 * size, 2 * size]."""
-        return self._board.segment(episode.camera(self._checked(episode, index)), bodies(episode, index))
-
-    @staticmethod
-    def _checked(episode: Episode, index: int) -> int:
-        if not 0 <= index < len(episode):
-            raise IndexError(f"frame {index} asked for; the episode has frames 0 to {len(episode) - 1}")
-        return index
+        return self._board.segment(*_scene(episode, index))
 
     def close(self) -> None:
         """Frees the OpenGL context; harmless to repeat."""
         self._board.close()
 
-    def __enter__(self) -> PatrolRenderer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -103,6 +94,12 @@ def shared_renderer(size: int) -> PatrolRenderer:
     return renderer
 
 
+def _scene(episode: Episode, index: int) -> tuple[CameraPose, list[Body]]:
+    if not 0 <= index < len(episode):
+        raise IndexError(f"frame {index} asked for; the episode has frames 0 to {len(episode) - 1}")
+    return episode.camera(index), bodies(episode, index)
+
+
 def _expose(picture: np.ndarray, episode: Episode, index: int) -> np.ndarray:
     """What the sensor makes of the light that falls on it, uint8 of the same shape."""
     room = int(episode.rooms[index])
@@ -120,11 +117,8 @@ def bodies(episode: Episode, index: int) -> list[Body]:
     room = int(episode.rooms[index])
     if room == NOWHERE:
         return _corridor(episode.world)
-    shell = _room(episode.world.rooms[room])
-    return [
-        *shell,
-        *(part for scene_object in episode.standing(index) for part in _scene_object(episode, index, scene_object)),
-    ]
+    objects = (_scene_object(episode, index, object_id) for object_id in episode.standing(index))
+    return [*_room(episode.world.rooms[room]), *chain.from_iterable(objects)]
 
 
 def _scene_object(episode: Episode, frame: int, index: int) -> list[Body]:
@@ -134,7 +128,7 @@ def _scene_object(episode: Episode, frame: int, index: int) -> list[Body]:
     return [
         Body(
             part.primitive,
-            (part.size[0] * scene_object.scale, part.size[1] * scene_object.scale, part.size[2] * scene_object.scale),
+            tuple((np.array(part.size) * scene_object.scale).tolist()),
             foot + turn @ np.array(part.centre) * scene_object.scale,
             turn @ rotation_x(part.tilt),
             part.rgb or COLOURS[scene_object.colour],

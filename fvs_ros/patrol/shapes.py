@@ -55,11 +55,6 @@ def _legs(x: float, y: float, height: float, thickness: float) -> tuple[Part, ..
     return tuple(Part(_BOX, (sx * x, sy * y, height / 2), size) for sx in (-1, 1) for sy in (-1, 1))
 
 
-def _rungs(height: float, count: int) -> tuple[Part, ...]:
-    levels = [height * (index + 0.6) / count for index in range(count)]
-    return tuple(Part(_BOX, (0.0, 0.0, level), (0.22, 0.03, 0.035)) for level in levels)
-
-
 # Outlines differ even at 56 x 56 pixels, where an object is about 15 pixels high: wide or slim, pointed or round,
 # legs or none.
 PARTS: dict[str, tuple[Part, ...]] = {
@@ -91,7 +86,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "ladder": (
         Part(_BOX, (-0.24, 0, 0.6), (0.045, 0.04, 0.6)),
         Part(_BOX, (0.24, 0, 0.6), (0.045, 0.04, 0.6)),
-        *_rungs(1.2, 4),
+        *(Part(_BOX, (0, 0, 1.2 * (rung + 0.6) / 4), (0.22, 0.03, 0.035)) for rung in range(4)),
     ),
     "plant": (
         Part(_CYLINDER, (0, 0, 0.16), (0.18, 0.18, 0.16), _POT),

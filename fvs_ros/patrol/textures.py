@@ -37,10 +37,6 @@ def _tiles(random: np.random.Generator) -> np.ndarray:
     return _grid(random, count, count, 0.0, 0.28)
 
 
-def _bricks(random: np.random.Generator) -> np.ndarray:
-    return _grid(random, 2 * int(random.integers(3, 6)), int(random.integers(3, 5)), 0.5, 0.35)
-
-
 def _planks(random: np.random.Generator) -> np.ndarray:
     grain = np.repeat(_noise(random, 40)[:, :1], SIZE, axis=1) * 0.08
     return _grid(random, int(random.integers(5, 9)), 1, random.uniform(0.2, 0.5), 0.4) + grain
@@ -57,36 +53,20 @@ def _wave(random: np.random.Generator, along: np.ndarray, count: int) -> np.ndar
     return np.sin(2 * np.pi * (count * along / SIZE + random.uniform(0, 1)))
 
 
-def _stripes(random: np.random.Generator) -> np.ndarray:
-    return np.where(_wave(random, _COLUMN, int(random.integers(3, 6))) > random.uniform(-0.3, 0.3), 1.08, 0.8)
-
-
-def _bands(random: np.random.Generator) -> np.ndarray:
-    return np.where(_wave(random, _ROW, int(random.integers(2, 4))) > random.uniform(0.2, 0.6), 0.74, 1.05)
-
-
-def _plain(random: np.random.Generator) -> np.ndarray:
-    return 1.0 + 0.05 * _noise(random, int(random.integers(2, 5)))
-
-
-def _carpet(random: np.random.Generator) -> np.ndarray:
-    return 1.0 + 0.1 * _noise(random, 50) + 0.08 * _noise(random, int(random.integers(3, 7)))
-
-
-def _concrete(random: np.random.Generator) -> np.ndarray:
-    return 1.0 + 0.12 * _noise(random, 6) + 0.06 * _noise(random, int(random.integers(15, 30)))
-
-
 FAMILIES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "tiles": _tiles,
-    "bricks": _bricks,
+    "bricks": lambda random: _grid(random, 2 * int(random.integers(3, 6)), int(random.integers(3, 5)), 0.5, 0.35),
     "planks": _planks,
     "checker": _checker,
-    "stripes": _stripes,
-    "bands": _bands,
-    "plain": _plain,
-    "carpet": _carpet,
-    "concrete": _concrete,
+    "stripes": lambda random: np.where(
+        _wave(random, _COLUMN, int(random.integers(3, 6))) > random.uniform(-0.3, 0.3), 1.08, 0.8
+    ),
+    "bands": lambda random: np.where(
+        _wave(random, _ROW, int(random.integers(2, 4))) > random.uniform(0.2, 0.6), 0.74, 1.05
+    ),
+    "plain": lambda random: 1.0 + 0.05 * _noise(random, int(random.integers(2, 5))),
+    "carpet": lambda random: 1.0 + 0.1 * _noise(random, 50) + 0.08 * _noise(random, int(random.integers(3, 7))),
+    "concrete": lambda random: 1.0 + 0.12 * _noise(random, 6) + 0.06 * _noise(random, int(random.integers(15, 30))),
 }
 VARIANTS = 6
 """Of each family; `layout` reserves some of them for tests."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TypeVar
 
@@ -117,9 +117,7 @@ def make_world(seed: int, config: PatrolConfig) -> World:
     objects = tuple(stock.objects)
     # Objects that arrive later are nowhere before.
     padded = tuple(
-        Visit(
-            visit.room, visit.views, visit.dwell_s, visit.placements + (None,) * (len(objects) - len(visit.placements))
-        )
+        replace(visit, placements=visit.placements + (None,) * (len(objects) - len(visit.placements)))
         for visit in visits
     )
     return World(seed, config, rooms, objects, padded)
@@ -155,24 +153,25 @@ class _Stock:
 
     def change(self, room: int) -> None:
         """Adds, removes or moves one object so that `room` changes; nothing where none of these can be done."""
-        taken = {placement for placement in self.placements if placement is not None}
+        standing = {object_id: at for object_id, at in enumerate(self.placements) if at is not None}
         free = [
             Placement(other, view, place)
             for other in range(self._config.rooms)
             for view in range(self._config.views)
             for place in range(PLACES)
-            if Placement(other, view, place) not in taken
+            if Placement(other, view, place) not in standing.values()
         ]
-        here = [object_id for object_id, at in enumerate(self.placements) if at is not None and at.room == room]
-        there = [object_id for object_id, at in enumerate(self.placements) if at is not None and at.room != room]
+        here = [object_id for object_id, at in standing.items() if at.room == room]
+        there = [object_id for object_id, at in standing.items() if at.room != room]
         free_here = [placement for placement in free if placement.room == room]
         free_there = [placement for placement in free if placement.room != room]
+        shifts = [(object_id, at) for object_id in here for at in free_here if at.view != standing[object_id].view]
         kinds = {
             "add": bool(free_here) and len(self.objects) < len(self._names),
             "remove": bool(here),
             "bring": bool(there and free_here),
             "take away": bool(here and free_there),
-            "shift": any(at.view != self._at(object_id).view for object_id in here for at in free_here),
+            "shift": bool(shifts),
         }
         possible = [kind for kind, can in kinds.items() if can]
         if not possible:
@@ -187,14 +186,8 @@ class _Stock:
         elif kind == "take away":
             self.placements[self._one_of(here)] = self._one_of(free_there)
         else:
-            shifts = [(object_id, at) for object_id in here for at in free_here if at.view != self._at(object_id).view]
             object_id, at = self._one_of(shifts)
             self.placements[object_id] = at
-
-    def _at(self, object_id: int) -> Placement:
-        placement = self.placements[object_id]
-        assert placement is not None
-        return placement
 
     def _one_of(self, options: Sequence[Option]) -> Option:
         return options[int(self._random.integers(len(options)))]
@@ -210,17 +203,17 @@ def _plan_visits(config: PatrolConfig, stock: _Stock, random: np.random.Generato
             if room in visited and random.random() < config.changes:
                 stock.change(room)
             visited.add(room)
-            views = [int(view) for view in range(config.views)]
+            views = list(range(config.views))
             if random.random() < 0.5:
                 views.reverse()
             dwell = random.integers(config.dwell_s[0], config.dwell_s[1] + 1, len(views))
-            visits.append(Visit(room, tuple(views), tuple(int(time) for time in dwell), tuple(stock.placements)))
+            visits.append(Visit(room, tuple(views), tuple(dwell.tolist()), tuple(stock.placements)))
     return visits
 
 
 def _round(config: PatrolConfig, visits: list[Visit], random: np.random.Generator) -> list[int]:
     """The rooms of one round in a new order; each is passed by now and then, but not in the first round."""
-    rooms = [int(room) for room in random.permutation(config.rooms)]
+    rooms: list[int] = random.permutation(config.rooms).tolist()
     if visits and config.rooms > 1:
         kept = [room for room in rooms if random.random() >= config.skips]
         rooms = kept or rooms[:1]
