@@ -20,8 +20,8 @@ from fvs_ros.model.checkpoint import load_checkpoint
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.tiny import tiny_network_config
+from fvs_ros.training.config import ScratchConfig
 from fvs_ros.training.scratch import new_checkpoint
-from fvs_ros.training.scratch_config import ScratchConfig
 
 CPU = torch.device("cpu")
 SMALL = MemoryShape(PatchGrid(4, 4), 4, FlashMemoryConfig(csm_slots=3, dam_slots=2))

@@ -9,7 +9,7 @@ from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.model.preprocess import PixelConfig
-from fvs_ros.training.config import CacheConfig
+from fvs_ros.training.config import CacheConfig, ScratchConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import EpisodeDataset, EpisodeSampler, store_features
 from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
@@ -17,7 +17,6 @@ from fvs_ros.training.data.frozen_encoder import FrozenEncoder
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.scratch import new_checkpoint
-from fvs_ros.training.scratch_config import ScratchConfig
 
 
 class Drawn:

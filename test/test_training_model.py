@@ -8,7 +8,7 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reference import ReferenceDecoder
-from fvs_ros.training.config import CacheConfig
+from fvs_ros.training.config import CacheConfig, ScratchConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample
 from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
@@ -16,7 +16,6 @@ from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.scratch import new_checkpoint
-from fvs_ros.training.scratch_config import ScratchConfig
 
 GRID = PatchGrid(8, 8)
 QUESTIONS = (Conversation((("what now?", "a cone"),), "now"), Conversation((("and before that?", "none"),), "order"))

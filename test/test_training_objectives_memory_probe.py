@@ -11,7 +11,7 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.checkpoint import Checkpoint
-from fvs_ros.training.config import CacheConfig
+from fvs_ros.training.config import CacheConfig, ScratchConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample
 from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
@@ -19,7 +19,6 @@ from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MEMBERS_WEIGHT, MemoryProbe, ProbeLabels, slot_labels
 from fvs_ros.training.scratch import new_checkpoint
-from fvs_ros.training.scratch_config import ScratchConfig
 from fvs_ros.training.trainable import load_trained_weights, train_everything
 
 GRID = PatchGrid(8, 8)

@@ -7,10 +7,10 @@ from training_videos import TINY
 
 from fvs_ros.memory.snapshot import StepFeatures
 from fvs_ros.model.checkpoint import Checkpoint
+from fvs_ros.training.config import ScratchConfig
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.token_naming import TokenNames, token_naming_loss, word_tokens
 from fvs_ros.training.scratch import new_checkpoint
-from fvs_ros.training.scratch_config import ScratchConfig
 
 GROUPS = (("cone", "ball", "nothing"), ("red", "blue"))
 # Two steps, four tokens of high and one of low resolution.
@@ -89,7 +89,7 @@ def test_words_of_more_than_one_token_are_refused(checkpoint: Checkpoint) -> Non
 
 def test_only_episodes_with_token_names_can_be_used(checkpoint: Checkpoint) -> None:
     from fvs_ros.memory.snapshot import PatchGrid
-    from fvs_ros.training.config import TOKEN_NAMING, CacheConfig
+    from fvs_ros.training.config import CacheConfig
     from fvs_ros.training.data.cache import TensorCache
     from fvs_ros.training.data.dataset import Sample
     from fvs_ros.training.data.episodes import TrainingEpisode
@@ -98,7 +98,7 @@ def test_only_episodes_with_token_names_can_be_used(checkpoint: Checkpoint) -> N
     frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
     told = Sample(TrainingEpisode("drawn", "drawn", None, (), LABELS), PatchGrid(4, 4), None, frames=frames)
     cache = TensorCache(CacheConfig())
-    model = EpisodeModel(checkpoint, tower_trained=True, max_tokens=100, cache=cache, objective=TOKEN_NAMING)
+    model = EpisodeModel(checkpoint, tower_trained=True, max_tokens=100, cache=cache, objective="token_naming")
     one, two = model([told]), model([told, told])
     torch.testing.assert_close(one.loss, two.loss)
     assert len(two.families) == 2 * len(one.families) == 20

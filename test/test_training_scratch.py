@@ -7,8 +7,8 @@ import torch
 from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.patrol.questions import words
+from fvs_ros.training.config import ScratchConfig
 from fvs_ros.training.scratch import new_checkpoint, word_tokenizer
-from fvs_ros.training.scratch_config import ScratchConfig
 
 MOST_BYTES = 40_000_000
 

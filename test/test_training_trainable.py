@@ -9,10 +9,9 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.tiny import tiny_network_config
-from fvs_ros.training.config import LoraSettings
+from fvs_ros.training.config import LoraSettings, ScratchConfig
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.scratch import new_checkpoint
-from fvs_ros.training.scratch_config import ScratchConfig
 from fvs_ros.training.trainable import (
     apply_lora,
     load_trained_weights,

@@ -3,20 +3,94 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
+from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.geometry import LEAST_PIXELS
-from fvs_ros.patrol.config import PatrolConfig
-from fvs_ros.training.checks import fraction, one_of, positive
-from fvs_ros.training.scratch_config import ScratchConfig
+from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
-ANSWERS, TOKEN_NAMING = "answers", "token_naming"
-OBJECTIVES = (ANSWERS, TOKEN_NAMING)
-METHODS = (ADAMW, MUON) = ("adamw", "muon")
-SCHEDULES = ("cosine", "linear", "constant_with_warmup")
+Method = Literal["adamw", "muon"]
+Schedule = Literal["cosine", "linear", "constant_with_warmup"]
+Objective = Literal["answers", "token_naming"]
+Training = Literal["frozen", "trained"]
+
+
+def _require(record: object, *names: str, allows: Callable[[Any], bool], what: str) -> None:
+    """Refuses values other than None that are not allowed; names the setting, its value and what it must be."""
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and not allows(value):
+            raise ValueError(f"{name} is {value}; it must be {what}")
+
+
+_positive = partial(_require, allows=lambda value: value > 0, what="above 0")
+_not_negative = partial(_require, allows=lambda value: value >= 0, what="0 or above")
+_fraction = partial(_require, allows=lambda value: 0 <= value < 1, what="from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class ScratchConfig:
+    """A new Qwen2-VL with random weights and a tokenizer of its own.
+
+    The defaults are 5.4 M parameters, 21 MB: a ViT of 1.4 M, its merger 0.8 M, a language model of 3.2 M.
+
+    Attributes:
+        vision_depth, vision_width, vision_heads: layers, width and heads of the ViT.
+        text_depth, text_width, text_mlp, text_heads, text_kv_heads: of the language model.
+        rope_section: how many of the rotary frequencies turn with time, row and column; time comes first and gets the
+            fastest ones. With 12 of 32 and a base of 10,000, the slowest one of time turns once in 150 steps, which
+            the memory's slots fit in.
+        frame_pixels: area of a processed frame.
+        csm_slots, dam_slots: of the Flash Memory, in grid steps.
+        window_slots: newest grid steps that the memory also keeps as they are, in high resolution.
+        time_code: length of the time code on the memory's tokens, see `FlashMemoryConfig`; words have a length of 0.19.
+        time_weight: how time counts in joining steps, see `FlashMemoryConfig`. Two frames of one view are about 100
+            apart within a stay and 2,000 between stays, frames of different views 17,000.
+        tied_embeddings: whether the output shares its weights with the words' embeddings, as in Qwen2-VL-2B. Token
+            naming needs it.
+        vocabulary: where the words come from: `patrol`, or `bytes` for one token a byte.
+    """
+
+    vision_depth: int = 4
+    vision_width: int = 192
+    vision_heads: int = 6
+    text_depth: int = 5
+    text_width: int = 256
+    text_mlp: int = 512
+    text_heads: int = 4
+    text_kv_heads: int = 2
+    rope_section: tuple[int, ...] = (12, 10, 10)
+    frame_pixels: int = FRAME_SIZE**2
+    csm_slots: int = 120
+    dam_slots: int = 8
+    window_slots: int = 1
+    time_code: float = 0.0
+    time_weight: float = 0.0
+    tied_embeddings: bool = True
+    vocabulary: Literal["patrol", "bytes"] = "patrol"
+
+    def __post_init__(self) -> None:
+        for width, heads in (("vision_width", "vision_heads"), ("text_width", "text_heads")):
+            _positive(self, width, heads)
+            if getattr(self, width) % (4 * getattr(self, heads)):
+                raise ValueError(
+                    f"{width} is {getattr(self, width)}, {heads} {getattr(self, heads)}; it must be a multiple of "
+                    f"4 * {heads}"
+                )
+        _positive(self, "vision_depth", "text_depth", "text_mlp", "text_kv_heads", "csm_slots")
+        if self.text_heads % self.text_kv_heads:
+            raise ValueError(f"text_heads is {self.text_heads}; it must be a multiple of {self.text_kv_heads} kv heads")
+        half = self.text_width // self.text_heads // 2
+        if len(self.rope_section) != 3 or sum(self.rope_section) != half:
+            raise ValueError(
+                f"rope_section is {list(self.rope_section)}; it must hold three numbers that make {half}, half a head"
+            )
+        FlashMemoryConfig(time_code=self.time_code, time_weight=self.time_weight)  # refuses what no memory can have
+        _require(self, "frame_pixels", allows=lambda value: value >= LEAST_PIXELS, what=f"at least {LEAST_PIXELS}")
 
 
 @dataclass(frozen=True)
@@ -55,8 +129,8 @@ class LoraSettings:
     fully_trained: tuple[str, ...] = ("lm_head",)
 
     def __post_init__(self) -> None:
-        positive(self, "rank", "alpha")
-        fraction(self, "dropout")
+        _positive(self, "rank", "alpha")
+        _fraction(self, "dropout")
 
 
 @dataclass(frozen=True)
@@ -72,9 +146,9 @@ class OptimiserConfig:
         gradient_clip: largest norm of the gradient.
     """
 
-    method: str = "adamw"
+    method: Method = "adamw"
     learning_rate: float = 8e-4
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     warmup: float = 0.01
     weight_decay: float = 0.1
     adam_beta1: float = 0.9
@@ -82,10 +156,8 @@ class OptimiserConfig:
     gradient_clip: float = 1.0
 
     def __post_init__(self) -> None:
-        one_of("method", self.method, METHODS)
-        one_of("schedule", self.schedule, SCHEDULES)
-        positive(self, "learning_rate", "gradient_clip")
-        fraction(self, "warmup", "weight_decay", "adam_beta1", "adam_beta2")
+        _positive(self, "learning_rate", "gradient_clip")
+        _fraction(self, "warmup", "weight_decay", "adam_beta1", "adam_beta2")
 
 
 @dataclass(frozen=True)
@@ -108,9 +180,8 @@ class VideoData:
     max_pixels: int = 200_704
 
     def __post_init__(self) -> None:
-        positive(self, "fps")
-        if self.max_frames < 2 or self.max_frames % 2:
-            raise ValueError(f"max_frames is {self.max_frames}; it must be even, at least 2")
+        _positive(self, "fps")
+        _require(self, "max_frames", allows=lambda value: value >= 2 and value % 2 == 0, what="even, at least 2")
         if not LEAST_PIXELS <= self.min_pixels <= self.max_pixels:
             raise ValueError(
                 f"min_pixels is {self.min_pixels}, max_pixels {self.max_pixels}; from {LEAST_PIXELS} up, in order"
@@ -150,15 +221,12 @@ class PatrolData:
     captions: int = 0
 
     def __post_init__(self) -> None:
-        positive(self, "episodes", "moments")
-        if min(self.questions, self.captions) < 0 or self.questions + self.captions == 0:
-            raise ValueError(
-                f"questions is {self.questions}, captions {self.captions}; both must be 0 or above, and one above 0"
-            )
+        _positive(self, "episodes", "moments")
+        _not_negative(self, "questions", "captions", "first_seed")
+        if self.questions + self.captions == 0:
+            raise ValueError("questions and captions are both 0; one must be above 0")
         if not self.lengths or min(self.lengths) < 1:
             raise ValueError(f"lengths is {list(self.lengths)}; give lengths of at least 1 grid step")
-        if self.first_seed < 0:
-            raise ValueError(f"first_seed is {self.first_seed}; it must be 0 or above")
         if len(self.dwell_s) != 2:
             raise ValueError(f"dwell_s is {list(self.dwell_s)}; it must hold the shortest and the longest stay")
 
@@ -193,9 +261,9 @@ class StageConfig:
     name: str
     videos: VideoData | None = None
     patrol: PatrolData | None = None
-    objective: str = ANSWERS
-    tower: str = "frozen"
-    embeddings: str = "trained"
+    objective: Objective = "answers"
+    tower: Training = "frozen"
+    embeddings: Training = "trained"
     epochs: float = 1.0
     steps: int | None = None
     batch: int = 1
@@ -203,8 +271,8 @@ class StageConfig:
     rescale_embeddings: float = 1.0
     depth_expansion: int | None = None
     memory_probe: float = 0.0
-    method: str | None = None
-    schedule: str | None = None
+    method: Method | None = None
+    schedule: Schedule | None = None
     warmup: float | None = None
 
     def __post_init__(self) -> None:
@@ -212,27 +280,15 @@ class StageConfig:
             raise ValueError(f"name is {self.name!r}; it must be the name of a folder")
         if (self.videos is None) == (self.patrol is None):
             raise ValueError("give one of videos and patrol, not both and not neither")
-        one_of("objective", self.objective, OBJECTIVES)
-        one_of("tower", self.tower, ("frozen", "trained"))
-        one_of("embeddings", self.embeddings, ("frozen", "trained"))
-        if self.objective == TOKEN_NAMING and (self.patrol is None or self.tower == "frozen"):
+        if self.objective == "token_naming" and (self.patrol is None or self.tower == "frozen"):
             raise ValueError(
                 "objective is token_naming, which trains the tower on patrols; give patrol and tower: trained"
             )
-        if self.method is not None:
-            one_of("method", self.method, METHODS)
-        if self.schedule is not None:
-            one_of("schedule", self.schedule, SCHEDULES)
-        if self.warmup is not None:
-            fraction(self, "warmup")
-        if not 0 <= self.memory_probe < math.inf:
-            raise ValueError(f"memory_probe is {self.memory_probe}; it must be a finite number of 0 or above")
-        if self.memory_probe and (self.patrol is None or self.objective == TOKEN_NAMING):
+        _fraction(self, "warmup")
+        _require(self, "memory_probe", allows=lambda value: 0 <= value < math.inf, what="a finite number of 0 or above")
+        if self.memory_probe and (self.patrol is None or self.objective == "token_naming"):
             raise ValueError("memory_probe goes with answers about patrols; drop it, or give patrol and no objective")
-        positive(self, "epochs", "batch", "accumulation", "rescale_embeddings")
-        for name in ("steps", "depth_expansion"):
-            if getattr(self, name) is not None:
-                positive(self, name)
+        _positive(self, "epochs", "steps", "batch", "accumulation", "rescale_embeddings", "depth_expansion")
 
 
 @dataclass(frozen=True)
@@ -250,9 +306,8 @@ class CacheConfig:
     ram_mb: int = 256
 
     def __post_init__(self) -> None:
-        positive(self, "disk_gb")
-        if self.ram_mb < 0:
-            raise ValueError(f"ram_mb is {self.ram_mb}; it must be 0 or above")
+        _positive(self, "disk_gb")
+        _not_negative(self, "ram_mb")
 
 
 @dataclass(frozen=True)
@@ -285,8 +340,8 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     seed: int = 0
-    precision: str = "auto"
-    attention: str = "sdpa"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
     max_tokens: int = 14_000
     gradient_checkpointing: bool = False
     deepspeed: str | None = None
@@ -297,18 +352,15 @@ class TrainConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        one_of("precision", self.precision, PRECISIONS)
-        one_of("attention", self.attention, ATTENTIONS)
-        positive(self, "max_tokens", "log_steps", "save_steps", "keep")
+        _positive(self, "max_tokens", "log_steps", "save_steps", "keep")
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names) or "final" in names:
             raise ValueError(f"stages are named {names}; give at least one, each a name of its own other than final")
-        if self.workers < 0:
-            raise ValueError(f"workers is {self.workers}; it must be 0 or above")
+        _not_negative(self, "workers")
         if self.lora is not None and any(stage.tower == "trained" for stage in self.stages):
             raise ValueError("a stage has tower: trained, but with lora the ViT stays as it is; drop one of the two")
         methods = {self.optimiser.method, *(stage.method for stage in self.stages)}
-        if self.deepspeed is not None and MUON in methods:
+        if self.deepspeed is not None and "muon" in methods:
             raise ValueError("method is muon, which needs whole matrices, but deepspeed splits them; drop one")
         if self.attention == "flash_attention_2" and any(stage.patrol is not None for stage in self.stages):
             raise ValueError("attention is flash_attention_2, which cannot take patrols; use sdpa")

@@ -22,7 +22,7 @@ from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.model.preprocess import normalise
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.sequence import memory_segment, text_positions
-from fvs_ros.training.config import ANSWERS, TOKEN_NAMING
+from fvs_ros.training.config import Objective
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample, store_features
 from fvs_ros.training.data.episodes import Conversation, TrainingEpisode
@@ -64,7 +64,7 @@ class EpisodeModel(nn.Module):
         tower_trained: whether gradients flow into the vision tower.
         max_tokens: longer sequences lose their end.
         cache: gets the features that a frozen tower makes.
-        objective: one of `config.OBJECTIVES`.
+        objective: what is learnt, see `StageConfig`.
         probe: reads what the memory's tokens should know, None to train on answers only.
         probe_weight: of its loss beside that of the answers.
     """
@@ -76,7 +76,7 @@ class EpisodeModel(nn.Module):
         tower_trained: bool,
         max_tokens: int,
         cache: TensorCache,
-        objective: str = ANSWERS,
+        objective: Objective = "answers",
         probe: MemoryProbe | None = None,
         probe_weight: float = 0.0,
     ) -> None:
@@ -100,7 +100,7 @@ class EpisodeModel(nn.Module):
 
     def forward(self, samples: Sequence[Sample]) -> EpisodeLoss:
         """The loss of a batch of episodes."""
-        if self._objective == TOKEN_NAMING:
+        if self._objective == "token_naming":
             features = self._backbone.tower.encode(self._normalised(samples))
             return token_naming_loss(
                 self._backbone, self._tokenizer, features, [_token_names(sample) for sample in samples]

@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -62,6 +62,10 @@ def _convert(hint: Any, value: object, where: str) -> object:
         if value is None and type(None) in get_args(hint):
             return None
         (hint,) = (option for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise TrainingError(f"{where} is {value!r}; it must be one of {', '.join(get_args(hint))}")
+        return value
     if dataclasses.is_dataclass(hint):
         return _from_mapping(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
@@ -90,28 +94,24 @@ def _override(values: object, override: str) -> None:
     *path, last = key.split(".")
     target: Any = values
     for part in path:
-        target = _enter(target, part, override)
-    if isinstance(target, list):
-        if not last.isdecimal() or int(last) >= len(target):
-            raise TrainingError(f"--set {override}: {last} is no index of a list of {len(target)}")
-        target[int(last)] = value
-    elif isinstance(target, dict):
-        target[last] = value
-    else:
-        raise TrainingError(f"--set {override}: {key} lies inside {_show(target)}, which has no keys")
+        place = _place(target, part, override)
+        target = target.setdefault(place, {}) if isinstance(target, dict) else target[place]
+    target[_place(target, last, override)] = value
 
 
-def _enter(target: Any, part: str, override: str) -> Any:
+def _place(target: Any, part: str, override: str) -> Any:
+    """The key of a mapping or the index of a list that a part of a dotted key stands for."""
     if isinstance(target, dict):
-        return target.setdefault(part, {})
+        return part
     if isinstance(target, list) and part.isdecimal() and int(part) < len(target):
-        return target[int(part)]
-    raise TrainingError(f"--set {override}: there is no {part} in {_show(target)}")
+        return int(part)
+    why = "" if isinstance(target, list) else ", which has no keys"
+    raise TrainingError(f"--set {override}: there is no {part} in {_show(target)}{why}")
 
 
 def _show(value: object) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "a list"
+        return f"a list of {len(value)}"
     return f"{value!r} ({type(value).__name__})"

@@ -19,7 +19,7 @@ from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.prompt import SYSTEM
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer
-from fvs_ros.training.scratch_config import ScratchConfig
+from fvs_ros.training.config import ScratchConfig
 
 ROLES = ("system", "user", "assistant")
 # Standard deviation of new weights in the language model's layers: transformers' own 0.02 suits widths of thousands; at

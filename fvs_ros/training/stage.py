@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint
-from fvs_ros.training.config import TOKEN_NAMING, StageConfig, TrainConfig
+from fvs_ros.training.config import StageConfig, TrainConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import EpisodeDataset
 from fvs_ros.training.data.episodes import EpisodeSource
@@ -96,7 +96,7 @@ def episodes_of(stage: StageConfig) -> EpisodeSource:
         return VideoEpisodes(stage.videos)
     assert stage.patrol is not None
     return PatrolEpisodes(
-        stage.patrol, token_naming=stage.objective == TOKEN_NAMING, memory_probe=stage.memory_probe > 0
+        stage.patrol, token_naming=stage.objective == "token_naming", memory_probe=stage.memory_probe > 0
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fvs_ros.training.config import ADAMW, MUON
+from fvs_ros.training.config import Method
 from fvs_ros.training.data.dataset import EpisodeDataset, EpisodeSampler
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.muon import MuonAdamW
@@ -72,7 +72,7 @@ class EpisodeTrainer(Trainer):
         arguments: TrainingArguments,
         dataset: EpisodeDataset,
         *,
-        method: str = ADAMW,
+        method: Method = "adamw",
         **rest: Any,
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=dataset, **rest)
@@ -81,7 +81,7 @@ class EpisodeTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's own, or Muon with AdamW."""
-        if self._method == MUON and self.optimizer is None:
+        if self._method == "muon" and self.optimizer is None:
             self.optimizer = MuonAdamW(
                 list(trained_weights(self.model if model is None else model).items()),
                 learning_rate=self.args.learning_rate,
