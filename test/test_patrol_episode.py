@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_bytes(episode: Episode) -> None:
     again = simulate(11, CONFIG)
     assert again.world == episode.world
     assert [array.tobytes() for array in arrays(again)] == [array.tobytes() for array in arrays(episode)]
-    assert again.lighting.gain.tobytes() == episode.lighting.gain.tobytes()
+    assert again.gain.tobytes() == episode.gain.tobytes()
     assert simulate(12, CONFIG).poses.tobytes() != episode.poses.tobytes()
 
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, required=True, help=f"of the episode; seeds from {TEST_SEED} up are reserved for tests"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the bag, replaced if it exists")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bag, which must not exist")
     parser.add_argument("--steps", type=int, default=_DEFAULTS.steps, help="length in steps of 2 s (%(default)s)")
     parser.add_argument("--rooms", type=int, default=_DEFAULTS.rooms, help="number of rooms (%(default)s)")
     parser.add_argument("--views", type=int, default=_DEFAULTS.views, help="inspection points per room (%(default)s)")
@@ -44,12 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     problems = Console(stderr=True, soft_wrap=True)
     try:
         _make(arguments)
-    except PatrolError as error:
+    except (PatrolError, RenderError, OSError) as error:
         problems.print(f"fvs patrol make: {error}", markup=False, highlight=False)
-        return 2
-    except (RenderError, OSError) as error:
-        problems.print(f"fvs patrol make: {error}", markup=False, highlight=False)
-        return 1
+        return 2 if isinstance(error, PatrolError) else 1
     return 0
 
 

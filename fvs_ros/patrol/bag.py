@@ -63,7 +63,6 @@ def write_bag(
 
 
 def _record(writer: BagWriter, episode: Episode, index: int, frame: np.ndarray) -> None:
-    """Writes all messages of one frame."""
     stamp_ns = int(episode.stamps_ns[index])
     if index == 0:
         mounted = camera_in_base()

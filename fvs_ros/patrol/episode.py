@@ -29,19 +29,6 @@ _DAYS = 4_000
 
 
 @dataclass(frozen=True)
-class Lighting:
-    """How the light and the camera's exposure are at each frame.
-
-    Attributes:
-        gain: factor on each colour channel, float64 [N, 3].
-        sensor_sigma: standard deviation of the sensor's noise in steps of 1/255.
-    """
-
-    gain: np.ndarray
-    sensor_sigma: float
-
-
-@dataclass(frozen=True)
 class Episode:
     """What happened, for N frames and O objects.
 
@@ -52,6 +39,8 @@ class Episode:
         views: index of the view that the robot inspects, `motion.NOWHERE` on the way, int64 [N].
         visits: index into `World.visits`, int64 [N].
         pixels: how many of the 56 x 56 pixels show each object, int64 [N, O].
+        gain: factor of light and exposure on each colour channel, float64 [N, 3].
+        sensor_sigma: standard deviation of the sensor's noise in steps of 1/255.
 
     Raises:
         PatrolError: for fewer than two frames.
@@ -64,7 +53,8 @@ class Episode:
     views: np.ndarray
     visits: np.ndarray
     pixels: np.ndarray
-    lighting: Lighting
+    gain: np.ndarray
+    sensor_sigma: float
 
     def __post_init__(self) -> None:
         if len(self.stamps_ns) < 2:
@@ -143,6 +133,7 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
     sway = random.normal(size=(len(poses), 3)).clip(-2, 2) * (0.01, 0.01, np.deg2rad(0.4)) * config.noise
     poses = poses + np.where(views[:, None] == NOWHERE, 0.0, sway)
     period_ns = np.arange(config.frames, dtype=np.int64) * SECOND_NS // config.frame_rate
+    gain, sensor_sigma = _lighting(seed, config, times_s)
     episode = Episode(
         world=world,
         stamps_ns=EPOCH_NS + (seed % _DAYS) * _DAY_NS + period_ns,
@@ -151,7 +142,8 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
         views=views,
         visits=np.array([segment.visit for segment in segments]),
         pixels=np.zeros((len(poses), len(world.objects)), np.int64),
-        lighting=_lighting(seed, config, times_s),
+        gain=gain,
+        sensor_sigma=sensor_sigma,
     )
     for frame in range(len(poses)):
         standing = episode.standing(frame)
@@ -161,7 +153,7 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
     return episode
 
 
-def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> Lighting:
+def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> tuple[np.ndarray, float]:
     """Daylight that drifts over minutes, an exposure control that hunts, a sensor that is noisy."""
     random = generator(seed, Stream.LIGHT)
     period_s, phase = random.uniform(300, 1500), random.uniform(0, 2 * np.pi)
@@ -170,4 +162,4 @@ def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> Lighting:
     tint = np.array([-0.02, 0.0, 0.04]) * random.uniform(0.3, 1.2)
     exposure = random.normal(size=len(times_s)).clip(-2, 2) * 0.02
     gain = 1.0 + config.noise * (0.08 * sun[:, None] + sun[:, None] * tint + exposure[:, None])
-    return Lighting(gain, float(config.noise * random.uniform(1.5, 5.0)))
+    return gain, float(config.noise * random.uniform(1.5, 5.0))

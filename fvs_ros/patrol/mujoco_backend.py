@@ -92,7 +92,7 @@ class DrawingBoard:
 
     def __init__(self, size: int) -> None:
         self._mujoco = mujoco = load_mujoco()
-        pictures = {f"{family}_{variant}.png": _png(family, variant) for family, variant in _PATTERNS}
+        pictures = {"{}_{}.png".format(*key): cv2.imencode(".png", texture(*key))[1].tobytes() for key in _PATTERNS}
         self._model = mujoco.MjModel.from_xml_string(_model_xml(size), pictures)
         try:
             self._renderer = mujoco.Renderer(self._model, size, size, max_geom=_MOST_BODIES)
@@ -176,10 +176,6 @@ class DrawingBoard:
             geom.matid = _PATTERNS.index(body.pattern)
         geom.objid, geom.segid = body.label, scene.ngeom
         scene.ngeom += 1
-
-
-def _png(family: str, variant: int) -> bytes:
-    return cv2.imencode(".png", texture(family, variant))[1].tobytes()
 
 
 def _model_xml(size: int) -> str:

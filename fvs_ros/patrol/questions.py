@@ -28,9 +28,6 @@ from fvs_ros.patrol.world import Stream, generator
 TEMPLATES = (*templates_seen.TEMPLATES, *templates_story.TEMPLATES, *templates_time.TEMPLATES)
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
 
-KNOWN_FAMILIES = f"{', '.join(FAMILIES)}, or single templates such as {TEMPLATES[0].name}"
-"""What may be asked for, in words."""
-
 _POOLED_MOMENTS = 8
 _ATTEMPTS = 30
 _FEWEST_SAME = 4
@@ -72,9 +69,17 @@ def steady_ends(episode: Episode, seconds: int) -> list[int]:
     ]
 
 
-def unknown_families(families: Iterable[str]) -> list[str]:
-    """Those that name neither a family nor a template."""
-    return sorted(set(families) - {*FAMILIES, *(template.name for template in TEMPLATES)})
+def check_families(families: Sequence[str]) -> None:
+    """Refuses an empty list, and a name that is neither a family's nor a template's.
+
+    Raises:
+        PatrolError: for these.
+    """
+    unknown = sorted(set(families) - {*FAMILIES, *(template.name for template in TEMPLATES)})
+    if unknown or not families:
+        problem = f"families {', '.join(unknown)} are unknown" if unknown else "no family is asked for"
+        known = f"{', '.join(FAMILIES)}, or single templates such as {TEMPLATES[0].name}"
+        raise PatrolError(f"{problem}; choose from {known}")
 
 
 def ask(
@@ -96,9 +101,7 @@ def ask(
     Raises:
         PatrolError: for an unknown family or a moment that ends no step.
     """
-    unknown = unknown_families(families)
-    if unknown or not families:
-        raise PatrolError(f"families {unknown or list(families)} asked for; choose from {KNOWN_FAMILIES}")
+    check_families(families)
     ends = step_ends(episode)
     moments = ends if moments is None else list(moments)
     strange = sorted(set(moments) - set(ends))

@@ -104,11 +104,11 @@ def _expose(picture: np.ndarray, episode: Episode, index: int) -> np.ndarray:
     """What the sensor makes of the light that falls on it, uint8 of the same shape."""
     room = int(episode.rooms[index])
     light = 1.0 if room == NOWHERE else episode.world.rooms[room].light
-    gain = (episode.lighting.gain[index] * light).astype(np.float32)
+    gain = (episode.gain[index] * light).astype(np.float32)
     exposed = picture.astype(np.float32) * gain
-    if episode.lighting.sensor_sigma > 0.0:
+    if episode.sensor_sigma > 0.0:
         random = generator(episode.world.seed, Stream.SENSOR, index)
-        exposed += random.standard_normal(picture.shape, np.float32) * np.float32(episode.lighting.sensor_sigma)
+        exposed += random.standard_normal(picture.shape, np.float32) * np.float32(episode.sensor_sigma)
     return (exposed + 0.5).clip(0, 255).astype(np.uint8)
 
 

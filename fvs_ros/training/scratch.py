@@ -19,6 +19,7 @@ from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.prompt import SYSTEM
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer
+from fvs_ros.patrol.questions import words
 from fvs_ros.training.config import ScratchConfig
 
 ROLES = ("system", "user", "assistant")
@@ -31,7 +32,8 @@ _VISION_MLP_RATIO = 2
 
 def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
     """A checkpoint with random weights; the same seed gives the same ones."""
-    tokenizer = patrol_tokenizer() if config.vocabulary == "patrol" else byte_tokenizer()
+    known = [*words(), *SYSTEM.rstrip(".").split(), *ROLES]
+    tokenizer = word_tokenizer(known) if config.vocabulary == "patrol" else byte_tokenizer()
     network_config = _network_config(config, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,13 +58,6 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
         pixels=PixelConfig(max_pixels=config.frame_pixels),
         end_tokens=(tokenizer.convert_tokens_to_ids("<|im_end|>"),),
     )
-
-
-def patrol_tokenizer() -> Qwen2Tokenizer:
-    """One token for each word of patrols and of the prompt; other words in pieces down to bytes."""
-    from fvs_ros.patrol.questions import words
-
-    return word_tokenizer([*words(), *SYSTEM.rstrip(".").split(), *ROLES])
 
 
 def word_tokenizer(words: Iterable[str]) -> Qwen2Tokenizer:

@@ -82,7 +82,8 @@ def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor, scale: floa
     padded_query, padded_key, padded_value = (
         state.index_select(1, places).view(heads, count, length, width) for state in (asked, own_key, own_value)
     )
-    to_own = (padded_query @ padded_key.transpose(2, 3)).masked_fill(_future(length, query.device), float("-inf"))
+    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    to_own = (padded_query @ padded_key.transpose(2, 3)).masked_fill(future, float("-inf"))
     there = real.flatten().nonzero().flatten()
     to_own = to_own.view(heads, -1, length).index_select(1, there)
     weights = (torch.cat([to_memory, to_own], dim=-1) * scale).softmax(-1)
@@ -100,11 +101,6 @@ def _side_by_side(lengths: Sequence[int], device: torch.device) -> tuple[Tensor,
     real = steps < sizes[:, None]
     # Padding may be any token: nothing is read from it.
     return places.clamp(max=int(sizes.sum()) - 1).flatten().to(device), real.to(device)
-
-
-def _future(length: int, device: torch.device) -> Tensor:
-    """Which tokens of a conversation come after each, bool [t, t]."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
 def sequence_mask(blocks: Sequence[Block]) -> dict[str, SharedPrefix]:

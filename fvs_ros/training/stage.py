@@ -57,16 +57,15 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
     """
     episodes = episodes_of(stage)
     checkpoint = starting_checkpoint(config, stage, source)
-    network = checkpoint.network
+    network, trained = checkpoint.network, stage.tower == "trained"
     if config.lora is not None:
         apply_lora(network, config.lora)
     else:
-        train_everything(network, tower=stage.tower == "trained", embeddings=stage.embeddings == "trained")
+        train_everything(network, tower=trained, embeddings=stage.embeddings == "trained")
     if not _uses_deepspeed(config):  # which keeps float32 copies of its own
         trained_in_float32(network)
     if config.gradient_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})
-    trained = stage.tower == "trained"
     cache = TensorCache(config.cache)
     # Under ZeRO-3 no process holds the whole tower to take a fingerprint of.
     keeps_features = not trained and not is_deepspeed_zero3_enabled()
@@ -92,12 +91,11 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
 
 def episodes_of(stage: StageConfig) -> EpisodeSource:
     """The stage's data."""
-    if stage.videos is not None:
-        return VideoEpisodes(stage.videos)
-    assert stage.patrol is not None
-    return PatrolEpisodes(
-        stage.patrol, token_naming=stage.objective == "token_naming", memory_probe=stage.memory_probe > 0
-    )
+    if stage.patrol is not None:
+        naming = stage.objective == "token_naming"
+        return PatrolEpisodes(stage.patrol, token_naming=naming, memory_probe=stage.memory_probe > 0)
+    assert stage.videos is not None
+    return VideoEpisodes(stage.videos)
 
 
 def starting_checkpoint(config: TrainConfig, stage: StageConfig, source: str | None) -> Checkpoint:
@@ -165,7 +163,6 @@ def training_arguments(config: TrainConfig, stage: StageConfig, folder: Path, st
 
 
 def _use_bfloat16(config: TrainConfig) -> bool:
-    """Whether products are computed in bfloat16."""
     if config.precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return config.precision == "bfloat16"

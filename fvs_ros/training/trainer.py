@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,18 @@ class Tally:
         """Accuracy over all and by family, and answers and tokens per second, since the last call."""
         if not self._losses:
             return {}
-        by_family: defaultdict[str, list[bool]] = defaultdict(list)
+        shares: defaultdict[str, list[float]] = defaultdict(list)
         for loss in self._losses:
             for family, right in zip(loss.families, loss.right.tolist(), strict=True):
-                by_family["accuracy"].append(right)
+                shares["accuracy"].append(right)
                 if family:
-                    by_family[f"accuracy_{family}"].append(right)
+                    shares[f"accuracy_{family}"].append(right)
+            for name, share in loss.shares.items():
+                shares[name].append(float(share))
         seconds = time.monotonic() - self._since
-        tokens = sum(loss.tokens for loss in self._losses)
-        values = {name: sum(hits) / len(hits) for name, hits in sorted(by_family.items())}
-        for name in sorted({name for loss in self._losses for name in loss.shares}):
-            shares = [float(loss.shares[name]) for loss in self._losses if name in loss.shares]
-            values[name] = sum(shares) / len(shares)
-        values["answers_per_second"] = len(by_family["accuracy"]) / seconds
-        values["tokens_per_second"] = tokens / seconds
+        values = {name: sum(found) / len(found) for name, found in sorted(shares.items())}
+        values["answers_per_second"] = len(shares["accuracy"]) / seconds
+        values["tokens_per_second"] = sum(loss.tokens for loss in self._losses) / seconds
         self._losses, self._since = [], time.monotonic()
         return values
 
@@ -134,49 +132,50 @@ class EpisodeTrainer(Trainer):
         load_trained_weights(self.model, Path(resume_from_checkpoint) / WEIGHTS_FILE)
 
 
+@dataclass(eq=False)
 class Progress(TrainerCallback):
     """Reports a line every `logging_steps`: steps, loss, accuracy, rates and the time left."""
 
-    def __init__(self, report: Callable[[str], None], stage: str) -> None:
-        self._report = report
-        self._stage = stage
-        self._start: tuple[float, int] | None = None
+    report: Callable[[str], None]
+    stage: str
+    start: tuple[float, int] | None = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Remembers where this process began."""
-        self._start = (time.monotonic(), state.global_step)
+        self.start = (time.monotonic(), state.global_step)
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
         """Reports a line."""
         logs = rest.get("logs") or {}
-        if not state.is_world_process_zero or "loss" not in logs or self._start is None:
+        if not state.is_world_process_zero or "loss" not in logs or self.start is None:
             return
-        began, first = self._start
+        began, first = self.start
         done = state.global_step - first
         rate = done / (time.monotonic() - began)
         left_s = round((state.max_steps - state.global_step) / rate) if rate else 0
-        self._report(
-            f"{self._stage} {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
+        self.report(
+            f"{self.stage} {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  "
             f"right {logs.get('accuracy', 0):.1%}  rate {logs['learning_rate']:.1e}  {rate:.2f} steps/s  "
             f"{logs.get('answers_per_second', 0):.1f} answers/s  {logs.get('tokens_per_second', 0):.0f} tokens/s  "
             f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left"
         )
 
 
+@dataclass(eq=False)
 class StopWhenDue(TrainerCallback):
     """Ends the run at a time, with a checkpoint to resume from.
 
     Attributes:
+        deadline_s: on the monotonic clock.
         due: whether it did.
     """
 
-    def __init__(self, deadline_s: float) -> None:
-        self._deadline_s = deadline_s
-        self.due = False
+    deadline_s: float
+    due: bool = False
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Looks at the clock."""
-        if _agreed(time.monotonic() >= self._deadline_s, args) and state.global_step < state.max_steps:
+        if _agreed(time.monotonic() >= self.deadline_s, args) and state.global_step < state.max_steps:
             self.due = True
             control.should_save = True
             control.should_training_stop = True

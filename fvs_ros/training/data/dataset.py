@@ -41,10 +41,11 @@ class Sample:
     memories: tuple[MemorySnapshot, ...] | None = None
 
 
+@dataclass(frozen=True, eq=False)
 class EpisodeDataset(Dataset[Sample]):
     """The episodes of a source.
 
-    Args:
+    Attributes:
         source: where they come from.
         pixels: how the checkpoint takes frames.
         cache: of features and drawn frames.
@@ -52,68 +53,60 @@ class EpisodeDataset(Dataset[Sample]):
         encoder: makes features and memories here, in the data process, instead of leaving that to the model.
     """
 
-    def __init__(
-        self,
-        source: EpisodeSource,
-        pixels: PixelConfig,
-        cache: TensorCache,
-        tower: str | None,
-        encoder: FrozenEncoder | None = None,
-    ) -> None:
-        self._source = source
-        self._pixels = pixels
-        self._cache = cache
-        self._tower = tower
-        self._encoder = encoder
+    source: EpisodeSource
+    pixels: PixelConfig
+    cache: TensorCache
+    tower: str | None
+    encoder: FrozenEncoder | None = None
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def length(self, index: int) -> int:
         """See `EpisodeSource.length`."""
-        return self._source.length(index)
+        return self.source.length(index)
 
     def __getitem__(self, index: int) -> Sample:
         sample = self._sample(index)
-        if self._encoder is None:
+        if self.encoder is None:
             return sample
         features = sample.features
         if features is None:
             assert sample.frames is not None
-            features = self._encoder.encode(sample.frames)
-            store_features(self._cache, sample, features)
-        snapshots = memories(features, sample.episode, sample.grid, self._encoder.memory)
+            features = self.encoder.encode(sample.frames)
+            store_features(self.cache, sample, features)
+        snapshots = memories(features, sample.episode, sample.grid, self.encoder.memory)
         return Sample(sample.episode, sample.grid, sample.key, memories=tuple(snapshots))
 
     def _sample(self, index: int) -> Sample:
-        episode = self._source.episode(index)
-        bounds = (self._source.min_pixels, self._source.max_pixels)
-        key = None if self._tower is None else key_of(self._tower, episode.identity, bounds, asdict(self._pixels))
-        stored = None if key is None else self._cache.get(key)
+        episode = self.source.episode(index)
+        bounds = (self.source.min_pixels, self.source.max_pixels)
+        key = None if self.tower is None else key_of(self.tower, episode.identity, bounds, asdict(self.pixels))
+        stored = None if key is None else self.cache.get(key)
         if stored is not None:
             grid = PatchGrid(*stored["grid"].tolist())
             return Sample(episode, grid, key, features=StepFeatures(stored["high"], stored["low"]))
         frames = self._frames(index, episode)
         height, width = frames[0].shape[:2]
-        grid = frame_grid(height, width, *bounds, self._pixels)
+        grid = frame_grid(height, width, *bounds, self.pixels)
         resized = resize_frames(frames, grid, torch.device("cpu")).to(torch.uint8)
         return Sample(episode, grid, key, frames=resized)
 
     def _frames(self, index: int, episode: TrainingEpisode) -> Sequence[np.ndarray]:
-        if not self._source.drawn:
+        if not self.source.drawn:
             return self._read(index, episode)
         key = key_of("frames", episode.identity)
-        stored = self._cache.get(key)
+        stored = self.cache.get(key)
         if stored is not None:
             return list(stored["frames"].numpy())
         frames = self._read(index, episode)
         # Under a frozen tower the features are kept instead.
-        if self._tower is None:
-            self._cache.put(key, {"frames": torch.from_numpy(np.stack(frames))})
+        if self.tower is None:
+            self.cache.put(key, {"frames": torch.from_numpy(np.stack(frames))})
         return frames
 
     def _read(self, index: int, episode: TrainingEpisode) -> Sequence[np.ndarray]:
-        frames = self._source.frames(index)
+        frames = self.source.frames(index)
         if len(frames) < 2 or len(frames) % 2:
             raise TrainingError(f"{episode.name} has {len(frames)} frames; a grid step is two, so give an even number")
         return frames

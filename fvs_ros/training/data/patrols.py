@@ -11,7 +11,7 @@ from fvs_ros.memory.geometry import FRAME_MULTIPLE, POOL
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError, RenderError
-from fvs_ros.patrol.questions import FAMILIES, KNOWN_FAMILIES, ask, step_ends, unknown_families
+from fvs_ros.patrol.questions import FAMILIES, ask, check_families, step_ends
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.templates import NOTHING
 from fvs_ros.patrol.truth import EpisodeRecord, EpisodeTruth
@@ -47,15 +47,13 @@ class PatrolEpisodes:
             raise TrainingError(
                 f"patrols from first_seed {data.first_seed} reach seed {last}; seeds from {TEST_SEED} up are for tests"
             )
-        unknown = unknown_families(data.families)
-        if unknown:
-            raise TrainingError(f"patrol families {', '.join(unknown)} are unknown; known are {KNOWN_FAMILIES}")
         self.min_pixels = self.max_pixels = FRAME_SIZE**2
         self._data = data
         self._token_naming = token_naming
         self._memory_probe = memory_probe
         try:
             self._configs = [_config(data, steps) for steps in data.lengths]
+            check_families(data.families or FAMILIES)
         except PatrolError as error:
             raise TrainingError(f"patrol: {error}") from error
 

@@ -56,9 +56,6 @@ PROBE_SETS: dict[str, int] = {"here": len(COLOURS) * len(KINDS), "here_last": le
 """Sets of objects by name, all colours of the first kind first: seen so far on this visit, and on the previous visit to
 this room."""
 
-_FRESH, _KNOWN, _ELSEWHERE, _RANK, _KIND, _COLOUR, _OF_KIND, _OF_COLOUR = range(8)
-_ROOMS, _ROOM, _HERE, _GONE_KIND, _GONE_COLOUR = range(8, 13)
-
 
 def probe_labels(record: EpisodeRecord, frames: Sequence[int], cells: int) -> np.ndarray:
     """Labels of each cell of some frames, row by row, int64 [n, C * C, G], `UNKNOWN` where there is none.
@@ -70,13 +67,14 @@ def probe_labels(record: EpisodeRecord, frames: Sequence[int], cells: int) -> np
     """
     objects = cell_objects(record.episode, frames, cells)
     labels = np.full((*objects.shape, len(PROBE_GROUPS)), UNKNOWN)
+    columns = {group: labels[..., column] for column, group in enumerate(PROBE_GROUPS)}
     labeller = _Labeller(record)
     for number, frame in enumerate(frames):
-        labels[number] = labeller.room_labels(frame)
+        for group, label in labeller.room_labels(frame).items():
+            columns[group][number] = label
         for object_id in np.unique(objects[number][objects[number] >= 0]):
-            known = labeller.object_labels(frame, int(object_id))
-            shown = objects[number] == object_id
-            labels[number, shown] = np.where(known == UNKNOWN, labels[number, shown], known)
+            for group, label in labeller.object_labels(frame, int(object_id)).items():
+                columns[group][number, objects[number] == object_id] = label
     return labels
 
 
@@ -94,56 +92,53 @@ class _Labeller:
         self._episode = episode = record.episode
         self._first = record.confirmed.min(axis=0)
         self._kinds = np.array([KINDS.index(scene_object.kind) for scene_object in episode.objects], np.int64)
-        self._colours = np.array(
-            [tuple(COLOURS).index(scene_object.colour) for scene_object in episode.objects], np.int64
-        )
+        colours = tuple(COLOURS)
+        self._colours = np.array([colours.index(scene_object.colour) for scene_object in episode.objects], np.int64)
         story = newcomers(record.until(len(episode) - 1))
         self._before = {
             other.object_id: one.object_id for one, other in pairwise(story) if one is not None and other is not None
         }
         self._visits = sorted(set(episode.visits[episode.rooms != NOWHERE].tolist()))
 
-    def room_labels(self, frame: int) -> np.ndarray:
-        """Labels of all cells, [G]."""
-        labels = np.full(len(PROBE_GROUPS), UNKNOWN)
+    def room_labels(self, frame: int) -> dict[str, int]:
+        """Labels of all cells by group."""
         episode = self._episode
         if episode.rooms[frame] == NOWHERE:
-            return labels
+            return {}
         visit = int(episode.visits[frame])
         until = self._visits[: self._visits.index(visit) + 1]
-        labels[_ROOMS] = len({self._room(number) for number in until})
+        labels = {"rooms": len({self._room(number) for number in until}), **self._gone(frame, visit)}
         if len(until) > 1:
-            labels[_ROOM] = ROOMS.index(episode.world.rooms[self._room(until[-2])].name)
-        labels[[_GONE_KIND, _GONE_COLOUR]] = self._gone(frame, visit)
+            labels["room_before"] = ROOMS.index(episode.world.rooms[self._room(until[-2])].name)
         return labels
 
-    def object_labels(self, frame: int, object_id: int) -> np.ndarray:
-        """Labels of the cells that show an object, [G]."""
-        labels = np.full(len(PROBE_GROUPS), UNKNOWN)
-        confirmed = self._record.confirmed
+    def object_labels(self, frame: int, object_id: int) -> dict[str, int]:
+        """Labels of the cells that show an object, by group."""
+        confirmed, first = self._record.confirmed, self._first[object_id]
         visit = int(self._episode.visits[frame])
         if confirmed[visit, object_id] > frame:
-            return labels
-        labels[_FRESH] = int(self._first[object_id] > frame - self._record.steady)
-        others = [sighting.room != self._room(visit) for sighting in self._record.until(frame).seen[object_id]]
-        labels[_ELSEWHERE] = int(any(others))
-        labels[_KNOWN] = int(self._first[object_id] < confirmed[visit, object_id])
-        labels[_RANK] = min(np.count_nonzero(self._first < self._first[object_id]), LAST_RANK)
+            return {}
+        sightings, seen = self._record.until(frame).seen[object_id], self._first <= frame
+        labels = {
+            "fresh": int(first > frame - self._record.steady),
+            "known": int(first < confirmed[visit, object_id]),
+            "elsewhere": int(any(sighting.room != self._room(visit) for sighting in sightings)),
+            "rank": min(int(np.count_nonzero(self._first < first)), LAST_RANK),
+            "of_kind": min(int(np.count_nonzero(seen & (self._kinds == self._kinds[object_id]))), MOST),
+            "of_colour": min(int(np.count_nonzero(seen & (self._colours == self._colours[object_id]))), MOST),
+        }
         if object_id in self._before:
-            labels[_KIND] = self._kinds[self._before[object_id]]
-            labels[_COLOUR] = self._colours[self._before[object_id]]
-        seen = self._first <= frame
-        labels[_OF_KIND] = min(np.count_nonzero(seen & (self._kinds == self._kinds[object_id])), MOST)
-        labels[_OF_COLOUR] = min(np.count_nonzero(seen & (self._colours == self._colours[object_id])), MOST)
+            labels["kind_before"] = self._kinds[self._before[object_id]]
+            labels["colour_before"] = self._colours[self._before[object_id]]
         last = self._last_visit(visit)
         if last is None:
-            labels[_HERE] = 0
+            labels["here_before"] = 0
         elif confirmed[last, object_id] != NEVER:
             then, now = (self._episode.world.visits[number].placements[object_id] for number in (last, visit))
             same_view = then is not None and now is not None and then.view == now.view
-            labels[_HERE] = 1 if same_view else 2
+            labels["here_before"] = 1 if same_view else 2
         elif self._record.first_glimpse[last, object_id] == NEVER:
-            labels[_HERE] = 3
+            labels["here_before"] = 3
         return labels
 
     def sets(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,23 +161,21 @@ class _Labeller:
         return self._episode.world.visits[visit].room
 
     def _last_visit(self, visit: int) -> int | None:
-        """The visit to the same room before this one."""
         same = [number for number in self._visits if number < visit and self._room(number) == self._room(visit)]
         return same[-1] if same else None
 
-    def _gone(self, frame: int, visit: int) -> tuple[int, int]:
+    def _gone(self, frame: int, visit: int) -> dict[str, int]:
         last, record, episode = self._last_visit(visit), self._record, self._episode
-        unknown = (UNKNOWN, UNKNOWN)
         # On the last of the visit's views, and long enough there to be sure of it.
         if last is None or episode.views[frame] != episode.world.visits[visit].views[-1]:
-            return unknown
+            return {}
         since = frame - record.steady + 1
         if since < 0 or (episode.views[since : frame + 1] != episode.views[frame]).any():
-            return unknown
+            return {}
         unsure = (record.first_glimpse[[last, visit]] != NEVER) & (record.confirmed[[last, visit]] == NEVER)
         gone = np.flatnonzero((record.confirmed[last] != NEVER) & (record.confirmed[visit] > frame))
         if unsure.any() or len(gone) > 1:
-            return unknown
+            return {}
         if not len(gone):
-            return len(KINDS), len(COLOURS)
-        return int(self._kinds[gone[0]]), int(self._colours[gone[0]])
+            return {"gone_kind": len(KINDS), "gone_colour": len(COLOURS)}
+        return {"gone_kind": int(self._kinds[gone[0]]), "gone_colour": int(self._colours[gone[0]])}
