@@ -41,6 +41,7 @@ setup(
         "lz4>=4.0",
         "numpy>=1.21",
         "opencv-python-headless>=4.5.4",
+        "prompt_toolkit>=3.0.36,<4",
         "PyYAML>=6",
         "rich>=13",
         "rosbags>=0.10.5",

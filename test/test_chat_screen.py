@@ -7,7 +7,6 @@ import io
 import pytest
 from rich.console import Console
 
-from fvs_ros.chat.line_editor import LineEditor
 from fvs_ros.chat.screen import Screen, StreamState, clock_text
 from fvs_ros.stream.types import Answer, Moment
 
@@ -46,11 +45,10 @@ def test_the_state_is_a_line_of_eighty_columns() -> None:
 
 def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream() -> None:
     output, screen = log()
-    with screen:
-        screen.begin_answer(12.5, "What?")
-        screen.token("a \x1b[31mcat")
-        assert output.getvalue().endswith("answer    a ·[31mcat"), "control characters are not obeyed"
-        screen.answer(12.5, "What?", answer("a cat"), start_ns=10**9)
+    screen.begin_answer(12.5, "What?")
+    screen.token("a \x1b[31mcat")
+    assert output.getvalue().endswith("answer    a ·[31mcat"), "control characters are not obeyed"
+    screen.answer(12.5, "What?", answer("a cat"), start_ns=10**9)
     lines = output.getvalue().splitlines()
     assert lines[0] == "0:12.5    What?"
     assert "3 keyframes" in lines[2]
@@ -60,55 +58,48 @@ def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream() ->
 
 def test_what_happens_during_an_answer_gets_a_line_of_its_own() -> None:
     output, screen = log()
-    with screen:
-        screen.begin_answer(1.0, "What?")
-        screen.token("a")
-        screen.note("the recording ended")
-        screen.token(" cat")
-        screen.answer(1.0, "What?", answer("a cat"), 0)
+    screen.begin_answer(1.0, "What?")
+    screen.token("a")
+    screen.note("the recording ended")
+    screen.token(" cat")
+    screen.answer(1.0, "What?", answer("a cat"), 0)
     assert output.getvalue().splitlines()[1:4] == ["answer    a", "the recording ended", "           cat"]
 
 
 def test_a_failure_is_told_with_its_question() -> None:
     output, screen = log()
-    with screen:
-        screen.failure(3.0, "What?", "NO_FRAMES: no frame", begun=False)
+    screen.failure(3.0, "What?", "NO_FRAMES: no frame", begun=False)
     assert output.getvalue().splitlines()[:2] == ["0:03.0    What?", "failed    NO_FRAMES: no frame"]
 
 
-def terminal(height: int = 24) -> tuple[io.StringIO, Console]:
+def terminal(height: int = 24) -> tuple[list[str], io.StringIO, Screen]:
+    shown: list[str] = []
     output = io.StringIO()
     console = Console(file=output, width=80, height=height, force_terminal=True, color_system=None)
-    return output, console
+    return shown, output, Screen(console, shown.append)
 
 
-def test_the_bottom_shows_a_running_answer_the_state_and_the_typed_line() -> None:
-    output, console = terminal()
-    editor = LineEditor()
-    list(editor.feed("And the" + "\x1b[D" * 3))
-    with Screen(console, editor) as screen:
-        screen.redraw(STATE, (12.5, "What?", "a cat"), ["Where?", "When?"])
-        shown = output.getvalue()
-    for part in ("What?", "a cat\u2588", "2 waiting: Where?", "play 0:12.3/1:00.0", "> And the"):
-        assert part in shown
+def test_the_bottom_shows_a_running_answer_the_state_and_what_waits() -> None:
+    shown, output, screen = terminal()
+    screen.redraw(STATE, (12.5, "What?", "a cat"), ["Where?", "When?"])
+    assert [line.rstrip() for line in shown[-1].splitlines()] == [
+        "0:12.5    What?", "          a cat\u2588", "", "2 waiting: Where?", STATE.line().plain,
+    ]  # fmt: skip
+    assert output.getvalue() == ""
+
+
+def test_tokens_are_shown_at_the_bottom_and_the_complete_answer_is_printed() -> None:
+    shown, output, screen = terminal()
+    screen.begin_answer(12.5, "What?")
+    screen.token("a c")
+    assert output.getvalue() == ""
+    screen.answer(12.5, "What?", answer("a cat"), 0)
+    assert output.getvalue().splitlines()[:2] == ["0:12.5    What?", "answer    a cat"]
+    assert shown == []
 
 
 def test_a_long_answer_leaves_room_for_the_line_below() -> None:
-    output, console = terminal(height=12)
-    with Screen(console, LineEditor()) as screen:
-        screen.redraw(STATE, (0.0, "What?", "word " * 500 + "last"), [])
-        shown = output.getvalue()
-    assert "last\u2588" in shown
-    assert "> " in shown
-    assert shown.count("\n") < 12
-
-
-def test_a_long_line_is_scrolled_to_its_cursor() -> None:
-    output, console = terminal()
-    editor = LineEditor()
-    list(editor.feed("x" * 200 + "end"))
-    with Screen(console, editor) as screen:
-        screen.redraw(STATE, None, [])
-        shown = output.getvalue()
-    assert "xend" in shown
-    assert "> " + "x" * 78 not in shown
+    shown, _, screen = terminal(height=12)
+    screen.redraw(STATE, (0.0, "What?", "word " * 500 + "last"), [])
+    assert "last\u2588" in shown[-1]
+    assert shown[-1].count("\n") < 12

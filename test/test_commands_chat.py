@@ -94,7 +94,7 @@ def test_a_time_after_the_end_is_reported(chat: RunChat, tmp_path: Path) -> None
 
 
 def test_lines_of_a_pipe_are_asked(chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n\nAnd where?\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What?\n\nAnd where?\n")))
     status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0))
     assert status == 0
     assert [heading for _, heading in re.findall(r"^(\d:\S+) +(.*)$", output, re.MULTILINE)] == ["What?", "And where?"]
@@ -166,27 +166,37 @@ class Terminal:
             env=os.environ | {"TERM": "xterm", "OMP_NUM_THREADS": "1"},
             preexec_fn=take_terminal,
         )
-        self._seen = ""
+        self.seen = ""
 
     def wait_for(self, text: str, timeout_s: float = START_S) -> None:
         """Reads until `text` was printed; what came before it is not looked at again."""
         deadline = time.monotonic() + timeout_s
-        while text not in self._seen:
-            assert time.monotonic() < deadline, f"{text!r} did not come; there was: {self._seen[-2000:]!r}"
+        while text not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} did not come; there was: {self.seen[-2000:]!r}"
             if select.select([self._main], [], [], 0.1)[0]:
-                self._seen += os.read(self._main, 65_536).decode(errors="replace")
-        self._seen = self._seen.partition(text)[2]
+                self.seen += os.read(self._main, 65_536).decode(errors="replace")
+        self.seen = self.seen.partition(text)[2]
+
+    def wait_for_answer(self) -> None:
+        """Reads until an answer was printed and the bottom is there again: keys that are typed while it is not may be
+        the terminal's own.
+        """
+        self.wait_for("first token after")
+        self.wait_for("play")
 
     def type(self, keys: str) -> None:
         os.write(self._main, keys.encode())
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def end(self) -> tuple[int, bool]:
         """The exit status, and whether the terminal has its mode back."""
         deadline = time.monotonic() + PATIENCE_S
         while self.process.poll() is None:
-            assert time.monotonic() < deadline, "the chat did not end"
+            assert time.monotonic() < deadline, f"the chat did not end; there was: {self.seen[-2000:]!r}"
             if select.select([self._main], [], [], 0.1)[0]:
-                self._seen += os.read(self._main, 65_536).decode(errors="replace")
+                self.seen += os.read(self._main, 65_536).decode(errors="replace")
         return self.process.returncode, termios.tcgetattr(self._terminal) == self.before
 
     def close(self) -> None:
@@ -206,20 +216,39 @@ def terminal(checkpoint: Path, tmp_path: Path) -> Iterator[Terminal]:
 
 def test_typing_while_the_stream_plays(terminal: Terminal) -> None:
     terminal.wait_for("1 kept")
-    terminal.type("Waht\x7f\x7f\x7fhat is it?")
-    # The cursor behind it.
-    terminal.wait_for("What is it?\x1b[7m")
-    terminal.type("\r")
-    terminal.wait_for("What is it?")
-    terminal.wait_for("first token after")
-    terminal.wait_for("play \x1b")
+    # Corrected at its end, in its middle and at its beginning.
+    terminal.type("hat is  it?\x17\x17\x17hat is therr\x7fe?\x01W\x05\r")
+    terminal.wait_for("What is there?")
+    terminal.wait_for_answer()
+    # From the history.
+    terminal.type("draft\x1b[A\r")
+    terminal.wait_for("What is there?")
+    terminal.wait_for_answer()
     terminal.type("\x04")
     assert terminal.end() == (0, True)
-    assert "Traceback" not in terminal._seen
+    assert "Traceback" not in terminal.seen
+
+
+def test_lines_that_are_pasted_are_questions_each(terminal: Terminal) -> None:
+    terminal.wait_for("1 kept")
+    terminal.type("\x1b[200~What?\n\nAnd where?\x1b[201~\r")
+    for question in ("What?", "And where?"):
+        terminal.wait_for(question)
+        terminal.wait_for("first token after")
+    terminal.wait_for("play")
+    # On a line that is not empty it ends nothing.
+    terminal.type("x\x1b[D\x04\x04")
+    assert terminal.end() == (0, True)
+
+
+def test_the_bottom_follows_a_resize(terminal: Terminal) -> None:
+    terminal.wait_for("1 kept")
+    terminal.resize(40)
+    terminal.wait_for("\u2026")
 
 
 def test_ctrl_c_ends_the_chat_and_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
     terminal.wait_for("1 kept")
     terminal.type("half a quest\x03")
     assert terminal.end() == (cli.INTERRUPTED, True)
-    assert "Traceback" not in terminal._seen
+    assert "Traceback" not in terminal.seen

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fvs_ros.chat.line_editor import EndOfInput, Line, LineEditor
 from fvs_ros.chat.player import Cue, Player
+from fvs_ros.chat.prompt import EndOfInput, Line
 from fvs_ros.chat.screen import Screen, StreamState, clock_text
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.stream.engine import StreamEngine
@@ -48,7 +48,7 @@ class Finished:
     pending: PendingAnswer
 
 
-Event = Asked | Token | Finished | Line | EndOfInput | str
+Event = Asked | Token | Finished | Line | EndOfInput
 
 
 class Chat:
@@ -76,7 +76,7 @@ class Chat:
 
     @property
     def post(self) -> Callable[[Event], None]:
-        """Takes typed keys, lines and the end of the input; callable from any thread."""
+        """Takes lines and the end of the input; callable from any thread."""
         return self._events.put
 
     def on_cue(self, cue: Cue) -> None:
@@ -103,20 +103,20 @@ class Chat:
         options = AskOptions(max_new_tokens=self._max_new_tokens, fresh=fresh)
         self._engine.ask(asked.question, options, on_token).add_done_callback(on_done)
 
-    def run(self, player: Player, screen: Screen, editor: LineEditor | None, interactive: bool) -> None:
+    def run(self, player: Player, screen: Screen, interactive: bool, typed: bool) -> None:
         """Runs until the last answer after the end of the input, or after the last cue.
 
-        The end of typed keys ends the chat at once.
+        The end of typed input ends the chat at once.
 
         Args:
             player: started; its cues come to `on_cue`.
             screen: entered.
-            editor: of a terminal's keys; None for lines.
             interactive: whether questions come from the input.
+            typed: whether a person types them.
         """
         end_shown = False
         while True:
-            self._take_events(player, screen, editor)
+            self._take_events(player, screen)
             if self._held and (self._engine.status.steps or player.ended):
                 held, self._held = self._held, []
                 for question in held:
@@ -132,26 +132,23 @@ class Chat:
                 None if running is None else (running.asked_s, running.question, "".join(running.chunks)),
                 [asked.question for asked in self._open[1:]] + self._held,
             )
-            if self._input_ended and editor is not None:
+            if self._input_ended and typed:
                 return
             over = self._input_ended if interactive else (player.ended or not player.cues_left)
             if over and not self._open and not self._held and self._events.empty():
                 return
 
-    def _take_events(self, player: Player, screen: Screen, editor: LineEditor | None) -> None:
+    def _take_events(self, player: Player, screen: Screen) -> None:
         """Waits for an event, at most until the next redraw, and handles all that have come."""
         try:
-            self._handle(self._events.get(timeout=_REDRAW_S), player, screen, editor)
+            self._handle(self._events.get(timeout=_REDRAW_S), player, screen)
             while True:
-                self._handle(self._events.get_nowait(), player, screen, editor)
+                self._handle(self._events.get_nowait(), player, screen)
         except queue.Empty:
             return
 
-    def _handle(self, event: Event, player: Player, screen: Screen, editor: LineEditor | None) -> None:
-        if isinstance(event, str):
-            for finished in editor.feed(event) if editor is not None else ():
-                self._handle(finished, player, screen, editor)
-        elif isinstance(event, EndOfInput):
+    def _handle(self, event: Event, player: Player, screen: Screen) -> None:
+        if isinstance(event, EndOfInput):
             self._input_ended = True
         elif isinstance(event, Line):
             self._held.append(event.text)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
-from fvs_ros.chat.line_editor import LineEditor
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import Answer
 from fvs_ros.terminal import INDENT, AnswerPrinter, ShownMoment, printable
 
-_PROMPT = "> "
 # Lines below a running answer: a blank one, the stream's state, the questions that wait, the prompt.
 _LINES_BELOW = 6
 
@@ -85,26 +80,13 @@ class Screen:
 
     Args:
         console: where to print.
-        editor: the line being typed; None where nobody types.
+        show: sets the lines at the bottom, see `prompt`; None for a log.
     """
 
-    def __init__(self, console: Console, editor: LineEditor | None) -> None:
+    def __init__(self, console: Console, show: Callable[[str], None] | None) -> None:
         self._console = console
-        self._editor = editor
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._show = show
         self._answers = AnswerPrinter(console)
-
-    def __enter__(self) -> Screen:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.update("", refresh=True)
-            self._live.stop()
 
     def note(self, text: str, style: str = "dim") -> None:
         """A line about what happens."""
@@ -113,38 +95,39 @@ class Screen:
 
     def begin_answer(self, asked_s: float, question: str) -> None:
         """In a log: the question, before its tokens come. A terminal shows both at the bottom meanwhile."""
-        if self._live is None:
+        if self._show is None:
             self._heading(asked_s, question)
             self._answers.begin_tokens()
 
     def token(self, chunk: str) -> None:
         """In a log: the next chunk of the answer, printed at once."""
-        if self._live is None:
+        if self._show is None:
             self._answers.token(chunk)
 
     def answer(self, asked_s: float, question: str, answer: Answer, start_ns: int) -> None:
         """A complete answer with its moments and its cost."""
         self._answers.end_line()
-        if self._live is not None:
-            self._heading(asked_s, question)
-            self._answers.answer(answer.text)
 
         def seconds(stamp_ns: int) -> float:
             return (stamp_ns - start_ns) / SECOND_NS
 
-        self._answers.moments(
-            [
-                ShownMoment(seconds(moment.stamp_ns), seconds(moment.start_ns), seconds(moment.end_ns), moment.weight)
-                for moment in answer.moments
-            ]
-        )
-        self._answers.timing(answer.first_token_s, answer.total_s)
-        self._console.print()
+        moments = [
+            ShownMoment(seconds(moment.stamp_ns), seconds(moment.start_ns), seconds(moment.end_ns), moment.weight)
+            for moment in answer.moments
+        ]
+        # Written at once: the bottom is redrawn after each write.
+        with self._console:
+            if self._show is not None:
+                self._heading(asked_s, question)
+                self._answers.answer(answer.text)
+            self._answers.moments(moments)
+            self._answers.timing(answer.first_token_s, answer.total_s)
+            self._console.print()
 
     def failure(self, asked_s: float, question: str, problem: str, begun: bool) -> None:
         """A question that got no answer."""
         self._answers.end_line()
-        if self._live is not None or not begun:
+        if self._show is not None or not begun:
             self._heading(asked_s, question)
         self._answers.row("failed", Text(printable(problem), style="bold red"))
         self._console.print()
@@ -160,7 +143,7 @@ class Screen:
             running: when it was asked, the question and the answer so far, of the one being answered.
             waiting: questions behind it.
         """
-        if self._live is None:
+        if self._show is None:
             return
         parts: list[RenderableType] = []
         if running is not None:
@@ -172,9 +155,9 @@ class Screen:
         line = state.line()
         line.no_wrap, line.overflow = True, "ellipsis"
         parts.append(line)
-        if self._editor is not None:
-            parts.append(self._prompt(self._editor))
-        self._live.update(Group(*parts), refresh=True)
+        with self._console.capture() as captured:
+            self._console.print(Group(*parts))
+        self._show(captured.get())
 
     def _running(self, asked_s: float, question: str, answer: str) -> list[Text]:
         """The newest lines of a running answer, as many as there is room for."""
@@ -184,18 +167,3 @@ class Screen:
         heading.no_wrap, heading.overflow = True, "ellipsis"
         shown = list(lines)[-room:]
         return [heading, *(Text.assemble(f"{'':<{INDENT}}", line) for line in shown)]
-
-    def _prompt(self, editor: LineEditor) -> Text:
-        """The typed line, scrolled so that the cursor is seen."""
-        width = self._answers.width - len(_PROMPT) - 1
-        text, cursor = printable(editor.text) + " ", editor.cursor
-        first = 0
-        while cell_len(text[first : cursor + 1]) > width:
-            first += 1
-        shown = text[first:]
-        cursor -= first
-        line = Text.assemble(
-            (_PROMPT, "bold cyan"), shown[:cursor], (shown[cursor], "reverse"), shown[cursor + 1 :], no_wrap=True
-        )
-        line.overflow = "crop"
-        return line

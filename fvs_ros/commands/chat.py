@@ -99,10 +99,9 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
 
     from rich.console import Console
 
-    from fvs_ros.chat import keyboard
     from fvs_ros.chat.conversation import Chat
-    from fvs_ros.chat.line_editor import LineEditor
     from fvs_ros.chat.player import Player
+    from fvs_ros.chat.prompt import prompt, read_lines
     from fvs_ros.chat.screen import Screen
     from fvs_ros.stream.config import StreamConfig
     from fvs_ros.stream.engine import StreamEngine
@@ -113,22 +112,21 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
         config = replace(config, fps=arguments.fps)
     interactive = not arguments.ask
     console = Console(highlight=False)
-    typed = interactive and sys.stdin.isatty() and console.is_terminal
-    editor = LineEditor() if typed else None
+    typed = interactive and console.is_terminal and sys.stdin is not None and sys.stdin.isatty()
     model = load_model(arguments)
     with ExitStack() as stack:
         engine = stack.enter_context(StreamEngine(model, config))
         chat = Chat(engine, model.memory_config, arguments.max_new_tokens)
         player = Player(source, engine, arguments.ask, chat.on_cue, arguments.rate, patient=not interactive)
         stack.enter_context(closing(player))
-        screen = stack.enter_context(Screen(console, editor))
+        show = stack.enter_context(prompt(chat.post if typed else None)) if console.is_terminal else None
+        screen = Screen(console, show)
         screen.note(f"{source.name}, answered by {model.name}")
         if typed:
             screen.note("type a question at any time and press Enter; Ctrl-D or Ctrl-C ends")
-            stack.enter_context(keyboard.keys(chat.post))
         elif interactive:
-            keyboard.read_lines(chat.post)
+            read_lines(chat.post)
         player.start()
-        chat.run(player, screen, editor, interactive)
+        chat.run(player, screen, interactive, typed)
         failed = chat.failed and not typed
         return 1 if failed or (player.error and not typed) else 0
