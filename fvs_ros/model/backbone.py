@@ -1,6 +1,6 @@
 """What the memory's world needs of a vision-language model: the one seam where another model family is added.
 
-A family is one module with a class for each protocol here, such as `qwen2_vl.py`, and a line in `checkpoint.py` that
+A family is one module with a subclass of each class here, such as `qwen2_vl.py`, and a line in `checkpoint.py` that
 chooses it. Whatever else reaches into a network does so through transformers' common interface or by weights' names.
 
 Shapes: n grid steps, P patches of a frame, D width of a patch feature, S sequences of L tokens, H width of the language
@@ -9,51 +9,44 @@ model, V vocabulary.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from fvs_ros.memory.snapshot import StepFeatures
 
 
-@dataclass(frozen=True)
-class PatchGeometry:
-    """How frames become patches, and patches tokens.
+class VisionTower(abc.ABC):
+    """The vision encoder before its merger, for frames of `memory.geometry`.
 
     Attributes:
-        patch: pixels along each side of a patch.
-        merge: patches along each side of the block that becomes one token.
-        frames: consecutive frames of a grid step.
+        module: transformers' tower.
         width: D.
     """
 
-    patch: int
-    merge: int
-    frames: int
-    width: int
-
-
-class VisionTower(Protocol):
-    """The vision encoder before its merger."""
-
-    @property
-    def geometry(self) -> PatchGeometry:
-        """Of the frames that it encodes."""
+    def __init__(self, module: Any, width: int) -> None:
+        self.module = module
+        self.width = width
 
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-
-    @property
-    def unhooked_weights(self) -> tuple[nn.Parameter, ...]:
-        """Weights that `encode` reads without calling their modules, which DeepSpeed's ZeRO-3 must be told of."""
+        return self.module.device
 
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Its weights by name, without those of the merger."""
+        return ((name, one) for name, one in self.module.named_parameters() if not name.startswith("merger."))
 
+    @property
+    @abc.abstractmethod
+    def unhooked_weights(self) -> tuple[nn.Parameter, ...]:
+        """Weights that `encode` reads without calling their modules, which DeepSpeed's ZeRO-3 must be told of."""
+
+    @abc.abstractmethod
     def encode(self, frames: Tensor) -> StepFeatures:
         """Features of n grid steps on both resolutions, from normalised frames [2n, 3, H, W] on its device.
 
@@ -61,54 +54,66 @@ class VisionTower(Protocol):
         """
 
 
-class Backbone(Protocol):
+class Backbone(abc.ABC):
     """A vision-language model in parts. Parts are looked up at each access, as LoRA replaces modules in place."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
+    def __init__(self, network: PreTrainedModel) -> None:
+        self._network: Any = network
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-
-    @property
-    def text_config(self) -> Any:
-        """The language model's settings, as transformers has them."""
-
-    @property
+    @abc.abstractmethod
     def tower(self) -> VisionTower:
         """Frames to features."""
 
     @property
+    @abc.abstractmethod
     def merger(self) -> nn.Module:
         """Features [..., D], four of a block after each other, to tokens; its last linear layer gives their width H."""
 
     @property
+    @abc.abstractmethod
+    def language_model(self) -> Any:
+        """Transformers' language model without its head; the names of its parts are the same in all families."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self._network.dtype
+
+    @property
+    def text_config(self) -> Any:
+        """The language model's settings, as transformers has them."""
+        return self._network.config.text_config
+
+    @property
     def embeddings(self) -> nn.Embedding:
         """Text tokens to embeddings."""
+        return self.language_model.embed_tokens
 
     @property
     def layers(self) -> nn.ModuleList:
         """The language model's layers. `Decoder` says which ones it can compute."""
+        return self.language_model.layers
 
     @property
     def norm(self) -> nn.Module:
         """The RMS norm after the last layer."""
+        return self.language_model.norm
 
     @property
     def rotary(self) -> nn.Module:
         """Cosines and sines [S, L, d] of hidden states [S, L, H] at positions [3, S, L]."""
+        return self.language_model.rotary_emb
 
     @property
     def head(self) -> nn.Linear:
         """Hidden states after the norm to logits."""
-
-    def merge(self, features: Tensor) -> Tensor:
-        """Tokens [N, H] of patch features [4 N, D] in merge-block order."""
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings [..., H] of text tokens [...] int64."""
+        return self._network.lm_head
 
     def hidden_states(self, embeddings: Tensor, positions: Tensor, *, mask: Any = None, cache: Any = None) -> Tensor:
         """Hidden states [S, L, H] after the norm, computed by transformers.
@@ -119,6 +124,14 @@ class Backbone(Protocol):
             mask: what the attention implementation of `text_config` takes; None for causal attention.
             cache: transformers' cache, which is read and appended to.
         """
+        return self.language_model(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] float32 of hidden states [..., H] after the norm."""
+        return self.head(hidden).float()

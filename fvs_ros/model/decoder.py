@@ -148,7 +148,7 @@ class Decoder:
 
     def logits(self, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Logits [S, V] float32 at the last of the text tokens `ids` [S, L] at `positions` [S, L]."""
-        hidden = self._run(self._backbone.embed(ids), positions.expand(3, -1, -1), attention)
+        hidden = self._run(self._backbone.embeddings(ids), positions.expand(3, -1, -1), attention)
         return self._backbone.logits(hidden[:, -1])
 
     def _run(self, hidden: Tensor, positions: Tensor, attention: Attention) -> Tensor:

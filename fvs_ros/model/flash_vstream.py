@@ -122,7 +122,7 @@ class FlashVStream:
 
     def new_memory(self, grid: PatchGrid) -> StreamingFlashMemory:
         """An empty memory for steps of that grid."""
-        width = self._backbone.tower.geometry.width
+        width = self._backbone.tower.width
         return StreamingFlashMemory(self.memory_config, grid, width, device=self.device, dtype=self.dtype)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fvs_ros.cuda_graph import CapturedCall
-from fvs_ros.memory.geometry import FRAMES_PER_STEP
+from fvs_ros.memory.geometry import FRAMES_PER_STEP, PATCH
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.backbone import VisionTower
 from fvs_ros.model.preprocess import PixelConfig, normalise, resize_frames
@@ -104,8 +104,7 @@ class EncodeGraph:
         steps: int,
         capture: Callable[[Callable[[], StepFeatures]], Callable[[], StepFeatures]] = CapturedCall,
     ) -> None:
-        patch = tower.geometry.patch
-        size = (tower.geometry.frames * steps, 3, grid.height * patch, grid.width * patch)
+        size = (FRAMES_PER_STEP * steps, 3, grid.height * PATCH, grid.width * PATCH)
         self._pixels = torch.zeros(size, device=tower.device)
         self._run = capture(lambda: tower.encode(self._pixels))
 

@@ -6,7 +6,7 @@ Shapes: n grid steps, P patches of a frame, D width of a patch feature, h heads 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VisionTransformerPretrainedModel,
     Qwen2VLVisionBlock,
@@ -23,33 +22,15 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, PATCH, POOL
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
-from fvs_ros.model.backbone import PatchGeometry
+from fvs_ros.model.backbone import Backbone, VisionTower
 from fvs_ros.model.preprocess import patchify
 from fvs_ros.model.rotary import rotate, signed
 
 ROPE_BASE = 10_000.0
 
 
-class Qwen2VLBackbone:
-    """See `Backbone`; a Qwen2-VL network of transformers."""
-
-    def __init__(self, network: Qwen2VLForConditionalGeneration) -> None:
-        self._network = network
-
-    @property
-    def device(self) -> torch.device:
-        """See `Backbone.device`."""
-        return self._network.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `Backbone.dtype`."""
-        return self._network.dtype
-
-    @property
-    def text_config(self) -> Any:
-        """See `Backbone.text_config`."""
-        return self._network.config.text_config
+class Qwen2VLBackbone(Backbone):
+    """A Qwen2-VL network of transformers."""
 
     @property
     def tower(self) -> Qwen2VLTower:
@@ -62,80 +43,21 @@ class Qwen2VLBackbone:
         return self._network.model.visual.merger
 
     @property
-    def embeddings(self) -> nn.Embedding:
-        """See `Backbone.embeddings`."""
-        return self._network.model.language_model.embed_tokens
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """See `Backbone.layers`."""
-        return self._network.model.language_model.layers
-
-    @property
-    def norm(self) -> nn.Module:
-        """See `Backbone.norm`."""
-        return self._network.model.language_model.norm
-
-    @property
-    def rotary(self) -> nn.Module:
-        """See `Backbone.rotary`."""
-        return self._network.model.language_model.rotary_emb
-
-    @property
-    def head(self) -> nn.Linear:
-        """See `Backbone.head`."""
-        return self._network.lm_head
-
-    def merge(self, features: Tensor) -> Tensor:
-        """See `Backbone.merge`."""
-        return self.merger(features)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """See `Backbone.embed`."""
-        return self.embeddings(ids)
-
-    def hidden_states(self, embeddings: Tensor, positions: Tensor, *, mask: Any = None, cache: Any = None) -> Tensor:
-        """See `Backbone.hidden_states`."""
-        return self._network.model.language_model(
-            inputs_embeds=embeddings,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """See `Backbone.logits`."""
-        return self.head(hidden).float()
+    def language_model(self) -> Any:
+        """See `Backbone.language_model`."""
+        return self._network.model.language_model
 
 
-class Qwen2VLTower:
-    """See `VisionTower`.
-
-    Attributes:
-        module: transformers' tower, whose blocks' attention is replaced; its gradient checkpointing is honoured.
-    """
+class Qwen2VLTower(VisionTower):
+    """Transformers' tower, whose blocks' attention is replaced; its gradient checkpointing is honoured."""
 
     def __init__(self, module: Qwen2VisionTransformerPretrainedModel) -> None:
-        self.module = module
-        config = module.config
-        self.geometry = PatchGeometry(
-            config.patch_size, config.spatial_merge_size, config.temporal_patch_size, config.embed_dim
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """See `VisionTower.device`."""
-        return self.module.patch_embed.proj.weight.device
+        super().__init__(module, module.config.embed_dim)
 
     @property
     def unhooked_weights(self) -> tuple[nn.Parameter, ...]:
         """See `VisionTower.unhooked_weights`."""
         return (self.module.patch_embed.proj.weight,)
-
-    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """See `VisionTower.named_weights`."""
-        return ((name, one) for name, one in self.module.named_parameters() if not name.startswith("merger."))
 
     def encode(self, frames: Tensor) -> StepFeatures:
         """See `VisionTower.encode`.

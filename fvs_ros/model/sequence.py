@@ -42,7 +42,7 @@ def memory_segment(
     config: FlashMemoryConfig,
 ) -> Segment:
     """The prompt's head, then the memory through the merger. Gradients flow where they are switched on."""
-    merged = backbone.merge(snapshot.features())
+    merged = backbone.merger(snapshot.features())
     if config.time_code:
         merged = merged + memory_time_code(snapshot, config, merged.shape[-1]).to(merged.dtype)
     text = text_segment(backbone, head, 0)
@@ -58,7 +58,7 @@ def text_segment(backbone: Backbone, tokens: Sequence[int], position: int) -> Se
     """Text whose first token stands at `position`."""
     device = backbone.device
     return Segment(
-        embeddings=backbone.embed(torch.tensor(tokens, device=device)),
+        embeddings=backbone.embeddings(torch.tensor(tokens, device=device)),
         positions=text_positions(position, len(tokens), device),
         next_position=position + len(tokens),
     )

@@ -222,7 +222,7 @@ class EpisodeModel(nn.Module):
         ids = torch.tensor([token for tokens in texts for token in tokens], device=device)
         text = text_positions(prefix.next_position, max(lengths), device)
         return Row(
-            embeddings=torch.cat([prefix.embeddings, self._backbone.embed(ids)]),
+            embeddings=torch.cat([prefix.embeddings, self._backbone.embeddings(ids)]),
             positions=torch.cat([prefix.positions, *(text[:, :length] for length in lengths)], dim=1),
             targets=functional.pad(torch.tensor(targets, device=device), (memory, 0), value=-1),
             block=Block(memory, lengths),
