@@ -172,11 +172,14 @@ def publish(
         replayed: the recording's replay, for its page.
         in_thirds: families that are also shown in thirds by age.
     """
+    from fvs_ros.evaluation.answers import replace_text
     from fvs_ros.evaluation.timed.console import print_evaluation
     from fvs_ros.evaluation.timed.page import page
-    from fvs_ros.evaluation.timed.report import PAGE, Timings, write_report
+    from fvs_ros.evaluation.timed.report import PAGE, REPORT, TIMINGS, Timings
 
     timings = Timings.of(graded, answers, run)
-    write_report(report, timings, page(report, timings, answers, replayed), out)
+    replace_text(out / REPORT, report.to_json())
+    replace_text(out / TIMINGS, timings.to_json())
+    replace_text(out / PAGE, page(report, timings, answers, replayed))
     print_evaluation(report, timings.latency, console, in_thirds)
     console.print(f"{out / PAGE} shows all of it", markup=False, highlight=False)

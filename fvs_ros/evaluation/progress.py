@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -14,7 +13,6 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,13 +24,6 @@ LOG_PERIOD_S = 30.0
 # Speed is averaged over this time: parts of one run differ in length.
 _SPEED_PERIOD_S = 300.0
 _WIDEST = 24
-
-
-@dataclass
-class _Count:
-    task: TaskID
-    total: float | None
-    done: float = 0
 
 
 class RunProgress:
@@ -57,7 +48,7 @@ class RunProgress:
             speed_estimate_period=_SPEED_PERIOD_S,
             disable=not self.console.is_terminal,
         )
-        self._counts = {name: _Count(self._bar.add_task(name, total=total), total) for name, total in totals.items()}
+        self._tasks = {name: self._bar.add_task(name, total=total) for name, total in totals.items()}
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
@@ -70,28 +61,29 @@ class RunProgress:
 
     def skip(self, name: str, number: float) -> None:
         """Counts what an earlier run has done; it says nothing about the speed of this one."""
-        count = self._counts[name]
-        if count.total is not None:
-            count.total -= number
-            self._bar.update(count.task, total=count.total)
+        task = self._task(name)
+        if task.total is not None:
+            self._bar.update(task.id, total=task.total - number)
 
     def advance(self, name: str, number: float = 1, where: str = "") -> None:
         """Counts what was done now; `where` says at what the run is."""
-        count = self._counts[name]
-        count.done += number
+        task = self._task(name)
         shown = where if len(where) <= _WIDEST else f"...{where[3 - _WIDEST :]}"
-        self._bar.update(count.task, advance=number, description=shown or name)
+        self._bar.update(task.id, advance=number, description=shown or name)
         now = time.monotonic()
         if not self.console.is_terminal and now >= self._logged + LOG_PERIOD_S:
             self._logged = now
-            rate = count.done / (now - self._began)
-            left = "" if count.total is None or not rate else f", {(count.total - count.done) / rate / 60:.0f} min left"
-            total = "" if count.total is None else f" of {count.total:.0f}"
-            self.note(f"{count.done:.0f}{total} {name}, {rate:.2f} a second{left}")
+            rate = task.completed / (now - self._began)
+            left = "" if task.remaining is None or not rate else f", {task.remaining / rate / 60:.0f} min left"
+            total = "" if task.total is None else f" of {task.total:.0f}"
+            self.note(f"{task.completed:.0f}{total} {name}, {rate:.2f} a second{left}")
 
     def reach(self, name: str, number: float) -> None:
         """Counts on to a number."""
-        self.advance(name, number - self._counts[name].done)
+        self.advance(name, number - self._task(name).completed)
+
+    def _task(self, name: str) -> Task:
+        return next(task for task in self._bar.tasks if task.id == self._tasks[name])
 
     def note(self, text: str) -> None:
         """Prints a line above the bars."""

@@ -41,10 +41,7 @@ def print_report(report: ScoreReport, console: Console | None = None) -> None:
 
 def _score_table(table: ScoreTable) -> Table:
     # One column between, and "n": in a terminal of 80 columns names keep 14.
-    shown = plain_table(table.title)
-    shown.add_column("", overflow="fold")
-    for heading in ("n", "published", "strict", "unparsed", "missing"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    shown = plain_table(table.title, ("",), ("n", "published", "strict", "unparsed", "missing"))
     for row in table.rows:
         shown.add_row(
             Text(printable(row.name)),
@@ -58,11 +55,7 @@ def _score_table(table: ScoreTable) -> Table:
 
 
 def _error_table(rows: tuple[ErrorRow, ...]) -> Table:
-    shown = plain_table("errors")
-    shown.add_column("")
-    shown.add_column("unit")
-    for heading in ("questions", "parsed", "mean", "median"):
-        shown.add_column(heading, justify="right")
+    shown = plain_table("errors", ("", "unit"), ("questions", "parsed", "mean", "median"))
     for row in rows:
         parsed, mean = ("0", "-") if row.error is None else (str(row.error.count), row.error.text())
         median = "-" if row.median is None else f"{row.median:.2f}"

@@ -18,6 +18,7 @@ ALL, FAMILY, AGE = "all", "family", "age of the evidence"
 THIRD, FAMILY_THIRD = "third by age", "third by age within a family"
 # How many of the best ranked moments count; None for all.
 TOP = (1, 3, None)
+_MOMENTS = ("the first moment", "the first 3 moments", "any moment")
 NO_DIFFERENCE = "no difference shown"
 AGE_BANDS_S = (0.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
 THIRDS = ("youngest third", "middle third", "oldest third")
@@ -124,12 +125,8 @@ METRICS = (
     Metric("no answer", "%", lambda one: float(one.grade.missing)),
     Metric("position error", "m", lambda one: one.error(AnswerKind.POSITION)),
     Metric("time error", "min", lambda one: one.error(*MINUTES)),
-    Metric("proof hit by the first moment", "%", _hit(0)),
-    Metric("proof hit by the first 3 moments", "%", _hit(1)),
-    Metric("proof hit by any moment", "%", _hit(2)),
-    Metric("proof missed by the first moment", "s", _missed(0)),
-    Metric("proof missed by the first 3 moments", "s", _missed(1)),
-    Metric("proof missed by any moment", "s", _missed(2)),
+    *(Metric(f"proof hit by {which}", "%", _hit(place)) for place, which in enumerate(_MOMENTS)),
+    *(Metric(f"proof missed by {which}", "s", _missed(place)) for place, which in enumerate(_MOMENTS)),
 )
 
 # Measured with a clock, so that they stand in no report that is compared byte by byte.
@@ -193,11 +190,11 @@ Groups = dict[str, list[GradedAnswer]]
 def breakdowns(graded: Sequence[GradedAnswer]) -> dict[str, Groups]:
     """All breakdowns: of all questions, by family, by age in bands, by age in thirds, and by thirds of each family."""
     aged = [one for one in graded if one.question.age_s is not None]
-    bands = grouped(aged, lambda one: [_band(_age_s(one))])
+    bands = grouped(aged, lambda one: [max(start for start in AGE_BANDS_S if start <= _age_s(one))])
     found: dict[str, Groups] = {
         ALL: {"all questions": list(graded)},
         FAMILY: dict(sorted(_families(graded).items())),
-        AGE: {name: bands[name] for name in map(_band_name, AGE_BANDS_S) if name in bands},
+        AGE: {_band_name(start): bands[start] for start in sorted(bands)},
         THIRD: _thirds(aged, ""),
         FAMILY_THIRD: {},
     }
@@ -212,10 +209,6 @@ def _families(graded: Iterable[GradedAnswer]) -> Groups:
 
 def _age_s(one: GradedAnswer) -> float:
     return one.question.age_s or 0.0
-
-
-def _band(age_s: float) -> str:
-    return _band_name(max(start for start in AGE_BANDS_S if start <= age_s))
 
 
 def _band_name(start_s: float) -> str:
@@ -264,10 +257,9 @@ def tables(
 
 def _row(name: str, graded: Sequence[GradedAnswer], metric: Metric, conditions: Sequence[str]) -> BreakdownRow:
     """The metric's mean in one group, for each condition."""
+    of = grouped(graded, lambda one: [one.condition])
     values = {
-        condition: estimate(
-            [stratum((one for one in graded if one.condition == condition), metric.value, lambda one: one.drawn_with)]
-        )
+        condition: estimate([stratum(of.get(condition, ()), metric.value, lambda one: one.drawn_with)])
         for condition in conditions
     }
     return BreakdownRow(name, len({one.question.id for one in graded}), values)

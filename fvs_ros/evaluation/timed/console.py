@@ -54,7 +54,11 @@ def print_evaluation(
     if report.differences:
         _print_differences(report.main_differences, console)
     if latency:
-        console.print(_latency_table(latency))
+        title = "seconds to the first and to the last token, median and 95th percentile"
+        table = plain_table(title, ("condition", "memory read"), ("n", "first p50", "p95", "last p50", "p95"))
+        for one in latency:
+            table.add_row(*one.cells())
+        console.print(table)
     for note in report.notes:
         console.print(note, markup=False)
 
@@ -66,9 +70,14 @@ def shown(value: Estimate | None, unit: str) -> str:
     return value.text(100.0, digits=1, bound_digits=0) if unit == "%" else value.text()
 
 
-def plain_table(title: str) -> Table:
-    """A table without borders."""
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def plain_table(title: str, names: Sequence[str], figures: Sequence[str], widest: int | None = None) -> Table:
+    """A table without borders: columns of names, which are folded beyond `widest`, then columns of figures."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in names:
+        table.add_column(heading, overflow="fold", max_width=widest)
+    for heading in figures:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _print_lines(
@@ -77,10 +86,7 @@ def _print_lines(
     """A column a condition, in as many tables as the width asks for."""
     for start in range(0, len(conditions), _CONDITIONS_A_TABLE):
         some = conditions[start : start + _CONDITIONS_A_TABLE]
-        table = plain_table(title)
-        table.add_column(headings[0], overflow="fold", max_width=34 if len(headings) > 1 else 36)
-        for heading in (*headings[1:], *some):
-            table.add_column(heading, justify="right", no_wrap=True)
+        table = plain_table(title, headings[:1], (*headings[1:], *some), widest=34 if len(headings) > 1 else 36)
         for lines in groups:
             for cells, values, unit in lines:
                 figures = (shown(values[condition], unit) for condition in some)
@@ -93,11 +99,8 @@ def _print_differences(differences: Sequence[Difference], console: Console) -> N
     """The differences that the interval shows; the others in a sentence."""
     clear = [one for one in differences if one.verdict != NO_DIFFERENCE]
     if clear:
-        table = plain_table("where the memory pays: points over a control on the same questions")
-        for heading in ("", "control"):
-            table.add_column(heading, overflow="fold", max_width=30)
-        for heading in ("n", "points"):
-            table.add_column(heading, justify="right", no_wrap=True)
+        title = "where the memory pays: points over a control on the same questions"
+        table = plain_table(title, ("", "control"), ("n", "points"), widest=30)
         table.add_column("")
         for one in clear:
             style = "green" if one.points.value > 0 else "red"
@@ -107,14 +110,3 @@ def _print_differences(differences: Sequence[Difference], console: Console) -> N
     console.print(
         f"{len(differences) - len(clear)} of {len(differences)} comparisons with a control show no difference"
     )
-
-
-def _latency_table(latency: Sequence[Latency]) -> Table:
-    table = plain_table("seconds to the first and to the last token, median and 95th percentile")
-    for heading in ("condition", "memory read"):
-        table.add_column(heading)
-    for heading in ("n", "first p50", "p95", "last p50", "p95"):
-        table.add_column(heading, justify="right")
-    for one in latency:
-        table.add_row(*one.cells())
-    return table

@@ -37,6 +37,7 @@ RIGHT, WRONG, UNKNOWN = "#009e73", "#d55e00", "#8a8f98"
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
+    "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#8a8f98",
@@ -69,33 +70,32 @@ def colour(condition: str) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Axes, list[str]]]:
-    """One pair of axes, `width` x `height` inches; what it became is appended to the list at the end."""
+def _figure(name: str, height: float) -> Iterator[tuple[Axes, list[str]]]:
+    """One pair of axes, `height` inches high; what it became is appended to the list at the end.
+
+    Ids begin with `name`, since one page holds several plots.
+    """
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
         # Not through pyplot, which would look for a display and keep figures.
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(8.2, height), layout="constrained")
         made: list[str] = []
         yield figure.add_subplot(), made
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
         svg = text.getvalue()
-        made.append(re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", svg[svg.index("<svg") :], count=1))
-
-
-def _unique(svg: str, prefix: str) -> str:
-    """The plot with unique ids, since one page holds several."""
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    return re.sub(r'(url\(#|href="#)', rf"\1{prefix}-", svg)
+        svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", svg[svg.index("<svg") :], count=1)
+        svg = re.sub(r'\bid="', f'id="{name}-', svg)
+        made.append(re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg))
 
 
 def accuracy_plot(table: BreakdownTable, conditions: Sequence[str], name: str) -> str:
     """Shares of the rows of a table, condition beside condition, with their intervals."""
     rows = table.rows
-    with _figure(8.2, 3.4) as (axes, made):
+    with _figure(name, 3.4) as (axes, made):
         width = 0.8 / len(conditions)
         for number, condition in enumerate(conditions):
             places, shares, spans = [], [], []
@@ -112,47 +112,39 @@ def accuracy_plot(table: BreakdownTable, conditions: Sequence[str], name: str) -
                 axes.errorbar(places, shares, np.array(spans).T, fmt="none", ecolor="#3c4350", elinewidth=1)
         labels = [f"{row.name.split(' (')[0]}\nn = {row.questions}" for row in rows]
         axes.set_xticks(range(len(rows)), labels)
-        axes.set_ylim(0, 100)
-        axes.set_ylabel("correct, %")
+        axes.set(ylim=(0, 100), ylabel="correct, %")
         axes.grid(axis="y")
-        axes.set_axisbelow(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(conditions))
-    return _unique(made[0], name)
+    return made[0]
 
 
 def difference_plot(differences: Sequence[Difference], name: str) -> str:
     """Points that the memory differences over each control, by group; left of zero it loses."""
     groups = list(dict.fromkeys(difference.group for difference in differences))
     controls = list(dict.fromkeys(difference.control for difference in differences))
-    with _figure(8.2, 0.9 + 0.16 * len(groups) * (len(controls) + 1)) as (axes, made):
+    with _figure(name, 0.9 + 0.16 * len(groups) * (len(controls) + 1)) as (axes, made):
         axes.axvline(0, color="#3c4350", linewidth=1)
         for difference in differences:
             row = groups.index(difference.group) * (len(controls) + 1) + controls.index(difference.control)
             points = difference.points
+            shade = colour(difference.control)
             if points.low is not None and points.high is not None:
-                axes.plot(
-                    [100 * points.low, 100 * points.high],
-                    [row, row],
-                    color=colour(difference.control),
-                    linewidth=2,
-                    alpha=0.7,
-                )
-            axes.plot(100 * points.value, row, "o", color=colour(difference.control), markersize=5)
+                axes.plot([100 * points.low, 100 * points.high], [row, row], color=shade, linewidth=2, alpha=0.7)
+            axes.plot(100 * points.value, row, "o", color=shade, markersize=5)
         middle = (len(controls) - 1) / 2
         axes.set_yticks([number * (len(controls) + 1) + middle for number in range(len(groups))], groups)
         axes.invert_yaxis()
         axes.grid(axis="x")
-        axes.set_axisbelow(True)
         axes.set_xlabel("points that the memory is better by, with 95 % intervals")
         for control in controls:
             axes.plot([], [], "o-", color=colour(control), label=f"over {control}")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(controls))
-    return _unique(made[0], name)
+    return made[0]
 
 
 def latency_plot(answers: Mapping[str, Mapping[str, AnswerRow]], name: str) -> str:
     """Share of answers whose first token came within a time, condition by condition."""
-    with _figure(8.2, 2.8) as (axes, made):
+    with _figure(name, 2.8) as (axes, made):
         for condition, rows in answers.items():
             for prefilled, style in ((False, "-"), (True, ":")):
                 timed = sorted(
@@ -167,27 +159,22 @@ def latency_plot(answers: Mapping[str, Mapping[str, AnswerRow]], name: str) -> s
             axes.plot([], [], color=colour(condition), label=condition)
         for label, style in (("memory read with the question", "-"), ("memory read before it", ":")):
             axes.plot([], [], style, color="#3c4350", label=label)
-        axes.set_xscale("log")
-        axes.set_xlabel("seconds to the first token")
-        axes.set_ylabel("answers, %")
-        axes.set_ylim(0, 101)
+        axes.set(xscale="log", xlabel="seconds to the first token", ylabel="answers, %", ylim=(0, 101))
         axes.grid()
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _unique(made[0], name)
+    return made[0]
 
 
 def memory_plot(result: ReplayResult, name: str) -> str:
     """Bytes of the stream's state and of the whole process over the stream's time, and how the slots fill."""
-    with _figure(8.2, 2.8) as (axes, made):
+    with _figure(name, 2.8) as (axes, made):
         times = [point.time_s for point in result.memory]
         axes.step(times, [point.bytes / 1e6 for point in result.memory], where="post", color=COLOURS["memory"])
         axes.plot([], [], color=COLOURS["memory"], label="memory of the stream")
         if result.resident:
             seconds, sizes = zip(*result.resident, strict=True)
             axes.plot(seconds, [size / 1e6 for size in sizes], color=UNKNOWN, label="whole process")
-        axes.set_ylabel("MB")
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("seconds of stream")
+        axes.set(xlabel="seconds of stream", ylabel="MB", ylim=(0, None))
         axes.grid()
         slots: Any = axes.twinx()
         for label, values, line in (
@@ -196,11 +183,10 @@ def memory_plot(result: ReplayResult, name: str) -> str:
         ):
             slots.step(times, values, line, where="post", color="#e69f00")
             axes.plot([], [], line, color="#e69f00", label=label)
-        slots.set_ylabel("slots filled")
-        slots.set_ylim(bottom=0)
+        slots.set(ylabel="slots filled", ylim=(0, None))
         slots.spines["right"].set_visible(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
-    return _unique(made[0], name)
+    return made[0]
 
 
 def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: str) -> str:
@@ -218,7 +204,7 @@ def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: st
         return (stamp_ns - result.start_ns) / SECOND_NS
 
     # Rows of a tenth of an inch, closer together where there are hundreds.
-    with _figure(8.2, 1.6 + min(0.09 * len(questions), 5.5) + min(0.07 * len(keyframes), 2.1)) as (axes, made):
+    with _figure(name, 1.6 + min(0.09 * len(questions), 5.5) + min(0.07 * len(keyframes), 2.1)) as (axes, made):
         row = 0.0
         for one in keyframes:
             span = [seconds(one.start_ns), seconds(one.end_ns)]
@@ -233,23 +219,20 @@ def timeline_plot(result: ReplayResult, right: dict[str, float | None], name: st
                 axes.plot([seconds(start), seconds(min(end, question.time_ns))], [row, row], color=shade, linewidth=2.2)
             axes.plot(seconds(question.time_ns), row, "o", color=shade, markersize=3.2)
             row += 1.0
-        axes.set_xlim(0, max(seconds(result.end_ns), 1e-9))
-        axes.set_ylim(row, -1.2)
+        axes.set(xlabel="seconds of stream", xlim=(0, max(seconds(result.end_ns), 1e-9)), ylim=(row, -1.2))
         axes.set_yticks(
             [max(first_question - 2.3, 0) / 2, (first_question + row) / 2],
             [f"{len(keyframes)} keyframes\nat the last\nquestion", f"{len(questions)}\nquestions"],
         )
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("seconds of stream")
         axes.grid(axis="x")
-        axes.set_axisbelow(True)
         axes.plot([], [], "|", color=COLOURS["memory"], markeredgewidth=1.6, label="keyframe")
         axes.plot([], [], color=COLOURS["csm-only"], label="its cluster")
         for label, shade in (("right", RIGHT), ("wrong", WRONG), ("not scored", UNKNOWN)):
             if label != "not scored" or None in right.values():
                 axes.plot([], [], "o-", color=shade, markersize=4, label=f"question and its proof, {label}")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize=8)
-    return _unique(made[0], name)
+    return made[0]
 
 
 def _last_keyframes(result: ReplayResult) -> Sequence[Moment]:

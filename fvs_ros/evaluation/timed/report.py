@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
-from fvs_ros.evaluation.answers import AnswerRow, replace_text
+from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED
 from fvs_ros.evaluation.timed.breakdowns import (
     AGE,
@@ -160,14 +159,3 @@ class Timings:
         """The timings as text."""
         fields = {"latency": list(map(asdict, self.latency)), "tables": list(map(asdict, self.tables))}
         return json.dumps({**self.run, **fields}, indent=1, sort_keys=True) + "\n"
-
-
-def write_report(report: EvaluationReport, timings: Timings, page: str, out: Path) -> None:
-    """Writes `report.json`, `timings.json` and `report.html` to a folder.
-
-    Raises:
-        OSError: if they cannot be written.
-    """
-    replace_text(out / REPORT, report.to_json())
-    replace_text(out / TIMINGS, timings.to_json())
-    replace_text(out / PAGE, page)
