@@ -18,7 +18,6 @@ from fvs_ros import cli
 from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
 from fvs_ros.evaluation.answers import ANSWERS, AnswerFile, AnswerRow
 from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
-from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.stream.config import StreamConfig
 
@@ -174,7 +173,7 @@ def test_the_run_keeps_every_setting_that_its_answers_depend_on(
         protocol: list[type] = [ClipProtocol]
     else:
         benchmark_data.ovo_bench(data)
-        protocol = [StreamProtocol, StreamConfig]
+        protocol = [StreamConfig]
     assert evaluate(name, data) == 0
     kept = json.loads((tmp_path / "out" / "config.json").read_text())["settings"]
     needed = {one.name for kind in [*protocol, FlashMemoryConfig] for one in fields(kind)} - set(UNUSED_STREAM_SETTINGS)

@@ -12,9 +12,10 @@ from fakes import FakeModel
 
 from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
-from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer, StreamProtocol, media_frames
+from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer, media_frames
 from fvs_ros.evaluation.benchmarks.windows import context_of, windows
 from fvs_ros.evaluation.grading import AnswerKind
+from fvs_ros.stream.config import StreamConfig
 
 
 class Told(FakeModel):
@@ -50,7 +51,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Media:
 
 
 def ask(model: FakeModel, media: Media, questions: list[BenchmarkQuestion], context_s: float = 0.0) -> list[AnswerRow]:
-    answerer = StreamAnswerer(model, StreamProtocol())
+    answerer = StreamAnswerer(model, StreamConfig())
     return [
         row for window in windows(questions, context_s) for row in answerer.answers(window, media, window.questions)
     ]

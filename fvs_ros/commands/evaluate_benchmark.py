@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
     from fvs_ros.evaluation.benchmarks.run import WindowAnswerer, Work
     from fvs_ros.evaluation.benchmarks.shards import Shard
-    from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
-    from fvs_ros.model.flash_vstream import FlashVStream
+    from fvs_ros.stream.config import StreamConfig
 
 REPORT = "report.json"
 # Failed questions that are named in the terminal; all are in answers.jsonl.
@@ -56,8 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.answers import claim_folder, merge
+    from fvs_ros.evaluation.benchmarks.clip_answerer import ClipAnswerer, ClipProtocol
     from fvs_ros.evaluation.benchmarks.run import Work
     from fvs_ros.evaluation.benchmarks.shards import Shard, shard_files
+    from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer
     from fvs_ros.evaluation.benchmarks.windows import annotation_files, context_of, load_questions, windows
 
     shard = Shard.from_environment()
@@ -72,11 +73,12 @@ def _run(arguments: argparse.Namespace) -> int:
         "benchmark": name,
         "questions": work.config(),
         "context_s": context_s,
-        **_protocol_settings(protocol),
+        **(asdict(protocol) if isinstance(protocol, ClipProtocol) else stream_settings(protocol)),
         **model_settings(model),
     }
     config = claim_folder(arguments.out, settings)
-    _answer(work, shard, arguments.out, config, _answerer(model, protocol))
+    answerer = ClipAnswerer(model, protocol) if isinstance(protocol, ClipProtocol) else StreamAnswerer(model, protocol)
+    _answer(work, shard, arguments.out, config, answerer)
     left = merge(arguments.out, shard_files(arguments.out), [question.id for question in questions], config)
     if left:
         print(f"{left} of {len(questions)} questions are left to other processes; the last one joins and scores")
@@ -92,7 +94,7 @@ def _device(device: str) -> str:
     return f"cuda:{local_rank}" if device == "auto" and local_rank and torch.cuda.is_available() else device
 
 
-def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamProtocol:
+def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamConfig:
     """The benchmark's protocol with the settings that were given.
 
     Raises:
@@ -100,7 +102,7 @@ def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamProtocol:
     """
     from fvs_ros.evaluation.benchmarks import BENCHMARKS
     from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
-    from fvs_ros.evaluation.benchmarks.stream_answerer import StreamProtocol
+    from fvs_ros.stream.config import StreamConfig
 
     streaming = BENCHMARKS[arguments.benchmark].streaming
     foreign = "max_frames" if streaming else "fps"
@@ -109,20 +111,7 @@ def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamProtocol:
         raise ValueError(f"--{foreign.replace('_', '-')} has no meaning for {arguments.benchmark}, which is {kind}")
     names = ("max_frames", "fps", "max_pixels", "max_new_tokens")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    return StreamProtocol(**given) if streaming else ClipProtocol(**given)
-
-
-def _protocol_settings(protocol: ClipProtocol | StreamProtocol) -> dict[str, object]:
-    from fvs_ros.evaluation.benchmarks.clip_answerer import ClipProtocol
-
-    return asdict(protocol) if isinstance(protocol, ClipProtocol) else stream_settings(protocol.config())
-
-
-def _answerer(model: FlashVStream, protocol: ClipProtocol | StreamProtocol) -> WindowAnswerer:
-    from fvs_ros.evaluation.benchmarks.clip_answerer import ClipAnswerer, ClipProtocol
-    from fvs_ros.evaluation.benchmarks.stream_answerer import StreamAnswerer
-
-    return ClipAnswerer(model, protocol) if isinstance(protocol, ClipProtocol) else StreamAnswerer(model, protocol)
+    return StreamConfig(**given) if streaming else ClipProtocol(**given)
 
 
 def _answer(work: Work, shard: Shard, out: Path, config: str, answerer: WindowAnswerer) -> None:

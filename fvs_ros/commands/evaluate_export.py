@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fvs_ros.commands.evaluation import add_data_arguments, exit_code
-
-if TYPE_CHECKING:
-    from fvs_ros.evaluation.benchmarks.export import Replay
-    from fvs_ros.evaluation.benchmarks.navqa import Poses
-    from fvs_ros.sources.frame import Frame
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.benchmarks import BENCHMARKS
-    from fvs_ros.evaluation.benchmarks.export import replays, write_replay
-    from fvs_ros.evaluation.benchmarks.windows import annotation_files
+    from fvs_ros.evaluation.benchmarks.export import folder_name, replays, write_replay
+    from fvs_ros.evaluation.benchmarks.navqa import poses_file, read_poses
+    from fvs_ros.evaluation.benchmarks.stream_answerer import media_frames
+    from fvs_ros.evaluation.benchmarks.windows import annotation_files, media_of
     from fvs_ros.evaluation.errors import DataError
     from fvs_ros.evaluation.progress import RunProgress
     from fvs_ros.sources.bags import SourceError
@@ -46,8 +40,9 @@ def _export(arguments: argparse.Namespace) -> int:
     with RunProgress({"videos": len(todo)}) as progress:
         for video in todo:
             try:
-                frames, poses = _frames(name, data, video), _poses(name, data, video)
-                write_replay(video, arguments.out / video.folder, frames, arguments.fps, poses)
+                frames = media_frames(media_of(name, data, video), video.start_s, math.inf)
+                poses = read_poses(poses_file(data, video.video)) if name == "navqa" else None
+                write_replay(video, arguments.out / folder_name(video.video), frames, arguments.fps, poses)
             except (DataError, SourceError, ImageError, ValueError) as error:
                 failures.append(f"{video.video}: {error}")
                 progress.note(failures[-1])
@@ -59,20 +54,3 @@ def _export(arguments: argparse.Namespace) -> int:
     if failures:
         print(f"{len(failures)} failed:", *failures, sep="\n  ", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _frames(name: str, data: Path, video: Replay) -> Iterator[Frame]:
-    """All frames that any of a video's questions may see."""
-    from fvs_ros.evaluation.benchmarks import BENCHMARKS
-    from fvs_ros.evaluation.benchmarks.stream_answerer import media_frames
-
-    last = max(video.questions, key=lambda one: one.ask_time_s or 0.0)
-    start_s = min(question.start_time_s for question in video.questions)
-    media = BENCHMARKS[name].media(data, replace(last, start_time_s=start_s))
-    return media_frames(media, start_s, float("inf"))
-
-
-def _poses(name: str, data: Path, video: Replay) -> Poses | None:
-    from fvs_ros.evaluation.benchmarks.navqa import poses_file, read_poses
-
-    return read_poses(poses_file(data, video.video)) if name == "navqa" else None

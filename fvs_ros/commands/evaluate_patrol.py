@@ -122,9 +122,12 @@ def _answer(
 ) -> None:
     """Answers what the files do not hold yet; `answer` runs the episodes of seeds."""
     from fvs_ros.evaluation.progress import RunProgress
-    from fvs_ros.evaluation.timed.patrol import unanswered
 
-    missing = unanswered(files, questions)
+    missing = [
+        seed
+        for seed, some in questions.items()
+        if any(question.id not in file.rows for question in some for file in files.values())
+    ]
     asked = [question.id for some in questions.values() for question in some]
     known = sum(identity in file.rows for identity in asked for file in files.values())
     totals = {"episodes": len(questions), "answers": len(files) * len(asked)}

@@ -134,20 +134,15 @@ def model_settings(model: FlashVStream) -> dict[str, object]:
 
 def exit_code(command: str, work: Callable[[], int]) -> int:
     """What `work` returns; 1 with one line on stderr where something cannot be used or made."""
-    try:
-        return work()
-    except _explained() as error:
-        print(f"fvs evaluate {command}: {error}", file=sys.stderr)
-        return 1
-
-
-def _explained() -> tuple[type[Exception], ...]:
-    """Errors whose message says what to do."""
     from fvs_ros.evaluation.errors import DataError
     from fvs_ros.patrol.errors import RenderError
     from fvs_ros.sources.bags import SourceError
 
-    return (DataError, SourceError, RenderError, ValueError, OSError)
+    try:
+        return work()
+    except (DataError, SourceError, RenderError, ValueError, OSError) as error:
+        print(f"fvs evaluate {command}: {error}", file=sys.stderr)
+        return 1
 
 
 def publish(

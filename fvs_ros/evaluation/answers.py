@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -182,7 +182,10 @@ def read_answers(paths: Iterable[Path], config: str) -> dict[str, AnswerRow]:
     rows: dict[str, AnswerRow] = {}
     places: dict[str, Path] = {}
     for path in paths:
-        for row in _rows(path, config):
+        for record in read_lines(path, cut=True) if path.exists() else ():
+            row = AnswerRow.from_record(record)
+            if row.config != config:
+                raise record.error(f"was made with config {row.config or '(none)'}, not {config}")
             before = rows.get(row.id)
             if before is None or before.response is None:
                 rows[row.id], places[row.id] = row, path
@@ -194,14 +197,6 @@ def read_answers(paths: Iterable[Path], config: str) -> dict[str, AnswerRow]:
                     "one",
                 )
     return rows
-
-
-def _rows(path: Path, config: str) -> Iterator[AnswerRow]:
-    for record in read_lines(path, cut=True) if path.exists() else ():
-        row = AnswerRow.from_record(record)
-        if row.config != config:
-            raise record.error(f"was made with config {row.config or '(none)'}, not {config}")
-        yield row
 
 
 class AnswerFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fvs_ros.evaluation.benchmarks import layouts, long_video, navqa, ovo_bench, streaming_bench
@@ -36,9 +37,8 @@ class Benchmark:
 
 
 def _long_video(name: str, title: str, subtitled: bool = False) -> Benchmark:
-    return Benchmark(
-        title, (long_video.ANNOTATIONS,), long_video.reader(name), layouts.long_video_media, subtitled=subtitled
-    )
+    read = partial(long_video.read, name=name)
+    return Benchmark(title, (long_video.ANNOTATIONS,), read, layouts.long_video_media, subtitled)
 
 
 BENCHMARKS = {

@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
+from fvs_ros.evaluation.benchmarks.windows import Window
 from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import without_options
 from fvs_ros.evaluation.questions import QUESTIONS_FILE, TimedQuestion, write_questions
+from fvs_ros.evaluation.statistics import grouped
 from fvs_ros.hashing import config_hash
 from fvs_ros.sources.frame import SECOND_NS, Frame, Pose
 from fvs_ros.sources.sampling import RatePolicy
@@ -32,37 +33,25 @@ MAP_FRAME = "map"
 BAG = "bag"
 
 
-@dataclass(frozen=True)
-class Replay:
-    """A video and what is asked about it.
+def folder_name(video: str) -> str:
+    """A name for a video's files: its path with `_` for what is not safe in a file's name, and a hash of it.
 
-    Attributes:
-        video: as the benchmark names it.
-        questions: in the order of their times.
+    Two paths may differ in such characters only.
     """
-
-    video: str
-    questions: tuple[BenchmarkQuestion, ...]
-
-    @property
-    def folder(self) -> str:
-        """A name for its files: the video's path with `_` for what is not safe in a file's name, and a hash of it.
-
-        Two paths may differ in such characters only.
-        """
-        safe = re.sub(r"[^\w.-]+", "_", self.video).strip("._")
-        return f"{safe}-{config_hash(self.video)[:8]}"
+    safe = re.sub(r"[^\w.-]+", "_", video).strip("._")
+    return f"{safe}-{config_hash(video)[:8]}"
 
 
-def replays(questions: Iterable[BenchmarkQuestion]) -> list[Replay]:
-    """The questions video by video, without those that wait for a moment."""
-    by_video: dict[str, list[BenchmarkQuestion]] = {}
-    for question in questions:
-        if question.kind is not AnswerKind.PROACTIVE:
-            by_video.setdefault(question.video, []).append(question)
+def replays(questions: Iterable[BenchmarkQuestion]) -> list[Window]:
+    """One window a video, from the earliest moment that any of its questions may see, without those that wait."""
+    asked = [question for question in questions if question.kind is not AnswerKind.PROACTIVE]
     return [
-        Replay(video, tuple(sorted(asked, key=lambda one: one.ask_time_s or 0.0)))
-        for video, asked in sorted(by_video.items())
+        Window(
+            video,
+            min(question.start_time_s for question in members),
+            tuple(sorted(members, key=lambda one: one.ask_time_s or 0.0)),
+        )
+        for video, members in sorted(grouped(asked, lambda question: [question.video]).items())
     ]
 
 
@@ -93,7 +82,7 @@ def timed_question(question: BenchmarkQuestion, end_ns: int) -> TimedQuestion:
     )
 
 
-def write_replay(replay: Replay, folder: Path, frames: Iterable[Frame], fps: float, poses: Poses | None = None) -> int:
+def write_replay(replay: Window, folder: Path, frames: Iterable[Frame], fps: float, poses: Poses | None = None) -> None:
     """Writes a bag of a video's frames, unless it is there, and its questions, into a folder.
 
     Args:
@@ -103,14 +92,13 @@ def write_replay(replay: Replay, folder: Path, frames: Iterable[Frame], fps: flo
         fps: see `write_bag`.
         poses: of the camera's robot.
 
-    Returns:
-        How many frames the bag has.
-
     Raises:
         SourceError: if the video cannot be read to its end.
         ValueError: if it has no frame.
         OSError: if the folder cannot be written.
     """
+    from fvs_ros.sources.bags import Bag
+
     bag, partial = folder / BAG, folder / ".partial"
     if not bag.exists():
         shutil.rmtree(partial, ignore_errors=True)
@@ -119,18 +107,9 @@ def write_replay(replay: Replay, folder: Path, frames: Iterable[Frame], fps: flo
         write_bag(frames, partial / BAG, fps, poses)
         (partial / BAG).rename(bag)
         partial.rmdir()
-    count, end_ns = _extent(bag)
-    write_questions(folder / QUESTIONS_FILE, [timed_question(question, end_ns) for question in replay.questions])
-    return count
-
-
-def _extent(bag: Path) -> tuple[int, int]:
-    """How many frames a bag of `write_bag` has, and the last one's stamp in nanoseconds."""
-    from fvs_ros.sources.bag_writer import IMAGE_TOPIC
-    from fvs_ros.sources.bags import Bag
-
     with Bag(bag) as opened:
-        return opened.topics[IMAGE_TOPIC].count, opened.start_ns + opened.duration_ns
+        end_ns = opened.start_ns + opened.duration_ns
+    write_questions(folder / QUESTIONS_FILE, [timed_question(question, end_ns) for question in replay.questions])
 
 
 def write_bag(frames: Iterable[Frame], bag: Path, fps: float = 1.0, poses: Poses | None = None) -> int:

@@ -6,7 +6,7 @@ One JSON list `test_qa.json` per set, options inlined in the question's text, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +51,13 @@ def subtitle_prompt(question: str, subtitles: str) -> str:
     return f"{SUBTITLE_HEADING}{subtitles or NO_SUBTITLES}\n{SUBTITLE_INSTRUCTION}{question}"
 
 
-def reader(name: str) -> Callable[[Path], list[BenchmarkQuestion]]:
-    """A function that reads the annotation file of the set `name`.
+def read(path: Path, name: str) -> list[BenchmarkQuestion]:
+    """The questions of the annotation file of the set `name`.
 
-    It raises `DataError` for a file, an item or a field that is not in the set's form.
+    Raises:
+        DataError: for a file, an item or a field that is not in the set's form.
     """
-
-    def read(path: Path) -> list[BenchmarkQuestion]:
-        return unique(_questions(path, _FORMS[name]))
-
-    return read
+    return unique(_questions(path, _FORMS[name]))
 
 
 def _questions(path: Path, form: _Form) -> Iterator[tuple[Record, BenchmarkQuestion]]:

@@ -17,10 +17,11 @@ import csv
 import datetime
 import io
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, unique
 from fvs_ros.evaluation.errors import DataError
@@ -64,12 +65,7 @@ class Poses:
 
     def at(self, time_s: float) -> tuple[float, float, float]:
         """The position at a time, linear between poses, the first or last one outside of them."""
-        after = bisect_left(self.times_s, time_s)
-        if after == 0 or after == len(self.times_s):
-            return self.positions[min(after, len(self.times_s) - 1)]
-        start, end = self.times_s[after - 1], self.times_s[after]
-        share = (time_s - start) / (end - start)
-        x, y, z = (a + share * (b - a) for a, b in zip(self.positions[after - 1], self.positions[after], strict=True))
+        x, y, z = (float(np.interp(time_s, self.times_s, axis)) for axis in zip(*self.positions, strict=True))
         return x, y, z
 
 
@@ -258,7 +254,7 @@ def _minutes(row: Record) -> float:
 
 
 def _binary(record: Record, text: str) -> bool:
-    says = {"yes": True, "no": False}
-    if text.strip().lower() not in says:
+    said = text.strip().lower()
+    if said not in ("yes", "no"):
         raise record.error(f"answer {text!r}, yes or no expected")
-    return says[text.strip().lower()]
+    return said == "yes"

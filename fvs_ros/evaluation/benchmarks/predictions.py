@@ -51,7 +51,11 @@ def read_predictions(paths: Sequence[Path]) -> dict[str, Prediction]:
         for one in _predictions(path):
             if one.row.config:
                 configured = configured or one
-                _check_same_config(configured, one)
+                if one.row.config != configured.row.config:
+                    raise one.record.error(
+                        f"made with config {one.row.config!r} here and {configured.row.config!r} in "
+                        f"{configured.record.file}, {configured.record.item}; score one run at a time"
+                    )
             first = found.setdefault(one.question.id, one)
             if first.content != one.content:
                 raise one.record.error(
@@ -59,14 +63,6 @@ def read_predictions(paths: Sequence[Path]) -> dict[str, Prediction]:
                     "give the shards of one run only"
                 )
     return found
-
-
-def _check_same_config(first: Prediction, other: Prediction) -> None:
-    if other.row.config != first.row.config:
-        raise other.record.error(
-            f"made with config {other.row.config!r} here and {first.row.config!r} in {first.record.file}, "
-            f"{first.record.item}; score one run at a time"
-        )
 
 
 def _predictions(path: Path) -> Iterator[Prediction]:
@@ -137,12 +133,8 @@ def _described(record: Record, row: AnswerRow) -> Prediction:
     return Prediction(record, question, row)
 
 
-def _of(
-    record: Record, question: BenchmarkQuestion, response: str | None, answered_s: float | None = None
-) -> Prediction:
-    return Prediction(
-        record, question, AnswerRow(question.id, question.question, question.answer, response, answered_s)
-    )
+def _of(record: Record, question: BenchmarkQuestion, response: str | None, at_s: float | None = None) -> Prediction:
+    return Prediction(record, question, AnswerRow(question.id, question.question, question.answer, response, at_s))
 
 
 def _ovo_bench(file: Record) -> Iterator[Prediction]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from fvs_ros.evaluation.answers import AnswerRow
@@ -23,42 +23,16 @@ from fvs_ros.stream.model_protocol import StreamModel
 _QUESTION_CHARACTERS = 1_000_000
 
 
-@dataclass(frozen=True)
-class StreamProtocol:
-    """How a video is streamed; the defaults are the node's, whose rate is also the published one.
-
-    Attributes:
-        fps: frames kept per second.
-        min_pixels, max_pixels: bounds on a processed frame's area.
-        max_new_tokens: an answer's longest length.
-
-    Raises:
-        ValueError: for settings that the engine refuses.
-    """
-
-    fps: float = StreamConfig.fps
-    min_pixels: int = StreamConfig.min_pixels
-    max_pixels: int = StreamConfig.max_pixels
-    max_new_tokens: int = StreamConfig.max_new_tokens
-
-    def __post_init__(self) -> None:
-        self.config()
-
-    def config(self) -> StreamConfig:
-        """The engine's settings."""
-        return StreamConfig(**asdict(self), question_characters=_QUESTION_CHARACTERS)
-
-
 class StreamAnswerer:
     """Answers questions about streams with the engine that the node runs.
 
     Args:
         model: encodes and answers.
-        protocol: how videos are streamed.
+        config: how videos are streamed; the defaults are the node's, whose rate is also the published one.
     """
 
-    def __init__(self, model: StreamModel, protocol: StreamProtocol) -> None:
-        self._run = StreamRun(model, RunOptions(stream=protocol.config()))
+    def __init__(self, model: StreamModel, config: StreamConfig) -> None:
+        self._run = StreamRun(model, RunOptions(replace(config, question_characters=_QUESTION_CHARACTERS)))
 
     def answers(self, window: Window, media: Media, questions: Sequence[BenchmarkQuestion]) -> Iterator[AnswerRow]:
         """One row a question, in the order in which they are asked.

@@ -41,13 +41,12 @@ def read_subtitles(path: Path) -> list[Subtitle]:
     subtitles = []
     for number, block in enumerate(blocks, start=1):
         lines = block.strip("\n").split("\n")
-        at = next((index for index, line in enumerate(lines[:2]) if _TIMES.match(line.strip())), None)
-        if at is None:
+        found = ((index, _TIMES.match(line.strip())) for index, line in enumerate(lines[:2]))
+        at, times = next(((index, match) for index, match in found if match), (0, None))
+        if times is None:
             raise DataError(
                 path, f"entry {number}", f"{lines[0][:60]!r} found, times like 00:00:01,000 --> 00:00:02,500 expected"
             )
-        times = _TIMES.match(lines[at].strip())
-        assert times is not None
         start, end = _seconds(times.groups()[:4]), _seconds(times.groups()[4:])
         text = " ".join(lines[at + 1 :])
         tagged = _FONT.search(text)

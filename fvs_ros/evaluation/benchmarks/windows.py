@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, BenchmarkQuestion, Media
@@ -96,4 +96,4 @@ def media_of(name: str, data: Path, window: Window) -> Media:
         DataError: if they are missing or not as they must be.
     """
     last = max(window.questions, key=lambda question: question.ask_time_s or 0.0)
-    return BENCHMARKS[name].media(data, last)
+    return BENCHMARKS[name].media(data, replace(last, start_time_s=window.start_s))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fvs_ros.evaluation.answers import AnswerFile, AnswerRow
+from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
@@ -178,15 +178,6 @@ def _work(seed: int) -> EpisodeRows:
         assert _worker_arguments is not None
         _worker = _Worker(*_worker_arguments)
     return _worker(seed)
-
-
-def unanswered(files: Mapping[str, AnswerFile], questions: Mapping[int, Iterable[Question]]) -> list[int]:
-    """The seeds whose episodes miss an answer of some condition."""
-    return [
-        seed
-        for seed, asked in questions.items()
-        if any(question.id not in file.rows for question in asked for file in files.values())
-    ]
 
 
 def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
