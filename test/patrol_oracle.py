@@ -90,7 +90,6 @@ class Oracle:
         found = []
         for name in (name for index, name in self.steady if index == visit):
             place = plan.placements[self.names.index(name)]
-            assert place is not None
             found.append((plan.views.index(place.view), place.place, name))
         return [name for _, _, name in sorted(found)]
 
@@ -105,7 +104,7 @@ class Oracle:
         moved = set()
         for name in before & after:
             old, new = (self.episode.world.visits[visit].placements[self.names.index(name)] for visit in (then, now))
-            if old is not None and new is not None and old.view != new.view:
+            if old.view != new.view:
                 moved.add(name)
         return after - before, before - after, moved
 

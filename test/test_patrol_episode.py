@@ -87,7 +87,8 @@ def test_between_two_visits_to_the_only_room_there_is_the_corridor() -> None:
 def test_objects_at_the_view_are_seen_and_those_of_other_rooms_are_not(episode: Episode) -> None:
     for frame in np.flatnonzero(episode.views != NOWHERE):
         placements = episode.world.visits[episode.visits[frame]].placements
-        for object_id, placement in enumerate(placements):
+        for object_id in range(len(episode.objects)):
+            placement = placements.get(object_id)
             at = None if placement is None else (placement.room, placement.view)
             if at == (episode.rooms[frame], episode.views[frame]):
                 assert episode.pixels[frame, object_id] >= SEEN_PX

@@ -90,11 +90,11 @@ class Episode:
         if room == NOWHERE:
             return []
         placements = self.world.visits[int(self.visits[frame])].placements
-        return [index for index, at in enumerate(placements) if at is not None and at.room == room]
+        return [object_id for object_id, at in placements.items() if at.room == room]
 
     def stand(self, frame: int, object_id: int) -> tuple[tuple[float, float], float]:
         """Where an object of `standing` stands in `odom`: x and y, and its yaw."""
-        placement = self.world.visits[int(self.visits[frame])].placements[object_id]
+        placement = self.world.visits[int(self.visits[frame])].placements.get(object_id)
         if placement is None:
             raise PatrolError(f"object {object_id} is not there in frame {frame}")
         room = self.world.rooms[placement.room]

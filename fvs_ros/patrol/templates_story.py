@@ -130,7 +130,7 @@ def _changes(truth: EpisodeTruth, before: Stay, after: Stay) -> list[str]:
             texts.append(f"{truth.name(object_id)} removed")
         else:
             then, now = (world.visits[stay.visit].placements[object_id] for stay in (before, after))
-            if then is not None and now is not None and then.view != now.view:
+            if then.view != now.view:
                 texts.append(f"{truth.name(object_id)} moved")
     return texts
 

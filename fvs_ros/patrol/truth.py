@@ -82,22 +82,16 @@ class EpisodeRecord:
         visits, objects = int(episode.visits.max()) + 1, len(episode.objects)
         self.first_glimpse = np.full((visits, objects), NEVER)
         self.confirmed = np.full((visits, objects), NEVER)
+        frames, shown = np.nonzero(episode.pixels > FAINT_PX)
+        np.minimum.at(self.first_glimpse, (episode.visits[frames], shown), frames)
         for object_id in range(objects):
-            self._collect(object_id)
+            for start, end in _runs(episode.pixels[:, object_id] >= SEEN_PX, episode.visits):
+                if end - start + 1 >= self.steady:
+                    visit, sure = int(episode.visits[start]), start + self.steady - 1
+                    self.sightings.append(Sighting(object_id, visit, int(episode.rooms[start]), start, end))
+                    self.confirmed[visit, object_id] = min(self.confirmed[visit, object_id], sure)
         self.sightings.sort(key=lambda sighting: (sighting.start, sighting.object_id))
         self._truths: dict[int, EpisodeTruth] = {}
-
-    def _collect(self, object_id: int) -> None:
-        episode = self.episode
-        for start, _ in _runs(episode.pixels[:, object_id] > FAINT_PX, episode.visits):
-            visit = int(episode.visits[start])
-            self.first_glimpse[visit, object_id] = min(self.first_glimpse[visit, object_id], start)
-        for start, end in _runs(episode.pixels[:, object_id] >= SEEN_PX, episode.visits):
-            if end - start + 1 >= self.steady:
-                visit = int(episode.visits[start])
-                self.sightings.append(Sighting(object_id, visit, int(episode.rooms[start]), start, end))
-                sure = start + self.steady - 1
-                self.confirmed[visit, object_id] = min(self.confirmed[visit, object_id], sure)
 
     def until(self, frame: int) -> EpisodeTruth:
         """What is known once frame `frame` has been seen."""
@@ -174,18 +168,12 @@ class EpisodeTruth:
         plan = episode.world.visits[visit]
         views = episode.views[start : end + 1]
         complete = all(np.count_nonzero(views == view) >= self._record.steady for view in plan.views)
-        sighted = {sighting.object_id for sighting in self.sightings if sighting.visit == visit}
-        return Stay(visit, room, start, end, complete, self._in_order(visit, sighted), not self.unsure[visit].any())
-
-    def _in_order(self, visit: int, objects: set[int]) -> tuple[int, ...]:
-        plan = self.episode.world.visits[visit]
-
-        def rank(object_id: int) -> tuple[int, int]:
-            placement = plan.placements[object_id]
-            assert placement is not None, "only what stands in the room can be sighted there"
-            return plan.views.index(placement.view), placement.place
-
-        return tuple(sorted(objects, key=rank))
+        places = [
+            (plan.views.index(plan.placements[object_id].view), plan.placements[object_id].place, object_id)
+            for object_id in {sighting.object_id for sighting in self.sightings if sighting.visit == visit}
+        ]
+        objects = tuple(object_id for *_, object_id in sorted(places))
+        return Stay(visit, room, start, end, complete, objects, not self.unsure[visit].any())
 
     def first_glimpse(self, object_id: int) -> int:
         """First frame in which more than `FAINT_PX` pixels show the object, `NEVER` if none so far."""

@@ -7,8 +7,8 @@ seed and settings give the same world on every machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
@@ -79,13 +79,13 @@ class Visit:
         room: index of the room.
         views: its views in the order in which they are inspected.
         dwell_s: seconds at each of them.
-        placements: where each object stands during the visit, None for one that is not there (yet, or any more).
+        placements: where each object stands during the visit, by its index; some are not there yet, or any more.
     """
 
     room: int
     views: tuple[int, ...]
     dwell_s: tuple[int, ...]
-    placements: tuple[Placement | None, ...]
+    placements: Mapping[int, Placement]
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,7 @@ def make_world(seed: int, config: PatrolConfig) -> World:
     rooms = make_rooms(seed, config, generator(seed, Stream.LAYOUT))
     stock = _Stock(config, generator(seed, Stream.OBJECTS))
     visits = _plan_visits(config, stock, generator(seed, Stream.TOUR))
-    objects = tuple(stock.objects)
-    # Objects that arrive later are nowhere before.
-    padded = tuple(
-        replace(visit, placements=visit.placements + (None,) * (len(objects) - len(visit.placements)))
-        for visit in visits
-    )
-    return World(seed, config, rooms, objects, padded)
+    return World(seed, config, rooms, tuple(stock.objects), tuple(visits))
 
 
 class _Stock:
@@ -137,7 +131,7 @@ class _Stock:
         names = [(kind, colour) for kind in KINDS for colour in COLOURS]
         self._names = [names[index] for index in random.permutation(len(names))]
         self.objects: list[SceneObject] = []
-        self.placements: list[Placement | None] = []
+        self.placements: dict[int, Placement] = {}
         for room in range(config.rooms):
             for view in range(config.views):
                 draw = random.random()
@@ -148,24 +142,24 @@ class _Stock:
     def _add(self, placement: Placement) -> None:
         kind, colour = self._names[len(self.objects)]
         scale, yaw = self._random.uniform(0.92, 1.14), self._random.uniform(-0.6, 0.6)
+        self.placements[len(self.objects)] = placement
         self.objects.append(SceneObject(kind, colour, float(scale), float(yaw)))
-        self.placements.append(placement)
 
     def change(self, room: int) -> None:
         """Adds, removes or moves one object so that `room` changes; nothing where none of these can be done."""
-        standing = {object_id: at for object_id, at in enumerate(self.placements) if at is not None}
+        taken = set(self.placements.values())
         free = [
             Placement(other, view, place)
             for other in range(self._config.rooms)
             for view in range(self._config.views)
             for place in range(PLACES)
-            if Placement(other, view, place) not in standing.values()
+            if Placement(other, view, place) not in taken
         ]
-        here = [object_id for object_id, at in standing.items() if at.room == room]
-        there = [object_id for object_id, at in standing.items() if at.room != room]
+        here = [object_id for object_id, at in self.placements.items() if at.room == room]
+        there = [object_id for object_id, at in self.placements.items() if at.room != room]
         free_here = [placement for placement in free if placement.room == room]
         free_there = [placement for placement in free if placement.room != room]
-        shifts = [(object_id, at) for object_id in here for at in free_here if at.view != standing[object_id].view]
+        shifts = [(one, at) for one in here for at in free_here if at.view != self.placements[one].view]
         kinds = {
             "add": bool(free_here) and len(self.objects) < len(self._names),
             "remove": bool(here),
@@ -180,7 +174,7 @@ class _Stock:
         if kind == "add":
             self._add(self._one_of(free_here))
         elif kind == "remove":
-            self.placements[self._one_of(here)] = None
+            del self.placements[self._one_of(here)]
         elif kind == "bring":
             self.placements[self._one_of(there)] = self._one_of(free_here)
         elif kind == "take away":
@@ -207,7 +201,7 @@ def _plan_visits(config: PatrolConfig, stock: _Stock, random: np.random.Generato
             if random.random() < 0.5:
                 views.reverse()
             dwell = random.integers(config.dwell_s[0], config.dwell_s[1] + 1, len(views))
-            visits.append(Visit(room, tuple(views), tuple(dwell.tolist()), tuple(stock.placements)))
+            visits.append(Visit(room, tuple(views), tuple(dwell.tolist()), dict(stock.placements)))
     return visits
 
 

@@ -135,8 +135,7 @@ class _Labeller:
             labels["here_before"] = 0
         elif confirmed[last, object_id] != NEVER:
             then, now = (self._episode.world.visits[number].placements[object_id] for number in (last, visit))
-            same_view = then is not None and now is not None and then.view == now.view
-            labels["here_before"] = 1 if same_view else 2
+            labels["here_before"] = 1 if then.view == now.view else 2
         elif self._record.first_glimpse[last, object_id] == NEVER:
             labels["here_before"] = 3
         return labels
