@@ -89,9 +89,9 @@ def test_the_published_recipe_attaches_to_exactly_the_published_weights(publishe
     }
     merger = {"model.visual.merger.mlp.0", "model.visual.merger.mlp.2"}
     updates = {f"{name}.lora_{side}.default.weight" for name in language | merger for side in "AB"}
-    trained = {name for name, weight in prepared.checkpoint.network.named_parameters() if weight.requires_grad}
+    trained = {name for name, weight in prepared.model.network.named_parameters() if weight.requires_grad}
     assert trained == updates | {"lm_head.modules_to_save.default.weight"}
-    module = prepared.checkpoint.network.get_submodule("model.visual.merger.mlp.0")
+    module = prepared.model.network.get_submodule("model.visual.merger.mlp.0")
     assert (module.r["default"], module.lora_alpha["default"]) == (64, 32)
     assert module.lora_dropout["default"].p == 0.05
 

@@ -187,10 +187,7 @@ def _recall_visited(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Can
     trait="colour",
 )
 @_template(
-    "count.kind",
-    "How many {kinds} have you seen so far?",
-    "How many different {kinds} did you see?",
-    trait="kind",
+    "count.kind", "How many {kinds} have you seen so far?", "How many different {kinds} did you see?", trait="kind"
 )
 def _count_of(truth: EpisodeTruth, _: np.random.Generator, trait: Trait) -> Iterator[Candidate]:
     gap, words = ("kinds", PLURALS) if trait == "kind" else ("colour", {colour: colour for colour in COLOURS})

@@ -180,8 +180,7 @@ class _Stock:
         elif kind == "take away":
             self.placements[self._one_of(here)] = self._one_of(free_there)
         else:
-            object_id, at = self._one_of(shifts)
-            self.placements[object_id] = at
+            self.placements.update([self._one_of(shifts)])
 
     def _one_of(self, options: Sequence[Option]) -> Option:
         return options[int(self._random.integers(len(options)))]

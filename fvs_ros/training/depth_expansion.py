@@ -58,7 +58,9 @@ def _with_copies(weights: dict[str, torch.Tensor], copies: int) -> dict[str, tor
     for name, weight in weights.items():
         found = _LAYER.fullmatch(name)
         if found is None:
-            deeper[_published(name)] = weight
+            # Names that a network was loaded under are those that it is saved under.
+            saved = name.replace("model.language_model.", "model.", 1).replace("model.visual.", "visual.", 1)
+            deeper[saved] = weight
             continue
         layer, rest = int(found[1]), found[2]
         place = layer + min(layer, copies)
@@ -67,8 +69,3 @@ def _with_copies(weights: dict[str, torch.Tensor], copies: int) -> dict[str, tor
             idle = torch.zeros_like(weight) if rest in _OUTPUTS else weight.clone()
             deeper[f"model.layers.{place + 1}.{rest}"] = idle
     return deeper
-
-
-def _published(name: str) -> str:
-    # Names that a network was loaded under are those that it is saved under.
-    return name.replace("model.language_model.", "model.", 1).replace("model.visual.", "visual.", 1)

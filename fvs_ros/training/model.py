@@ -32,7 +32,7 @@ from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.losses import EpisodeLoss
 from fvs_ros.training.objectives.memory_probe import DEPTH, UNKNOWN, MemoryProbe, slot_labels
 from fvs_ros.training.objectives.token_naming import TokenNames, token_naming_loss
-from fvs_ros.training.shared_prefix import IMPLEMENTATION, Block, sequence_mask
+from fvs_ros.training.shared_prefix import IMPLEMENTATION, Block, SharedPrefix
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,11 @@ class EpisodeModel(nn.Module):
         super().__init__()
         self.network: Qwen2VLForConditionalGeneration = checkpoint.network
         self._backbone = checkpoint.backbone
-        self._memory_config = checkpoint.config.memory
-        self._pixels = checkpoint.pixels
+        self._checkpoint = checkpoint
         self._prompts = PromptBuilder(checkpoint.tokenizer)
         self._tower_trained = tower_trained
         self._max_tokens = max_tokens
         self._cache = cache
-        self._tokenizer = checkpoint.tokenizer
         self._objective = objective
         self.probe = probe
         self._probe_weight = probe_weight
@@ -103,7 +101,7 @@ class EpisodeModel(nn.Module):
         if self._objective == "token_naming":
             features = self._backbone.tower.encode(self._normalised(samples))
             return token_naming_loss(
-                self._backbone, self._tokenizer, features, [_token_names(sample) for sample in samples]
+                self._backbone, self._checkpoint.tokenizer, features, [_token_names(sample) for sample in samples]
             )
         rows = [row for sample in samples for row in self.rows(sample)]
         with self._probed_states() as states:
@@ -131,7 +129,10 @@ class EpisodeModel(nn.Module):
             return
         layers = self._backbone.layers
         layer = layers[max(round(DEPTH * len(layers)), 1) - 1]
-        handle = layer.register_forward_hook(lambda *call: gathered.append(_first(call[-1])))
+        # Some versions of transformers return the hidden states with others.
+        handle = layer.register_forward_hook(
+            lambda *call: gathered.append(call[-1] if isinstance(call[-1], Tensor) else call[-1][0])
+        )
         try:
             yield gathered
         finally:
@@ -152,7 +153,7 @@ class EpisodeModel(nn.Module):
         """The memory at each moment of a sample, on the model's device."""
         if sample.memories is not None:
             return [snapshot.to(self._backbone.device) for snapshot in sample.memories]
-        return memories(self.features(sample), sample.episode, sample.grid, self._memory_config)
+        return memories(self.features(sample), sample.episode, sample.grid, self._checkpoint.config.memory)
 
     def predict(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """The learnt tokens [A] of all rows and their logits [A, V] float32."""
@@ -167,7 +168,7 @@ class EpisodeModel(nn.Module):
             embeddings = torch.cat([row.embeddings for row in rows])[None]
             positions = torch.cat([row.positions for row in rows], dim=1)[:, None]
             targets = torch.cat([row.targets for row in rows])[None]
-            mask = sequence_mask([row.block for row in rows])
+            mask = {"full_attention": SharedPrefix(tuple(row.block for row in rows))}
             self._backbone.text_config._attn_implementation = IMPLEMENTATION
         hidden = self._backbone.hidden_states(embeddings, positions, mask=mask)
         learnt = targets >= 0
@@ -183,21 +184,22 @@ class EpisodeModel(nn.Module):
         if self._tower_trained:
             return self._backbone.tower.encode(self._normalised([sample]))
         assert sample.frames is not None
-        frames = sample.frames.to(device)
-        features = FrozenEncoder(self._backbone.tower, self._pixels, self._memory_config).encode(frames)
+        checkpoint = self._checkpoint
+        encoder = FrozenEncoder(self._backbone.tower, checkpoint.pixels, checkpoint.config.memory)
+        features = encoder.encode(sample.frames.to(device))
         store_features(self._cache, sample, features)
         return features
 
     def _normalised(self, samples: Sequence[Sample]) -> Tensor:
         """All frames of samples of one size, [2n, 3, H, W]."""
         frames = [sample.frames for sample in samples if sample.frames is not None]
-        return normalise(torch.cat(frames).to(self._backbone.device).float(), self._pixels)
+        return normalise(torch.cat(frames).to(self._backbone.device).float(), self._checkpoint.pixels)
 
     def _row(self, snapshot: MemorySnapshot, conversations: Sequence[Conversation], episode: TrainingEpisode) -> Row:
         name = episode.name
         if not conversations:
             raise TrainingError(f"{name} has no question")
-        prefix = memory_segment(self._backbone, snapshot, self._prompts.head, self._memory_config)
+        prefix = memory_segment(self._backbone, snapshot, self._prompts.head, self._checkpoint.config.memory)
         memory = prefix.embeddings.shape[0]
         room = max(self._max_tokens - memory, 0)
         texts: list[Sequence[int]] = []
@@ -237,11 +239,6 @@ def _probe_labels(rows: Sequence[Row], hidden: Tensor) -> Tensor:
     if hidden.shape[0] > 1:
         return pad_sequence(labels, batch_first=True, padding_value=UNKNOWN).flatten(0, 1).to(hidden.device)
     return torch.cat(labels).to(hidden.device)
-
-
-def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """A layer's hidden states, which some versions of transformers return with others."""
-    return output if isinstance(output, Tensor) else output[0]
 
 
 def _token_names(sample: Sample) -> TokenNames:

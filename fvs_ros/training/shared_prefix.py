@@ -103,10 +103,5 @@ def _side_by_side(lengths: Sequence[int], device: torch.device) -> tuple[Tensor,
     return places.clamp(max=int(sizes.sum()) - 1).flatten().to(device), real.to(device)
 
 
-def sequence_mask(blocks: Sequence[Block]) -> dict[str, SharedPrefix]:
-    """What transformers takes in place of its own masks."""
-    return {"full_attention": SharedPrefix(tuple(blocks))}
-
-
 AttentionInterface.register(IMPLEMENTATION, shared_prefix_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)

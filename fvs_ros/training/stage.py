@@ -32,13 +32,11 @@ class PreparedStage:
     """A stage that is ready to be trained.
 
     Attributes:
-        checkpoint: what it starts from; its network is trained in place.
         dataset: the stage's episodes.
         model: gives their loss.
         steps: optimiser steps.
     """
 
-    checkpoint: Checkpoint
     dataset: EpisodeDataset
     model: EpisodeModel
     steps: int
@@ -86,7 +84,7 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
         probe=probe,
         probe_weight=stage.memory_probe,
     )
-    return PreparedStage(checkpoint, dataset, model, total_steps(stage, len(dataset)))
+    return PreparedStage(dataset, model, total_steps(stage, len(dataset)))
 
 
 def episodes_of(stage: StageConfig) -> EpisodeSource:

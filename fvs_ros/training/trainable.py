@@ -44,7 +44,6 @@ def apply_lora(network: Qwen2VLForConditionalGeneration, settings: LoraSettings)
             "the checkpoint's lm_head shares its weights with the embeddings, so it cannot be trained alone; set "
             "lora.fully_trained to []"
         )
-    targets = lora_targets(network, settings)
     return get_peft_model(
         network,
         LoraConfig(
@@ -52,7 +51,7 @@ def apply_lora(network: Qwen2VLForConditionalGeneration, settings: LoraSettings)
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
             bias="none",
-            target_modules=targets,
+            target_modules=lora_targets(network, settings),
             modules_to_save=list(settings.fully_trained) or None,
             task_type="CAUSAL_LM",
         ),

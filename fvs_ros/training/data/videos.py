@@ -112,6 +112,4 @@ def _text(turn: Any, index: int, where: str) -> str:
     speakers = ANSWERERS if index % 2 else QUESTIONERS
     if turn["from"] not in speakers:
         raise TrainingError(f"{place} is from {turn['from']!r}; expected {' or '.join(speakers)}, in turns")
-    if index % 2:
-        return turn["value"]
-    return PLACEHOLDER.sub("", turn["value"])
+    return turn["value"] if index % 2 else PLACEHOLDER.sub("", turn["value"])

@@ -44,12 +44,6 @@ class ProbeLabels:
     labels: np.ndarray
     members: np.ndarray
 
-    def columns(self) -> Tensor:
-        """All labels of each token, int64 [T, N, G + S]."""
-        tokens = self.labels.shape[1]
-        members = np.repeat(self.members[:, None], tokens, axis=1)
-        return torch.from_numpy(np.concatenate([self.labels, members], axis=2))
-
 
 def slot_labels(labels: ProbeLabels, snapshot: MemorySnapshot, before: int, after: int) -> Tensor:
     """Labels of each token of a sequence that holds a memory, int64 [L, G + S], `UNKNOWN` for all but CSM tokens.
@@ -61,7 +55,8 @@ def slot_labels(labels: ProbeLabels, snapshot: MemorySnapshot, before: int, afte
         after: number of tokens behind it.
     """
     steps = snapshot.csm_times.round().long().cpu()
-    columns = labels.columns()[steps]
+    members = np.repeat(labels.members[:, None], labels.labels.shape[1], axis=1)
+    columns = torch.from_numpy(np.concatenate([labels.labels, members], axis=2))[steps]
     long = (snapshot.csm_end_ns - snapshot.csm_start_ns).cpu() > LONGEST_SLOT_NS
     columns = columns.masked_fill(long[:, None, None], UNKNOWN).flatten(0, 1)
     dam_tokens = snapshot.grid.dam_tokens
