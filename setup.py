@@ -36,9 +36,10 @@ setup(
     # Lower bounds are the first releases with what the code calls; upper bounds only where the next major release
     # is known to rename it. constraints.txt pins what is tested.
     install_requires=[
-        # Compressed bags; rosbags needs both too.
+        # Compressed bags; rosbags needs it too.
         "backports.zstd>=1.0; python_version < '3.14'",
-        "lz4>=4.0",
+        # The first release whose readers bound the length of a record; it brings lz4 and zstandard for its chunks.
+        "mcap>=1.2.1",
         "numpy>=1.21",
         "opencv-python-headless>=4.5.4",
         "prompt_toolkit>=3.0.36,<4",

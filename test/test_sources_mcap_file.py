@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mcap_by_hand import HandChannel, images, write_chunked_mcap, write_mcap
-from recordings import IMAGE_TOPIC, PERIOD_NS, rgb_image, stamp_ns, write_bag
+from recordings import IMAGE_TOPIC, PERIOD_NS, image_message, rgb_image, stamp_ns, write_bag
 
 from fvs_ros.sources.bags import Bag, SourceError
 from fvs_ros.sources.recordings import open_source
@@ -113,7 +113,9 @@ def test_a_damaged_chunk_ends_the_frames_there(tmp_path: Path) -> None:
     path = write_chunked_mcap(tmp_path / "x.mcap", [images(range(40))], damaged_chunk=10)
     frames = open_source(path).frames()
     assert [next(frames).stamp_ns for _ in range(20)] == [stamp_ns(index) for index in range(20)]
-    with pytest.raises(SourceError, match="does not match its checksum"):
+    with pytest.raises(
+        SourceError, match=r"crc validation failed in Chunk, expected: \d+, calculated: \d+; .*mcap recover"
+    ):
         next(frames)
 
 
@@ -140,3 +142,24 @@ def test_what_is_no_mcap_file(tmp_path: Path, content: bytes, reason: str) -> No
     (tmp_path / "x.mcap").write_bytes(content)
     with pytest.raises(SourceError, match=rf"cannot read .*x\.mcap: .*{reason}"):
         open_source(tmp_path / "x.mcap")
+
+
+def test_a_schema_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "x.mcap", [images()])
+    content = bytearray(path.read_bytes())
+    length = content.index(b"ros2msg") + len(b"ros2msg")
+    content[length : length + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"cannot read .*x\.mcap to its end: .*mcap recover"):
+        open_source(path)
+
+
+def test_a_message_that_claims_more_than_its_chunk_holds(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", 6) / "bag.mcap"
+    content = bytearray(path.read_bytes())
+    # The second message of the first chunk, which is neither compressed nor has a checksum.
+    message = content.index(image_message(1)) - 31
+    content[message + 1 : message + 9] = (2**31).to_bytes(8, "little")
+    path.write_bytes(content)
+    with Bag(path) as bag, pytest.raises(SourceError, match=r"exceeds limit \d+; .*mcap recover"):
+        list(bag.messages([IMAGE_TOPIC]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from fvs_ros.sources import rosbag2_files
 from fvs_ros.sources.ros1 import Ros1Types
 from fvs_ros.sources.rosbag2_files import ZSTD_MAGIC, Announced, open_storage, recording_files
-from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, StorageFile
+from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, StorageFile, reason
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -254,12 +254,7 @@ def _explained(path: Path) -> Iterator[None]:
     except StorageError as error:
         raise SourceError(f"cannot read {path}: {error}") from error
     except Exception as error:
-        raise SourceError(f"cannot read {path}: {_reason(error)}; {_remedy(path)}") from error
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if text and text[0].isupper() else f"{type(error).__name__}: {text}" if text else type(error).__name__
+        raise SourceError(f"cannot read {path}: {reason(error)}; {_remedy(path)}") from error
 
 
 def _remedy(path: Path) -> str:

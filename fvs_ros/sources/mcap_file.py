@@ -1,75 +1,30 @@
-"""MCAP files of any recorder and profile (mcap.dev/spec): by their index, or without one from end to end.
+"""MCAP files of any recorder and profile, through `mcap`: by their index, or without one from end to end.
 
-rosbags reads the profile ``ros2`` alone, and no file that holds a topic of another tool.
+rosbags reads the profile ``ros2`` alone, and no file that holds a topic of another tool. `mcap` sorts a file without
+chunks in memory and gives up where a file is cut off, so the order of time and the search for what is whole are here.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
-import struct
-import sys
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import lz4.frame  # type: ignore[import-untyped]
+from mcap.exceptions import EndOfFile
+from mcap.reader import SeekingReader
+from mcap.records import Channel as ChannelRecord
+from mcap.records import Chunk, DataEnd, Footer, Header, McapRecord, Message, Schema
+from mcap.stream_reader import StreamReader, get_chunk_data_stream
 
-from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, is_latched, ros2_type
+from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, is_latched, reason, ros2_type
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-MAGIC = b"\x89MCAP0\r\n"
-_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _CHUNK_INDEX, _STATISTICS, _DATA_END = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    8,
-    11,
-    15,
-)
-_PREFIX = struct.Struct("<BQ")  # What each record begins with: its kind and the length of its content.
-_FOOTER_BYTES = _PREFIX.size + 20
-_MESSAGE_HEADER = struct.Struct("<HIQQ")  # Channel, sequence, times of receipt and publication.
-
-
-class _Fields:
-    """Reads a record's content from front to back."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content, self._at = content, 0
-
-    def numbers(self, layout: str) -> tuple[int, ...]:
-        found = struct.unpack_from(f"<{layout}", self._content, self._at)
-        self._at += struct.calcsize(f"<{layout}")
-        return found
-
-    def blob(self, length: int | None = None) -> bytes:
-        (length,) = self.numbers("I") if length is None else (length,)
-        if self._at + length > len(self._content):
-            raise StorageError(f"a record of {len(self._content)} bytes claims {self._at + length}")
-        self._at += length
-        return self._content[self._at - length : self._at]
-
-    def text(self) -> str:
-        return self.blob().decode("utf-8", errors="replace")
-
-    def mapping(self) -> dict[str, str]:
-        inner = _Fields(self.blob())
-        found = {}
-        while inner._at < len(inner._content):
-            key = inner.text()
-            found[key] = inner.text()
-        return found
+_MAGIC = b"\x89MCAP0\r\n"
+_COMPRESSIONS = ("", "lz4", "zstd")
 
 
 @dataclass(frozen=True)
@@ -77,6 +32,7 @@ class _Block:
     """A chunk, or a message outside of chunks: a piece of the file that is read as one.
 
     Attributes:
+        offset: where its record begins, or skipped records before it.
         channels: ids of the channels of which it has messages; empty if that is not known.
     """
 
@@ -88,33 +44,21 @@ class _Block:
 
 @dataclass
 class _Contents:
-    schemas: dict[int, tuple[str, bytes]] = field(default_factory=dict)
-    channels: dict[int, tuple[int, str, str, bool]] = field(default_factory=dict)  # schema, topic, encoding, latched
+    schemas: dict[int, Schema] = field(default_factory=dict)
+    channels: dict[int, ChannelRecord] = field(default_factory=dict)
     counts: Counter[int] = field(default_factory=Counter)
     blocks: list[_Block] = field(default_factory=list)
-    start_ns: int = END_OF_TIME_NS
-    end_ns: int = 0
 
-    def declare(self, kind: int, content: bytes) -> None:
-        """Takes a schema or a channel; leaves other records out."""
-        if kind == _SCHEMA:
-            fields = _Fields(content)
-            (number,) = fields.numbers("H")
-            name, _encoding = fields.text(), fields.text()
-            self.schemas[number] = (name, fields.blob())
-        elif kind == _CHANNEL:
-            fields = _Fields(content)
-            number, schema = fields.numbers("HH")
-            topic, encoding, metadata = fields.text(), fields.text(), fields.mapping()
-            latched = is_latched(metadata.get("offered_qos_profiles", "")) or metadata.get("latching") == "1"
-            self.channels[number] = (schema, topic, encoding, latched)
-
-    def count(self, content: bytes) -> int:
-        """Takes a message; returns when it was received."""
-        channel, _, received_ns, _ = _MESSAGE_HEADER.unpack_from(content)
-        self.counts[channel] += 1
-        self.start_ns, self.end_ns = min(self.start_ns, received_ns), max(self.end_ns, received_ns)
-        return int(received_ns)
+    def add(self, records: Sequence[McapRecord], offset: int) -> None:
+        """Takes the schemas, channels and messages of a record that begins at `offset`."""
+        self.schemas.update({record.id: record for record in records if isinstance(record, Schema)})
+        self.channels.update({record.id: record for record in records if isinstance(record, ChannelRecord)})
+        messages = [record for record in records if isinstance(record, Message)]
+        if messages:
+            times = [message.log_time for message in messages]
+            counts = Counter(message.channel_id for message in messages)
+            self.counts += counts
+            self.blocks.append(_Block(min(times), max(times), offset, frozenset(counts)))
 
 
 class McapFile:
@@ -126,181 +70,152 @@ class McapFile:
 
     def __init__(self, path: Path) -> None:
         self.damage = ""
-        self._file = path.open("rb", buffering=0)
-        try:
-            contents = self._describe()
-        except BaseException:
-            self.close()
-            raise
+        self._path = path
+        with path.open("rb") as file:
+            contents = self._describe(file)
         self._blocks = sorted(contents.blocks, key=lambda block: (block.start_ns, block.offset))
-        self.start_ns, self.end_ns = contents.start_ns, contents.end_ns
-        self.channels = [
-            self._channel(number, contents.counts[number], contents) for number in sorted(contents.channels)
-        ]
+        filled = contents.counts.total() > 0
+        self.start_ns = self._blocks[0].start_ns if filled else END_OF_TIME_NS
+        self.end_ns = max(block.end_ns for block in self._blocks) if filled else 0
+        self.channels = [self._channel(contents, channel) for _, channel in sorted(contents.channels.items())]
 
-    def _channel(self, number: int, count: int, contents: _Contents) -> Channel:
-        schema, topic, encoding, latched = contents.channels[number]
-        name, definition = contents.schemas.get(schema, ("", b""))
-        encoding = encoding or (ROS1 if self._profile == ROS1 else CDR)
-        text = definition.decode("utf-8", errors="replace") if encoding == ROS1 else ""
-        return Channel(number, topic, ros2_type(name), encoding, count, latched, text)
+    def _channel(self, contents: _Contents, channel: ChannelRecord) -> Channel:
+        schema = contents.schemas.get(channel.schema_id)
+        encoding = channel.message_encoding or (ROS1 if self._profile == ROS1 else CDR)
+        return Channel(
+            id=channel.id,
+            topic=channel.topic,
+            type=ros2_type(schema.name) if schema else "",
+            encoding=encoding,
+            count=contents.counts[channel.id],
+            latched=is_latched(channel.metadata.get("offered_qos_profiles", ""))
+            or channel.metadata.get("latching") == "1",
+            definition=schema.data.decode("utf-8", errors="replace") if schema and encoding == ROS1 else "",
+        )
 
-    def _describe(self) -> _Contents:
-        size = os.fstat(self._file.fileno()).st_size
-        if not size:
+    def _describe(self, file: BinaryIO) -> _Contents:
+        if not os.fstat(file.fileno()).st_size:
             raise StorageError("the file is empty; copy it again")
-        if self._bytes(0, len(MAGIC)) != MAGIC:
+        if file.read(len(_MAGIC)) != _MAGIC:
             raise StorageError("it does not begin as an MCAP file does; copy it again")
-        kind, header, begin = self._record(len(MAGIC), size)
-        if kind != _HEADER:
-            raise StorageError(f"its first record is of kind {kind}, a header (1) expected; copy it again")
-        self._profile = _Fields(header).text()
-        end = size - len(MAGIC) - _FOOTER_BYTES
-        if end >= begin and self._bytes(size - len(MAGIC), len(MAGIC)) == MAGIC:
-            contents = self._read_summary(end)
-            return contents or self._scan(begin, end)
-        contents = self._scan(begin, size)
-        self.damage = self.damage or "it was not closed, as after a recorder that was killed"
+        header = next(_records(file, len(_MAGIC)), None)
+        if not isinstance(header, Header):
+            raise StorageError(f"its first record is {_kind(header)}, Header expected; copy it again")
+        self._profile = header.profile
+        begin = file.tell()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size - len(_MAGIC))
+        closed = file.read() == _MAGIC
+        if closed and (contents := _read_summary(file, size)):
+            return contents
+        contents = _Contents()
+        whole = self._scan(file, begin, contents)
+        if not (closed and whole):
+            self.damage = self.damage or "it was not closed, as after a recorder that was killed"
         return contents
 
-    def _read_summary(self, footer: int) -> _Contents | None:
-        """What the index says; None if it is absent, damaged, or does not give the place of every message."""
-        contents = _Contents()
-        announced: tuple[int, ...] = ()
+    def _scan(self, file: BinaryIO, begin: int, contents: _Contents) -> bool:
+        """Reads the file up to a record that is cut off or damaged, and remembers that; whether its data's end came."""
+        offset = begin
         try:
-            _, content, _ = self._record(footer, footer + _FOOTER_BYTES)
-            (at,) = _Fields(content).numbers("Q")
-            while at and at < footer:
-                kind, content, at = self._record(at, footer)
-                contents.declare(kind, content)
-                fields = _Fields(content)
-                if kind == _CHUNK_INDEX:
-                    start_ns, end_ns, offset, _ = fields.numbers("QQQQ")
-                    offsets = fields.blob()
-                    channels = frozenset(channel for channel, _ in struct.iter_unpack("<HQ", offsets))
-                    contents.blocks.append(_Block(start_ns, end_ns, offset, channels))
-                elif kind == _STATISTICS:
-                    announced = fields.numbers("QHIIIIQQ")
-                    contents.counts.update(dict(struct.iter_unpack("<HQ", fields.blob())))
-        except (StorageError, struct.error, EOFError):
-            return None
-        if not announced or announced[5] != len(contents.blocks) or not contents.blocks:
-            return None
-        if announced[0] != contents.counts.total() or not contents.counts.keys() <= contents.channels.keys():
-            return None
-        if announced[0]:
-            contents.start_ns = min(block.start_ns for block in contents.blocks)
-            contents.end_ns = max(block.end_ns for block in contents.blocks)
-        return contents
-
-    def _scan(self, begin: int, end: int) -> _Contents:
-        """Reads the whole file; stops at the first record that is cut off or damaged, and remembers that."""
-        contents = _Contents()
-        at = begin
-        while at < end:
-            try:
-                kind, content, after = self._record(at, end)
-                if kind in (_DATA_END, _FOOTER):
-                    break
-                if kind == _MESSAGE:
-                    received_ns = contents.count(content)
-                    contents.blocks.append(_Block(received_ns, received_ns, at))
-                elif kind == _CHUNK:
-                    start_ns, end_ns = _Fields(content).numbers("QQ")
-                    for inner_kind, inner in _records(_decompressed(content)):
-                        contents.declare(inner_kind, inner)
-                        if inner_kind == _MESSAGE:
-                            contents.count(inner)
-                    contents.blocks.append(_Block(start_ns, end_ns, at))
-                else:
-                    contents.declare(kind, content)
-            except (StorageError, struct.error, EOFError, RuntimeError, zstd.ZstdError) as error:
-                self.damage = f"it is damaged or cut off at byte {at} of {end} ({error})"
-                break
-            at = after
-        return contents
+            for record in _records(file, begin):
+                if isinstance(record, (DataEnd, Footer)):
+                    return True
+                contents.add(_unpacked(record), offset)
+                offset = file.tell()
+        except OSError:
+            raise
+        except Exception as error:  # Damage surfaces as almost any exception, as in `bags`.
+            size = os.fstat(file.fileno()).st_size
+            self.damage = f"it is damaged or cut off at byte {offset} of {size} ({reason(error)})"
+        return False
 
     def messages(self, channels: Collection[int], start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, bytes]]:
         """See `StorageFile.messages`. Holds the blocks that overlap in time."""
         wanted = frozenset(channels)
-        pending: list[tuple[int, int, int, int, bytes]] = []
-        for block in self._blocks:
-            if block.end_ns < start_ns or block.start_ns >= stop_ns or (block.channels and not block.channels & wanted):
-                continue
-            while pending and pending[0][0] < block.start_ns:
-                received_ns, _, _, channel, data = heapq.heappop(pending)
-                yield channel, received_ns, data
-            for number, content in enumerate(self._block(block)):
-                channel, _, received_ns, _ = _MESSAGE_HEADER.unpack_from(content)
-                if channel in wanted and start_ns <= received_ns < stop_ns:
-                    data = content[_MESSAGE_HEADER.size :]
-                    heapq.heappush(pending, (received_ns, block.offset, number, channel, data))
-        while pending:
-            received_ns, _, _, channel, data = heapq.heappop(pending)
-            yield channel, received_ns, data
-
-    def _block(self, block: _Block) -> Iterator[bytes]:
-        kind, content, _ = self._record(block.offset, os.fstat(self._file.fileno()).st_size)
-        if kind == _MESSAGE:
-            yield content
-        elif kind == _CHUNK:
-            yield from (inner for inner_kind, inner in _records(_decompressed(content)) if inner_kind == _MESSAGE)
-        else:
-            raise StorageError(f"its index names a chunk at byte {block.offset}, where a record of kind {kind} is")
-
-    def _bytes(self, offset: int, length: int) -> bytes:
-        # Reading at an offset leaves no position behind that another reading could disturb.
-        parts, missing = [], length
-        while missing:
-            part = os.pread(self._file.fileno(), missing, offset + length - missing)
-            if not part:
-                raise StorageError(f"{length} bytes at byte {offset} are cut off after {length - missing}")
-            parts.append(part)
-            missing -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _record(self, offset: int, end: int) -> tuple[int, bytes, int]:
-        """Kind and content of the record at `offset`, and where the next one begins."""
-        begin = offset + _PREFIX.size
-        if begin > end:
-            raise StorageError(f"a record at byte {offset} is cut off")
-        kind, length = _PREFIX.unpack(self._bytes(offset, _PREFIX.size))
-        if begin + length > end:
-            raise StorageError(f"a record at byte {offset} claims {length} bytes, {end - begin} are left")
-        return kind, self._bytes(begin, length), begin + length
+        pending: list[tuple[int, int, int, Message]] = []
+        # Each reading has its own position in the file.
+        with self._path.open("rb") as file:
+            for block in self._blocks:
+                if block.end_ns < start_ns or block.start_ns >= stop_ns:
+                    continue
+                if block.channels and not block.channels & wanted:
+                    continue
+                yield from _popped(pending, block.start_ns)
+                for number, message in enumerate(_block_messages(file, block)):
+                    if message.channel_id in wanted and start_ns <= message.log_time < stop_ns:
+                        heapq.heappush(pending, (message.log_time, block.offset, number, message))
+        yield from _popped(pending, stop_ns)
 
     def close(self) -> None:
-        """See `StorageFile.close`."""
-        self._file.close()
+        """See `StorageFile.close`; nothing stays open between reads."""
 
 
-def _decompressed(chunk: bytes) -> bytes:
-    """The records in a chunk, checked against the size and the checksum that it gives."""
-    fields = _Fields(chunk)
-    _, _, size, checksum = fields.numbers("QQQI")
-    compression = fields.text()
-    (length,) = fields.numbers("Q")
-    data = fields.blob(length)
-    records: Any
-    if compression == "zstd":
-        records = zstd.decompress(data)
-    elif compression == "lz4":
-        records = lz4.frame.decompress(data)
-    elif compression == "":
-        records = data
-    else:
-        raise StorageError(f"its chunks are compressed with {compression}; none, lz4 and zstd can be read")
-    if len(records) != size or (checksum and zlib.crc32(records) != checksum):
-        raise StorageError(f"a chunk of {size} bytes does not match its checksum")
-    return bytes(records)
+def _read_summary(file: BinaryIO, size: int) -> _Contents | None:
+    """What the index says; None if it is absent, damaged, or does not give the place of every message."""
+    file.seek(0)
+    try:
+        summary = SeekingReader(file, record_size_limit=size).get_summary()
+    except OSError:
+        raise
+    except Exception:  # As above; all that is known is then read from the records themselves.
+        return None
+    if summary is None or summary.statistics is None or not summary.chunk_indexes:
+        return None
+    counts = Counter(summary.statistics.channel_message_counts)
+    if summary.statistics.chunk_count != len(summary.chunk_indexes):
+        return None
+    if summary.statistics.message_count != counts.total() or not counts.keys() <= summary.channels.keys():
+        return None
+    blocks = [
+        _Block(
+            index.message_start_time,
+            index.message_end_time,
+            index.chunk_start_offset,
+            frozenset(index.message_index_offsets),
+        )
+        for index in summary.chunk_indexes
+    ]
+    return _Contents(summary.schemas, summary.channels, counts, blocks)
 
 
-def _records(chunk: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at < len(chunk):
-        kind, length = _PREFIX.unpack_from(chunk, at)
-        at += _PREFIX.size
-        if at + length > len(chunk):
-            raise StorageError(f"a record in a chunk claims {length} bytes, {len(chunk) - at} are left")
-        yield kind, chunk[at : at + length]
-        at += length
+def _records(stream: BinaryIO, begin: int) -> Iterator[McapRecord]:
+    """The records from `begin` to the end of a stream; a chunk is one of them."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(begin)
+    records = StreamReader(stream, skip_magic=True, emit_chunks=True, record_size_limit=size).records
+    try:
+        while stream.tell() < size:
+            yield next(records)
+    except EndOfFile:
+        raise EndOfFile(f"a record reaches beyond byte {size}, the end") from None
+
+
+def _unpacked(record: McapRecord) -> list[McapRecord]:
+    """The records in a chunk, checked against its checksum; any other record by itself."""
+    if not isinstance(record, Chunk):
+        return [record]
+    # `mcap` takes what it does not know for uncompressed.
+    if record.compression not in _COMPRESSIONS:
+        raise StorageError(f"its chunks are compressed with {record.compression}; none, lz4 and zstd can be read")
+    data, size = get_chunk_data_stream(record, validate_crc=True)
+    # Not by `breakup_chunk`, which takes a message that claims more than there is for a whole one.
+    return list(_records(BytesIO(data.read(size)), 0))
+
+
+def _block_messages(file: BinaryIO, block: _Block) -> Iterator[Message]:
+    record = next(_records(file, block.offset), None)
+    if not isinstance(record, (Chunk, Message)):
+        raise StorageError(f"its index names a chunk at byte {block.offset}, where {_kind(record)} is")
+    return (inner for inner in _unpacked(record) if isinstance(inner, Message))
+
+
+def _kind(record: McapRecord | None) -> str:
+    return "nothing" if record is None else type(record).__name__
+
+
+def _popped(pending: list[tuple[int, int, int, Message]], stop_ns: int) -> Iterator[tuple[int, int, bytes]]:
+    """Takes the messages before `stop_ns` from the heap."""
+    while pending and pending[0][0] < stop_ns:
+        log_time, _, _, message = heapq.heappop(pending)
+        yield message.channel_id, log_time, message.data

@@ -22,6 +22,12 @@ class StorageError(ValueError):
     """A file that cannot be read. The message says what was wrong and what to do."""
 
 
+def reason(error: Exception) -> str:
+    """What an error of a library says, on one line; its name where it says little."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if text and text[0].isupper() else f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 @dataclass(frozen=True)
 class Channel:
     """Messages of one type on one topic, as one file declares them.
