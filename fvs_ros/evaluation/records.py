@@ -64,33 +64,27 @@ class Record:
             raise self.error(f"field {key!r} is missing; the fields are {', '.join(sorted(self._fields)) or 'none'}")
         return self._fields[key]
 
+    def _expect(self, key: str, expected: str, fits: Callable[[Any], bool]) -> Any:
+        value = self.raw(key)
+        if not fits(value):
+            raise self._wrong(key, value, expected)
+        return value
+
     def text(self, key: str) -> str:
         """A string that is not blank."""
-        value = self.raw(key)
-        if not isinstance(value, str) or not value.strip():
-            raise self._wrong(key, value, "a string that is not blank")
-        return value
+        return str(self._expect(key, "a string that is not blank", lambda it: isinstance(it, str) and bool(it.strip())))
 
     def identity(self, key: str = "id") -> str:
         """An id: a string or an integer; given as a string, since published files mix both."""
-        value = self.raw(key)
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise self._wrong(key, value, "a string or an integer")
-        return str(value)
+        return str(self._expect(key, "a string or an integer", lambda it: type(it) in (str, int) and it != ""))
 
     def integer(self, key: str) -> int:
         """An integer."""
-        value = self.raw(key)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(key, value, "an integer")
-        return value
+        return int(self._expect(key, "an integer", lambda it: type(it) is int))
 
     def boolean(self, key: str) -> bool:
         """True or false."""
-        value = self.raw(key)
-        if not isinstance(value, bool):
-            raise self._wrong(key, value, "true or false")
-        return value
+        return bool(self._expect(key, "true or false", lambda it: type(it) is bool))
 
     def number(self, key: str) -> float:
         """A finite number."""
@@ -108,10 +102,7 @@ class Record:
 
     def items(self, key: str) -> list[Any]:
         """A list."""
-        value = self.raw(key)
-        if not isinstance(value, list):
-            raise self._wrong(key, value, "a list")
-        return value
+        return list(self._expect(key, "a list", lambda it: isinstance(it, list)))
 
     def texts(self, key: str, blank: bool = False) -> tuple[str, ...]:
         """A list of strings, at least one; `blank` says whether some may be blank."""
@@ -162,13 +153,17 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: if it is missing or no JSON.
     """
-    text = read_text(path)
+    return _parsed(path, read_text(path))
+
+
+def _parsed(path: Path, text: str, line: int | None = None, exact: bool = False) -> Any:
+    """The JSON value of a whole file, or of one of its lines; see `read_lines`."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=Decimal if exact else None)
     except json.JSONDecodeError as error:
-        raise DataError(path, f"line {error.lineno}", f"is no JSON: {error.msg}") from error
+        raise DataError(path, f"line {line or error.lineno}", f"is no JSON: {error.msg}") from error
     except RecursionError:
-        raise DataError(path, "", "is nested too deeply") from None
+        raise DataError(path, f"line {line}" if line else "", "is nested too deeply") from None
 
 
 def read_list(path: Path) -> list[Record]:
@@ -198,12 +193,5 @@ def read_lines(path: Path, exact: bool = False, cut: bool = False) -> Iterator[R
     """
     lines = read_text(path).split("\n")
     for number, line in enumerate(lines[:-1] if cut else lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line, parse_float=Decimal if exact else None)
-        except json.JSONDecodeError as error:
-            raise DataError(path, f"line {number}", f"is no JSON: {error.msg}") from error
-        except RecursionError:
-            raise DataError(path, f"line {number}", "is nested too deeply") from None
-        yield Record(path, f"line {number}", value)
+        if line.strip():
+            yield Record(path, f"line {number}", _parsed(path, line, number, exact))

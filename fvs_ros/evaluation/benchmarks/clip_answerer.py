@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.benchmarks import BenchmarkQuestion, Media
 from fvs_ros.evaluation.benchmarks.windows import Window
-from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.kmeans import clip_generator
 from fvs_ros.memory.offline import build_memory
@@ -21,20 +19,11 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.preprocess import sampled_indices
 from fvs_ros.sources.recordings import read_image
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.model_protocol import StreamModel
 
 
-class ClipModel(Protocol):
-    """What clips need of a model; `FlashVStream` has it."""
-
-    @property
-    def memory_config(self) -> FlashMemoryConfig:
-        """Sizes of the memory."""
-
-    def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
-        """See `StreamModel.frame_grid`."""
-
-    def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
-        """See `StreamModel.encode_steps`."""
+class ClipModel(StreamModel, Protocol):
+    """What clips need of a model beside what streams do; `FlashVStream` has it."""
 
     def answer(
         self,

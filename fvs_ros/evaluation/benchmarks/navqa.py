@@ -117,7 +117,8 @@ def _annotated(path: Path) -> Iterator[tuple[Record, BenchmarkQuestion]]:
         if not sequence.isdecimal():
             raise row.error(f"column 'Seq ID' is {sequence!r}, a number expected")
         if sequence not in windows:
-            windows[sequence] = _windows(path.parent / sequence / "qa_unfilled.json")
+            file = path.parent / sequence / "qa_unfilled.json"
+            windows[sequence] = {one.identity(): one for one in Record(file, "", read_json(file)).records("data")}
             poses[sequence] = read_poses(poses_file(path.parent, sequence))
         identity = row.text("UUID")
         if identity not in windows[sequence]:
@@ -138,11 +139,6 @@ def _rows(path: Path) -> Iterator[Record]:
         if None in row:
             raise DataError(path, f"row {number}", f"has more than the {len(names)} columns of the header")
         yield Record(path, f"row {number}", row)
-
-
-def _windows(path: Path) -> dict[str, Record]:
-    records = Record(path, "", read_json(path)).records("data")
-    return {record.identity(): record for record in records}
 
 
 def _from_row(row: Record, sequence: str, window: Record, poses: Poses) -> BenchmarkQuestion:

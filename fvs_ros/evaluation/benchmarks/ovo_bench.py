@@ -100,15 +100,12 @@ def forward_probes(record: Record, task: str) -> Iterator[tuple[Record, Benchmar
         if task == "REC":
             activity = record.text("activity")
             question, prompt = f"How many times did they {activity}?", _REPETITION.format(activity=activity)
-            kind, answer = AnswerKind.COUNT, _count(probe)
         elif task == "SSR":
             question = probe.text("step")
             prompt = _STEP.format(step=question)
-            kind, answer = AnswerKind.YES_NO, _yes_no(probe)
         else:
             question = record.text("question")
             prompt = _CLUE.format(question=question)
-            kind, answer = AnswerKind.YES_NO, _yes_no(probe)
         yield (
             probe,
             BenchmarkQuestion(
@@ -116,8 +113,8 @@ def forward_probes(record: Record, task: str) -> Iterator[tuple[Record, Benchmar
                 video=record.text("video"),
                 question=question,
                 prompt=prompt,
-                kind=kind,
-                answer=answer,
+                kind=AnswerKind.COUNT if task == "REC" else AnswerKind.YES_NO,
+                answer=_count(probe) if task == "REC" else _yes_no(probe),
                 task=task,
                 mode="forward",
                 ask_time_s=_seconds(probe, "realtime"),

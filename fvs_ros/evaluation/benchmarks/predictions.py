@@ -174,7 +174,7 @@ def _ovo_bench_choice(record: Record, task: str, mode: str) -> BenchmarkQuestion
 def _streaming_bench(path: Path) -> Iterator[Prediction]:
     """StreamingBench's output: its annotations, with what the model wrote in each question under the model's name."""
     name = ""
-    for record, _, question in streaming_bench.located(path):
+    for record, question in streaming_bench.located(path):
         record = record.named(f"{record.item}, id {question.id}")
         models = sorted(record.keys() - streaming_bench.FIELDS)
         if len(models) > 1 or (models and name not in ("", models[0])):

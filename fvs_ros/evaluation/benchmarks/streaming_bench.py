@@ -58,62 +58,51 @@ def proactive_poll(question: BenchmarkQuestion) -> str:
     return _PROACTIVE.format(question=f"{question.question} {ready}")
 
 
-def part_of(path: Path) -> str:
-    """The part that a file holds, by its name; empty if none.
-
-    Annotations are called `questions_real.json` or `questions_real_stream.json`, results `real_output_MODEL.json`.
-    """
-    found = re.match(r"(?:questions_)?(real|omni|sqa|proactive)(?:_|\.|$)", path.name)
-    return found.group(1) if found else ""
-
-
 def read(path: Path) -> list[BenchmarkQuestion]:
     """The questions of one file; its name says which part.
 
     Raises:
         DataError: for a file, an item or a field that is not in StreamingBench's form.
     """
-    return unique((record, question) for record, _, question in located(path))
+    return unique(located(path))
 
 
-def located(path: Path) -> Iterator[tuple[Record, Record, BenchmarkQuestion]]:
-    """Each question with its own record and its entry's, annotated or answered: further fields are not looked at."""
-    part = part_of(path)
-    if not part:
+def located(path: Path) -> Iterator[tuple[Record, BenchmarkQuestion]]:
+    """Each question with its record, annotated or answered: further fields are not looked at.
+
+    Annotations are called `questions_real.json` or `questions_real_stream.json`, results `real_output_MODEL.json`.
+    """
+    found = re.match(rf"(?:questions_)?({'|'.join(PARTS)})(?:_|\.|$)", path.name)
+    if not found:
         raise Record(path, "", {}).error(
             f"the name must begin with one of {', '.join(PARTS)}, or with questions_ and one of them"
         )
-    for entry, ids in _entries(path, nested=part == "sqa" and "stream" not in path.name):
+    part = found.group(1)
+    for entry in _entries(path, nested=part == "sqa" and "stream" not in path.name):
         context = ""
-        for subset, place in zip(entry, ids, strict=True):
+        for place, subset in entry.items():
             questions = subset.records("questions")
             if not questions:
                 raise subset.error("field 'questions' is empty, at least one question expected")
             for index, record in enumerate(questions):
                 question = _question(record, subset, f"{part}_{place}_{index}", part, context)
-                yield record, subset, question
+                yield record, question
                 if part == "sqa":
                     context = _with_context(context, record, question)
 
 
-def _entries(path: Path, nested: bool) -> Iterator[tuple[list[Record], list[str]]]:
-    """Entries whose questions follow on each other, and the ids of their subsets."""
+def _entries(path: Path, nested: bool) -> Iterator[dict[str, Record]]:
+    """Entries whose questions follow on each other: their subsets by their places in the file."""
     if not nested:
-        for index, record in enumerate(read_list(path)):
-            yield [record], [str(index)]
+        yield from ({str(index): record} for index, record in enumerate(read_list(path)))
         return
-    for index, sequence in enumerate(_lists(path)):
-        yield sequence, [f"{index}_{subset}" for subset in range(len(sequence))]
-
-
-def _lists(path: Path) -> Iterator[list[Record]]:
     value = read_json(path)
     if not isinstance(value, list) or not value:
         raise Record(path, "", {}).error("a list of lists of objects expected, one inner list a video")
     for index, sequence in enumerate(value):
         if not isinstance(sequence, list) or not sequence:
             raise Record(path, f"item {index}", {}).error("a list of objects expected, the video's questions in order")
-        yield [Record(path, f"item {index}[{place}]", element) for place, element in enumerate(sequence)]
+        yield {f"{index}_{n}": Record(path, f"item {index}[{n}]", element) for n, element in enumerate(sequence)}
 
 
 def _question(record: Record, subset: Record, identity: str, part: str, context: str) -> BenchmarkQuestion:
@@ -125,14 +114,14 @@ def _question(record: Record, subset: Record, identity: str, part: str, context:
         question=text,
         task=record.text("task_type"),
         mode=part,
-        ask_time_s=clock_seconds(record, "time_stamp"),
+        ask_time_s=_clock_seconds(record, "time_stamp"),
     )
     if part == "proactive":
         return question(
             prompt=_PROACTIVE.format(question=text),
             kind=AnswerKind.PROACTIVE,
             answer=record.text("ground_truth_output"),
-            answer_time_s=clock_seconds(record, "ground_truth_time_stamp"),
+            answer_time_s=_clock_seconds(record, "ground_truth_time_stamp"),
         )
     letters = LETTERS[:OPTIONS]
     answer = record.text("answer")
@@ -190,7 +179,7 @@ def _options(record: Record) -> tuple[str, ...]:
     return tuple(options)
 
 
-def clock_seconds(record: Record, key: str) -> float:
+def _clock_seconds(record: Record, key: str) -> float:
     """A time on the video's clock, `H:MM:SS` or `MM:SS`, as seconds.
 
     As in the published evaluation, each part may have any number of digits: the one mistyped stamp of the real part,

@@ -11,6 +11,7 @@ from fvs_ros.evaluation.benchmarks.streaming_bench import MAIN_CONTEXT_S
 from fvs_ros.evaluation.benchmarks.subtitles import subtitled
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.grading import AnswerKind
+from fvs_ros.evaluation.statistics import grouped
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,17 @@ def windows(questions: Iterable[BenchmarkQuestion], context_s: float = 0.0) -> l
         context_s: how much before each question is seen; 0 for all. A proactive question waits for what comes, and
             sees nothing from before it was asked, as published.
     """
-    grouped: dict[tuple[str, float], list[BenchmarkQuestion]] = {}
-    for question in questions:
-        start_s = question.start_time_s
+
+    def start_s(question: BenchmarkQuestion) -> float:
         if question.kind is AnswerKind.PROACTIVE and question.ask_time_s is not None:
-            start_s = question.ask_time_s
-        elif context_s and question.ask_time_s is not None:
-            start_s = max(start_s, question.ask_time_s - context_s)
-        grouped.setdefault((question.video, start_s), []).append(question)
+            return question.ask_time_s
+        if context_s and question.ask_time_s is not None:
+            return max(question.start_time_s, question.ask_time_s - context_s)
+        return question.start_time_s
+
     return [
-        Window(video, start_s, tuple(sorted(members, key=lambda one: one.ask_time_s or 0.0)))
-        for (video, start_s), members in grouped.items()
+        Window(video, start, tuple(sorted(members, key=lambda one: one.ask_time_s or 0.0)))
+        for (video, start), members in grouped(questions, lambda one: [(one.video, start_s(one))]).items()
     ]
 
 

@@ -273,8 +273,14 @@ def differences(graded: Sequence[GradedAnswer], memory: str, controls: Sequence[
             correct = {(one.condition, one.question.id): one.grade.correct for one in members}
             for control in controls:
                 points = estimate([_paired(members, correct, memory, control)])
-                if points is not None:
-                    found.append(Difference(breakdown, name, control, points, _verdict(points)))
+                if points is None:
+                    continue
+                verdict = NO_DIFFERENCE
+                if points.low is not None and points.low > 0:
+                    verdict = "memory better"
+                elif points.high is not None and points.high < 0:
+                    verdict = "control better"
+                found.append(Difference(breakdown, name, control, points, verdict))
     return found
 
 
@@ -288,11 +294,3 @@ def _paired(
         return None if one.grade.correct is None or other is None else one.grade.correct - other
 
     return stratum((one for one in graded if one.condition == memory), points, lambda one: one.drawn_with)
-
-
-def _verdict(points: Estimate) -> str:
-    if points.low is not None and points.low > 0:
-        return "memory better"
-    if points.high is not None and points.high < 0:
-        return "control better"
-    return NO_DIFFERENCE

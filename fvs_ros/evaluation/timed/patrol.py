@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from fvs_ros.evaluation.answers import AnswerRow
@@ -130,8 +131,7 @@ def answer_episodes(
     if not seeds:
         return
     if workers <= 1 or len(seeds) <= 1:
-        worker = _Worker(load, options, plan)
-        yield from map(worker, seeds)
+        yield from map(_worker(load, options, plan), seeds)
         return
     # Not forked: neither torch's threads nor an OpenGL context outlive that.
     context = multiprocessing.get_context("spawn")
@@ -144,22 +144,14 @@ def answer_episodes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Worker:
-    """A model and a renderer, made for the first episode and kept for the next ones."""
+def _worker(load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> Callable[[int], EpisodeRows]:
+    """Runs the episode of a seed, with a model and a renderer that are made once."""
+    from fvs_ros.patrol.render import shared_renderer
 
-    def __init__(self, load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> None:
-        from fvs_ros.patrol.render import shared_renderer
-
-        self._renderer = shared_renderer(FRAME_SIZE)
-        self._model = load()
-        self._options = options
-        self._plan = plan
-
-    def __call__(self, seed: int) -> EpisodeRows:
-        return answer_episode(self._model, self._options, self._plan, seed, self._renderer)
+    renderer = shared_renderer(FRAME_SIZE)
+    return partial(answer_episode, load(), options, plan, renderer=renderer)
 
 
-_worker: _Worker | None = None
 _worker_arguments: tuple[Callable[[], StreamModel], RunOptions, PatrolPlan] | None = None
 
 
@@ -171,13 +163,15 @@ def _start_worker(load: Callable[[], StreamModel], options: RunOptions, plan: Pa
     _worker_arguments = (load, options, plan)
 
 
+@cache
+def _process_worker() -> Callable[[int], EpisodeRows]:
+    """Made with the first episode and not at the process's start, where an error would only break the pool."""
+    assert _worker_arguments is not None
+    return _worker(*_worker_arguments)
+
+
 def _work(seed: int) -> EpisodeRows:
-    """Makes the worker here and not at the process's start, where an error would only break the pool."""
-    global _worker
-    if _worker is None:
-        assert _worker_arguments is not None
-        _worker = _Worker(*_worker_arguments)
-    return _worker(seed)
+    return _process_worker()(seed)
 
 
 def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
