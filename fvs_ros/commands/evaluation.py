@@ -46,6 +46,14 @@ UNUSED_STREAM_SETTINGS = {
 }
 """What no recorded answer depends on, and why."""
 _DEFAULTS = StreamConfig()
+# Fields of it that can be set, and what `--help` says of them.
+_STREAM_ARGUMENTS = {
+    "fps": "frames kept per second of stamps, 0 for all",
+    "max_new_tokens": "longest answer",
+    "min_pixels": "minimum area of a processed frame",
+    "max_pixels": "maximum area of a processed frame",
+    "batch_steps": "grid steps encoded at once",
+}
 
 
 def add_benchmark_argument(parser: argparse.ArgumentParser) -> None:
@@ -80,19 +88,10 @@ def add_timed_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask the same questions of these too: lastN (the newest N frames), uniform (evenly spaced steps, as many "
         "tokens as the memory), question-only, csm-only, dam-only; without a name, all of them with last4",
     )
-    parser.add_argument(
-        "--fps", type=float, default=_DEFAULTS.fps, help="frames kept per second of stamps, 0 for all (%(default)s)"
-    )
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=_DEFAULTS.max_new_tokens, help="longest answer (%(default)s)"
-    )
-    for name, value in (("min", _DEFAULTS.min_pixels), ("max", _DEFAULTS.max_pixels)):
-        parser.add_argument(
-            f"--{name}-pixels", type=int, default=value, help=f"{name}imum area of a processed frame (%(default)s)"
-        )
-    parser.add_argument(
-        "--batch-steps", type=int, default=_DEFAULTS.batch_steps, help="grid steps encoded at once (%(default)s)"
-    )
+    for name, about in _STREAM_ARGUMENTS.items():
+        default = getattr(_DEFAULTS, name)
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(default), default=default, help=f"{about} (%(default)s)")
 
 
 def run_options(arguments: argparse.Namespace) -> RunOptions:
@@ -105,15 +104,9 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     from fvs_ros.evaluation.timed.stream_run import RunOptions
 
     names = CONTROLS if arguments.controls == [] else arguments.controls
-    stream = replace(
-        _DEFAULTS,
-        fps=arguments.fps,
-        min_pixels=arguments.min_pixels,
-        max_pixels=arguments.max_pixels,
-        batch_steps=arguments.batch_steps,
-        max_new_tokens=arguments.max_new_tokens,
-        max_new_tokens_limit=max(arguments.max_new_tokens, _DEFAULTS.max_new_tokens_limit),
-    )
+    given = {name: getattr(arguments, name) for name in _STREAM_ARGUMENTS}
+    limit = max(arguments.max_new_tokens, _DEFAULTS.max_new_tokens_limit)
+    stream = replace(_DEFAULTS, **given, max_new_tokens_limit=limit)
     return RunOptions(stream, (MEMORY, *map(Condition.parse, names)))
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fvs_ros.evaluation.answers import Answer
 from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, unique
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.grading import AnswerKind
@@ -145,7 +146,7 @@ def _from_row(row: Record, sequence: str, window: Record, poses: Poses) -> Bench
     type_name = _type(row, _TYPE)
     start, end = window.number("start_time"), window.number("end_time")
     annotated = [_clock_time(row, text, start) for text in row.text(_TIME).split(",")]
-    answer: bool | float | str | tuple[float, ...]
+    answer: Answer
     if type_name in ("position", "time") and len(annotated) != 1:
         raise row.error(f"{len(annotated)} annotated times, one expected for a {type_name} question")
     if type_name == "position":
@@ -170,13 +171,7 @@ def _from_row(row: Record, sequence: str, window: Record, poses: Poses) -> Bench
 
 
 def _question(
-    identity: str,
-    sequence: str,
-    text: str,
-    asked: str,
-    type_name: str,
-    answer: bool | float | str | tuple[float, ...],
-    window: Record,
+    identity: str, sequence: str, text: str, asked: str, type_name: str, answer: Answer, window: Record
 ) -> BenchmarkQuestion:
     start, end = window.number("start_time"), window.number("end_time")
     if not start < end:
@@ -209,7 +204,7 @@ def _formed(folder: Path) -> Iterator[tuple[Record, BenchmarkQuestion]]:
             yield record, _question(record.identity(), path.parent.name, text, asked, type_name, answer, record)
 
 
-def _formed_answer(record: Record, type_name: str) -> bool | float | str | tuple[float, ...]:
+def _formed_answer(record: Record, type_name: str) -> Answer:
     answers = record.record("answers")
     if type_name == "position":
         position = answers.numbers("position")
