@@ -14,9 +14,14 @@ from fakes import PATIENCE_S, FakeModel, Gate, frame
 
 require_ros()
 import rclpy
+from fvs_ros.action import Ask as AskAction
+from fvs_ros.srv import Ask
+from rclpy.action import ActionClient
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.node import Node
 
 from fvs_ros.nodes.ask_server import AskServer
+from fvs_ros.nodes.qos import question_qos
 from fvs_ros.ros_tools.client import FlashVStreamClient
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
@@ -93,3 +98,76 @@ def test_a_cancel_between_the_goals_acceptance_and_its_start_is_kept(make_engine
         with pytest.raises(AskError) as caught:
             stream.result()
         assert caught.value.code == ErrorCode.CANCELLED
+
+
+@contextmanager
+def client_nodes(count: int, client: FlashVStreamClient) -> Iterator[list[Node]]:
+    """Nodes in the client's domain, spun by a thread of their own."""
+    context = client.ros_node.context
+    executor = SingleThreadedExecutor(context=context)
+    nodes = [rclpy.create_node(f"asks_{index}", context=context) for index in range(count)]
+    for node in nodes:
+        executor.add_node(node)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    try:
+        yield nodes
+    finally:
+        executor.shutdown()
+        thread.join(PATIENCE_S)
+        for node in nodes:
+            node.destroy_node()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["service", "action"])
+def test_200_questions_of_20_clients_at_once_each_get_their_reply(
+    make_engine: MakeEngine, model: FakeModel, streamed: bool
+) -> None:
+    """Up to 4 are being answered and 100 wait while the others are refused."""
+    engine = make_engine(parallel_questions=4, question_queue=100)
+    feed(engine, frame(1))
+    model.answering.shut()
+    with ask_server(lambda: engine) as client, client_nodes(20, client) as nodes:
+        if streamed:
+            qos = dict.fromkeys(("goal_service_qos_profile", "result_service_qos_profile"), question_qos())
+            actions = [ActionClient(node, AskAction, "ask_stream", **qos) for node in nodes]
+            client.wait_for(lambda: all(action.server_is_ready() for action in actions), "the action")
+            goals = [action.send_goal_async(AskAction.Goal(question="What?")) for _ in range(10) for action in actions]
+            client.wait_for(lambda: all(goal.done() for goal in goals), "200 goals to be accepted")
+            futures = [goal.result().get_result_async() for goal in goals]
+        else:
+            services = [node.create_client(Ask, "ask", qos_profile=question_qos()) for node in nodes]
+            client.wait_for(lambda: all(service.service_is_ready() for service in services), "the service")
+            futures = [service.call_async(Ask.Request(question="What?")) for _ in range(10) for service in services]
+        # The first is held in its first token, and the refused ones are told at once.
+        model.answering.wait_reached()
+        client.wait_for(lambda: engine.statistics.questions == 200, "200 questions to arrive")
+        client.wait_for(lambda: sum(future.done() for future in futures) >= 96, "the refusals")
+        model.answering.open()
+        client.wait_for(lambda: all(future.done() for future in futures), "200 replies")
+        replies = [future.result().result if streamed else future.result() for future in futures]
+        answered = [reply for reply in replies if reply.success]
+        assert {reply.answer for reply in answered} == {"1 steps: 1"}
+        refused = [reply for reply in replies if not reply.success]
+        assert {reply.error_code for reply in refused} == {Ask.Response.BUSY}
+        assert "100 questions wait already" in refused[0].error_message
+        # One may be answered, or be taken out of the queue, before the last comes.
+        assert len(refused) in range(96, 100)
+
+
+def test_40_questions_of_one_client_with_the_default_qos_each_get_their_reply(
+    make_engine: MakeEngine, model: FakeModel
+) -> None:
+    """Its reader holds 10 replies: refusals that were all sent at once would push each other out."""
+    engine = make_engine(parallel_questions=1, question_queue=4)
+    feed(engine, frame(1))
+    model.answering.shut()
+    with ask_server(lambda: engine) as client, client_nodes(1, client) as (node,):
+        service = node.create_client(Ask, "ask")
+        client.wait_for(service.service_is_ready, "the service")
+        futures = [service.call_async(Ask.Request(question="What?")) for _ in range(40)]
+        client.wait_for(lambda: sum(future.done() for future in futures) >= 35, "35 refusals")
+        model.answering.open()
+        client.wait_for(lambda: all(future.done() for future in futures), "40 replies")
+        # The fifth may come before the first is taken out of the queue.
+        assert sum(future.result().success for future in futures) in (4, 5)

@@ -166,6 +166,24 @@ def test_questions_beyond_the_queue_are_refused_as_busy(make_engine: MakeEngine,
     assert (engine.statistics.questions, engine.statistics.answers) == (5, 3)
 
 
+def test_many_questions_wait_within_their_timeouts_without_a_thread_each(
+    make_engine: MakeEngine, model: FakeModel
+) -> None:
+    engine = make_engine(parallel_questions=1)
+    feed(engine, frame(1))
+    model.answering.shut()
+    running = engine.ask("What?")
+    model.answering.wait_reached()
+    threads = threading.active_count()
+    short = [engine.ask("What?", AskOptions(timeout_s=0.05)) for _ in range(56)]
+    waiting = [engine.ask("What?") for _ in range(200)]
+    assert threading.active_count() == threads
+    assert {failure(pending).code for pending in short} == {ErrorCode.TIMEOUT}
+    model.answering.open()
+    assert {result(pending).text for pending in [running, *waiting]} == {"1 steps: 1"}
+    assert (engine.statistics.answers, engine.statistics.failed) == (201, {"TIMEOUT": 56})
+
+
 def test_a_cancel_ends_the_question_at_once_even_while_the_model_is_stuck(
     engine: StreamEngine, model: FakeModel
 ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
@@ -15,6 +15,8 @@ from rclpy.qos import QoSProfile
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.nodes.futures import worker_future
 from fvs_ros.nodes.messages import fill_answer, fill_error
+from fvs_ros.nodes.qos import question_qos
+from fvs_ros.nodes.reply_pacer import ReplyPacer
 from fvs_ros.srv import Ask as AskService
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
@@ -44,14 +46,19 @@ class AskServer:
         self._pending: dict[bytes, PendingAnswer] = {}
         # On one thread callbacks never overlap, but in an exclusive group one that awaits would block the next.
         group = ReentrantCallbackGroup()
-        node.create_service(AskService, "ask", self._on_ask, callback_group=group)
+        self._pacer = ReplyPacer(node, group)
+        node.create_service(AskService, "ask", self._on_ask, qos_profile=question_qos(), callback_group=group)
         self._action_server = ActionServer(
             node,
             AskAction,
             "ask_stream",
             self._on_goal,
             callback_group=group,
+            goal_callback=self._on_goal_request,
             cancel_callback=self._on_cancel,
+            goal_service_qos_profile=question_qos(),
+            result_service_qos_profile=question_qos(),
+            cancel_service_qos_profile=question_qos(),
             feedback_pub_qos_profile=QoSProfile(depth=FEEDBACK_DEPTH),
             result_timeout=RESULT_TIMEOUT_S,
         )
@@ -64,9 +71,16 @@ class AskServer:
         try:
             pending = self._engine().ask(request.question, self._options(request))
             await self._settled(pending)
-            return fill_answer(response, pending.result())
+            fill_answer(response, pending.result())
         except AskError as error:
-            return fill_error(response, error)
+            fill_error(response, error)
+        await self._pacer.turn()
+        return response
+
+    async def _on_goal_request(self, request: AskAction.Goal) -> GoalResponse:
+        """Accepts every goal; what is wrong with it is in its result, as in a response of the service."""
+        await self._pacer.turn()
+        return GoalResponse.ACCEPT
 
     async def _on_goal(self, goal: ServerGoalHandle) -> AskAction.Result:
         result = AskAction.Result()
@@ -76,9 +90,11 @@ class AskServer:
             )
             await self._settled_or_cancelled(goal, pending)
             fill_answer(result, pending.result())
+            await self._pacer.turn()
             goal.succeed()
         except AskError as error:
             fill_error(result, error)
+            await self._pacer.turn()
             if goal.is_cancel_requested and error.code == ErrorCode.CANCELLED:
                 goal.canceled()
             else:

@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.msg import MemoryState, StreamStatistics
-from fvs_ros.nodes.qos import latched_qos
+from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.srv import Ask
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S
 from fvs_ros.stream.types import AskError, ErrorCode
@@ -104,7 +104,14 @@ class FlashVStreamClient:
             ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos()),
             ros_node.create_subscription(StreamStatistics, f"{node}/statistics", self._on_statistics, 1),
         )
-        self._action = ActionClient(ros_node, AskAction, self._ask_action)
+        self._action = ActionClient(
+            ros_node,
+            AskAction,
+            self._ask_action,
+            goal_service_qos_profile=question_qos(),
+            result_service_qos_profile=question_qos(),
+            cancel_service_qos_profile=question_qos(),
+        )
 
     def __enter__(self: AnyClient) -> AnyClient:
         return self
@@ -307,7 +314,7 @@ class FlashVStreamClient:
         response_s: float = DEFAULT_TIMEOUT_S,
     ) -> Any:
         if name not in self._services:
-            self._services[name] = self.ros_node.create_client(service_type, name)
+            self._services[name] = self.ros_node.create_client(service_type, name, qos_profile=question_qos())
         service = self._services[name]
         self.wait_for(service.service_is_ready, f"the service {name} to be offered", ready_s)
         return self.result_of(service.call_async(request), f"a response of {name}", response_s)

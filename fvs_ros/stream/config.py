@@ -45,7 +45,7 @@ class StreamConfig:
     late_tolerance_s: float = 1.0
     prefill_share: float = 0.5
     parallel_questions: int = 4
-    question_queue: int = 4
+    question_queue: int = 256
     question_characters: int = 2_000
     max_new_tokens: int = 128
     max_new_tokens_limit: int = 1_024

@@ -29,6 +29,8 @@ from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS = AskOptions()
+# Longest time between two looks at what is overdue.
+WATCH_PERIOD_S = 1.0
 
 
 class StreamEngine:
@@ -64,6 +66,7 @@ class StreamEngine:
         self._threads = (
             threading.Thread(target=self._ingest.run, name="fvs-ingest", daemon=True),
             threading.Thread(target=self._answers.run, name="fvs-answer", daemon=True),
+            threading.Thread(target=self._keep_deadlines, name="fvs-deadline", daemon=True),
         )
         self._started = False
         self._closed = False
@@ -78,7 +81,7 @@ class StreamEngine:
         self.close()
 
     def start(self) -> None:
-        """Starts both threads; does nothing if they are running.
+        """Starts the threads; does nothing if they are running.
 
         Raises:
             RuntimeError: the engine has been closed.
@@ -94,7 +97,7 @@ class StreamEngine:
                 thread.start()
 
     def close(self) -> None:
-        """Discards waiting frames, cancels all questions, ends both threads and frees the memory.
+        """Discards waiting frames, cancels all questions, ends the threads and frees the memory.
 
         Waits for a model call in progress; an answer stops at its next token. Closing again does nothing.
         """
@@ -107,6 +110,10 @@ class StreamEngine:
             if self._started and thread is not threading.current_thread():
                 thread.join()
         self._latest.release()
+
+    def _keep_deadlines(self) -> None:
+        while self._questions.expire(WATCH_PERIOD_S):
+            pass
 
     def submit(self, frame: Frame) -> bool:
         """Submits a frame; never waits, never decodes.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode, QuestionCounters
@@ -122,7 +123,6 @@ class AcceptedQuestion:
         after_frame: number of the frame that must be accounted for first, 0 for none.
         started: whether the model has begun to answer.
         chunks: chunks of text emitted so far.
-        deadline: settles the question with TIMEOUT.
     """
 
     text: str
@@ -134,14 +134,14 @@ class AcceptedQuestion:
     after_frame: int = 0
     started: bool = False
     chunks: int = 0
-    deadline: threading.Timer = field(init=False)
 
-    def __post_init__(self) -> None:
-        remaining = self.asked + self.limits.timeout_s - time.perf_counter()
-        self.deadline = threading.Timer(max(0.0, remaining), self._expire)
-        self.deadline.daemon = True
+    @property
+    def deadline(self) -> float:
+        """When it expires, as `time.perf_counter()`."""
+        return self.asked + self.limits.timeout_s
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Settles the question with TIMEOUT."""
         if self.started:
             state = f"the model had begun and given {self.chunks} chunks of text; ask for fewer max_new_tokens"
         elif self.fresh:
@@ -197,10 +197,8 @@ class QuestionQueue:
     def _settle(self, pending: PendingAnswer, outcome: Answer | AskError) -> None:
         with self._changed:
             question = self._open.pop(pending, None)
-            if question is not None:
-                question.deadline.cancel()
-                if question in self._waiting:
-                    self._waiting.remove(question)
+            if question is not None and question in self._waiting:
+                self._waiting.remove(question)
             if isinstance(outcome, AskError):
                 name = outcome.code.name
                 self._counters.failed[name] = self._counters.failed.get(name, 0) + 1
@@ -215,7 +213,7 @@ class QuestionQueue:
             raise AskError(ErrorCode.NOT_ACTIVE, "the engine is not running; activate the node, or start the engine")
 
     def put(self, question: AcceptedQuestion) -> None:
-        """Queues a question and starts its timeout.
+        """Queues a question; `expire` ends it at its deadline.
 
         Raises:
             AskError: BUSY or NOT_ACTIVE.
@@ -231,8 +229,26 @@ class QuestionQueue:
             self._waiting.append(question)
             self._open[question.pending] = question
             self._changed.notify_all()
-        # If the question is settled already, the timer was cancelled and ends at once.
-        question.deadline.start()
+
+    def expire(self, longest_wait_s: float) -> bool:
+        """Waits until a question is overdue, something changes, or for `longest_wait_s`; settles what is overdue.
+
+        One thread calls this in a loop for all questions: a timer each would be a thread each.
+
+        Returns:
+            False once closed.
+        """
+        with self._changed:
+            nearest = min((question.deadline for question in self._open.values()), default=math.inf)
+            remaining = nearest - time.perf_counter()
+            if self._active and remaining > 0:
+                self._changed.wait(min(remaining, longest_wait_s))
+            now = time.perf_counter()
+            overdue = [question for question in self._open.values() if question.deadline <= now]
+            active = self._active
+        for question in overdue:
+            question.expire()
+        return active
 
     def take(
         self, limit: int, otherwise: Callable[[], bool] = lambda: False, timeout_s: float | None = None
