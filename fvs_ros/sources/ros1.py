@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rosbags.interfaces import ConnectionExtRosbag1, Nodetype
+from rosbags.convert.converter import is_same_wireformat
+from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from fvs_ros.sources.storage import END_OF_TIME_NS, ROS1, Channel
 
@@ -77,33 +75,11 @@ class Ros1Types:
             definitions = get_types_from_msg(definition, name)
             new = {key: value for key, value in definitions.items() if key not in self._recorded.fielddefs}
             self._recorded.register(new)
-        if not _same_layout(self._recorded, self._target, name, ros2_name):
+        try:
+            same = is_same_wireformat(self._recorded, self._target, name, ros2_name)
+        except KeyError:  # A field's type that ROS 2 does not have.
+            same = False
+        if not same:
             raise LookupError(f"the fields of {name} differ between ROS 1 and ROS 2")
-        return partial(_to_cdr, self._target, ros2_name)
-
-
-def _to_cdr(target: Typestore, name: str, raw: bytes) -> bytes:
-    # The ROS 2 definition is right for reading too: rosbags skips the sequence number that ROS 1 headers begin with.
-    return bytes(target.ros1_to_cdr(raw, name))
-
-
-def _same_layout(source: Typestore, target: Typestore, source_name: str, target_name: str) -> bool:
-    """Whether both definitions have fields of the same types in the same order, names aside."""
-    if source_name == "std_msgs/msg/Header":
-        return True
-    if source_name not in source.fielddefs or target_name not in target.fielddefs:
-        return False
-    source_fields, target_fields = source.fielddefs[source_name][1], target.fielddefs[target_name][1]
-    return len(source_fields) == len(target_fields) and all(
-        ours == theirs and (nested is None or _same_layout(source, target, nested, nested))
-        for (_, ours), (_, theirs) in zip(source_fields, target_fields, strict=True)
-        for nested in [_nested_type(ours)]
-    )
-
-
-def _nested_type(description: Any) -> str | None:
-    """The message type that a field (or its elements) holds, None for a basic type."""
-    kind, value = description
-    if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
-        kind, value = value[0]
-    return str(value) if kind == Nodetype.NAME else None
+        # The ROS 2 definition is right for reading too: rosbags skips the number that ROS 1 headers begin with.
+        return lambda raw: bytes(self._target.ros1_to_cdr(raw, ros2_name))
