@@ -11,7 +11,7 @@ from recordings import write_video
 
 from fvs_ros.evaluation.benchmarks.layouts import frame_folder
 from fvs_ros.sources.bags import SourceError
-from fvs_ros.sources.frame_folders import by_video, extract, plan
+from fvs_ros.sources.frame_folders import extract, plan
 
 
 def grays(folder: Path) -> list[int]:
@@ -21,7 +21,7 @@ def grays(folder: Path) -> list[int]:
 
 
 def extract_all(given: Path, out: Path, *rates: float) -> None:
-    for video, targets in by_video(plan([given], out, rates or (1.0,))).items():
+    for video, targets in plan([given], out, rates or (1.0,)).items():
         extract(video, targets)
 
 
@@ -76,12 +76,13 @@ def test_two_videos_for_one_folder_are_refused(tmp_path: Path) -> None:
 
 def test_a_video_given_twice_is_done_once(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi")
-    assert len(plan([tmp_path / "clip.avi", tmp_path], tmp_path / "out", [1.0, 1.0])) == 1
+    (folders,) = plan([tmp_path / "clip.avi", tmp_path], tmp_path / "out", [1.0, 1.0]).values()
+    assert len(folders) == 1
 
 
 def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=20)
-    targets = plan([video], tmp_path / "out", [1.0, 4.0])
+    targets = plan([video], tmp_path / "out", [1.0, 4.0])[video]
     assert extract(video, targets) == 2
     before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "out").rglob("*.jpg"))]
     assert extract(video, targets) == 0
@@ -93,7 +94,7 @@ def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(tmp_path: P
 
 def test_a_folder_that_lost_a_frame_is_done_again(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=41)
-    targets = plan([video], tmp_path / "out", [1.0])
+    targets = plan([video], tmp_path / "out", [1.0])[video]
     extract(video, targets)
     (tmp_path / "out" / "clip" / "000002.jpg").unlink()
     assert extract(video, targets) == 1
@@ -102,7 +103,7 @@ def test_a_folder_that_lost_a_frame_is_done_again(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_leaves_no_folder_and_goes_on(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.avi", frames=41)
-    targets = plan([video], tmp_path / "out", [1.0])
+    targets = plan([video], tmp_path / "out", [1.0])[video]
 
     def interrupt(done: int, total: int) -> None:
         assert total == 41
@@ -120,7 +121,7 @@ def test_an_interrupted_run_leaves_no_folder_and_goes_on(tmp_path: Path) -> None
 def test_frames_are_decoded_one_after_the_other(tmp_path: Path) -> None:
     """The first frames are on disk while later ones are still to be read."""
     video = write_video(tmp_path / "clip.avi", frames=60)
-    targets = plan([video], tmp_path / "out", [1.0])
+    targets = plan([video], tmp_path / "out", [1.0])[video]
     written: list[int] = []
     extract(video, targets, lambda done, _: written.append(len(list((tmp_path / "out").rglob("*.jpg")))))
     assert written[0] == 1

@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fvs_ros.sources.bags import SourceError
-    from fvs_ros.sources.frame_folders import by_video, extract, plan
+    from fvs_ros.sources.frame_folders import extract, plan
 
     try:
-        folders = by_video(plan(arguments.inputs, arguments.out, arguments.fps or [1.0]))
+        folders = plan(arguments.inputs, arguments.out, arguments.fps or [1.0])
     except SourceError as error:
         print(f"fvs extract-frames: {error}", file=sys.stderr)
         return 1

@@ -48,24 +48,28 @@ class Marker:
     video_mtime_ns: int
 
 
-def plan(inputs: Sequence[Path], out: Path, rates: Iterable[float]) -> list[FrameFolder]:
-    """The folders to make: `<out>/<path under its input, without the last suffix>[_fpsRATE]`.
+def plan(inputs: Sequence[Path], out: Path, rates: Iterable[float]) -> dict[Path, list[FrameFolder]]:
+    """The folders to make of each video: `<out>/<path under its input, without the last suffix>[_fpsRATE]`.
 
     Raises:
         SourceError: an input has no video, or two videos would share a folder.
     """
+    planned: dict[Path, list[FrameFolder]] = {}
     targets: dict[Path, FrameFolder] = {}
     rates = list(dict.fromkeys(rates))
     for video, relative in _videos(inputs):
         for fps in rates:
             suffix = "" if fps == 1 else f"_fps{fps:g}"
             folder = out / relative.with_name(relative.stem + suffix)
-            before = targets.setdefault(folder, FrameFolder(video, folder, fps))
-            if before.video.resolve() != video.resolve() or before.fps != fps:
+            target = FrameFolder(video, folder, fps)
+            before = targets.setdefault(folder, target)
+            if before is target:
+                planned.setdefault(video, []).append(target)
+            elif before.video.resolve() != video.resolve() or before.fps != fps:
                 raise SourceError(
                     f"{video}: {folder} is also the folder of {before.video}; rename one, or use two --out"
                 )
-    return list(targets.values())
+    return planned
 
 
 def _videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
@@ -81,14 +85,6 @@ def _videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             raise SourceError(f"{given}: holds no video ({', '.join(VIDEO_SUFFIXES)})")
         for path in found:
             yield path, path.relative_to(given)
-
-
-def by_video(targets: Iterable[FrameFolder]) -> dict[Path, list[FrameFolder]]:
-    """The folders of each video."""
-    grouped: dict[Path, list[FrameFolder]] = {}
-    for target in targets:
-        grouped.setdefault(target.video, []).append(target)
-    return grouped
 
 
 def extract(video: Path, targets: Sequence[FrameFolder], advance: Callable[[int, int], None] | None = None) -> int:
@@ -162,12 +158,9 @@ class _FolderWriter:
     def add(self, frame: Frame) -> None:
         """Takes the next frame of the video and writes whatever the sampler picks."""
         for picked in self._sampler.add(frame):
-            self._write(picked)
-
-    def _write(self, frame: Frame) -> None:
-        self._partial.mkdir(parents=True, exist_ok=True)
-        self._written += 1
-        (self._partial / f"{self._written:06d}.jpg").write_bytes(encode_jpeg(frame.image(), JPEG_QUALITY))
+            self._partial.mkdir(parents=True, exist_ok=True)
+            self._written += 1
+            (self._partial / f"{self._written:06d}.jpg").write_bytes(encode_jpeg(picked.image(), JPEG_QUALITY))
 
     def finish(self) -> None:
         """Records the video and gives the folder its name."""
