@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import itertools
+import math
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -177,23 +177,22 @@ class BagSource:
         offset_ns = round(start_offset_s * SECOND_NS)
         start = self.start_ns + offset_ns if offset_ns else None
         stop = None if duration_s is None else self.start_ns + offset_ns + round(duration_s * SECOND_NS)
-        messages = self._bag.messages([self.topic.name], start, stop)
+        failures: list[SourceError] = []
+        messages = _until_failure(self._bag.messages([self.topic.name], start, stop), failures)
         yield from _in_stamp_order(self._with_right_stamps(map(bag_frame, messages)))
+        for failure in failures:
+            raise failure
 
     def _with_right_stamps(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Leaves out the frames whose stamps are wrong, and says so in `notes`."""
         # What a recorder swapped is put in order later, so nothing is late here.
         guard = StampGuard(_JUMP_NS)
         self._notes = []
-        try:
-            for frame in frames:
-                verdict = guard.offer(frame)
-                yield from self._judged(verdict)
-                if verdict.late:
-                    yield replace(frame, received_ns=None)
-        except SourceError:
-            yield from self._judged(guard.finish())
-            raise
+        for frame in frames:
+            verdict = guard.offer(frame)
+            yield from self._judged(verdict)
+            if verdict.late:
+                yield replace(frame, received_ns=None)
         yield from self._judged(guard.finish())
 
     def _judged(self, verdict: Verdict) -> Iterator[Frame]:
@@ -246,32 +245,29 @@ def _decode_message(message_type: str, data: bytes) -> np.ndarray:
 _IMAGE_TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
 
+def _until_failure(messages: Iterator[BagMessage], failures: list[SourceError]) -> Iterator[BagMessage]:
+    """The messages before a failure, which is put aside until all of them have been handed out."""
+    try:
+        yield from messages
+    except SourceError as error:
+        failures.append(error)
+
+
 def _in_stamp_order(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Sort by stamp within a short look-ahead; a jump far back starts a new run, behind all that came before."""
     waiting: list[tuple[int, int, Frame]] = []
-    newest: int | None = None
-    failure: SourceError | None = None
-    frames = iter(frames)
-    for order in itertools.count():
-        try:
-            frame = next(frames)
-        except StopIteration:
-            break
-        except SourceError as error:
-            failure = error  # What came before it is handed out first.
-            break
-        if newest is not None and frame.stamp_ns < newest - _JUMP_NS:
+    newest = -math.inf
+    for order, frame in enumerate(frames):
+        if frame.stamp_ns < newest - _JUMP_NS:
             while waiting:
                 yield heapq.heappop(waiting)[2]
-            newest = frame.stamp_ns
-        newest = frame.stamp_ns if newest is None else max(newest, frame.stamp_ns)
+            newest = -math.inf
+        newest = max(newest, frame.stamp_ns)
         heapq.heappush(waiting, (frame.stamp_ns, order, frame))
         if len(waiting) > _REORDER_FRAMES:
             yield heapq.heappop(waiting)[2]
     while waiting:
         yield heapq.heappop(waiting)[2]
-    if failure is not None:
-        raise failure
 
 
 class ImageFolderSource:
