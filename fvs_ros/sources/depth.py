@@ -116,32 +116,27 @@ def _decode_rvl(data: bytes, height: int, width: int) -> np.ndarray:
     words = np.frombuffer(data[: len(data) // 4 * 4], "<u4")
     nibbles = ((words[:, None] >> np.arange(28, -4, -4, dtype=np.uint32)) & 15).reshape(-1).astype(np.int64)
     ends = np.flatnonzero(nibbles < 8)
-    nibbles = nibbles[: ends[-1] + 1] if len(ends) else nibbles[:0]
-    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
-    place = np.arange(len(nibbles)) - np.repeat(starts, ends - starts + 1)
-    if len(place) and place.max() >= _RVL_NIBBLES:
+    if not len(ends):
+        raise ImageError("truncated", f"the RVL image ends after 0 of {height * width} pixels; see its transport")
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    place = np.arange(ends[-1] + 1) - np.repeat(starts, ends - starts + 1)
+    if place.max() >= _RVL_NIBBLES:
         raise ImageError("undecodable", f"a number in the RVL image takes more than {_RVL_NIBBLES} nibbles")
-    numbers = np.add.reduceat((nibbles & 7) << (3 * place), starts) if len(ends) else nibbles
-    runs, filled = _rvl_runs(numbers, height * width)
-    if filled != height * width:
-        raise ImageError("undecodable", f"the RVL image describes {filled} pixels, its header {width} x {height}")
-    steps = np.concatenate([numbers[at : at + count] for _, count, at in runs])
-    values = np.cumsum((steps >> 1) ^ -(steps & 1)).astype(np.uint16)
-    image, used = np.zeros(height * width, np.uint16), 0
-    for begin, count, _ in runs:
-        image[begin : begin + count] = values[used : used + count]
-        used += count
-    return image.reshape(height, width)
-
-
-def _rvl_runs(numbers: np.ndarray, pixels: int) -> tuple[list[tuple[int, int, int]], int]:
-    """First pixel and length of each run of values, and the place of its first number; and the count of all pixels."""
-    runs = []
+    numbers = np.add.reduceat((nibbles[: len(place)] & 7) << (3 * place), starts)
+    pixels = height * width
+    is_step, measured = np.zeros(len(numbers), bool), np.zeros(pixels, bool)
     at = filled = 0
     while filled < pixels:
-        zeros, count = (int(numbers[at]), int(numbers[at + 1])) if at + 1 < len(numbers) else (0, len(numbers))
-        if at + 2 + count > len(numbers):
+        zeros, count = numbers[at : at + 2].tolist() if at + 1 < len(numbers) else (0, len(numbers))
+        at += 2
+        if at + count > len(numbers):
             raise ImageError("truncated", f"the RVL image ends after {filled} of {pixels} pixels; see its transport")
-        runs.append((filled + zeros, count, at + 2))
-        filled, at = filled + zeros + count, at + 2 + count
-    return runs, filled
+        is_step[at : at + count] = True
+        measured[filled + zeros : filled + zeros + count] = True
+        at, filled = at + count, filled + zeros + count
+    if filled != pixels:
+        raise ImageError("undecodable", f"the RVL image describes {filled} pixels, its header {width} x {height}")
+    steps = numbers[is_step]
+    image = np.zeros(pixels, np.uint16)
+    image[measured] = np.cumsum((steps >> 1) ^ -(steps & 1)).astype(np.uint16)
+    return image.reshape(height, width)

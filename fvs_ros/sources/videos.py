@@ -133,44 +133,35 @@ def claimed_bytes(path: Path) -> int:
     could not go back, and for other formats.
     """
     with path.open("rb") as file:
-        begin = file.read(12)
-        if begin[:4] == b"RIFF":
-            return _riff_end(file)
-        if begin[:4] == b"\x1a\x45\xdf\xa3":
+        begin = file.read(4)
+        if begin == b"\x1a\x45\xdf\xa3":
             return _matroska_end(file)
-        if begin[4:8] in _BOXES:
-            return _boxes_end(file)
-    return 0
+        element_size = _riff_size if begin == b"RIFF" else _box_size
+        end = 0
+        while True:
+            file.seek(end)
+            size = element_size(file.read(16))
+            if not size:
+                return end
+            end += size
 
 
-def _boxes_end(file: BinaryIO) -> int:
+def _box_size(head: bytes) -> int:
     """ISO/IEC 14496-12, 4.2: size and type; a size of 1 for 64 bits behind them, of 0 for the rest of the file."""
-    end = 0
-    while True:
-        file.seek(end)
-        head = file.read(16)
-        if len(head) < 8 or head[4:8] not in _BOXES:
-            return end
-        (size,) = struct.unpack_from(">I", head)
-        if size == 1 and len(head) == 16:
-            (size,) = struct.unpack_from(">Q", head, 8)
-        if size < 8:
-            return end
-        end += size
+    if len(head) < 8 or head[4:8] not in _BOXES:
+        return 0
+    (size,) = struct.unpack_from(">I", head)
+    if size == 1 and len(head) == 16:
+        (size,) = struct.unpack_from(">Q", head, 8)
+    return size if size >= 8 else 0
 
 
-def _riff_end(file: BinaryIO) -> int:
+def _riff_size(head: bytes) -> int:
     """Large AVI files are several RIFF chunks in a row (OpenDML)."""
-    end = 0
-    while True:
-        file.seek(end)
-        head = file.read(8)
-        if len(head) < 8 or head[:4] != b"RIFF":
-            return end
-        (size,) = struct.unpack_from("<I", head, 4)
-        if size in (0, 0xFFFFFFFF):
-            return 0
-        end += 8 + size
+    if len(head) < 8 or head[:4] != b"RIFF":
+        return 0
+    (size,) = struct.unpack_from("<I", head, 4)
+    return 0 if size in (0, 0xFFFFFFFF) else 8 + size
 
 
 def _matroska_end(file: BinaryIO) -> int:
