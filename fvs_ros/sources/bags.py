@@ -6,7 +6,6 @@ Nothing here imports ROS; what comes out is the serialised message (CDR) as a RO
 from __future__ import annotations
 
 import heapq
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,13 +14,8 @@ from pathlib import Path
 
 from fvs_ros.sources import rosbag2_files
 from fvs_ros.sources.ros1 import Ros1Types
-from fvs_ros.sources.rosbag2_files import ZSTD_MAGIC, Announced, open_storage, recording_files
+from fvs_ros.sources.rosbag2_files import METADATA, Announced, decompressed, open_storage, recording_files
 from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, StorageFile, reason
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
@@ -92,29 +86,26 @@ class Bag:
         if not path.exists():
             raise SourceError(f"{path} does not exist; give the path of a bag folder or file")
         self._stack = ExitStack()
-        self._announced = Announced()
-        self._paths = [path]
+        self._files: dict[Path, StorageFile] = {}
         try:
-            if path.is_dir():
-                with _explained(path):
-                    self._paths, self._announced = recording_files(path)
-            self._files: list[StorageFile] = []
-            for part in self._paths:
+            with _explained(path):
+                parts, self._announced = recording_files(path) if path.is_dir() else ([path], Announced())
+            for part in parts:
                 with _explained(part):
-                    self._files.append(open_storage(part, self._stack))
+                    self._files[part] = open_storage(part, self._stack)
             self._describe()
         except BaseException:
             self.close()
             raise
 
     def _describe(self) -> None:
-        filled = [file for file in self._files if file.end_ns]
+        filled = [file for file in self._files.values() if file.end_ns]
         self.start_ns = min((file.start_ns for file in filled), default=0)
         self.duration_ns = max((file.end_ns for file in filled), default=0) - self.start_ns
         self._ros1 = Ros1Types()
         self._converters: dict[str, Callable[[bytes], bytes]] = {}
         channels: dict[str, list[Channel]] = {name: [] for name in self._announced.topics}
-        for file in self._files:
+        for file in self._files.values():
             for channel in file.channels:
                 channels.setdefault(channel.topic, []).append(channel)
         self.topics = {name: self._topic(name, channels[name]) for name in sorted(channels)}
@@ -131,7 +122,7 @@ class Bag:
             problem = f"it mixes the types {' and '.join(types)}" + f" in {' and '.join(encodings)}"
         elif encodings[0] == ROS1:
             try:
-                self._converters[types[0]] = self._ros1.converter(types[0], channels[0].definition)
+                self._converters[name] = self._ros1.converter(types[0], channels[0].definition)
             except LookupError as error:
                 problem = str(error.args[0])
         elif encodings[0] != CDR:
@@ -162,35 +153,31 @@ class Bag:
             return
         read: Counter[str] = Counter()
         window = (0 if start_ns is None else start_ns, END_OF_TIME_NS if stop_ns is None else stop_ns)
-        pieces = [self._file_messages(number, topics, window) for number in range(len(self._files))]
-        for received_ns, _, message in heapq.merge(*pieces, key=lambda piece: piece[:2]):
+        pieces = [self._file_messages(path, topics, window) for path in self._files]
+        for _, message in heapq.merge(*pieces, key=lambda piece: piece[0]):
             if message is not None:
-                topic, data = message
-                read[topic] += 1
-                yield BagMessage(self.topics[topic], received_ns, data)
+                read[message.topic.name] += 1
+                yield message
         if stop_ns is None:
             self._check_complete(topics, read if start_ns is None else None)
 
     def _file_messages(
-        self, number: int, topics: Collection[str], window: tuple[int, int]
-    ) -> Iterator[tuple[int, int, tuple[str, bytes] | None]]:
-        """Time, number of the file, and topic and bytes of each message; nothing is read for the first, which has none.
+        self, path: Path, topics: Collection[str], window: tuple[int, int]
+    ) -> Iterator[tuple[int, BagMessage | None]]:
+        """Each message with its time; nothing is read for the first, which is None.
 
         So a file is not touched before its time has come.
         """
-        file = self._files[number]
-        channels = {channel.id: channel for channel in file.channels if channel.topic in topics and channel.count}
+        file = self._files[path]
+        channels = {channel.id: channel.topic for channel in file.channels if channel.topic in topics and channel.count}
         if not channels:
             return
-        yield file.start_ns, number, None
-        with _explained(self._paths[number]):
-            for channel_id, received_ns, data in file.messages(channels, *window):
-                channel = channels[channel_id]
-                if channel.encoding == ROS1:
-                    data = self._converters[channel.type](data)
-                elif data[:4] == ZSTD_MAGIC:
-                    data = zstd.decompress(data)
-                yield received_ns, number, (channel.topic, data)
+        yield file.start_ns, None
+        with _explained(path):
+            for channel, received_ns, data in file.messages(channels, *window):
+                topic = channels[channel]
+                convert = self._converters.get(topic, decompressed)
+                yield received_ns, BagMessage(self.topics[topic], received_ns, convert(data))
 
     def _check_complete(self, topics: Collection[str], read: Counter[str] | None) -> None:
         """Compare with what was announced, and what was read, where all was, with what the files say they hold."""
@@ -200,7 +187,7 @@ class Bag:
             if read is not None and read[name] < held:
                 raise SourceError(
                     f"{self.path} says that it holds {held} messages on {name}, but {read[name]} could be read; "
-                    f"{_remedy(self._paths[0])}"
+                    f"{_remedy(next(iter(self._files)))}"
                 )
             if shortage := self.shortage(name):
                 raise SourceError(shortage)
@@ -211,23 +198,22 @@ class Bag:
         if held >= announced:
             return ""
         return (
-            f"{self.path} is not complete: {rosbag2_files.METADATA} announces {announced} messages on {topic}, but its "
+            f"{self.path} is not complete: {METADATA} announces {announced} messages on {topic}, but its "
             f"files hold {held}{self._short_files()}; copy the bag again, or, to read what is there, run "
-            f"`ros2 bag reindex` on it or remove {rosbag2_files.METADATA}"
+            f"`ros2 bag reindex` on it or remove {METADATA}"
         )
 
     def _check_undamaged(self) -> None:
-        for path, file in zip(self._paths, self._files, strict=True):
+        for path, file in self._files.items():
             if file.damage:
                 raise SourceError(f"cannot read {path} to its end: {file.damage}; {_remedy(path)}")
 
     def _short_files(self) -> str:
-        short = [
-            f"{path.name} {held} of {self._announced.files[path.name]}"
-            for path, file in zip(self._paths, self._files, strict=True)
-            for held in [sum(channel.count for channel in file.channels)]
-            if held < self._announced.files.get(path.name, 0)
-        ]
+        short = []
+        for path, file in self._files.items():
+            held, announced = sum(channel.count for channel in file.channels), self._announced.files.get(path.name, 0)
+            if held < announced:
+                short.append(f"{path.name} {held} of {announced}")
         return f" (all topics: {', '.join(short)})" if short else ""
 
     def close(self) -> None:

@@ -8,17 +8,17 @@ import shutil
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from fvs_ros.sources.mcap_file import McapFile
 from fvs_ros.sources.ros1 import Ros1File
-from fvs_ros.sources.storage import Sqlite3File, StorageError, StorageFile, ros2_type
+from fvs_ros.sources.storage import Sqlite3File, StorageError, StorageFile, reason, ros2_type
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -31,11 +31,17 @@ METADATA = "metadata.yaml"
 # A part of a split recording carries its number, a compressed one a second suffix.
 _PART = re.compile(r"(?P<stem>.+?)(?:_(?P<number>\d+))?\.(?P<storage>db3|mcap)(?:\.zstd?)?")
 _COMPRESSED = re.compile(r"\.zstd?$")
-# SQLite's log of what is not in the database yet, and of what must be undone in it. A log of only a header is empty.
-_LOGS = ("-wal", "-journal")
+# A log of SQLite that is only a header is empty.
 _LOG_HEADER_BYTES = 32
 # The first bytes of what zstd has compressed; CDR begins with a zero.
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class _Part(NamedTuple):
+    """Name of a recording, and number of one of its files; None if the file has none."""
+
+    stem: str
+    number: int | None
 
 
 @dataclass(frozen=True)
@@ -66,26 +72,30 @@ def recording_files(folder: Path) -> tuple[list[Path], Announced]:
     Raises:
         StorageError: if there is none, one is missing, or the folder holds several recordings.
     """
-    present = sorted(entry for entry in folder.iterdir() if is_storage_file(entry))
+    listed: list[str] = []
+    announced = Announced()
     try:
         metadata = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
         listed = [PurePosixPath(str(name)).name for name in metadata["relative_file_paths"]]
         announced = _announced(metadata)
     except FileNotFoundError:
-        listed, announced = [], Announced()
+        pass
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        logger.warning("%s cannot be used (%s); the recording is read from its files alone", folder / METADATA, reason)
-        listed, announced = [], Announced()
+        listed = []
+        logger.warning(
+            "%s cannot be used (%s); the recording is read from its files alone", folder / METADATA, reason(error)[:200]
+        )
+    # The shortest names first: of a part that is there both compressed and not, the latter.
+    present: dict[_Part, Path] = {}
+    for path in sorted(filter(is_storage_file, folder.iterdir()), key=lambda path: (len(path.name), path.name)):
+        present.setdefault(_part(path.name), path)
     if not present:
         raise StorageError(
             "it is not a bag: it has no .mcap or .db3 file"
             + (f", although {METADATA} lists {', '.join(listed)}, which are missing" if listed else "")
             + "; give the folder of a rosbag2 bag, with its files"
         )
-    if listed:
-        return _listed_files(folder, listed, present), announced
-    return _unlisted_files(present), announced
+    return _listed_files(folder, listed, present) if listed else _unlisted_files(folder, present), announced
 
 
 def _announced(metadata: dict[str, Any]) -> Announced:
@@ -101,66 +111,58 @@ def _announced(metadata: dict[str, Any]) -> Announced:
     return Announced(topics, types, files)
 
 
-def _listed_files(folder: Path, listed: Iterable[str], present: list[Path]) -> list[Path]:
+def _listed_files(folder: Path, listed: Iterable[str], present: Mapping[_Part, Path]) -> list[Path]:
     """The files that metadata.yaml lists, and parts of the same recording that it forgets."""
-    found: dict[tuple[str, str | None], Path] = {}
+    found: dict[_Part, Path] = {}
     missing = []
     for name in listed:
         # Playing a compressed bag leaves its files beside it without their second suffix.
-        plain = _COMPRESSED.sub("", name)
-        candidates = [path for path in map(folder.joinpath, (name, plain, f"{plain}.zstd")) if path.exists()]
-        if candidates:
-            found[_part(candidates[0])] = candidates[0]
-        else:
+        path = folder / name if (folder / name).exists() else present.get(_part(name))
+        if path is None:
             missing.append(name)
+        else:
+            found[_part(name)] = path
     if missing:
         raise StorageError(
             f"{', '.join(missing)}, listed in {METADATA}, is missing; copy it into the folder, or remove {METADATA} to "
-            f"read only what is there: {', '.join(path.name for path in present)}"
+            f"read only what is there: {_names(present)}"
         )
-    stems = {stem for stem, number in found if number is not None}
-    forgotten = [path for path in present if _part(path)[0] in stems and _part(path) not in found]
-    if forgotten := _one_each(forgotten):
-        names = ", ".join(path.name for path in forgotten)
-        logger.warning("%s does not list %s of the same recording; they are read too", folder / METADATA, names)
-    return [*found.values(), *forgotten]
+    stems = {part.stem for part in found if part.number is not None}
+    forgotten = {part: path for part, path in present.items() if part.stem in stems and part not in found}
+    if forgotten:
+        logger.warning(
+            "%s does not list %s of the same recording; they are read too", folder / METADATA, _names(forgotten)
+        )
+    return [*found.values(), *forgotten.values()]
 
 
-def _unlisted_files(present: list[Path]) -> list[Path]:
+def _unlisted_files(folder: Path, present: Mapping[_Part, Path]) -> list[Path]:
     """The parts of the one recording in a folder without metadata.yaml, by their numbers."""
-    names = ", ".join(path.name for path in present)
-    parts = _one_each(present)
-    if len(parts) == 1:
-        return parts
-    if len({_part(path)[0] for path in parts}) > 1 or any(_part(path)[1] is None for path in parts):
-        raise StorageError(f"it has no {METADATA} and holds several recordings; give one of its files: {names}")
-    parts.sort(key=_number)
-    numbers = [_number(path) for path in parts]
-    if gaps := sorted(set(range(numbers[0], numbers[-1])) - set(numbers)):
+    if len(present) == 1:
+        return list(present.values())
+    parts = {part.number: path for part, path in present.items() if part.number is not None}
+    if len(parts) < len(present) or len({part.stem for part in present}) > 1:
+        raise StorageError(
+            f"it has no {METADATA} and holds several recordings; give one of its files: {_names(present)}"
+        )
+    if gaps := sorted(set(range(min(parts), max(parts))) - parts.keys()):
         raise StorageError(
             f"it has no {METADATA}, and of its parts {', '.join(map(str, gaps))} is missing between those that are "
-            f"there; copy it into the folder, or give one of the files: {names}"
+            f"there; copy it into the folder, or give one of the files: {_names(present)}"
         )
-    logger.warning("%s has no %s; read as parts of one recording: %s", parts[0].parent, METADATA, names)
-    return parts
+    logger.warning("%s has no %s; read as parts of one recording: %s", folder, METADATA, _names(present))
+    return [parts[number] for number in sorted(parts)]
 
 
-def _part(path: Path) -> tuple[str, str | None]:
-    """Name of the recording and number of the part, None if it has none."""
-    match = _PART.fullmatch(path.name)
-    return (match["stem"], match["number"]) if match else (path.name, None)
+def _part(name: str) -> _Part:
+    match = _PART.fullmatch(name)
+    if match is None:
+        return _Part(name, None)
+    return _Part(match["stem"], None if match["number"] is None else int(match["number"]))
 
 
-def _number(path: Path) -> int:
-    return int(_part(path)[1] or 0)
-
-
-def _one_each(paths: Iterable[Path]) -> list[Path]:
-    """Of a part that is there both compressed and not, the latter."""
-    found: dict[tuple[str, str | None], Path] = {}
-    for path in sorted(paths, key=lambda path: len(path.name)):
-        found.setdefault(_part(path), path)
-    return sorted(found.values())
+def _names(present: Mapping[_Part, Path]) -> str:
+    return ", ".join(sorted(path.name for path in present.values()))
 
 
 def open_storage(path: Path, stack: ExitStack) -> StorageFile:
@@ -179,13 +181,18 @@ def open_storage(path: Path, stack: ExitStack) -> StorageFile:
         file = McapFile(source)
     elif name.endswith(".db3"):
         # SQLite too keeps its logs beside the file that a link leads to.
-        if any(_size(_beside(source.resolve(), log)) > _LOG_HEADER_BYTES for log in _LOGS):
+        if any(log.stat().st_size > _LOG_HEADER_BYTES for log in _logs(source.resolve())):
             source = _private_copy(source.resolve(), stack, _copy_and_checkpoint)
         file = Sqlite3File(source)
     else:
         file = Ros1File(source)
     stack.callback(file.close)
     return file
+
+
+def decompressed(message: bytes) -> bytes:
+    """A message as it was before rosbag2 compressed it; one that it did not compress as it is."""
+    return zstd.decompress(message) if message[:4] == _ZSTD_MAGIC else message
 
 
 def _private_copy(path: Path, stack: ExitStack, make: Callable[[Path, Path], None]) -> Path:
@@ -209,19 +216,15 @@ def _decompress(path: Path, target: Path) -> None:
 
 
 def _copy_and_checkpoint(path: Path, target: Path) -> None:
-    shutil.copyfile(path, target)
-    for log in _LOGS:
-        if _beside(path, log).exists():
-            shutil.copyfile(_beside(path, log), _beside(target, log))
+    for file in (path, *_logs(path)):
+        shutil.copyfile(file, target.with_name(file.name))
     with closing(sqlite3.connect(target)) as database:
         # Reading rolls back what a journal undoes; leaving the mode moves the log into the database.
         database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         database.execute("PRAGMA journal_mode = DELETE").fetchone()
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _logs(path: Path) -> list[Path]:
+    """What SQLite left beside a database: what is not in it yet, and what must be undone in it."""
+    logs = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))
+    return [log for log in logs if log.exists()]

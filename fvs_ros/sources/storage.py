@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 import yaml
@@ -102,6 +102,7 @@ class Sqlite3File:
             f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True, check_same_thread=False
         )
         try:
+            self._database.row_factory = sqlite3.Row
             self._database.text_factory = lambda text: text.decode("utf-8", errors="replace")
             self._describe()
         except BaseException:
@@ -119,21 +120,18 @@ class Sqlite3File:
         ):
             counts[topic] = count
             self.start_ns, self.end_ns = min(self.start_ns, first_ns), max(self.end_ns, last_ns)
-        cursor = self._database.execute("SELECT * FROM topics ORDER BY id")
-        columns = [column[0] for column in cursor.description]
-        self.channels: list[Channel] = []
-        for values in cursor:
-            row: dict[str, Any] = dict(zip(columns, values, strict=True))
-            self.channels.append(
-                Channel(
-                    id=row["id"],
-                    topic=row["name"],
-                    type=ros2_type(row["type"]),
-                    encoding=row["serialization_format"] or CDR,
-                    count=counts.get(row["id"], 0),
-                    latched=is_latched(row.get("offered_qos_profiles") or ""),
-                )
+        self.channels = [
+            Channel(
+                id=row["id"],
+                topic=row["name"],
+                type=ros2_type(row["type"]),
+                encoding=row["serialization_format"] or CDR,
+                count=counts.get(row["id"], 0),
+                # Absent from the oldest schema.
+                latched=is_latched(dict(row).get("offered_qos_profiles") or ""),
             )
+            for row in self._database.execute("SELECT * FROM topics ORDER BY id")
+        ]
 
     def messages(self, channels: Collection[int], start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, bytes]]:
         """See `StorageFile.messages`."""
