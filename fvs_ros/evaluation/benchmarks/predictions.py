@@ -96,21 +96,17 @@ def _is_row(value: object) -> bool:
 
 def _row(record: Record) -> Prediction:
     if "pred" in record:
-        return _flash_vstream(record)
+        identity, text = record.identity(), record.text("question")
+        response = record.raw("pred")
+        if not isinstance(response, str):
+            raise record.error("field 'pred' is no string, what the model wrote expected")
+        return _described(record, AnswerRow(identity, text, record.integer("answer"), response))
     if "response" in record:
         return _described(record, AnswerRow.from_record(record))
     raise record.error(
         "neither a row of answers.jsonl (id, question, answer, response) nor of Flash-VStream's results "
         "(id, question, answer, pred)"
     )
-
-
-def _flash_vstream(record: Record) -> Prediction:
-    identity, text = record.identity(), record.text("question")
-    response = record.raw("pred")
-    if not isinstance(response, str):
-        raise record.error("field 'pred' is no string, what the model wrote expected")
-    return _described(record, AnswerRow(identity, text, record.integer("answer"), response))
 
 
 def _described(record: Record, row: AnswerRow) -> Prediction:

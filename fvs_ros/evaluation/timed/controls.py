@@ -79,14 +79,10 @@ class Condition:
         """
         if found := re.fullmatch(r"last(\d+)", name):
             return cls(ConditionKind.LAST, int(found[1]))
-        try:
-            kind = ConditionKind(name)
-        except ValueError:
-            kind = ConditionKind.LAST
-        if kind is ConditionKind.LAST:
-            names = ", ".join(kind.value for kind in ConditionKind if kind is not ConditionKind.LAST)
-            raise ValueError(f"{name!r} is no condition; choose from {names} and lastN, such as last4")
-        return cls(kind)
+        kinds = {kind.value: kind for kind in ConditionKind if kind is not ConditionKind.LAST}
+        if name not in kinds:
+            raise ValueError(f"{name!r} is no condition; choose from {', '.join(kinds)} and lastN, such as last4")
+        return cls(kinds[name])
 
     @property
     def name(self) -> str:
@@ -149,12 +145,12 @@ class StepHistory:
         self._spaced: list[Step] = []
         self._stride = 1
         self._steps = 0
-        self._provisional: Step | None = None
+        self._unpaired: list[Step] = []
         self._device = torch.device("cpu")
 
     def add(self, high: Tensor, low: Tensor, start_ns: int, end_ns: int) -> None:
         """Adds the next complete step: `high` [P, D], `low` [P / 4, D]."""
-        self._provisional = None
+        self._unpaired = []
         self._device = high.device
         index, self._steps = self._steps, self._steps + 1
         if self._newest.maxlen:
@@ -167,7 +163,7 @@ class StepHistory:
     def provide(self, high: Tensor, low: Tensor, stamp_ns: int) -> None:
         """An unpaired newest frame, doubled into a step; it counts until the next step is added."""
         self._device = high.device
-        self._provisional = Step(self._steps, high, low, stamp_ns, stamp_ns)
+        self._unpaired = [Step(self._steps, high, low, stamp_ns, stamp_ns)]
 
     def _thin(self) -> None:
         step = self._spaced[0]
@@ -183,8 +179,8 @@ class StepHistory:
 
     def uniform(self) -> MemorySnapshot:
         """A memory of evenly spaced steps, as many as the CSM has slots; of all steps while they fit."""
-        steps = [*self._spaced, *self._unpaired()]
-        total, slots = self._steps + len(self._unpaired()), self._config.csm_slots
+        steps = [*self._spaced, *self._unpaired]
+        total, slots = self._steps + len(self._unpaired), self._config.csm_slots
         if total <= slots:
             return self._memory(steps)
         indices = torch.tensor([step.index for step in steps])
@@ -193,11 +189,8 @@ class StepHistory:
         return self._memory([steps[place] for place in nearest.tolist()])
 
     def _last_steps(self, count: int) -> list[Step]:
-        newest = [*self._newest, *self._unpaired()]
+        newest = [*self._newest, *self._unpaired]
         return newest[max(0, len(newest) - count) :]
-
-    def _unpaired(self) -> list[Step]:
-        return [] if self._provisional is None else [self._provisional]
 
     def _memory(self, steps: Sequence[Step]) -> MemorySnapshot:
         """A memory of chosen steps alone, in the published layout, at their places in the whole stream."""
@@ -213,7 +206,7 @@ class StepHistory:
             start_ns=torch.tensor([step.start_ns for step in steps], device=device),
             end_ns=torch.tensor([step.end_ns for step in steps], device=device),
         )
-        total = self._steps + len(self._unpaired())
+        total = self._steps + len(self._unpaired)
         # The window holds the newest steps of the stream, not of the choice; they are the same unless it is spaced.
         newest = self._last_steps(memory.window.shape[0]) if self._uniform else []
         window = torch.stack([step.high.to(device) for step in newest]) if newest else memory.window
