@@ -21,7 +21,7 @@ from pathlib import Path
 from fvs_ros.evaluation.answers import Answer
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.grading import AnswerKind, Grade, grade
-from fvs_ros.evaluation.records import Record, read_lines
+from fvs_ros.evaluation.records import Record, read_lines, unique
 from fvs_ros.sources.frame import SECOND_NS
 
 QUESTIONS_FILE = "questions.jsonl"
@@ -142,14 +142,7 @@ def read_questions(path: Path) -> list[TimedQuestion]:
         DataError: with the line's number, for anything that is not in the form above: an unknown field, a time that
             is missing or below 0, an answer that is no choice, an id that occurs before; also for an empty file.
     """
-    lines: dict[str, Record] = {}
-    questions = []
-    for record in read_lines(path, exact=True):
-        question = _question(record)
-        if question.id in lines:
-            raise record.error(f"id {question.id!r} occurs before, in {lines[question.id].item}; ids must differ")
-        lines[question.id] = record
-        questions.append(question)
+    questions = unique((record, _question(record)) for record in read_lines(path, exact=True))
     if not questions:
         raise DataError(path, "", "holds no questions")
     return questions

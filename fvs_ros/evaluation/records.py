@@ -7,11 +7,22 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fvs_ros.evaluation.errors import DataError
 
 Value = TypeVar("Value")
+
+
+class Identified(Protocol):
+    """What is read from one object of a file."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its file."""
+
+
+Item = TypeVar("Item", bound=Identified)
 
 
 class Record:
@@ -195,3 +206,19 @@ def read_lines(path: Path, exact: bool = False, cut: bool = False) -> Iterator[R
     for number, line in enumerate(lines[:-1] if cut else lines, start=1):
         if line.strip():
             yield Record(path, f"line {number}", _parsed(path, line, number, exact))
+
+
+def unique(read: Iterable[tuple[Record, Item]]) -> list[Item]:
+    """What was read from each record, as a list.
+
+    Raises:
+        DataError: if two have one id; both records are named.
+    """
+    first: dict[str, Record] = {}
+    items = []
+    for record, item in read:
+        if item.id in first:
+            raise record.error(f"id {item.id!r} occurs before, in {first[item.id].item}; ids must differ")
+        first[item.id] = record
+        items.append(item)
+    return items

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, choice_index, unique
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, choice_index
 from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import inline_options
 from fvs_ros.evaluation.questions import ANSWER_PREFIX, INSTRUCTION
-from fvs_ros.evaluation.records import Record, read_list
+from fvs_ros.evaluation.records import Record, read_list, unique
 
 ANNOTATIONS = "test_qa.json"
 SUBTITLE_INSTRUCTION = INSTRUCTION.replace("based on the video", "based on the video and the subtitles")

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from fvs_ros.evaluation.answers import Answer
-from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, unique
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.grading import AnswerKind
-from fvs_ros.evaluation.records import Record, read_json, read_text
+from fvs_ros.evaluation.records import Record, read_json, read_text, unique
 
 ANNOTATIONS = "data.csv"
 FORMED = "human_qa.json"

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, choice_index, unique
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, choice_index
 from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import LETTERS
-from fvs_ros.evaluation.records import Record, read_list
+from fvs_ros.evaluation.records import Record, read_list, unique
 
 ANNOTATIONS = "ovo_bench_new.json"
 TASKS = {

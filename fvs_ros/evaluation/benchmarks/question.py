@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fvs_ros.evaluation.answers import Answer
-from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import LETTERS
 from fvs_ros.evaluation.records import Record
@@ -64,22 +63,3 @@ def choice_index(record: Record, key: str, options: tuple[str, ...]) -> int:
     if not 0 <= index < len(options):
         raise record.error(f"field {key!r} is {index}, an index from 0 to {len(options) - 1} expected")
     return index
-
-
-def unique(questions: Iterable[tuple[Record, BenchmarkQuestion]]) -> list[BenchmarkQuestion]:
-    """The questions as a list.
-
-    Raises:
-        DataError: if two of them have one id; both items are named.
-    """
-    seen: dict[str, Record] = {}
-    result = []
-    for record, question in questions:
-        if question.id in seen:
-            first = seen[question.id]
-            raise DataError(
-                record.file, record.item, f"id {question.id!r} occurs before, in {first.item}; ids must differ"
-            )
-        seen[question.id] = record
-        result.append(question)
-    return result

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion, unique
+from fvs_ros.evaluation.benchmarks.question import BenchmarkQuestion
 from fvs_ros.evaluation.grading import AnswerKind
 from fvs_ros.evaluation.parsing import LETTERS
-from fvs_ros.evaluation.records import Record, read_json, read_list
+from fvs_ros.evaluation.records import Record, read_json, read_list, unique
 
 PARTS = ("real", "omni", "sqa", "proactive")
 OPTIONS = 4
