@@ -3,8 +3,6 @@
 `ros2 launch fvs_ros evaluate.launch.py bag:=FOLDER questions:=FILE out:=FOLDER model:=FOLDER`
 """
 
-import sys
-
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
@@ -16,9 +14,10 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import PathJoinSubstitution
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -58,14 +57,23 @@ def generate_launch_description() -> LaunchDescription:
 
 def _evaluation(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = context.launch_configurations
-    namespace = given["namespace"].strip("/")
-    command = [sys.executable, "-m", "fvs_ros.cli", "evaluate", "replay", "--live"]
+    # Not sys.executable: that is the Python of the `ros2` command, which may lack what the package was built with.
+    command = [ExecutableInPackage("fvs", "fvs_ros"), "evaluate", "replay", "--live"]
     for name in ("bag", "questions", "out", "rate", "max_new_tokens"):
         command += [f"--{name.replace('_', '-')}", given[name]]
     if given["topic"]:
         command += ["--topic", given["topic"]]
-    command += ["--node", f"/{namespace}/stream_node" if namespace else "/stream_node"]
+    # A launch file that includes this one may have pushed a namespace of its own.
+    names = [*given.get("ros_namespace", "").split("/"), *given["namespace"].split("/"), "stream_node"]
+    command += ["--node", "/" + "/".join(filter(None, names))]
     evaluation = ExecuteProcess(name="evaluate", cmd=command, output="both", emulate_tty=True)
-    # The node goes on by itself; what was asked for is done.
-    done = OnProcessExit(target_action=evaluation, on_exit=[EmitEvent(event=Shutdown(reason="the evaluation ended"))])
-    return [evaluation, RegisterEventHandler(done)]
+    return [evaluation, RegisterEventHandler(OnProcessExit(on_exit=_ended))]
+
+
+def _ended(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+    """Ends everything with the evaluation or the node; what is raised here makes launch's exit status 1."""
+    if context.is_shutdown:
+        return None
+    if event.returncode:
+        raise RuntimeError(f"{event.process_name} ended with exit status {event.returncode}")
+    return EmitEvent(event=Shutdown(reason=f"{event.process_name} ended"))

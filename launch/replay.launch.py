@@ -1,6 +1,7 @@
 """Plays a recording as a camera: `ros2 launch fvs_ros replay.launch.py bag:=PATH`.
 
-With `with_stream:=true model:=FOLDER image_topic:=/camera/image_raw` the stream node watches it.
+With `with_stream:=true model:=FOLDER image_topic:=/camera/image_raw` the stream node watches it. `with_stream:=true`
+alone shows the model that ships the recording that ships.
 """
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -14,42 +15,60 @@ from launch_ros.substitutions import FindPackageShare
 
 SHARE = FindPackageShare("fvs_ros")
 FROM_FILE = "empty takes the value from replay_params_file"
+BOOLEANS = ["true", "false", "True", "False"]
+# The patrol in the package's assets, and how its images are published.
+EMBEDDED = "embedded"
+EMBEDDED_IMAGES = {"image_topic": "/camera/image", "image_transport": "compressed"}
+# Longest time that a large model takes to load.
+STREAM_START_S = "600.0"
 
 # Each overrides the parameter of its name, but only where it is given.
 OVERRIDES = {
-    "rate": (float, f"Recorded seconds per wall-clock second; {FROM_FILE}"),
-    "loop": (bool, f"true begins again at the end, recorded stamps jump back then; {FROM_FILE}"),
-    "start_offset": (float, f"Seconds of the recording to leave out at its beginning; {FROM_FILE}"),
-    "duration": (float, f"Seconds of the recording to play, 0 for all; {FROM_FILE}"),
-    "topics": (list[str], f"Topics of a bag to play, as a YAML list such as [/camera/image_raw, /odom]; {FROM_FILE}"),
+    "rate": (float, f"Recorded seconds per wall-clock second; {FROM_FILE}", None),
+    "loop": (
+        bool,
+        f"true begins again at the end, recorded stamps jump back then; {FROM_FILE}",
+        ["", *BOOLEANS],
+    ),
+    "start_offset": (float, f"Seconds of the recording to leave out at its beginning; {FROM_FILE}", None),
+    "duration": (float, f"Seconds of the recording to play, 0 for all; {FROM_FILE}", None),
+    "topics": (
+        list[str],
+        f"Topics of a bag to play, as a YAML list such as [/camera/image_raw, /odom]; {FROM_FILE}",
+        None,
+    ),
     "wait_for_subscriber": (
         float,
-        f"Longest wait, in seconds, for a subscriber to the images; with_stream needs the time that its model takes to "
-        f"load; {FROM_FILE}",
+        f"Longest wait, in seconds, for a subscriber to the images; {FROM_FILE}, or {STREAM_START_S} with with_stream",
+        None,
     ),
     "image_transport": (
         str,
-        f"raw or compressed: how a video is published, and with with_stream what is subscribed to; {FROM_FILE}",
+        f"How a video is published, and with with_stream what is subscribed to; {FROM_FILE}, or fits {EMBEDDED}",
+        ["", "raw", "compressed"],
     ),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
     overrides = [
-        DeclareLaunchArgument(name, default_value="", description=description)
-        for name, (_, description) in OVERRIDES.items()
+        DeclareLaunchArgument(name, default_value="", description=description, choices=choices)
+        for name, (_, description, choices) in OVERRIDES.items()
     ]
     return LaunchDescription(
         [
             DeclareLaunchArgument(
                 "bag",
-                description="Recording: a rosbag2 folder, an .mcap, .db3 or .bag file, a video, or a folder of images",
+                default_value=EMBEDDED,
+                description="Recording: a rosbag2 folder, an .mcap, .db3 or .bag file, a video, or a folder of images; "
+                f"{EMBEDDED} is the patrol that ships with the package",
             ),
             *overrides,
             DeclareLaunchArgument(
                 "image_topic",
-                default_value="image",
-                description="What a video is published as, and with with_stream the raw image topic to watch",
+                default_value="",
+                description="What a video is published as, and with with_stream the raw image topic to watch; empty is "
+                f"image, or the topic of {EMBEDDED}",
             ),
             DeclareLaunchArgument(
                 "replay_params_file",
@@ -59,10 +78,19 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "namespace", default_value="", description="Namespace of the nodes; recorded topics keep their names"
             ),
-            DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
             DeclareLaunchArgument(
-                "with_stream", default_value="false", description="true starts the stream node too, on /clock"
+                "log_level",
+                default_value="info",
+                description="Least severe level that is logged",
+                choices=["debug", "info", "warn", "error", "fatal"],
             ),
+            DeclareLaunchArgument(
+                "with_stream",
+                default_value="false",
+                description="true starts the stream node too, on /clock; stream.launch.py's arguments are its own",
+                choices=BOOLEANS,
+            ),
+            OpaqueFunction(function=_fill_in),
             OpaqueFunction(function=_replay_node),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(PathJoinSubstitution([SHARE, "launch", "stream.launch.py"])),
@@ -74,11 +102,22 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
+def _fill_in(context: LaunchContext) -> None:
+    """Gives the arguments that were left empty what the recording or the stream node needs."""
+    given = context.launch_configurations
+    wanted = {"image_topic": "image"}
+    if given["bag"] == EMBEDDED:
+        wanted |= EMBEDDED_IMAGES
+    if given["with_stream"].lower() == "true":
+        wanted["wait_for_subscriber"] = STREAM_START_S
+    given.update({name: value for name, value in wanted.items() if not given[name]})
+
+
 def _replay_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = context.launch_configurations
     overrides = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
-        for name, (kind, _) in OVERRIDES.items()
+        for name, (kind, _, _) in OVERRIDES.items()
         if given[name]
     }
     overrides["bag"] = ParameterValue(LaunchConfiguration("bag"), value_type=str)

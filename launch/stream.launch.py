@@ -8,24 +8,45 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 FROM_FILE = "empty takes the value from params_file"
+BOOLEANS = ["true", "false", "True", "False"]
+RESPAWN_DELAY_S = 5.0
 
 # Each overrides the parameter of its name, but only where it is given.
 OVERRIDES = {
-    "model": f"Checkpoint: a folder, a hub name such as zhang9302002/Flash-VStream-Qwen-7b, embedded; {FROM_FILE}",
-    "image_transport": f"raw (sensor_msgs/Image) or compressed (sensor_msgs/CompressedImage); {FROM_FILE}",
-    "device": f"Where the model runs: auto, cpu, cuda or cuda:N; {FROM_FILE}",
-    "autostart": f"true configures and activates the node at once, false waits for transitions; {FROM_FILE}",
+    "model": (
+        str,
+        f"Checkpoint: a folder, a hub name such as zhang9302002/Flash-VStream-Qwen-7b, embedded; {FROM_FILE}",
+        None,
+    ),
+    "image_transport": (
+        str,
+        f"raw (sensor_msgs/Image) or compressed (sensor_msgs/CompressedImage); {FROM_FILE}",
+        ["", "raw", "compressed"],
+    ),
+    "device": (str, f"Where the model runs: auto, cpu, cuda or cuda:N; {FROM_FILE}", None),
+    "autostart": (
+        bool,
+        f"true configures and activates the node at once, false waits for transitions; {FROM_FILE}",
+        ["", *BOOLEANS],
+    ),
+    # Empty rather than false: that would overrule a bringup's SetParameter and the file.
+    "use_sim_time": (
+        bool,
+        "true takes the time from /clock, for simulation and recordings; empty takes the value from the launch file "
+        "that includes this one (SetParameter) or from params_file",
+        ["", *BOOLEANS],
+    ),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    arguments = [
-        DeclareLaunchArgument(name, default_value="", description=description)
-        for name, description in OVERRIDES.items()
+    overrides = [
+        DeclareLaunchArgument(name, default_value="", description=description, choices=choices)
+        for name, (_, description, choices) in OVERRIDES.items()
     ]
     return LaunchDescription(
         [
-            *arguments,
+            *overrides,
             DeclareLaunchArgument(
                 "image_topic",
                 default_value="image",
@@ -40,11 +61,17 @@ def generate_launch_description() -> LaunchDescription:
                 "namespace", default_value="", description="Namespace of the node, its topics and its services"
             ),
             DeclareLaunchArgument(
-                "use_sim_time",
+                "respawn",
                 default_value="false",
-                description="true takes the time from /clock, for simulation and recordings",
+                description=f"true starts the node again, with an empty memory, {RESPAWN_DELAY_S:g} s after it ends",
+                choices=BOOLEANS,
             ),
-            DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+            DeclareLaunchArgument(
+                "log_level",
+                default_value="info",
+                description="Least severe level that is logged",
+                choices=["debug", "info", "warn", "error", "fatal"],
+            ),
             OpaqueFunction(function=_stream_node),
         ]
     )
@@ -52,10 +79,11 @@ def generate_launch_description() -> LaunchDescription:
 
 def _stream_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = context.launch_configurations
-    overrides = {name: ParameterValue(given[name], value_type=str) for name in OVERRIDES if given[name]}
-    if "autostart" in overrides:
-        overrides["autostart"] = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
-    overrides["use_sim_time"] = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    overrides = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (kind, _, _) in OVERRIDES.items()
+        if given[name]
+    }
     return [
         Node(
             package="fvs_ros",
@@ -65,6 +93,8 @@ def _stream_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             parameters=[ParameterFile(given["params_file"]), overrides],
             remappings=[("image", given["image_topic"])],
             ros_arguments=["--log-level", given["log_level"]],
+            respawn=given["respawn"].lower() == "true",
+            respawn_delay=RESPAWN_DELAY_S,
             output="both",
             emulate_tty=True,
         )

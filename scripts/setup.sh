@@ -171,7 +171,7 @@ build_interfaces() {
         # CMake refuses headers (NumPy's, in .venv) that lie inside the source folder, so it gets the sources by
         # another path.
         mkdir -p log build/source/fvs_ros
-        for part in package.xml CMakeLists.txt LICENSE msg srv action fvs_ros config launch scripts test; do
+        for part in package.xml CMakeLists.txt CHANGELOG.md LICENSE README.md msg srv action fvs_ros config docs launch scripts test; do
             ln -sfn "$ROOT/$part" "build/source/fvs_ros/$part"
         done
         "$colcon" --log-base log build --base-paths build/source --packages-select fvs_ros --symlink-install \

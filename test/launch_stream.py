@@ -14,7 +14,9 @@ import launch_testing.asserts
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import SetParameter
 from node_harness import Client, write_talkative_checkpoint
+from rcl_interfaces.srv import GetParameters
 
 from fvs_ros.stream.types import ErrorCode
 
@@ -29,6 +31,7 @@ ARGUMENTS = {
     "use_sim_time",
     "log_level",
     "autostart",
+    "respawn",
 }
 # Removed when this process ends.
 FOLDER = tempfile.TemporaryDirectory(prefix="fvs_launch_")
@@ -43,6 +46,8 @@ def generate_test_description() -> tuple[LaunchDescription, dict[str, Any]]:
     description = LaunchDescription(
         [
             SetEnvironmentVariable("ROS_DOMAIN_ID", str(DOMAIN)),
+            # As a bringup of a simulated robot sets it for all its nodes.
+            SetParameter("use_sim_time", True),
             IncludeLaunchDescription(source, launch_arguments=arguments.items()),
             launch_testing.actions.ReadyToTest(),
         ]
@@ -59,6 +64,9 @@ class TestRunning(unittest.TestCase):
             assert client.refusal().code == ErrorCode.NO_FRAMES
             assert client.wait_for_memory().model == str(folder)
             client.wait_diagnostic("stream", "topic", "/camera/image")
+            request = GetParameters.Request(names=["use_sim_time"])
+            response = client.call(GetParameters, "get_parameters", request)
+            assert response.values[0].bool_value
 
     def test_every_argument_is_described(self, source: PythonLaunchDescriptionSource) -> None:
         entities = source.try_get_launch_description_without_context().entities

@@ -1,25 +1,38 @@
-"""Runs `launch_evaluate.py` where ROS's launch tools are installed."""
+"""`evaluate.launch.py`: `launch_evaluate.py` runs it to its end, and here its failures become launch's."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-REASON = "launch is not on PyPI: run this test on a ROS 2 distribution"
+from launching import launch, launch_test
+from recordings import IMAGE_TOPIC, write_bag
 
 
 def test_evaluate_launch_file() -> None:
-    pytest.importorskip("launch_testing", reason=REASON)
-    pytest.importorskip("launch_ros", reason=REASON)
-    # In a process of its own: launch_testing's pytest plugin lags behind pytest's releases.
-    run = subprocess.run(
-        [sys.executable, "-m", "launch_testing.launch_test", str(Path(__file__).with_name("launch_evaluate.py"))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
+    launch_test("launch_evaluate.py")
+
+
+def test_an_evaluation_that_fails_makes_launch_fail(tmp_path: Path, ros_domain_id: int) -> None:
+    status, output = launch(
+        "evaluate.launch.py",
+        bag=write_bag(tmp_path / "bag", 4),
+        questions=tmp_path / "nowhere.jsonl",
+        out=tmp_path / "out",
+        model="tiny",
+        image_topic=IMAGE_TOPIC,
     )
-    assert run.returncode == 0, run.stdout
+    assert status == 1, output
+    assert "nowhere.jsonl: does not exist" in output
+
+
+def test_a_node_that_cannot_start_makes_launch_fail(tmp_path: Path, ros_domain_id: int) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"id": "a", "t": 1.0, "question": "What?"}\n')
+    status, output = launch(
+        "evaluate.launch.py",
+        bag=write_bag(tmp_path / "bag", 4),
+        questions=tmp_path / "questions.jsonl",
+        out=tmp_path / "out",
+        model="/nowhere",
+    )
+    assert status == 1, output
+    assert "cannot become active: unconfigured: /nowhere is no folder here" in output

@@ -1,29 +1,20 @@
-"""Runs `launch_stream.py` where ROS's launch tools are installed."""
+"""`stream.launch.py`: `launch_stream.py` runs it, where ROS's launch tools are installed."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-REASON = "launch is not on PyPI: run this test on a ROS 2 distribution"
+from launching import launch, launch_test
 
 
 def test_stream_launch_file() -> None:
-    pytest.importorskip("launch_testing", reason=REASON)
-    pytest.importorskip("launch_ros", reason=REASON)
-    # In a process of its own: launch_testing's pytest plugin lags behind pytest's releases.
-    folder = Path(__file__).parent
-    search = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    run = subprocess.run(
-        [sys.executable, "-m", "launch_testing.launch_test", str(folder / "launch_stream.py")],
-        env={**os.environ, "PYTHONPATH": search},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
-    assert run.returncode == 0, run.stdout
+    launch_test("launch_stream.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("image_transport", "jpeg"), ("log_level", "loud"), ("respawn", "maybe"), ("use_sim_time", "1")],
+)
+def test_a_value_that_is_no_choice_is_refused_with_the_choices(name: str, value: str) -> None:
+    status, output = launch("stream.launch.py", **{name: value})
+    assert status == 1, output
+    assert f'Argument "{name}" provided value "{value}" is not valid. Valid options are' in output

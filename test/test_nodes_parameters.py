@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from conftest import require_ros
 
 require_ros()
 import rclpy
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -93,7 +94,6 @@ def test_two_values_may_fit_each_other_though_neither_fits_the_others_default(no
     [
         ("fps", -1.0, InvalidParameterValueException),
         ("fps", float("nan"), InvalidParameterValueException),
-        ("fps", 2, InvalidParameterTypeException),
         ("dtype", "int4", InvalidParameterValueException),
         ("image_transport", "theora", InvalidParameterValueException),
         ("pose_source", "gps", InvalidParameterValueException),
@@ -104,6 +104,22 @@ def test_two_values_may_fit_each_other_though_neither_fits_the_others_default(no
 )
 def test_a_value_that_does_not_fit_is_refused_at_start(node: Any, name: str, value: Any, error: type) -> None:
     with pytest.raises(error, match=name):
+        StreamParameters(node(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("fps", 2, "fps is 2, of type integer; write 2.0"),
+        ("fps", "fast", "fps is fast, of type string; write a number with a decimal point, such as 1.0"),
+        ("max_pixels", 200704.0, "max_pixels is 200704.0, of type double; write 200704"),
+        ("max_pixels", 0.5, "max_pixels is 0.5, of type double; write a whole number, such as 200704"),
+        ("autostart", "false", "autostart is false, of type string; write true or false, without quotes"),
+        ("model", 7, "model is 7, of type integer; write '7', in quotes"),
+    ],
+)
+def test_a_value_of_the_wrong_type_says_how_to_write_it(node: Any, name: str, value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         StreamParameters(node(**{name: value}))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from conftest import ros_domain
 from node_harness import SLOTS, Client, StreamProcess, image, write_talkative_checkpoint
 
 from action_msgs.msg import GoalStatus  # isort: skip
+from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue, SetParametersResult  # isort: skip
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters, SetParametersAtomically  # isort: skip
 from sensor_msgs.msg import Image  # isort: skip
@@ -63,14 +64,22 @@ def is_inactive(client: Client) -> str:
     return str(error)
 
 
+def refused(command: Callable[[], None]) -> str:
+    with pytest.raises(RefusedError) as caught:
+        command()
+    return str(caught.value)
+
+
 def test_a_life_from_unconfigured_to_finalized(tmp_path: Path) -> None:
     with waiting_node(tmp_path) as (process, client):
         assert client.state == "unconfigured"
         assert "configure, then activate" in is_inactive(client)
-        with pytest.raises(RefusedError, match="no memory to reset: the node is unconfigured"):
-            client.reset()
-        with pytest.raises(RefusedError, match="no stream to pause: the node is unconfigured"):
-            client.pause()
+        assert "no memory to reset: it is unconfigured; ros2 lifecycle set /stream_node configure" in refused(
+            client.reset
+        )
+        assert "no stream to pause: it is unconfigured; ros2 lifecycle set /stream_node configure" in refused(
+            client.pause
+        )
         client.wait_diagnostic("stream", "state", "unconfigured")
 
         assert client.change_state("configure")
@@ -106,7 +115,8 @@ def test_a_life_from_unconfigured_to_finalized(tmp_path: Path) -> None:
         client.feed(900)
         assert client.change_state("shutdown")
         assert client.state == "finalized"
-        is_inactive(client)
+        for refusal in (is_inactive(client), refused(client.reset), refused(client.pause)):
+            assert refusal.endswith("it is finalized: start the node again")
         assert process.stop(signal.SIGINT) == 0
         assert "Traceback" not in process.log
 
@@ -250,3 +260,24 @@ def test_parameters_that_do_not_fit_from_the_start_end_the_node_with_a_reason() 
         assert process.wait() == 1
         assert "max_new_tokens is 2000, its limit 1024" in process.log
         assert "Traceback" not in process.log
+
+
+def test_diagnostics_of_two_robots_carry_their_namespaces() -> None:
+    """Nodes of one name in one domain; each name on /diagnostics is one node's own."""
+    with ExitStack() as stack:
+        domain = stack.enter_context(ros_domain())
+        for robot in ("robot1", "robot2"):
+            process = StreamProcess(domain, "-r", f"__ns:=/fleet/{robot}", autostart=False)
+            stack.callback(process.stop)
+        names: set[str] = set()
+        client = stack.enter_context(Client(domain, "/fleet/robot1/stream_node"))
+        client.ros_node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda message: names.update(status.name for status in message.status), 10
+        )
+        wanted = {
+            f"fleet/{robot}/stream_node: {part}"
+            for robot in ("robot1", "robot2")
+            for part in ("stream", "memory", "answers")
+        }
+        client.wait_for(lambda: len(names) >= len(wanted), "the diagnostics of both")
+        assert names == wanted

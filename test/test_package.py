@@ -14,6 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from conftest import require_ros
 
 import fvs_ros
 
@@ -137,12 +138,59 @@ def dependency_lists() -> str:
     return re.sub(r"#.*", "", part)
 
 
-@pytest.mark.parametrize("name", ["stream_node", "replay_node"])
-def test_the_nodes_can_be_run(name: str) -> None:
-    path = ROOT / "scripts" / name
-    assert os.access(path, os.X_OK)
-    assert path.read_text().startswith("#!/usr/bin/env python3\n")
-    assert (ROOT / "fvs_ros" / "nodes" / f"{name}.py").exists()
+EXECUTABLES = dict(re.findall(r'"(\w+)=\$\{PROJECT_NAME\}([.\w]+)"', (ROOT / "CMakeLists.txt").read_text()))
+
+
+def test_the_nodes_and_the_command_are_executables() -> None:
+    assert EXECUTABLES == {"fvs": ".cli", "replay_node": ".nodes.replay_node", "stream_node": ".nodes.stream_node"}
+
+
+@pytest.mark.parametrize("name", EXECUTABLES)
+def test_an_executable_runs_its_module_by_the_packages_own_python(name: str, tmp_path: Path) -> None:
+    template = ROOT / "scripts" / "run_module.in"
+    assert os.access(template, os.X_OK)
+    values = {"Python3_EXECUTABLE": sys.executable, "name": name, "module": f"fvs_ros{EXECUTABLES[name]}"}
+    script = tmp_path / "lib" / name
+    script.parent.mkdir()
+    script.write_text(re.sub(r"@(\w+)@", lambda match: values[match[1]], template.read_text()))
+    script.chmod(0o755)
+    # A folder of the package's name beside the user hides nothing, and another Python on PATH changes nothing.
+    (tmp_path / "fvs_ros").mkdir()
+    (tmp_path / "fvs_ros" / "__init__.py").write_text("raise ImportError('the wrong package')")
+    arguments = ["--version"] if name == "fvs" else ["--ros-args", "--remap", "nonsense"]
+    result = subprocess.run(
+        [script, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if name == "fvs":
+        assert (result.returncode, result.stdout) == (0, f"fvs_ros {fvs_ros.__version__}\n")
+    else:
+        require_ros()
+        assert result.returncode == 1
+        assert "nonsense" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_licence_readme_and_documentation_are_installed() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text()
+    installed = " ".join(re.findall(r"install\((?:FILES|DIRECTORY)([^)]*?)DESTINATION share", text))
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "docs", "config", "launch"} <= set(installed.split())
+
+
+def test_rosdep_installs_every_plugin_that_the_tests_use(manifest: ElementTree.Element) -> None:
+    declared = {element.text for tag in ("test_depend", "exec_depend") for element in manifest.findall(tag)}
+    assert {"python3-pytest", "python3-pytest-timeout", "python3-hypothesis"} <= declared
+
+
+def test_tests_are_collected_without_plugins(tmp_path: Path) -> None:
+    """As on a distribution whose pytest has none: an option that only a plugin knows must not end everything."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:timeout", "--collect-only", "-q", "test/test_hashing.py"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_interfaces_import_beside_the_checkout(ros_domain_id: int) -> None:

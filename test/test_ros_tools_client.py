@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,14 @@ def test_asking_returns_the_response(client: FlashVStreamClient) -> None:
     assert response.success
     assert response.answer
     assert (response.memory_steps, response.memory_end.sec) == (2, 4)
+
+
+def test_a_timeout_in_whole_seconds_is_taken(client: FlashVStreamClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interfaces that were built with assertions abort the process on an int in a float field; here they raise."""
+    for name in ("fvs_ros.srv._ask", "fvs_ros.action._ask"):
+        monkeypatch.setattr(importlib.import_module(name), "ros_python_check_fields", "1")
+    assert client.ask("What?", max_new_tokens=4, timeout_s=30).success
+    assert client.ask_stream("What?", max_new_tokens=4, timeout_s=30).result().success
 
 
 def test_a_question_without_an_answer_raises_its_code_and_what_to_do(client: FlashVStreamClient) -> None:
@@ -135,7 +144,7 @@ def test_a_node_that_is_not_configured_refuses_commands(domain: int, running: tu
     try:
         with FlashVStreamClient(NODE, domain=domain) as client:
             for command in (client.reset, client.pause):
-                with pytest.raises(RefusedError, match="the node is unconfigured"):
+                with pytest.raises(RefusedError, match="it is unconfigured; ros2 lifecycle set"):
                     command()
             with pytest.raises(AskError) as caught:
                 client.ask("What?")

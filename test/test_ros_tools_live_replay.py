@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from node_harness import running_node
+from node_harness import StreamProcess, running_node
 from recordings import IMAGE_TOPIC, write_bag
 
 from fvs_ros.cli import main
@@ -71,3 +71,16 @@ def test_what_only_the_deterministic_form_can_do_is_refused(
     write_bag(tmp_path / "bag", 40)
     assert evaluate(tmp_path, *more) == 1
     assert "leave --controls and --prompt out" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_evaluation_with_the_reason(
+    tmp_path: Path, ros_domain_id: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bag(tmp_path / "bag", 4)
+    process = StreamProcess(ros_domain_id, "-r", "__ns:=/robot", model="/nowhere")
+    try:
+        assert evaluate(tmp_path, "--node", "/robot/stream_node", "--start-timeout", "60") == 1
+    finally:
+        process.stop()
+    error = capsys.readouterr().err
+    assert "/robot/stream_node cannot become active: unconfigured: /nowhere is no folder here" in error

@@ -78,6 +78,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     from fvs_ros.sources.recordings import open_source
 
     require_plots()
+    if arguments.live:
+        _require_live(arguments)
     console = Console()
     written = read_questions(arguments.questions)
     source = open_source(arguments.bag, arguments.topic)
@@ -98,6 +100,20 @@ def _replay(arguments: argparse.Namespace) -> int:
     finally:
         source.close()
     return 0
+
+
+def _require_live(arguments: argparse.Namespace) -> None:
+    """Before any work.
+
+    Raises:
+        ValueError: ROS 2 is missing, or for what the live form cannot do.
+    """
+    try:
+        import fvs_ros.ros_tools.live_replay  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"--live needs ROS 2 and the built interfaces ({error}): make setup") from error
+    if arguments.controls != () or arguments.prompt != "plain":
+        raise ValueError("--live asks the node as it is; leave --controls and --prompt out")
 
 
 def _deterministic(
@@ -126,22 +142,17 @@ def _live(
     """Plays the recording to the running node. Each run is a new one, so that none continues where another ended.
 
     Raises:
-        ValueError: what the live form cannot do, a folder that holds a run already, or a node that cannot be used.
+        ValueError: a folder that holds a run already, or a node that cannot be used.
     """
     from fvs_ros.evaluation.answers import AnswerFile, claim_folder
     from fvs_ros.evaluation.progress import RunProgress
     from fvs_ros.evaluation.timed.controls import MEMORY
     from fvs_ros.evaluation.timed.replay import ReplayResult, answer_path
+    from fvs_ros.ros_tools.client import RefusedError
+    from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
+    from fvs_ros.ros_tools.processes import ProcessError
     from fvs_ros.sources.frame import SECOND_NS
 
-    try:
-        from fvs_ros.ros_tools.client import RefusedError
-        from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
-        from fvs_ros.ros_tools.processes import ProcessError
-    except ImportError as error:
-        raise ValueError(f"--live needs ROS 2 and the built interfaces ({error}): make setup") from error
-    if arguments.controls != () or arguments.prompt != "plain":
-        raise ValueError("--live asks the node as it is; leave --controls and --prompt out")
     options = LiveOptions(
         arguments.bag, arguments.rate, arguments.node, arguments.max_new_tokens, arguments.start_timeout
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -14,7 +16,7 @@ from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.model.names import EMBEDDED
 from fvs_ros.stream.config import HIGHEST_FPS, LONGEST_TIMEOUT_S, StreamConfig
 
-ParameterValue = bool | int | float | str
+ParameterValue = bool | int | float | str | list[str]
 
 MOST_PIXELS = 4_000_000
 
@@ -57,6 +59,37 @@ class ParameterRow:
         if self.choices and value not in self.choices:
             return f"{self.name} is {value!r}; set it to one of {', '.join(self.choices)}"
         return ""
+
+
+def declare(node: Node, row: ParameterRow) -> Any:
+    """Declares a parameter, and returns its value.
+
+    Raises:
+        ValueError: the value that was given at start is of the wrong type; the message says how to write it.
+        rclpy.exceptions.ParameterException: it is out of range.
+    """
+    try:
+        return node.declare_parameter(row.name, row.default, row.descriptor).value
+    except InvalidParameterTypeException as error:
+        given = re.search(r"to '(.*)' of type '(\w+)'", str(error), re.DOTALL)
+        if given is None:
+            raise
+        raise ValueError(_wrong_type(row, given[1], given[2])) from error
+
+
+def _wrong_type(row: ParameterRow, value: str, kind: str) -> str:
+    if isinstance(row.default, bool):
+        advice = "true or false, without quotes"
+    elif isinstance(row.default, float):
+        advice = f"{value}.0" if kind == "INTEGER" else f"a number with a decimal point, such as {row.default}"
+    elif isinstance(row.default, int):
+        whole = value.removesuffix(".0")
+        advice = whole if whole.isdecimal() else f"a whole number, such as {row.default}"
+    elif isinstance(row.default, str):
+        advice = f"'{value}', in quotes"
+    else:
+        advice = f"a list, such as {row.default}"
+    return f"{row.name} is {value}, of type {kind.lower()}; write {advice}"
 
 
 def _stream(name: str, description: str, least: float, most: float, live: bool = False) -> ParameterRow:
@@ -168,15 +201,15 @@ class StreamParameters:
     """Declares the table on a node, and refuses values that are out of range or do not fit each other.
 
     Raises:
-        rclpy.exceptions.ParameterException: a value that was given at start is of the wrong type or out of range.
-        ValueError: values that were given at start do not fit each other.
+        rclpy.exceptions.ParameterException: a value that was given at start is out of range.
+        ValueError: one is of the wrong type, or several do not fit each other.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         node.add_on_set_parameters_callback(_check_each)
         for row in TABLE:
-            node.declare_parameter(row.name, row.default, row.descriptor)
+            declare(node, row)
         # Only now: while they are declared one by one, two that fit each other may not fit the other's default.
         self.stream_config()
         node.add_on_set_parameters_callback(self._check_together)

@@ -13,7 +13,6 @@ from dataclasses import fields
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -21,10 +20,11 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from rosgraph_msgs.msg import Clock as ClockMessage
 
+from fvs_ros.model.names import EMBEDDED_RECORDING, is_embedded
 from fvs_ros.nodes.messages import time_message
-from fvs_ros.nodes.parameters import text_arguments
 from fvs_ros.nodes.replay_outputs import BagOutput, ReplayOutput, VideoOutput
 from fvs_ros.nodes.replay_parameters import ReplayConfig, declare_parameters
+from fvs_ros.nodes.starting import START_ERRORS, init_ros, one_line
 from fvs_ros.sources.bags import Bag, SourceError, is_bag
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.playback import Playback
@@ -137,7 +137,7 @@ class ReplayNode(Node):
 
 
 def _open_output(node: Node, config: ReplayConfig) -> ReplayOutput:
-    path = recording_path(config.bag)
+    path = EMBEDDED_RECORDING if is_embedded(config.bag) else recording_path(config.bag)
     if path.exists() and is_bag(path):
         return BagOutput(node, Bag(path), config)
     # The system's time: the node's own clock may follow the /clock that this node is about to publish.
@@ -149,11 +149,12 @@ def _open_output(node: Node, config: ReplayConfig) -> ReplayOutput:
 def main(arguments: list[str] | None = None) -> int:
     """Play one recording; returns 0 at its end or when interrupted, 1 if it cannot be played."""
     text = [item.name for item in fields(ReplayConfig) if isinstance(item.default, str)]
-    rclpy.init(args=text_arguments(sys.argv if arguments is None else arguments, text))
     logger = get_logger(_NAME)
-    executor = SingleThreadedExecutor()
+    executor: SingleThreadedExecutor | None = None
     node: ReplayNode | None = None
     try:
+        init_ros(sys.argv if arguments is None else arguments, text)
+        executor = SingleThreadedExecutor()
         node = ReplayNode()
         executor.add_node(node)
         node.start()
@@ -164,15 +165,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
-    except (SourceError, OSError, ValueError, ParameterException) as error:
-        logger.fatal(str(error))
+    except (SourceError, OSError, *START_ERRORS) as error:
+        logger.fatal(one_line(str(error)))
         return 1
     finally:
         if node is not None:
             node.close()
             node.destroy_node()
         # Its destructor would complain once the context is gone.
-        executor.shutdown()
+        if executor is not None:
+            executor.shutdown()
         rclpy.try_shutdown()
 
 

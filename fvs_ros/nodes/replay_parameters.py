@@ -7,7 +7,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-from fvs_ros.nodes.parameters import ParameterRow
+from fvs_ros.nodes.parameters import ParameterRow, declare
 
 
 def _parameter(
@@ -30,7 +30,8 @@ class ReplayConfig:
     """
 
     bag: str = _parameter(
-        "", "Recording to play: rosbag2 folder, .mcap, .db3 or .bag file, video file, folder of images"
+        "",
+        "Recording to play: rosbag2 folder, .mcap, .db3 or .bag file, video, folder of images; embedded ships",
     )
     topics: tuple[str, ...] = _parameter(("",), "Topics of a bag to play; [''] plays all of them")
     rate: float = _parameter(1.0, "Recorded seconds per wall-clock second", 0.01, 100.0)
@@ -74,8 +75,8 @@ def declare_parameters(node: Node) -> ReplayConfig:
     """Declare every parameter read-only on the node, and read it.
 
     Raises:
-        ValueError: for a value that has no meaning.
-        rclpy.exceptions.ParameterException: for a value of the wrong type or out of its range.
+        ValueError: for a value that has no meaning or is of the wrong type.
+        rclpy.exceptions.ParameterException: for a value out of its range.
     """
     values: dict[str, Any] = {}
     for item in fields(ReplayConfig):
@@ -85,7 +86,7 @@ def declare_parameters(node: Node) -> ReplayConfig:
         if several:
             default = list(default)
         row = ParameterRow(item.name, default, **item.metadata)
-        value = node.declare_parameter(row.name, default, row.descriptor).value
+        value = declare(node, row)
         if problem := row.check(value):
             raise ValueError(problem)
         values[item.name] = tuple(value) if several else value

@@ -27,7 +27,6 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
@@ -44,9 +43,10 @@ from fvs_ros.nodes.image_input import ImageInput
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
 from fvs_ros.nodes.messages import memory_message, statistics_message
 from fvs_ros.nodes.model_loader import ModelLoader, free_device_memory, load_stream_model
-from fvs_ros.nodes.parameters import TABLE, StreamParameters, text_arguments
+from fvs_ros.nodes.parameters import TABLE, StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
+from fvs_ros.nodes.starting import START_ERRORS, init_ros, one_line
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.model_protocol import StreamModel
@@ -114,7 +114,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._memory_publisher = self.create_publisher(MemoryState, "~/memory", latched_qos())
         self._statistics_publisher = self.create_publisher(StreamStatistics, "~/statistics", QoSProfile(depth=1))
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        self._diagnostics = StreamDiagnostics(self.get_name())
+        self._diagnostics = StreamDiagnostics(self.get_fully_qualified_name().lstrip("/"))
         # Steady: with use_sim_time and no /clock, the node must still report.
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -244,14 +244,20 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     # Questions and commands
 
+    def _way_to(self, transition: str) -> str:
+        """The lifecycle state, why the last transition failed, and what to do."""
+        state = f"it is {self.state}{f' ({self._problem})' if self._problem else ''}"
+        if self.state == "finalized":
+            return f"{state}: start the node again"
+        steps = "configure, then activate" if transition == "activate" and self._engine is None else transition
+        return f"{state}; ros2 lifecycle set {self.get_fully_qualified_name()} {steps}"
+
     def _active_engine(self) -> StreamEngine:
         if self._engine is None or self._images is None:
             if self._loader.loading:
                 problem = "it is loading its model; ask again once it is active"
             else:
-                steps = "activate" if self._engine is not None else "configure, then activate"
-                reason = f" ({self._problem})" if self._problem else ""
-                problem = f"it is {self.state}{reason}; ros2 lifecycle set {self.get_fully_qualified_name()} {steps}"
+                problem = self._way_to("activate")
             raise AskError(ErrorCode.NOT_ACTIVE, f"the node answers when it is active, and {problem}")
         return self._engine
 
@@ -267,7 +273,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._engine is not None
         if self._engine is None:
-            response.message = f"there is no memory to reset: the node is {self.state}; configure it first"
+            response.message = f"there is no memory to reset: {self._way_to('configure')}"
         else:
             self._engine.reset()
             response.message = "the memory is empty; the next image begins a new episode"
@@ -276,7 +282,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success = self._engine is not None
         if self._engine is None:
-            response.message = f"there is no stream to pause: the node is {self.state}; configure it first"
+            response.message = f"there is no stream to pause: {self._way_to('configure')}"
         else:
             self._engine.pause(request.data)
             response.message = "images are skipped; the memory stays" if request.data else "images are taken in again"
@@ -356,9 +362,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the node until it is interrupted or terminated (returns 0); returns 1 if it cannot start."""
     leave_signals_to_rclpy()
     text = [row.name for row in TABLE if isinstance(row.default, str)]
-    rclpy.init(args=text_arguments(sys.argv if arguments is None else arguments, text))
     node: StreamNode | None = None
+    started = False
     try:
+        init_ros(sys.argv if arguments is None else arguments, text)
+        started = True
         node = StreamNode()
         executor = SingleThreadedExecutor()
         node.start(executor)
@@ -366,11 +374,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception as error:
-        # Where the context is no longer valid, a signal came while the node was made.
-        if rclpy.ok():
-            if not isinstance(error, ParameterException | ValueError):
+        # A context that was valid and no longer is: a signal came while the node was made.
+        if rclpy.ok() or not started:
+            if not isinstance(error, START_ERRORS):
                 raise
-            get_logger(NAME).fatal(f"Cannot start: {error}")
+            get_logger(NAME).fatal(f"Cannot start: {one_line(str(error))}")
             return 1
     finally:
         # In this order: the engine's threads publish, so they end before the context does.

@@ -155,7 +155,8 @@ class FlashVStreamClient:
             AskError: there is no answer; `code` says why.
             TimeoutError: the service is not offered, or the node does not respond.
         """
-        request = Ask.Request(question=question, max_new_tokens=max_new_tokens, timeout_s=timeout_s, fresh=fresh)
+        # Converted: a whole number in a float field aborts the process where the interfaces were built with assertions.
+        request = Ask.Request(question=question, max_new_tokens=max_new_tokens, timeout_s=float(timeout_s), fresh=fresh)
         return _answered(self._call(Ask, self._ask_service, request, response_s=_longest_wait(timeout_s)))
 
     def ask_stream(
@@ -189,7 +190,7 @@ class FlashVStreamClient:
             if on_token is not None:
                 on_token(message.feedback.token)
 
-        goal = AskAction.Goal(question=question, max_new_tokens=max_new_tokens, timeout_s=timeout_s, fresh=fresh)
+        goal = AskAction.Goal(question=question, max_new_tokens=max_new_tokens, timeout_s=float(timeout_s), fresh=fresh)
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
         handle = self.result_of(self._action.send_goal_async(goal, on_feedback), f"a reply of {self._ask_action}")
         if not handle.accepted:

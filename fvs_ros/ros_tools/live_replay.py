@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 
@@ -20,7 +21,7 @@ from fvs_ros.evaluation.timed.replay import MemoryPoint
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.messages import stamp_nanoseconds, stream_statistics
 from fvs_ros.nodes.qos import latched_qos
-from fvs_ros.ros_tools.client import DEFAULT_NODE, FlashVStreamClient
+from fvs_ros.ros_tools.client import DEFAULT_NODE, FlashVStreamClient, RefusedError
 from fvs_ros.ros_tools.processes import Processes, ros_arguments
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import AskError, FrameCounters, Moment, StreamStatistics
@@ -91,7 +92,7 @@ def evaluate_live(
 
     Raises:
         TimeoutError: the node is not active in time, or nothing moves any more.
-        RefusedError: the node cannot reset its memory.
+        RefusedError: the node cannot become active, as with a model that cannot be loaded, or cannot reset its memory.
         ProcessError: the replay fails.
     """
     with tempfile.TemporaryDirectory(prefix="fvs_live_") as folder:
@@ -125,10 +126,13 @@ class _LiveRun:
         # Whether something must move, and when it did last, on the steady clock.
         self._playing = False
         self._moved_s = 0.0
+        # Why the node does not become active, as it reports.
+        self._problem = ""
         self.client = FlashVStreamClient(options.node, on_wait=self._check)
         node = self.client.ros_node
         node.create_subscription(Clock, "/clock", self._on_clock, qos_profile_sensor_data)
         node.create_subscription(MemoryState, f"{options.node}/memory", self._on_memory, latched_qos())
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def prepare(self) -> FrameCounters:
         """Waits for the node and empties its memory; returns what it has counted so far."""
@@ -207,8 +211,15 @@ class _LiveRun:
 
     def _check(self) -> None:
         self.processes.check()
+        if self._problem and not self._recording:
+            raise RefusedError(f"{self._options.node} cannot become active: {self._problem}")
         if self._playing and time.monotonic() > self._moved_s + max(_STALL_TIMEOUT_S, self._options.start_timeout_s):
             raise TimeoutError("neither the recording nor the memory moves any more; look into the node's log")
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == f"{self._options.node.lstrip('/')}: stream":
+                self._problem = status.message if status.level == DiagnosticStatus.ERROR else ""
 
     def _on_clock(self, message: Clock) -> None:
         self._now_ns = stamp_nanoseconds(message.clock)

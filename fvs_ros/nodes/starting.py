@@ -1,0 +1,59 @@
+"""The start of a node's process: a command line that ROS cannot read ends it with one line, not with a traceback."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+import rclpy
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.logging import LoggingSeverity, set_logger_level
+
+from fvs_ros.nodes.parameters import text_arguments
+
+# What rclpy raises where a node's names, remaps or parameters have no meaning; RuntimeError is its RCLError.
+START_ERRORS = (NameValidationException, ParameterException, RuntimeError, ValueError)
+
+# By the words with which rcl names what it could not read.
+_ADVICE = {
+    "params file": "write `/**:`, below it `ros__parameters:`, below that `name: value`, indented with blanks, as "
+    "config/stream.yaml does",
+    "remap rule": "write -r NAME:=NEW_NAME, in letters, digits, _ and /, with no digit after a /",
+    "parameter override": "write -p NAME:=VALUE",
+    "log level": "write --log-level debug, info, warn, error or fatal",
+}
+
+
+def init_ros(arguments: Sequence[str], text_parameters: Collection[str]) -> None:
+    """`rclpy.init` for a process that is one node.
+
+    Args:
+        arguments: of the command line.
+        text_parameters: names of the parameters whose values are text, whatever they look like.
+
+    Raises:
+        ValueError: ROS cannot read the command line, or a file that it names; in one line, with what to write.
+    """
+    # rcl logs the same failure in its own words.
+    set_logger_level("rcl", LoggingSeverity.FATAL)
+    try:
+        rclpy.init(args=text_arguments(arguments, text_parameters))
+    except RuntimeError as error:
+        raise ValueError(_with_advice(error)) from error
+    finally:
+        set_logger_level("rcl", LoggingSeverity.UNSET)
+
+
+def one_line(error: str) -> str:
+    """An error of rcl's or rclpy's without line breaks and without rcl's source files."""
+    text = " ".join(re.sub(r",? at /\S+:\d+", "", error).split())
+    return text.removeprefix("failed to initialize rcl: ")
+
+
+def _with_advice(error: Exception) -> str:
+    if type(error).__name__ == "UnknownROSArgsError":
+        return f"unknown arguments after --ros-args: {error}"
+    # Of the lexer's states nobody learns anything.
+    text = re.sub(r"\. Error: (Expected lexeme|error not set).*", "", one_line(str(error)))
+    advice = next((advice for words, advice in _ADVICE.items() if f"parse {words}" in text), "")
+    return f"{text}; {advice}" if advice else text
