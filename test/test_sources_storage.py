@@ -86,3 +86,4 @@ def test_names_of_types() -> None:
     for name in ("sensor_msgs/msg/Image", "sensor_msgs/Image", "sensor_msgs::msg::dds_::Image_"):
         assert ros2_type(name) == "sensor_msgs/msg/Image"
     assert ros2_type("foxglove.CompressedImage") == "foxglove.CompressedImage"
+    assert ros2_type("tf/tfMessage") == "tf2_msgs/msg/TFMessage"

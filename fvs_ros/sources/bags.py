@@ -129,7 +129,7 @@ class Bag:
             problem = f"its messages are {encodings[0]}, not those of ROS"
         return BagTopic(
             name=name,
-            type=self._ros1.ros2_name(types[0]),
+            type=types[0],
             count=sum(channel.count for channel in channels),
             # REP 105's static transforms are latched, whatever a recorder noted down.
             latched=name.endswith("/tf_static") or any(channel.latched for channel in channels),

@@ -21,7 +21,17 @@ from mcap.records import Channel as ChannelRecord
 from mcap.records import Chunk, DataEnd, Footer, Header, McapRecord, Message, Schema
 from mcap.stream_reader import StreamReader, get_chunk_data_stream
 
-from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, is_latched, reason, ros2_type
+from fvs_ros.sources.storage import (
+    CDR,
+    END_OF_TIME_NS,
+    ROS1,
+    Channel,
+    StorageError,
+    StorageFile,
+    is_latched,
+    reason,
+    ros2_type,
+)
 
 _MAGIC = b"\x89MCAP0\r\n"
 _COMPRESSIONS = ("", "lz4", "zstd")
@@ -61,7 +71,7 @@ class _Contents:
             self.blocks.append(_Block(min(times), max(times), offset, frozenset(counts)))
 
 
-class McapFile:
+class McapFile(StorageFile):
     """An MCAP file. One that was never closed is read as far as its records are whole, and `damage` says so.
 
     Raises:
@@ -69,7 +79,6 @@ class McapFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.damage = ""
         self._path = path
         with path.open("rb") as file:
             contents = self._describe(file)

@@ -10,15 +10,11 @@ from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from fvs_ros.sources.storage import END_OF_TIME_NS, ROS1, Channel
-
-_RENAMED_TYPES = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
+from fvs_ros.sources.storage import END_OF_TIME_NS, ROS1, Channel, StorageFile, ros2_type
 
 
-class Ros1File:
+class Ros1File(StorageFile):
     """A ``.bag`` file. Raises what rosbags raises if it is damaged."""
-
-    damage = ""
 
     def __init__(self, path: Path) -> None:
         self._reader = Reader(path)
@@ -31,7 +27,7 @@ class Ros1File:
             Channel(
                 id=connection.id,
                 topic=connection.topic,
-                type=connection.msgtype,
+                type=ros2_type(connection.msgtype),
                 encoding=ROS1,
                 count=connection.msgcount,
                 latched=isinstance(connection.ext, ConnectionExtRosbag1) and bool(connection.ext.latching),
@@ -58,28 +54,23 @@ class Ros1Types:
         self._recorded = get_typestore(Stores.ROS1_NOETIC)
         self._target = get_typestore(Stores.ROS2_HUMBLE)
 
-    def ros2_name(self, name: str) -> str:
-        """The type's name in ROS 2."""
-        return _RENAMED_TYPES.get(name, name)
-
     def converter(self, name: str, definition: str) -> Callable[[bytes], bytes]:
-        """What turns a message of that type into CDR.
+        """What turns a message of the type that ROS 2 gives that name into CDR.
 
         Raises:
             LookupError: if it has no equal in ROS 2, with the reason.
         """
-        ros2_name = self.ros2_name(name)
-        if ros2_name not in self._target.fielddefs:
+        if name not in self._target.fielddefs:
             raise LookupError(f"its ROS 1 type {name} has no ROS 2 twin among the common interfaces")
         if name not in self._recorded.fielddefs:
             definitions = get_types_from_msg(definition, name)
             new = {key: value for key, value in definitions.items() if key not in self._recorded.fielddefs}
             self._recorded.register(new)
         try:
-            same = is_same_wireformat(self._recorded, self._target, name, ros2_name)
+            same = is_same_wireformat(self._recorded, self._target, name, name)
         except KeyError:  # A field's type that ROS 2 does not have.
             same = False
         if not same:
             raise LookupError(f"the fields of {name} differ between ROS 1 and ROS 2")
         # The ROS 2 definition is right for reading too: rosbags skips the number that ROS 1 headers begin with.
-        return lambda raw: bytes(self._target.ros1_to_cdr(raw, ros2_name))
+        return lambda raw: bytes(self._target.ros1_to_cdr(raw, name))

@@ -61,7 +61,7 @@ class StorageFile(Protocol):
     channels: list[Channel]
     start_ns: int
     end_ns: int
-    damage: str
+    damage: str = ""
 
     def messages(self, channels: Collection[int], start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, bytes]]:
         """Channel, time of receipt (ns) and bytes of each message from `start_ns` to before `stop_ns`, by time."""
@@ -73,7 +73,8 @@ class StorageFile(Protocol):
 def ros2_type(name: str) -> str:
     """The ROS 2 name of a type that ROS 1 (``package/Name``) or DDS (``package::msg::dds_::Name_``) names."""
     name = re.sub(r"::dds_::(\w+)_$", r"::\1", name).replace("::", "/")
-    return re.sub(r"^(\w+)/(\w+)$", r"\1/msg/\2", name)
+    name = re.sub(r"^(\w+)/(\w+)$", r"\1/msg/\2", name)
+    return "tf2_msgs/msg/TFMessage" if name == "tf/msg/tfMessage" else name
 
 
 def is_latched(offered_qos_profiles: str) -> bool:
@@ -87,14 +88,12 @@ def is_latched(offered_qos_profiles: str) -> bool:
     )
 
 
-class Sqlite3File:
+class Sqlite3File(StorageFile):
     """A ``.db3`` file of rosbag2, of any of its schemas; never written to.
 
     Raises:
         StorageError, sqlite3.Error: if it is damaged, or is another program's database.
     """
-
-    damage = ""
 
     def __init__(self, path: Path) -> None:
         # A URI, in which ?, # and % have a meaning. Immutable: without locks and without files made beside it.

@@ -1,0 +1,45 @@
+"""ROS 1 types: which have an equal in ROS 2, and under which name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rosbags.rosbag1 import Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from fvs_ros.sources.bags import Bag
+from fvs_ros.sources.ros1 import Ros1Types
+
+
+def test_transforms_get_the_name_that_ros_2_gives_them(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    name = "tf/msg/tfMessage"
+    store.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms\n", name))
+    types = store.types
+    header = types["std_msgs/msg/Header"](
+        seq=3, stamp=types["builtin_interfaces/msg/Time"](sec=5, nanosec=6), frame_id="map"
+    )
+    transform = types["geometry_msgs/msg/Transform"](
+        translation=types["geometry_msgs/msg/Vector3"](x=1.0, y=2.0, z=3.0),
+        rotation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+    )
+    stamped = types["geometry_msgs/msg/TransformStamped"](header=header, child_frame_id="base", transform=transform)
+    with Writer(tmp_path / "old.bag") as writer:
+        connection = writer.add_connection("/tf", name, typestore=store)
+        writer.write(connection, 7, store.serialize_ros1(types[name](transforms=[stamped]), name))
+    with Bag(tmp_path / "old.bag") as bag:
+        assert bag.topics["/tf"].type == "tf2_msgs/msg/TFMessage"
+        (message,) = bag.messages(["/tf"])
+    decoded: Any = get_typestore(Stores.ROS2_HUMBLE).deserialize_cdr(message.data, message.topic.type)
+    (read,) = decoded.transforms
+    assert (read.header.stamp.sec, read.header.frame_id, read.child_frame_id) == (5, "map", "base")
+    assert (read.transform.translation.z, read.transform.rotation.w) == (3.0, 1.0)
+
+
+def test_types_without_an_equal_are_refused_with_the_reason() -> None:
+    with pytest.raises(LookupError, match="own_msgs/msg/Thing has no ROS 2 twin"):
+        Ros1Types().converter("own_msgs/msg/Thing", "int32 number\n")
+    with pytest.raises(LookupError, match="the fields of visualization_msgs/msg/Marker differ between ROS 1 and ROS 2"):
+        Ros1Types().converter("visualization_msgs/msg/Marker", "")
