@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 METADATA = "metadata.yaml"
 # A part of a split recording carries its number, a compressed one a second suffix.
-_PART = re.compile(r"(?P<stem>.+?)(?:_(?P<number>\d+))?\.(?P<storage>db3|mcap)(?:\.zstd?)?")
+_PART = re.compile(r"(?P<stem>.+?)(?:_(?P<number>\d+))?\.(?:db3|mcap)(?:\.zstd?)?")
 _COMPRESSED = re.compile(r"\.zstd?$")
 # A log of SQLite that is only a header is empty.
 _LOG_HEADER_BYTES = 32
