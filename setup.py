@@ -49,8 +49,8 @@ setup(
         "rosbags-image>=0.10",
         "safetensors>=0.4.3",
         "tokenizers>=0.22",
-        # scaled_dot_product_attention on every device and torch.library as transformers 5 needs them.
-        "torch>=2.4",
+        # transformers, by 5.23 at the latest, does not use an older torch.
+        "torch>=2.6",
         # Module and parameter names of Qwen2-VL follow the layout of the 5.x series.
         "transformers>=5.0,<6",
     ],

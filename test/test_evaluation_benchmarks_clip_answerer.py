@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import benchmark_data
+import numpy as np
 import pytest
 import torch
 from fakes import FakeModel
@@ -13,7 +14,7 @@ from fakes import FakeModel
 from fvs_ros.evaluation.benchmarks import BENCHMARKS, Media
 from fvs_ros.evaluation.benchmarks.clip_answerer import ClipAnswerer, ClipProtocol
 from fvs_ros.evaluation.benchmarks.windows import windows
-from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
 
 class Prefixed(FakeModel):
@@ -44,6 +45,23 @@ def test_frames_are_sampled_and_paired_as_published(tmp_path: Path, count: int, 
     assert [value for call in model.encoded for value in call] == [10 + 40 * index % 240 for index in taken]
     assert max(map(len, model.encoded)) == 4, "two grid steps at once"
     assert memory.steps == len(taken) // 2
+
+
+@pytest.mark.parametrize(("resizes", "size"), [(2, (280, 392)), (1, (48, 64))])
+def test_frames_reach_the_model_after_the_first_published_resize(
+    resizes: int, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Prefixed()
+    sizes: list[tuple[int, ...]] = []
+    encode = model.encode_steps
+
+    def noted(frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
+        sizes.extend(frame.shape[:2] for frame in frames)
+        return encode(frames, grid)
+
+    monkeypatch.setattr(model, "encode_steps", noted)
+    ClipAnswerer(model, ClipProtocol(resizes=resizes)).memory(media(tmp_path, 2), "clip")
+    assert sizes == [size, size]
 
 
 def test_the_memory_is_the_published_one_and_repeats(tmp_path: Path) -> None:

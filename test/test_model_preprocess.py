@@ -12,6 +12,7 @@ from fvs_ros.model.preprocess import (
     frame_grid,
     normalise,
     patchify,
+    resize_first,
     resize_frames,
     resize_in_floats,
     resized_size,
@@ -79,6 +80,22 @@ def test_resizing_is_that_of_pillow_on_every_device(rows: int, columns: int) -> 
     for found in (resized, floats):
         assert (found - expected).abs().max() <= 1
         assert (found != expected).float().mean() < 0.05
+
+
+def test_the_published_two_resizes_are_those_of_pillow() -> None:
+    """640 x 480 to 504 x 364, in multiples of 28, and that to 504 x 336, in multiples of 56."""
+    frame = np.random.default_rng(3).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    first = resize_first(frame, **PUBLISHED)
+    assert first.shape == (364, 504, 3)
+    pillow = Image.fromarray(frame)
+    for size in ((504, 364), (504, 336)):
+        pillow = pillow.resize(size, Image.Resampling.BICUBIC)
+    grid = frame_grid(480, 640, **PUBLISHED, pixels=PixelConfig())
+    twice, once = (resize_frames([image], grid, torch.device("cpu"))[0] for image in (first, frame))
+    expected = torch.from_numpy(np.array(pillow)).permute(2, 0, 1).float()
+    assert (twice - expected).abs().max() <= 2
+    assert (twice != expected).float().mean() < 0.01
+    assert (once != expected).float().mean() > 0.5
 
 
 def test_the_two_frames_of_a_step_keep_their_order_within_a_patch() -> None:

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", type=int, metavar="N", help="of a clip, even (default: 240, as published)")
     parser.add_argument("--fps", type=float, help="frames kept per second of a stream (default: 1, as published)")
     parser.add_argument("--max-pixels", type=int, metavar="N", help="of a frame (default: 4 * 224 * 224, as published)")
+    parser.add_argument(
+        "--resizes", type=int, choices=(1, 2), help="of a clip's frame (default: 2, as published; 1: as the node does)"
+    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of an answer (default: 128, as published)")
     parser.add_argument(
         "--context",
@@ -105,11 +108,11 @@ def _protocol(arguments: argparse.Namespace) -> ClipProtocol | StreamConfig:
     from fvs_ros.stream.config import StreamConfig
 
     streaming = BENCHMARKS[arguments.benchmark].streaming
-    foreign = "max_frames" if streaming else "fps"
-    if getattr(arguments, foreign) is not None:
-        kind = "asked while its videos stream" if streaming else "asked about whole clips of one frame a second"
-        raise ValueError(f"--{foreign.replace('_', '-')} has no meaning for {arguments.benchmark}, which is {kind}")
-    names = ("max_frames", "fps", "max_pixels", "max_new_tokens")
+    for foreign in ("max_frames", "resizes") if streaming else ("fps",):
+        if getattr(arguments, foreign) is not None:
+            kind = "asked while its videos stream" if streaming else "asked about whole clips of one frame a second"
+            raise ValueError(f"--{foreign.replace('_', '-')} has no meaning for {arguments.benchmark}, which is {kind}")
+    names = ("max_frames", "resizes", "fps", "max_pixels", "max_new_tokens")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return StreamConfig(**given) if streaming else ClipProtocol(**given)
 

@@ -102,7 +102,8 @@ def resized_size(height: int, width: int, multiple: int, min_pixels: int, max_pi
 def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels: PixelConfig) -> PatchGrid:
     """Patches of a frame of that size after the published two resizes.
 
-    Only the final size is taken from them: one resize straight to it replaces two, which blurred twice.
+    Only the final size is taken from them: one resize straight to it replaces two, which blurred twice. `resize_first`
+    does the first as well, where results are compared with published ones.
 
     Raises:
         ValueError: a side is 200 times the other or more, before or after the first resize.
@@ -115,6 +116,20 @@ def frame_grid(height: int, width: int, min_pixels: int, max_pixels: int, pixels
         )
     final = resized_size(*first, FRAME_MULTIPLE, pixels.min_pixels, pixels.max_pixels)
     return PatchGrid(final[0] // PATCH, final[1] // PATCH)
+
+
+def resize_first(frame: np.ndarray, min_pixels: int, max_pixels: int) -> np.ndarray:
+    """The first of the published two resizes: RGB uint8 [H, W, 3], to multiples of 28 pixels within the bounds.
+
+    `resize_frames` to the grid of the original frame is then the second.
+
+    Raises:
+        ValueError: a side is 200 times the other or more.
+    """
+    height, width = frame.shape[:2]
+    size = resized_size(height, width, FIRST_MULTIPLE, min_pixels, max_pixels)
+    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    return _resize(pixels, size)[0].permute(1, 2, 0).to(torch.uint8).numpy()
 
 
 def resize_frames(frames: Sequence[np.ndarray | Tensor], grid: PatchGrid, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.kmeans import clip_generator
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
-from fvs_ros.model.preprocess import sampled_indices
+from fvs_ros.model.preprocess import resize_first, sampled_indices
 from fvs_ros.sources.recordings import read_image
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.model_protocol import StreamModel
@@ -45,19 +45,23 @@ class ClipProtocol:
         max_frames: of a clip at one frame per second; of more, as many at equal distances. Even.
         min_pixels, max_pixels: bounds on a processed frame's area.
         max_new_tokens: an answer's longest length.
+        resizes: of each frame: 2 as published, or 1 straight to the final size, as the node does.
 
     Raises:
-        ValueError: for a number of frames that is odd or below 2, or what the engine refuses of the rest.
+        ValueError: for frames that are odd or fewer than 2, for other resizes, or what the engine refuses of the rest.
     """
 
     max_frames: int = 240
     min_pixels: int = StreamConfig.min_pixels
     max_pixels: int = StreamConfig.max_pixels
     max_new_tokens: int = StreamConfig.max_new_tokens
+    resizes: int = 2
 
     def __post_init__(self) -> None:
         if self.max_frames < FRAMES_PER_STEP or self.max_frames % FRAMES_PER_STEP:
             raise ValueError(f"max_frames is {self.max_frames}; a grid step is two frames, so give an even number")
+        if self.resizes not in (1, 2):
+            raise ValueError(f"resizes is {self.resizes}; a frame is resized twice as published, or once: 2 or 1")
         StreamConfig(min_pixels=self.min_pixels, max_pixels=self.max_pixels, max_new_tokens=self.max_new_tokens)
 
 
@@ -91,14 +95,17 @@ class ClipAnswerer:
         Raises:
             ImageError: if a frame cannot be decoded.
         """
-        taken = sampled_indices(len(media.frames), self._protocol.max_frames)
+        protocol = self._protocol
+        taken = sampled_indices(len(media.frames), protocol.max_frames)
         grid: PatchGrid | None = None
         parts = []
         for start in range(0, len(taken), self._batch_frames):
             images = [read_image(media.frames[index]) for index in taken[start : start + self._batch_frames]]
             if grid is None:
                 height, width = images[0].shape[:2]
-                grid = self._model.frame_grid(height, width, self._protocol.min_pixels, self._protocol.max_pixels)
+                grid = self._model.frame_grid(height, width, protocol.min_pixels, protocol.max_pixels)
+            if protocol.resizes == 2:
+                images = [resize_first(image, protocol.min_pixels, protocol.max_pixels) for image in images]
             parts.append(self._model.encode_steps(images, grid))
         assert grid is not None, "a clip has frames"
         features = StepFeatures(torch.cat([part.high for part in parts]), torch.cat([part.low for part in parts]))
