@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv with everything pinned in constraints.txt, and builds the ROS 2 interfaces into install/.
-# What is already done is skipped, so that running it again takes seconds. `make setup` calls it.
+# Makes .venv and builds the package into install/: the one way on a robot and on any other machine. Where a ROS 2
+# distribution is sourced, .venv lies over its packages and keeps its NumPy; elsewhere ROS comes from PyPI, everything
+# pinned in constraints.txt. What is already done is skipped, so that running it again takes seconds.
 #
 #   PYTHON   the interpreter to use (default: the first of python3, python3.12, python3.11 that fits)
 set -euo pipefail
@@ -60,6 +61,28 @@ missing_packages() {
     "$BASE_PYTHON" -c 'import ensurepip, venv' 2>/dev/null || echo "python$version-venv"
     "$BASE_PYTHON" -c 'import os, sysconfig, sys
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || echo "python$version-dev"
+    if [[ $MODE == distribution ]]; then
+        missing_ros_packages
+    fi
+}
+
+# Prints the distribution's packages that package.xml asks for and that are not there, by Debian's names.
+missing_ros_packages() {
+    "$BASE_PYTHON" - <<'PYTHON'
+import os
+from xml.etree import ElementTree
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+manifest = ElementTree.parse("package.xml").getroot()
+tags = ("buildtool_depend", "depend", "exec_depend")
+for name in sorted({element.text for tag in tags for element in manifest.findall(tag)}):
+    try:
+        if not name.startswith("python3-"):
+            get_package_prefix(name)
+    except PackageNotFoundError:
+        print(f"ros-{os.environ['ROS_DISTRO']}-{name.replace('_', '-')}")
+PYTHON
 }
 
 install_system_packages() {
@@ -158,7 +181,7 @@ make_environment() {
 build_interfaces() {
     local stamp=install/.fvs-interfaces key colcon=$VENV/bin/colcon
     # The modules are linked, not copied; of them only the list matters.
-    key="$(<"$VENV/.fvs-environment") $(digest msg/* srv/* action/* package.xml CMakeLists.txt) $(find config launch scripts -type f | sort | sha256sum)"
+    key="$(<"$VENV/.fvs-environment") $(digest msg/* srv/* action/* package.xml CMakeLists.txt scripts/run_module.in) $(find config docs launch scripts -type f | sort | sha256sum)"
     [[ -f $stamp && $(<"$stamp") == "$key" ]] && return
     say "building the interfaces"
     [[ -x $colcon ]] || colcon=colcon

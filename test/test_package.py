@@ -175,6 +175,29 @@ def test_an_executable_runs_its_module_by_the_packages_own_python(name: str, tmp
         assert "Traceback" not in result.stderr
 
 
+def test_setup_names_the_ros_packages_that_are_missing(tmp_path: Path) -> None:
+    """With an empty distribution: each one that package.xml asks for, by Debian's name."""
+    require_ros()
+    script = (ROOT / "scripts" / "setup.sh").read_text()
+    function = re.search(r"^missing_ros_packages\(\) \{.*?^\}", script, re.MULTILINE | re.DOTALL)
+    assert function is not None
+    (tmp_path / "share" / "ament_index" / "resource_index" / "packages").mkdir(parents=True)
+    (tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "launch_ros").touch()
+    result = subprocess.run(
+        ["bash", "-c", f"{function[0]}\nmissing_ros_packages"],
+        cwd=ROOT,
+        env={**os.environ, "BASE_PYTHON": sys.executable, "ROS_DISTRO": "jazzy", "AMENT_PREFIX_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    missing = result.stdout.split()
+    assert {"ros-jazzy-rclpy", "ros-jazzy-cv-bridge", "ros-jazzy-tf2-ros-py"} <= set(missing)
+    assert "ros-jazzy-launch-ros" not in missing
+    assert not [name for name in missing if "python3" in name]
+
+
 def test_licence_readme_and_documentation_are_installed() -> None:
     text = (ROOT / "CMakeLists.txt").read_text()
     installed = " ".join(re.findall(r"install\((?:FILES|DIRECTORY)([^)]*?)DESTINATION share", text))
