@@ -24,6 +24,7 @@ CHANGES_NO_ANSWER = {
     "question_characters",
     "max_new_tokens_limit",
     "timeout_s",
+    "model_timeout_s",
 }
 STREAM = sorted({one.name for one in fields(StreamConfig)} - CHANGES_NO_ANSWER)
 MEMORY = [one.name for one in fields(FlashMemoryConfig)]

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
 from fvs_ros.sources.stamp_guard import ClockMove
-from fvs_ros.stream.types import MemoryStatus, StreamStatistics
+from fvs_ros.stream.types import MemoryStatus, ModelFaults, StreamStatistics
 
 BEFORE = Observation(
     now_s=10.0,
@@ -66,6 +66,8 @@ def test_the_memory_tells_its_fill() -> None:
         ({"image_age_s": 6.0, "publishers": 0}, DiagnosticStatus.WARN, "nobody publishes there"),
         ({"image_age_s": 6.0, "image_timeout_s": 0.0}, DiagnosticStatus.OK, "receiving"),
         ({"paused": True}, DiagnosticStatus.OK, "paused"),
+        ({"faults": ModelFaults(ingest="encode_steps hangs")}, DiagnosticStatus.ERROR, "encode_steps hangs"),
+        ({"faults": ModelFaults(out_of_memory="lower batch_steps")}, DiagnosticStatus.WARN, "lower batch_steps"),
         ({"active": False, "state": "inactive"}, DiagnosticStatus.OK, "not subscribed: inactive"),
         (
             {"active": False, "state": "loading the model", "progress": "1 of 2 GB"},
@@ -144,3 +146,9 @@ def test_a_clock_that_was_set_is_a_warning_for_a_minute_that_names_both_stamps()
         "the stream's clock moved by -59.000 s, from stamp 109.000 s to 50.000 s; the memory began anew",
     )
     assert messages == {11.0: expected, 70.0: expected, 72.0: (DiagnosticStatus.OK, "receiving")}
+
+
+def test_a_question_that_hangs_is_an_error_of_the_answers() -> None:
+    answers = after(faults=ModelFaults(answers="decode_step has not returned since 10:00:00 (130 s)"))["answers"]
+    assert answers.level == DiagnosticStatus.ERROR
+    assert "decode_step has not returned since 10:00:00" in answers.message

@@ -12,6 +12,7 @@ from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.prefill import PrefillScheduler
 from fvs_ros.stream.types import AskOptions, ErrorCode, MemoryStatus
+from fvs_ros.stream.watchdog import ModelCalls
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -221,7 +222,7 @@ def test_prefill_takes_no_more_than_its_share_of_the_time(
 ) -> None:
     latest, snapshot = LatestMemory(), snapshot_of(model, engine)
     model.chunks_of_a_memory = 4
-    scheduler = PrefillScheduler(model, latest, share)
+    scheduler = PrefillScheduler(model, latest, share, ModelCalls())
     for _ in range(3000):
         publish(latest, snapshot)
         pause_s = scheduler.pause_s()
@@ -241,7 +242,7 @@ def test_while_answers_are_decoded_prefill_pauses_but_not_for_ever(
     latest = LatestMemory()
     publish(latest, snapshot_of(model, engine))
     model.chunks_of_a_memory = 100
-    scheduler = PrefillScheduler(model, latest, 1.0)
+    scheduler = PrefillScheduler(model, latest, 1.0, ModelCalls())
     clock.now = 100.0
     scheduler.advance(None, answering=True)
     assert len(model.work) == 1

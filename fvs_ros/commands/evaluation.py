@@ -43,6 +43,7 @@ UNUSED_STREAM_SETTINGS = {
     "question_characters": "a longer question gets an error instead of an answer",
     "max_new_tokens_limit": "bounds max_new_tokens alone",
     "timeout_s": "a run waits for every answer",
+    "model_timeout_s": "frames and questions of a call that hangs are counted as failed",
 }
 """What no recorded answer depends on, and why."""
 _DEFAULTS = StreamConfig()

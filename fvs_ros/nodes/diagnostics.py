@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.frame_queue import WRONG_STAMP
-from fvs_ros.stream.types import MemoryStatus, StreamStatistics
+from fvs_ros.stream.types import MemoryStatus, ModelFaults, StreamStatistics
 
 Level = bytes
 
@@ -38,6 +38,7 @@ class Observation:
         last_rejection: what was wrong with the last bad image and what to do.
         device: where the model is, empty while there is none.
         statistics: all counters; images without a stamp, which never reach the engine, are received and rejected too.
+        faults: of the model's calls.
         memory: of the engine.
         capacity: of the memory; None while there is no engine.
     """
@@ -56,6 +57,7 @@ class Observation:
     last_rejection: str = ""
     device: str = ""
     statistics: StreamStatistics = field(default_factory=StreamStatistics)
+    faults: ModelFaults = field(default_factory=ModelFaults)
     memory: MemoryStatus = field(default_factory=MemoryStatus)
     capacity: FlashMemoryConfig | None = None
 
@@ -110,6 +112,8 @@ class StreamDiagnostics:
             "last wrong stamp": counts.wrong_stamp,
             "last batch (s)": f"{counts.ingest_s:.3f}",
             "last model error": counts.ingest_error,
+            "last hung call": now.faults.last,
+            "out of device memory": now.faults.out_of_memory,
         }
         return self._status("stream", level, message, now, values)
 
@@ -143,7 +147,9 @@ class StreamDiagnostics:
             "last prefill (s)": f"{counts.prefill_s:.3f}",
         }
         level, message = DiagnosticStatus.OK, f"{counts.answers} of {counts.questions} questions answered"
-        if _grown(before.statistics.failed, counts.failed).get("MODEL_ERROR"):
+        if now.faults.answers:
+            level, message = DiagnosticStatus.ERROR, now.faults.answers
+        elif _grown(before.statistics.failed, counts.failed).get("MODEL_ERROR"):
             level, message = DiagnosticStatus.ERROR, "the model failed on a question; the node's log has the details"
         elif _grown(before.statistics.failed, counts.failed).get("BUSY"):
             level, message = (
@@ -171,9 +177,13 @@ def _stream_health(before: Observation, now: Observation) -> tuple[Level, str]:
     if not now.active:
         progress = f" ({now.progress})" if now.progress else ""
         return DiagnosticStatus.OK, f"not subscribed: {now.state}{progress}"
+    if now.faults.ingest:
+        return DiagnosticStatus.ERROR, now.faults.ingest
     bad = _grown(before.statistics.rejected, now.statistics.rejected)
     if bad.pop("model_error", 0):
         return DiagnosticStatus.ERROR, f"the model fails on frames: {now.statistics.ingest_error}"
+    if now.faults.out_of_memory != before.faults.out_of_memory:
+        return DiagnosticStatus.WARN, now.faults.out_of_memory
     if bad:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(bad.items()))
         why = now.statistics.wrong_stamp if set(bad) == {WRONG_STAMP} else now.last_rejection

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -115,11 +113,3 @@ def load_stream_model(settings: NodeSettings, logger: RcutilsLogger, on_progress
     image_converter()
     logger.info(f"Loaded {settings.model} as {model.dtype} on {model.device} in {time.perf_counter() - begin:.1f} s")
     return model
-
-
-def free_device_memory() -> None:
-    """Gives back what torch holds on the GPU for later use; the model's modules refer to each other in cycles."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -166,6 +166,12 @@ TABLE = (
         1,
     ),
     _stream("parallel_questions", "Questions answered at once, from one prefilled memory", 1, 64),
+    _stream(
+        "model_timeout_s",
+        "Seconds after which one call of the model counts as hung and a new worker takes over; 0 never",
+        0,
+        LONGEST_TIMEOUT_S,
+    ),
     _stream("question_queue", "Questions that may wait; the next is refused as busy", 1, 1_024),
     _stream("question_characters", "Longest question, in characters", 1, 100_000),
     _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", 1, 32_768, live=True),

@@ -42,12 +42,13 @@ from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
 from fvs_ros.nodes.image_input import ImageInput
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
 from fvs_ros.nodes.messages import memory_message, statistics_message
-from fvs_ros.nodes.model_loader import ModelLoader, free_device_memory, load_stream_model
+from fvs_ros.nodes.model_loader import ModelLoader, load_stream_model
 from fvs_ros.nodes.parameters import TABLE, StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.nodes.starting import START_ERRORS, init_ros, one_line
 from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.device_memory import free_device_memory
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus
@@ -99,6 +100,8 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._images: ImageInput | None = None
         # Images without a stamp, of the subscriptions before the present one.
         self._unstamped = 0
+        # Whether a model call of an engine hung when it was closed.
+        self._hung = False
         self._poses: PoseSource | None = None
         self.state = "unconfigured"
         self.failure: Exception | None = None
@@ -128,9 +131,9 @@ class StreamNode(LifecycleNodeMixin, Node):
             self._autostart.begin(self._stream_parameters.settings().load_retry_s)
 
     @property
-    def loading(self) -> bool:
-        """Whether a model is being loaded, even after `close`: that cannot be interrupted."""
-        return self._loader.loading
+    def busy(self) -> bool:
+        """Whether a model is being loaded or hangs, even after `close`: that cannot be interrupted."""
+        return self._loader.loading or self._hung
 
     def close(self) -> None:
         """Frees everything, from any state, and ends all threads but one that loads a model."""
@@ -232,6 +235,8 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._unstamped = 0
         if self._engine is not None:
             self._engine.close()
+            faults = self._engine.faults
+            self._hung = self._hung or bool(faults.ingest or faults.answers)
             self._engine = None
             # Late subscribers must not take the last memory for the present one.
             self._publish_memory(MemoryStatus())
@@ -320,6 +325,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             device=str(model.device),
             paused=engine.paused,
             statistics=_with_unstamped(engine.statistics, self._unstamped + (images.unstamped if images else 0)),
+            faults=engine.faults,
             memory=engine.status,
             capacity=model.memory_config,
         )
@@ -385,8 +391,8 @@ def main(arguments: list[str] | None = None) -> int:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-    if node is not None and node.loading:
-        # Python would wait for the threads on which weights are read or torch is imported.
+    if node is not None and node.busy:
+        # Python would wait for the threads on which weights are read, torch is imported or a model hangs.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

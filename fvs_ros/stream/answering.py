@@ -7,11 +7,13 @@ import time
 from dataclasses import dataclass
 
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel
 from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
 from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
+from fvs_ros.stream.watchdog import ModelCalls, Replaced
 
 logger = logging.getLogger(__name__)
 
@@ -55,32 +57,68 @@ class AnswerWorker:
 
     Attributes:
         prefill: which memory is prefilled when.
+        calls: of the model.
+        out_of_memory: the last time that the device's memory did not suffice for questions; empty before that.
     """
 
     def __init__(
         self, model: StreamModel, config: StreamConfig, questions: QuestionQueue, latest: LatestMemory
     ) -> None:
         self._model = model
+        self._config = config
+        # Lowered where the device's memory does not suffice.
         self._parallel_questions = config.parallel_questions
         self._questions = questions
         self._latest = latest
-        self.prefill = PrefillScheduler(model, latest, config.prefill_share)
+        self.calls = ModelCalls()
+        self.prefill = PrefillScheduler(model, latest, config.prefill_share, self.calls)
+        self.out_of_memory = ""
+        # The question that the model is reading.
+        self._starting: AcceptedQuestion | None = None
         self._waiting: list[_Waiting] = []
         self._running: list[_Running] = []
 
     def run(self) -> None:
         """Runs until the queue is closed."""
-        while (questions := self._questions.take(self._room(), self.prefill.is_due, self._pause_s())) is not None:
-            for question in questions:
-                self._admit(question)
-            self._end_settled()
-            self.prefill.release_unused()
-            self._start_waiting()
-            self._decode_step()
-            self._prefill_chunk()
+        try:
+            while (questions := self._questions.take(self._room(), self.prefill.is_due, self._pause_s())) is not None:
+                for question in questions:
+                    self._admit(question)
+                self._end_settled()
+                self.prefill.release_unused()
+                self._start_waiting()
+                self._decode_step()
+                self._prefill_chunk()
+        except Exception as error:
+            self._fail([running.question for running in self._running], error)
+            raise
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         for running in list(self._running):
             self._end(running)
         self.prefill.close()
+
+    def successor(self, reason: str) -> AnswerWorker:
+        """The worker that takes over from this one, whose thread hangs in a model call or has ended.
+
+        Questions being answered fail, those that wait for their memory wait on. The new worker has a prefix cache of
+        its own; the old one is freed when the hung call returns.
+        """
+        other = AnswerWorker(self._model, self._config, self._questions, self._latest)
+        other._parallel_questions = self._parallel_questions
+        other._waiting = list(self._waiting)
+        other.out_of_memory = self.out_of_memory
+        other.prefill.out_of_memory = self.prefill.out_of_memory
+        other.prefill.prefills = self.prefill.prefills
+        other.prefill.last_prefill_s = self.prefill.last_prefill_s
+        failed = [running.question for running in list(self._running)]
+        if self._starting is not None:
+            failed.append(self._starting)
+        for question in failed:
+            question.pending.settle(AskError(ErrorCode.MODEL_ERROR, f"{reason}; the question is given up, ask again"))
+        return other
 
     def _room(self) -> int:
         return self._parallel_questions - len(self._waiting) - len(self._running)
@@ -103,6 +141,8 @@ class AnswerWorker:
         """Starts the questions that the current memory serves; fails all if there is no memory."""
         memory = self.prefill.current
         for waiting in list(self._waiting):
+            if len(self._running) >= self._parallel_questions:
+                return
             if self._latest.current is None:
                 self._waiting.remove(waiting)
                 waiting.question.pending.settle(
@@ -112,31 +152,62 @@ class AnswerWorker:
                     )
                 )
             elif memory is not None and memory.status.version >= waiting.version:
-                self._waiting.remove(waiting)
-                self._start(waiting.question, memory)
+                self._start(waiting, memory)
 
-    def _start(self, question: AcceptedQuestion, memory: ReadyMemory) -> None:
+    def _start(self, waiting: _Waiting, memory: ReadyMemory) -> None:
+        question = self._starting = waiting.question
+        self._waiting.remove(waiting)
         question.started = True
+        answer: StreamGeneration | None = None
         try:
-            answer = memory.prefilled.start(question.text, question.limits.max_new_tokens)
+            with self.calls.call("question"):
+                answer = memory.prefilled.start(question.text, question.limits.max_new_tokens)
+        except Replaced:
+            if answer is not None:
+                answer.close()
+            raise
         except Exception as error:
-            self._fail([question], error)
+            if self._retries_smaller(len(self._running), error):
+                question.started = False
+                self._waiting.insert(0, waiting)
+            else:
+                self._fail([question], error)
             return
+        finally:
+            self._starting = None
         memory.answers += 1
         running = _Running(question, memory, answer)
         self._running.append(running)
         self._emit(running)
+
+    def _retries_smaller(self, questions: int, error: Exception) -> bool:
+        """Whether a call that failed for want of memory may succeed with this many questions at once, at least one."""
+        if not is_out_of_memory(error):
+            return False
+        free_device_memory()
+        self.out_of_memory = (
+            f"the device's memory did not suffice for {questions + 1} questions at once ({error}); lower "
+            "parallel_questions, max_new_tokens_limit or question_characters"
+        )
+        if questions < 1:
+            return False
+        self._parallel_questions = questions
+        logger.warning("%s; going on with %d", self.out_of_memory, questions)
+        return True
 
     def _decode_step(self) -> None:
         """Decodes the next token of every running answer."""
         for memory in {id(running.memory): running.memory for running in self._running}.values():
             answering = [running for running in self._running if running.memory is memory]
             try:
-                memory.prefilled.decode_step()
+                with self.calls.call("decode_step"):
+                    memory.prefilled.decode_step()
             except Exception as error:
-                for running in answering:
+                # Those that came first go on where fewer may fit; the last gives way.
+                failed = answering[-1:] if self._retries_smaller(len(answering) - 1, error) else answering
+                for running in failed:
                     self._end(running)
-                self._fail([running.question for running in answering], error)
+                self._fail([running.question for running in failed], error)
                 continue
             for running in answering:
                 self._emit(running)

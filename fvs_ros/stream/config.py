@@ -34,6 +34,7 @@ class StreamConfig:
         max_new_tokens: default length limit of an answer, in tokens.
         max_new_tokens_limit: highest length limit that a question may set.
         timeout_s: default limit in seconds from a question to its complete answer.
+        model_timeout_s: seconds after which one call of the model counts as hung; 0 never.
     """
 
     fps: float = 1.0
@@ -50,6 +51,7 @@ class StreamConfig:
     max_new_tokens: int = 128
     max_new_tokens_limit: int = 1_024
     timeout_s: float = 60.0
+    model_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -67,6 +69,7 @@ class StreamConfig:
             ("max_new_tokens", 1),
             ("max_new_tokens_limit", 1),
             ("timeout_s", 0.1),
+            ("model_timeout_s", 0),
         ):
             value = getattr(self, name)
             if not (value >= least and math.isfinite(value)):
@@ -76,6 +79,7 @@ class StreamConfig:
             ("prefill_share", 1),
             ("static_tolerance", 255),
             ("timeout_s", LONGEST_TIMEOUT_S),
+            ("model_timeout_s", LONGEST_TIMEOUT_S),
         ):
             if getattr(self, name) > most:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {most:g}")

@@ -24,7 +24,8 @@ from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, StreamStatistics
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, StreamStatistics
+from fvs_ros.stream.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +62,14 @@ class StreamEngine:
         self._latest = LatestMemory()
         self._frames = FrameQueue(config, self._changed, self._latest.clear)
         self._questions = QuestionQueue(config, self._changed, self._frames.accounted)
-        self._ingest = IngestWorker(model, config, self._frames, self._latest, on_memory)
-        self._answers = AnswerWorker(model, config, self._questions, self._latest)
-        self._threads = (
-            threading.Thread(target=self._ingest.run, name="fvs-ingest", daemon=True),
-            threading.Thread(target=self._answers.run, name="fvs-answer", daemon=True),
-            threading.Thread(target=self._keep_deadlines, name="fvs-deadline", daemon=True),
-        )
+        ingest = IngestWorker(model, config, self._frames, self._latest, on_memory)
+        answers = AnswerWorker(model, config, self._questions, self._latest)
+        limit_s = config.model_timeout_s
+        self._ingest = Watchdog(ingest, IngestWorker.successor, "fvs-ingest", limit_s)
+        self._answers = Watchdog(answers, AnswerWorker.successor, "fvs-answer", limit_s)
+        # Often enough for a short limit, too.
+        self._watch_period_s = min(WATCH_PERIOD_S, limit_s / 4 or WATCH_PERIOD_S)
+        self._watch_thread = threading.Thread(target=self._watch, name="fvs-watch", daemon=True)
         self._started = False
         self._closed = False
 
@@ -93,27 +95,32 @@ class StreamEngine:
                 return
             self._started = True
             self._questions.activate()
-            for thread in self._threads:
-                thread.start()
+            for started in (self._ingest, self._answers, self._watch_thread):
+                started.start()
 
     def close(self) -> None:
         """Discards waiting frames, cancels all questions, ends the threads and frees the memory.
 
-        Waits for a model call in progress; an answer stops at its next token. Closing again does nothing.
+        Waits for a model call in progress, unless it hangs; an answer stops at its next token. Closing again does
+        nothing.
         """
         with self._changed:
             self._closed = True
             self._frames.close()
         self._questions.close()
-        for thread in self._threads:
+        if self._started:
             # A callback that closes the engine runs on one of the threads, which ends after it.
-            if self._started and thread is not threading.current_thread():
-                thread.join()
+            if self._watch_thread is not threading.current_thread():
+                self._watch_thread.join()
+            self._ingest.join()
+            self._answers.join()
         self._latest.release()
 
-    def _keep_deadlines(self) -> None:
-        while self._questions.expire(WATCH_PERIOD_S):
-            pass
+    def _watch(self) -> None:
+        """Ends questions at their deadlines, and replaces workers whose model calls hang."""
+        while self._questions.expire(self._watch_period_s):
+            self._ingest.look()
+            self._answers.look()
 
     def submit(self, frame: Frame) -> bool:
         """Submits a frame; never waits, never decodes.
@@ -189,12 +196,24 @@ class StreamEngine:
     def statistics(self) -> StreamStatistics:
         """All counters; those of frames are consistent with each other, and so are those of questions."""
         frames, questions = self._frames.counters, self._questions.counters
+        ingest, answers = self._ingest.worker, self._answers.worker
         return StreamStatistics(
             **vars(frames),
             **vars(questions),
-            ingest_s=self._ingest.last_batch_s,
-            ingest_error=self._ingest.last_error,
-            static_frames=self._ingest.static_frames,
-            prefills=self._answers.prefill.prefills,
-            prefill_s=self._answers.prefill.last_prefill_s,
+            ingest_s=ingest.last_batch_s,
+            ingest_error=ingest.last_error,
+            static_frames=ingest.static_frames,
+            prefills=answers.prefill.prefills,
+            prefill_s=answers.prefill.last_prefill_s,
+        )
+
+    @property
+    def faults(self) -> ModelFaults:
+        """What is wrong with the model's calls now, and what was."""
+        ingest, answers = self._ingest.worker, self._answers.worker
+        return ModelFaults(
+            ingest=self._ingest.fault,
+            answers=self._answers.fault,
+            last=self._answers.last_fault or self._ingest.last_fault,
+            out_of_memory=ingest.out_of_memory or answers.out_of_memory or answers.prefill.out_of_memory,
         )

@@ -178,6 +178,21 @@ class FrameQueue:
             self._count_rejected(reason, frames)
             self._changed.notify_all()
 
+    def abandon(self, reason: str, new_episode: bool) -> None:
+        """Accounts for the whole batch of a taker that gave up; the next may take.
+
+        Args:
+            reason: in `FrameCounters.rejected`.
+            new_episode: begin one, which is not announced: the memory can be asked until the next is published.
+        """
+        with self._changed:
+            if self._in_flight:
+                self._count_rejected(reason, self._in_flight)
+                self._in_flight = 0
+            if new_episode and not self._closed:
+                self._begin_episode()
+            self._changed.notify_all()
+
     def _count_rejected(self, reason: str, frames: int) -> None:
         self._counters.rejected[reason] = self._counters.rejected.get(reason, 0) + frames
 

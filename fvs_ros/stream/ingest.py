@@ -15,6 +15,7 @@ from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
 from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import ThrottledLog
@@ -22,6 +23,7 @@ from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.origins import StepOrigin, StepOrigins
 from fvs_ros.stream.static_scene import StaticSceneFilter
 from fvs_ros.stream.types import MemoryStatus
+from fvs_ros.stream.watchdog import ModelCalls
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +49,23 @@ class EpisodeMemory:
         grid: patches that all frames of the episode are resized to.
         episode: its number.
         static_tolerance: see `StaticSceneFilter`.
+        calls: the calls of the model by the worker that has this memory.
 
     Attributes:
         static_frames: frames whose step was not encoded because it shows the last encoded step's scene.
+        calls: as given; a worker that takes the memory over sets its own.
+        out_of_memory: the last time that the device's memory did not suffice for a batch; empty before that.
+        intact: whether no call that writes the memory is under way.
     """
 
-    def __init__(self, model: StreamModel, grid: PatchGrid, episode: int, static_tolerance: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: StreamModel,
+        grid: PatchGrid,
+        episode: int,
+        static_tolerance: float = 0.0,
+        calls: ModelCalls | None = None,
+    ) -> None:
         self._model = model
         self._grid = grid
         self._episode = episode
@@ -64,8 +77,17 @@ class EpisodeMemory:
         self._last: StepFeatures | None = None
         self._unpaired: DecodedFrame | None = None
         self.static_frames = 0
+        self.calls = calls or ModelCalls()
+        self.out_of_memory = ""
+        self.intact = True
         self._ready: torch.cuda.Event | None = None
         self._start_ns: int | None = None
+
+    def continued(self) -> EpisodeMemory:
+        """This memory, after a batch that was given up."""
+        self._static_scene.forget()
+        self._ready = None
+        return self
 
     @property
     def has_unpaired(self) -> bool:
@@ -82,7 +104,8 @@ class EpisodeMemory:
         if self._ready is not None:
             # On CUDA this thread only launches, so that it decoded this batch while the device worked on the last one.
             # No more than one may be queued there: each holds a snapshot of hundreds of megabytes.
-            self._ready.synchronize()
+            with self.calls.call("encoding on the device"):
+                self._ready.synchronize()
         if self._unpaired is not None:
             frames = [self._unpaired, *frames]
             self._unpaired = None
@@ -97,21 +120,28 @@ class EpisodeMemory:
             self._static_scene.forget()
             raise
         starts, ends = frames[0 : 2 * steps : 2], frames[1 : 2 * steps : 2]
-        if steps:
-            first_step = self._memory.steps
-            self._memory.append(
-                features.high[:steps],
-                features.low[:steps],
-                [frame.stamp_ns for frame in starts],
-                [frame.stamp_ns for frame in ends],
-            )
-            self._origins.add(first_step, [frame.origin for frame in starts])
-        origins = self._origins.view()
-        if unpaired is None:
-            snapshot = self._memory.snapshot()
-        else:
-            snapshot = self._memory.snapshot(provisional=(features.high[steps], features.low[steps], unpaired.stamp_ns))
-            origins[self._memory.steps] = unpaired.origin
+        with self.calls.call("memory update"):
+            self.intact = False
+            try:
+                if steps:
+                    first_step = self._memory.steps
+                    self._memory.append(
+                        features.high[:steps],
+                        features.low[:steps],
+                        [frame.stamp_ns for frame in starts],
+                        [frame.stamp_ns for frame in ends],
+                    )
+                    self._origins.add(first_step, [frame.origin for frame in starts])
+                origins = self._origins.view()
+                if unpaired is None:
+                    snapshot = self._memory.snapshot()
+                else:
+                    snapshot = self._memory.snapshot(
+                        provisional=(features.high[steps], features.low[steps], unpaired.stamp_ns)
+                    )
+                    origins[self._memory.steps] = unpaired.origin
+            finally:
+                self.intact = True
         self._ready = snapshot.ready
         self._unpaired = unpaired
         if self._start_ns is None:
@@ -147,7 +177,7 @@ class EpisodeMemory:
             encoded += pair
             if index < steps:
                 last = sources[-1]
-        new = self._model.encode_steps(encoded, self._grid) if encoded else None
+        new = self._encode_frames(encoded) if encoded else None
         kept = self._last
         if new is not None and last >= 0 and self._static_scene.active:
             self._last = StepFeatures(new.high[last : last + 1].clone(), new.low[last : last + 1].clone())
@@ -155,6 +185,28 @@ class EpisodeMemory:
             return new
         parts = [_step_of(new if source >= 0 else kept, max(source, 0)) for source in sources]
         return StepFeatures(torch.cat([part.high for part in parts]), torch.cat([part.low for part in parts]))
+
+    def _encode_frames(self, frames: Sequence[np.ndarray]) -> StepFeatures:
+        """Features of whole steps; where the device's memory does not suffice, in halves, down to single steps."""
+        try:
+            with self.calls.call("encode_steps"):
+                return self._model.encode_steps(frames, self._grid)
+        except Exception as error:
+            steps = len(frames) // FRAMES_PER_STEP
+            if not is_out_of_memory(error):
+                raise
+            self.out_of_memory = (
+                f"the device's memory did not suffice to encode {steps} steps at once ({error}); lower batch_steps or "
+                "max_pixels"
+            )
+            if steps == 1:
+                raise
+        # Outside the handler, whose traceback keeps the tensors of the failed call.
+        free_device_memory()
+        half = FRAMES_PER_STEP * (steps // 2)
+        logger.warning("%s; going on in halves", self.out_of_memory)
+        first, second = self._encode_frames(frames[:half]), self._encode_frames(frames[half:])
+        return StepFeatures(torch.cat([first.high, second.high]), torch.cat([first.low, second.low]))
 
 
 def _step_of(features: StepFeatures | None, index: int) -> StepFeatures:
@@ -177,6 +229,8 @@ class IngestWorker:
         static_frames: frames ingested without encoding them, over all episodes.
         last_batch_s: seconds from dequeuing the last batch to publishing its memory.
         last_error: the model's last failure, empty if none.
+        out_of_memory: the last time that the device's memory did not suffice; empty before that.
+        calls: of the model.
     """
 
     def __init__(
@@ -199,6 +253,29 @@ class IngestWorker:
         self.static_frames = 0
         self.last_batch_s = 0.0
         self.last_error = ""
+        self.out_of_memory = ""
+        self.calls = ModelCalls()
+
+    def successor(self, reason: str) -> IngestWorker:
+        """The worker that takes over from this one, whose thread hangs in a model call or has ended.
+
+        The frames in hand are rejected. The memory goes on, unless the call was writing it: then the published one is
+        kept until frames of a new episode are in memory.
+        """
+        other = IngestWorker(self._model, self._config, self._frames, self._latest, self._on_memory)
+        memory = self._memory
+        if memory is not None and memory.intact:
+            memory.calls = other.calls
+            other._memory = memory.continued()
+            other._episode = self._episode
+        self._memory = None
+        other._announced = self._announced
+        other.static_frames = self.static_frames
+        other.last_batch_s = self.last_batch_s
+        other.last_error = reason
+        other.out_of_memory = self.out_of_memory
+        self._frames.abandon(MODEL_ERROR, new_episode=memory is not None and not memory.intact)
+        return other
 
     def run(self) -> None:
         """Runs until the queue is closed."""
@@ -225,11 +302,18 @@ class IngestWorker:
         try:
             if self._memory is None:
                 height, width = frames[0].image.shape[:2]
-                grid = self._model.frame_grid(height, width, self._config.min_pixels, self._config.max_pixels)
-                self._memory = EpisodeMemory(self._model, grid, batch.episode, self._config.static_tolerance)
+                with self.calls.call("new_memory"):
+                    grid = self._model.frame_grid(height, width, self._config.min_pixels, self._config.max_pixels)
+                    memory = EpisodeMemory(self._model, grid, batch.episode, self._config.static_tolerance, self.calls)
+                self._memory = memory
             before = self._memory.static_frames
             published = self._memory.add(frames)
+            self.out_of_memory = self._memory.out_of_memory
         except Exception as error:
+            if is_out_of_memory(error):
+                free_device_memory()
+            if self._memory is not None:
+                self.out_of_memory = self._memory.out_of_memory
             self.last_error = f"{type(error).__name__}: {error}"
             self._log.log(
                 logging.ERROR,

@@ -6,10 +6,12 @@ import logging
 import time
 from dataclasses import dataclass
 
+from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.model_protocol import StreamModel, StreamPrefilledMemory, StreamPrefixCache
 from fvs_ros.stream.types import MemoryStatus, Moment
+from fvs_ros.stream.watchdog import ModelCalls
 
 logger = logging.getLogger(__name__)
 
@@ -55,25 +57,31 @@ class PrefillScheduler:
         model: prefills.
         latest: the newest memory.
         share: share of the time for prefilling before a question comes; 0 prefills only what a question waits for.
+        calls: the calls of the model by the worker that uses this.
 
     Attributes:
+        out_of_memory: the last time that the device's memory did not suffice; empty before that.
         current: the newest memory whose prefill is complete.
         prefills: completed prefills.
         last_prefill_s: seconds of model time that the last one took.
     """
 
-    def __init__(self, model: StreamModel, latest: LatestMemory, share: float) -> None:
+    def __init__(self, model: StreamModel, latest: LatestMemory, share: float, calls: ModelCalls) -> None:
         self._model = model
         self._latest = latest
         self._share = share
+        self._calls = calls
         self._cache: StreamPrefixCache | None = None
         self._prefill: _Prefill | None = None
         self._retired: list[ReadyMemory] = []
         self._failed_version = 0
+        # Of the memory that everything else was freed for.
+        self._freed_version = 0
         self._pause_until = 0.0
         self._last_chunk = 0.0
         self._log = ThrottledLog(logger)
         self.current: ReadyMemory | None = None
+        self.out_of_memory = ""
         self.prefills = 0
         self.last_prefill_s = 0.0
 
@@ -127,7 +135,8 @@ class PrefillScheduler:
             if newest is None or not self._has_buffer():
                 return
             self._prefill = self._begin(newest)
-        self._prefill_chunk(self._prefill)
+        if self._prefill is not None:
+            self._prefill_chunk(self._prefill)
 
     def close(self) -> None:
         """Frees everything."""
@@ -147,22 +156,28 @@ class PrefillScheduler:
     def _has_buffer(self) -> bool:
         return len(self._retired) + (self.current is not None) < PREFILL_BUFFERS
 
-    def _begin(self, memory: PublishedMemory) -> _Prefill:
+    def _begin(self, memory: PublishedMemory) -> _Prefill | None:
         try:
-            if self._cache is None:
-                self._cache = self._model.new_prefix_cache()
-            return _Prefill(memory, self._cache.allocate(memory.snapshot))
-        except Exception:
-            self._fail(memory)
-            raise
+            with self._calls.call("allocation of a prefix"):
+                if self._cache is None:
+                    self._cache = self._model.new_prefix_cache()
+                return _Prefill(memory, self._cache.allocate(memory.snapshot))
+        except Exception as error:
+            if not self._make_room(memory, error):
+                self._fail(memory)
+                raise
+        return None
 
     def _prefill_chunk(self, prefill: _Prefill) -> None:
         begin = time.monotonic()
         try:
-            done = prefill.prefilled.prefill_chunk()
-            moments = prefill.memory.moments() if done else ()
-        except Exception:
+            with self._calls.call("prefill_chunk"):
+                done = prefill.prefilled.prefill_chunk()
+                moments = prefill.memory.moments() if done else ()
+        except Exception as error:
             self._abandon()
+            if self._make_room(prefill.memory, error):
+                return
             self._fail(prefill.memory)
             raise
         self._last_chunk = time.monotonic()
@@ -176,6 +191,22 @@ class PrefillScheduler:
         self.last_prefill_s = prefill.busy_s
         if self._share > 0:
             self._pause_until = self._last_chunk + prefill.busy_s * (1 / self._share - 1)
+
+    def _make_room(self, memory: PublishedMemory, error: Exception) -> bool:
+        """Frees all other memories for one that found too little room; False if that was done before, or cannot be."""
+        if not is_out_of_memory(error):
+            return False
+        self.out_of_memory = (
+            f"the device's memory did not suffice to prefill a memory ({error}); lower max_pixels or parallel_questions"
+        )
+        busy = self._retired or (self.current is not None and self.current.answers)
+        if busy or memory.status.version == self._freed_version:
+            return False
+        self._freed_version = memory.status.version
+        logger.warning("%s; trying again without the memory before it", self.out_of_memory)
+        self.close()
+        free_device_memory()
+        return True
 
     def _fail(self, memory: PublishedMemory) -> None:
         self._failed_version = memory.status.version

@@ -187,3 +187,19 @@ class StreamStatistics(FrameCounters, QuestionCounters):
     ingest_error: str = ""
     prefills: int = 0
     prefill_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelFaults:
+    """What is wrong with the model's calls, in words; each is empty if nothing is.
+
+    Attributes:
+        ingest, answers: calls for frames, and for questions, that have not returned and were given up.
+        last: why a worker was last replaced.
+        out_of_memory: the last time that the device's memory did not suffice, and what to do.
+    """
+
+    ingest: str = ""
+    answers: str = ""
+    last: str = ""
+    out_of_memory: str = ""
