@@ -31,6 +31,13 @@ def test_without_a_name_it_is_the_one_that_ships(capsys: pytest.CaptureFixture[s
     assert "NOISE" not in capsys.readouterr().err
 
 
+def test_the_methods_of_the_memory_are_overridden() -> None:
+    config = load_model(parse("--model", TINY, "--temporal-method", "sample", "--spatial-method", "sample"))
+    assert (config.memory_config.temporal_method, config.memory_config.spatial_method) == ("sample", "sample")
+    with pytest.raises(SystemExit):
+        parse("--spatial-method", "uniform")
+
+
 def test_random_weights_say_that_their_answers_are_noise(capsys: pytest.CaptureFixture[str]) -> None:
     assert load_model(parse("--model", TINY)).name == TINY
     assert "tiny has random weights: its answers are NOISE" in capsys.readouterr().err
@@ -55,7 +62,7 @@ def test_no_heavy_library_is_imported_to_declare_arguments() -> None:
 
 @pytest.mark.parametrize("device", ["abc", "cuda:99"])
 def test_a_device_that_is_not_there_is_named(device: str, tmp_path: Path) -> None:
-    arguments = argparse.Namespace(model=str(tmp_path), device=device, dtype="auto")
+    arguments = parse("--model", str(tmp_path), "--device", device)
     with pytest.raises(CheckpointError, match=f"device is '{device}'"):
         load_model(arguments)
 

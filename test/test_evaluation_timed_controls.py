@@ -117,6 +117,11 @@ def test_a_window_of_the_newest_steps_stays_beside_spaced_ones(steps: int) -> No
     assert show(MEMORY, memory, kept) is memory
 
 
+def test_without_a_csm_there_is_nothing_to_fill_with_other_steps() -> None:
+    with pytest.raises(ValueError, match="uniform fills the CSM's slots, and this memory has none"):
+        StepHistory([UNIFORM], GRID, FlashMemoryConfig(csm_slots=0, dam_slots=3))
+
+
 def test_steps_are_kept_only_for_views_that_need_them() -> None:
     kept = history(features(20), MEMORY)
     assert not kept._spaced

@@ -96,3 +96,9 @@ def test_invariants_of_any_layout(
     assert (csm[0].diff() >= 0).all()
     after = text_position(snapshot, first, config) - first - dam_tokens
     assert after == max(len(snapshot.csm_weights), rows, columns)
+
+
+def test_without_a_csm_the_text_starts_behind_the_extent_of_the_keyframes_as_published() -> None:
+    config = FlashMemoryConfig(csm_slots=0, dam_slots=5, spatial_method="sample")
+    assert text_position(memory(9, PatchGrid(4, 8), config), 10, config) == 10 + 5
+    assert text_position(memory(9, PatchGrid(4, 16), config), 10, config) == 10 + 8

@@ -16,7 +16,7 @@ from memory_steps import GRID, append_all, assert_same, random_steps, take
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fvs_ros.memory import streaming as streaming_module
+from fvs_ros.memory import clustered_steps
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.kmeans import ordered_kmeans
 from fvs_ros.memory.offline import build_memory
@@ -287,7 +287,7 @@ def test_a_memory_of_another_version_with_other_constants_is_refused(
     constant: str, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = append_all(empty_memory(5, 3, 3), random_steps(9)).state_dict()
-    monkeypatch.setattr(streaming_module, constant, getattr(streaming_module, constant) + 1)
+    monkeypatch.setattr(clustered_steps, constant, getattr(clustered_steps, constant) + 1)
     with pytest.raises(ValueError, match=rf"{setting} (\d+) where this one has (?!\1)\d+"):
         empty_memory(5, 3, 3).load_state_dict(state)
 

@@ -10,9 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import TINY
 from fvs_ros.model.tiny import write_tiny_checkpoint
+from fvs_ros.stream.latest_memory import PublishedMemory
+from fvs_ros.stream.types import MemoryStatus
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,47 @@ def test_tiny_needs_no_file_and_is_the_same_each_time_unless_a_folder_has_that_n
     assert FlashVStream.load(TINY, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
     shutil.copytree(folder, tmp_path / TINY)
     assert FlashVStream.load(TINY, device="cpu").memory_config.csm_slots == 6
+
+
+def test_the_methods_are_the_checkpoints_unless_others_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tiny_checkpoint(tmp_path, memory=FlashMemoryConfig(csm_slots=6, dam_slots=3, spatial_method="nearest"))
+    assert FlashVStream.load(str(tmp_path), device="cpu").memory_config.spatial_method == "nearest"
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"nearest"', '"nearest_step"'))
+    assert FlashVStream.load(str(tmp_path), device="cpu").memory_config.spatial_method == "nearest"
+    assert "flash_memory_spatial_method is 'nearest_step', which is not supported" in caplog.text
+    sampled = FlashVStream.load(str(tmp_path), device="cpu", temporal_method="sample", spatial_method="sample")
+    assert (sampled.memory_config.temporal_method, sampled.memory_config.spatial_method) == ("sample", "sample")
+    with pytest.raises(CheckpointError, match="temporal_method is 'dbscan'; set it to one of kmeans_ordered, sample"):
+        FlashVStream.load(str(tmp_path), device="cpu", temporal_method="dbscan")
+
+
+@pytest.mark.parametrize(("csm", "dam"), [(0, 3), (4, 0), (2, 3)])
+def test_a_model_answers_from_a_memory_of_other_sizes(csm: int, dam: int, tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path, memory=FlashMemoryConfig(csm_slots=csm, dam_slots=dam, spatial_method="sample"))
+    model = FlashVStream.load(str(tmp_path), device="cpu")
+    frames = list(np.random.default_rng(0).integers(0, 256, (12, 112, 112, 3), dtype=np.uint8))
+    grid = model.frame_grid(112, 112, 112 * 112, 112 * 112)
+    features = model.encode_steps(frames, grid)
+    memory = model.new_memory(grid)
+    memory.append(features.high, features.low, list(range(0, 12, 2)), list(range(1, 12, 2)))
+    snapshot = memory.snapshot()
+    expected = model.answer(snapshot, "Which?", max_new_tokens=6)
+    cache = model.new_prefix_cache()
+    prefilled = cache.allocate(snapshot)
+    while not prefilled.prefill_chunk():
+        pass
+    generation = prefilled.start("Which?", 6)
+    while not generation.done:
+        prefilled.decode_step()
+    assert generation.text == expected
+    moments = PublishedMemory(snapshot, {}, MemoryStatus()).moments()
+    assert [(moment.start_ns, moment.stamp_ns, moment.end_ns, moment.weight) for moment in moments] == [
+        (2 * step, 2 * step, 2 * step, 1.0) for step in snapshot.dam_steps.tolist()
+    ]
+    cache.close()
 
 
 def test_a_fingerprint_follows_the_weights_and_not_their_place(

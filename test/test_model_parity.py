@@ -55,6 +55,17 @@ def test_files_that_lack_something_are_refused(tmp_path: Path) -> None:
         read_golden(tmp_path / "bare.safetensors")
 
 
+def test_a_file_of_memory_quantities_alone_needs_no_prompt(tmp_path: Path) -> None:
+    of_prompt = ("input_ids", "position_ids", "logits_memory_end", "logits_last", "generated")
+    path = rewrite(GOLDEN[-1], tmp_path / "memory.safetensors", **dict.fromkeys(of_prompt, lambda tensor: None))
+    comparisons = compare(read_golden(path))
+    assert len(comparisons) == 7
+    assert all(item.agrees for item in comparisons)
+    path = rewrite(GOLDEN[-1], tmp_path / "half.safetensors", input_ids=lambda tensor: None)
+    with pytest.raises(GoldenError, match="no input_ids"):
+        read_golden(path)
+
+
 def test_unknown_quantities_are_not_passed_over(tmp_path: Path) -> None:
     path = rewrite(GOLDEN[-1], tmp_path / "more.safetensors", generated=lambda tensor: tensor)
     golden = read_golden(path)

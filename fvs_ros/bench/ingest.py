@@ -14,9 +14,9 @@ from fvs_ros.bench.costs import ModelCosts
 from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, growth, held_bytes, single, summarise
 from fvs_ros.bench.shapes import SHAPES, random_checkpoint
 from fvs_ros.bench.targets import GROWTH, model_targets
+from fvs_ros.memory.clustered_steps import EAGER_UPDATES, micro_cluster_count
 from fvs_ros.memory.geometry import PATCH
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.memory.streaming import EAGER_UPDATES, micro_cluster_count
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import normalise, resize_frames
 from fvs_ros.sources.frame import SECOND_NS

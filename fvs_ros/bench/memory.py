@@ -9,7 +9,8 @@ from fvs_ros.bench import targets
 from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, growth, held_bytes, single, summarise
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
 from fvs_ros.bench.shapes import SHAPES, MemoryShape
-from fvs_ros.memory.streaming import CANDIDATES, StreamingFlashMemory, micro_cluster_count
+from fvs_ros.memory.clustered_steps import CANDIDATES, micro_cluster_count
+from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import SECOND_NS
 
 # Steps per figure, so that a single disturbance does not decide.

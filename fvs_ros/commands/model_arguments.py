@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from fvs_ros.memory.config import AUTO, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.model.names import EMBEDDED, TINY, is_tiny
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (%(default)s)")
+    parser.add_argument(
+        "--temporal-method",
+        choices=(AUTO, *TEMPORAL_METHODS),
+        default=AUTO,
+        help="how the memory sums up more steps than its context slots; auto takes the checkpoint's (%(default)s)",
+    )
+    parser.add_argument(
+        "--spatial-method",
+        choices=(AUTO, *SPATIAL_METHODS),
+        default=AUTO,
+        help="how the memory chooses keyframes; auto takes the checkpoint's (%(default)s)",
+    )
 
 
 def load_model(arguments: argparse.Namespace) -> FlashVStream:
@@ -46,5 +59,7 @@ def load_model(arguments: argparse.Namespace) -> FlashVStream:
             arguments.model,
             device=arguments.device,
             dtype=arguments.dtype,
+            temporal_method=arguments.temporal_method,
+            spatial_method=arguments.spatial_method,
             on_progress=lambda line: status.update(f"Loading {escape(arguments.model)}: {escape(line)}"),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 NO_STEP = -1
 """The step of an empty candidate."""
@@ -104,7 +105,23 @@ class Candidates:
         # One candidate of every cluster at a time bounds what the conversion to float32 allocates.
         products = [offsets @ low.float().T for low in self.low.split(self.owned.shape[0])]
         squares = self.norms - 2 * torch.cat(products, dim=1)
-        return squares.masked_fill_(self.steps == NO_STEP, float("inf")).argmin(1)
+        return self._least(squares)
+
+    def least_similar(self, centroids: Tensor) -> Tensor:
+        """The candidate [R] int64, of any micro-cluster, of least cosine similarity to each centroid [R, F] float32."""
+        directions = functional.normalize(centroids, dim=1)
+        similarities = [
+            directions @ functional.normalize(low.float(), dim=1).T for low in self.low.split(self.owned.shape[0])
+        ]
+        return self._least(torch.cat(similarities, dim=1))
+
+    def at_times(self, times: Tensor) -> Tensor:
+        """The candidate [R] int64, of any micro-cluster, whose step is nearest to each time [R], rounded."""
+        return self._least((self.steps[None] - times.round()[:, None]).abs())
+
+    def _least(self, values: Tensor) -> Tensor:
+        """The candidate [R] int64 that has the least of `values` [R, C]."""
+        return values.masked_fill_(self.steps == NO_STEP, float("inf")).argmin(1)
 
 
 def _ranks(squares: Tensor, empty: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Clusters:
         centroids: [K, F] float32.
         weights: [K] float32, sum of the members' weights.
         times: [K] float32, mean row index of the members.
-        labels: [T] int64, cluster of each row.
+        labels: [T] int64, cluster of each row; empty where the rows were sampled, not clustered.
     """
 
     centroids: Tensor

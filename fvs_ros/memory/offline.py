@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.keyframes import largest_clusters, nearest_steps
+from fvs_ros.memory.config import SAMPLE, FlashMemoryConfig
+from fvs_ros.memory.keyframes import NO_SLOT, every_slot, largest_clusters, steps_of_clusters
 from fvs_ros.memory.kmeans import Clusters, ordered_kmeans
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+from fvs_ros.memory.spaced_steps import evenly_spaced
 
 # Without stamps, frames are taken to be sampled at the published rate of one a second.
 FRAME_PERIOD_NS = 1_000_000_000
@@ -30,14 +31,15 @@ def build_memory(
     """Flash Memory of a whole clip, exactly as published (ICCV 2025; the released Qwen2-VL code), plus a
     window if the configuration has one.
 
-    The CSM holds up to `csm_slots` steps unchanged, and the clusters of an ordered k-means beyond. The DAM holds up to
-    `dam_slots` steps in order of time; beyond, the step nearest to each of the largest clusters, in order of falling
-    cluster weight and repeated where two clusters share their nearest step.
+    The CSM holds up to `csm_slots` steps unchanged; beyond, the clusters of an ordered k-means, or evenly spaced steps
+    (`temporal_method`). The DAM holds up to `dam_slots` steps in order of time; beyond, a step for each of the largest
+    clusters, in order of falling cluster weight and repeated where two clusters share theirs, or evenly spaced steps in
+    order of time (`spatial_method`).
 
     Args:
         features: of T steps, high [T, P, D] and low [T, P / 4, D].
         grid: patches of a frame.
-        config: sizes.
+        config: sizes and methods.
         start_ns: [T] int64, stamp of each step's first frame; one frame a second from 0 if None.
         end_ns: [T] int64, stamp of each step's second frame; one second after its first if None.
         initial_rows: the start of k-means, see `ordered_kmeans`.
@@ -54,17 +56,16 @@ def build_memory(
     end_ns = start_ns + FRAME_PERIOD_NS if end_ns is None else end_ns
 
     rows = low.reshape(steps, -1)
-    if steps <= config.csm_slots:
-        ones = torch.ones(steps, device=low.device)
-        clusters = Clusters(rows, ones, index.float(), index)
-    else:
+    if steps > config.csm_slots and config.clusters:
         clusters = ordered_kmeans(rows, config.csm_slots, initial_rows=initial_rows, generator=generator)
-    slots, keyframes = _choose_keyframes(rows, clusters, config.dam_slots)
+    else:
+        clusters = _single_steps(rows, config.csm_slots)
+    slots, keyframes = _choose_keyframes(rows, clusters, config)
     count = clusters.weights.shape[0]
     return MemorySnapshot(
         grid=grid,
         steps=steps,
-        csm=clusters.centroids.to(low.dtype).reshape(count, grid.low_patches, -1),
+        csm=clusters.centroids.to(low.dtype).reshape(count, grid.low_patches, low.shape[-1]),
         csm_weights=clusters.weights,
         csm_times=clusters.times,
         csm_start_ns=_reduce_stamps(start_ns, clusters, "amin"),
@@ -87,16 +88,30 @@ def _check(features: StepFeatures, grid: PatchGrid) -> None:
         )
 
 
-def _choose_keyframes(rows: Tensor, clusters: Clusters, count: int) -> tuple[Tensor, Tensor]:
-    """The slots [R] that get a keyframe, and its step [R]; all steps in order of time if there are at most `count`."""
-    if rows.shape[0] <= count:
-        every = torch.arange(rows.shape[0], device=rows.device)
-        return every, every
+def _single_steps(rows: Tensor, count: int) -> Clusters:
+    """All steps if there are at most `count`, else that many evenly spaced ones, cut to whole numbers as published."""
+    steps, device = rows.shape[0], rows.device
+    if steps <= count:
+        every = torch.arange(steps, device=device)
+        return Clusters(rows, torch.ones(steps, device=device), every.float(), every)
+    kept = evenly_spaced(steps, count, device).long()
+    return Clusters(rows[kept], torch.ones(count, device=device), kept.float(), kept.new_zeros(0))
+
+
+def _choose_keyframes(rows: Tensor, clusters: Clusters, config: FlashMemoryConfig) -> tuple[Tensor, Tensor]:
+    """The slots [R] that get a keyframe, and its step [R]; all steps in order of time if there are at most M."""
+    steps, count, device = rows.shape[0], config.dam_slots, rows.device
+    if steps <= count:
+        return every_slot(steps, config.csm_slots, device), torch.arange(steps, device=device)
+    method = config.keyframe_method(steps)
+    if method == SAMPLE:
+        return torch.full((count,), NO_SLOT, device=device), evenly_spaced(steps, count, device).round().long()
     slots = largest_clusters(clusters.weights, count)
-    return slots, nearest_steps(rows, clusters.centroids[slots])
+    return slots, steps_of_clusters(method, rows, clusters.centroids[slots], clusters.times[slots])
 
 
 def _reduce_stamps(stamps: Tensor, clusters: Clusters, reduce: str) -> Tensor:
     """First or last stamp [K] of each cluster's members; a cluster without members takes the step nearest its time."""
     nearest = stamps[clusters.times.round().long()]
-    return nearest.scatter_reduce(0, clusters.labels, stamps, reduce, include_self=False)
+    members = stamps[: clusters.labels.shape[0]]
+    return nearest.scatter_reduce(0, clusters.labels, members, reduce, include_self=False)

@@ -52,6 +52,10 @@ def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tens
 def text_position(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> int:
     """Position of the first text token after a memory whose first token is at `first`."""
     grid = snapshot.grid
+    if config.csm_slots == 0:
+        # Another accident of the published code: without a CSM the text starts behind the DAM's extent, as it does
+        # behind a plain video, not behind the number of its tokens.
+        return first + max(snapshot.dam.shape[0], grid.height // MERGE, grid.width // MERGE)
     dam_tokens = snapshot.dam.shape[0] * grid.dam_tokens
     extent = max(min(snapshot.steps, config.csm_slots), *_low_extent(grid))
     return first + dam_tokens + extent

@@ -75,13 +75,16 @@ class MemorySnapshot:
     Attributes:
         grid: patches of a frame.
         steps: T, grid steps seen.
-        csm: [S, P / 4, D], centroids of the CSM slots in order of their mean time.
-        csm_weights: [S] float32, number of steps in each CSM slot.
+        csm: [S, P / 4, D], centroids of the CSM slots in order of their mean time; where the CSM is sampled, single
+            steps.
+        csm_weights: [S] float32, number of steps in each CSM slot; 1 where the CSM is sampled.
         csm_times: [S] float32, mean index of those steps.
         csm_start_ns, csm_end_ns: [S] int64, stamps of their first and last frame.
-        dam: [R, P, D], keyframes in the published order: by falling weight of their CSM slot.
+        dam: [R, P, D], keyframes in the published order: by falling weight of their CSM slot, or by time where they
+            are evenly spaced or all steps.
         dam_steps: [R] int64, step index of each keyframe.
-        dam_slots: [R] int64, CSM slot that each keyframe stands for.
+        dam_slots: [R] int64, CSM slot that each keyframe stands for; -1 where it stands for none, being one of evenly
+            spaced steps.
         dam_stamps_ns: [R] int64, stamp of each keyframe.
         window: [V, P, D], the newest steps in order of time; V is 0 where the memory has no window.
         ready: on CUDA, the event that is recorded once all tensors are computed; see `wait_ready`.

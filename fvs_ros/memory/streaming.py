@@ -6,63 +6,20 @@ Shapes: T grid steps seen, K CSM slots, M DAM slots, R of them filled, P patches
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
-from fvs_ros.cuda_graph import CapturedCall
-from fvs_ros.memory.candidates import NO_STEP, Candidates
-from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.csm import CsmSlots, reduce_to_slots, slots_of_steps
-from fvs_ros.memory.keyframes import largest_clusters, nearest_steps
-from fvs_ros.memory.micro_clusters import MicroClusters
+from fvs_ros.memory.clustered_steps import ClusteredSteps, keyframes_by_cluster, micro_cluster_count
+from fvs_ros.memory.config import SAMPLE, FlashMemoryConfig
+from fvs_ros.memory.csm import CsmSlots
+from fvs_ros.memory.keyframes import NO_SLOT, Keyframes, every_slot, largest_clusters, steps_of_clusters
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
+from fvs_ros.memory.spaced_steps import SpacedSteps, evenly_spaced
 
-# Micro-clusters: MICRO_PER_SLOT K + MICRO_EXTRA. With 8 slots and 20 K steps of a curved drift, the variance was up to
-# 9 percent above that of offline k-means with 2 K, 4 percent with 4 K; with 60 slots, 2 K sufficed.
-MICRO_PER_SLOT = 2
-MICRO_EXTRA = 16
-# Candidates of each micro-cluster. With 60 slots and 20 K steps, five streams of each kind, 3, 4 and 5 candidates kept
-# 94.7, 96.7 and 98.7 percent of the keyframes within 5 percent of the best step where there are more scenes than slots,
-# at least 98 percent on other kinds, but 65, 72 and 77 percent on a drift whose slots are far longer than its steps are
-# noisy.
-CANDIDATES = 4
-# Updates beyond the capacity that run eagerly before one is captured: libraries allocate and choose their algorithms at
-# the first call.
-EAGER_UPDATES = 2
 # Names of settings in a saved memory.
 SETTING = "settings."
-
-
-def micro_cluster_count(config: FlashMemoryConfig) -> int:
-    """Micro-clusters of a memory, which is also the number of steps before the first two are merged."""
-    return MICRO_PER_SLOT * config.csm_slots + MICRO_EXTRA
-
-
-@dataclass(frozen=True)
-class _Reduction:
-    """The tensors that a snapshot computes.
-
-    Attributes:
-        csm: its slots.
-        slots: [R] int64, the CSM slot of each keyframe.
-        high: [R, P, D], the keyframes.
-        steps, stamps_ns: [R] int64, of the keyframes.
-    """
-
-    csm: CsmSlots
-    slots: Tensor
-    high: Tensor
-    steps: Tensor
-    stamps_ns: Tensor
-
-    def clone(self) -> _Reduction:
-        """A copy in storage of its own."""
-        csm = CsmSlots(**{name: tensor.clone() for name, tensor in vars(self.csm).items()})
-        rest = (self.slots, self.high, self.steps, self.stamps_ns)
-        return _Reduction(csm, *(tensor.clone() for tensor in rest))
 
 
 class StreamingFlashMemory:
@@ -73,15 +30,20 @@ class StreamingFlashMemory:
     the only steps kept in high resolution. The published streaming code instead runs k-means from a random start over
     its K slots and the new step, and keeps every step ever seen.
 
+    The other published methods have bounded equivalents. Sampled steps, for the CSM or the DAM, come from
+    `SpacedSteps`: exact for as many steps as it keeps, at most a quarter of their spacing off beyond. `nearest` and
+    `klarge_retrieve_cos` choose among the candidates by the published rules: among all steps until the first two
+    micro-clusters are merged, among four of each micro-cluster beyond.
+
     Equal input gives an equal memory, no matter when snapshots are taken. Identical steps merge at no cost, neighbours
     in time first, so a still scene becomes slots of equal length; the published offline code would show it as one slot
     and padding. Features must be finite: a NaN would spread to every distance.
 
-    All memory is allocated, and touched, on construction: 1.9 GB in bfloat16 and 3.5 GB in float32 for 60 slots and
-    960 patches of 1280 features.
+    All memory is allocated, and touched, on construction: with the default methods 1.9 GB in bfloat16 and 3.5 GB in
+    float32 for 60 slots and 960 patches of 1280 features.
 
     Args:
-        config: K, M, the length of the window, and how time counts.
+        config: K, M, the length of the window, how time counts, and the methods.
         grid: patches of a frame.
         feature_dim: D.
         device: where the memory lives.
@@ -102,28 +64,30 @@ class StreamingFlashMemory:
         self._grid = grid
         self._width = feature_dim
         self._steps = 0
-        self._micro = MicroClusters(
-            micro_cluster_count(config),
-            grid.low_patches * feature_dim,
-            device,
-            time_weight=config.time_weight,
-            horizon=config.horizon,
-        )
+        self._like = torch.zeros(0, grid.low_patches, feature_dim, device=device, dtype=dtype)
+        # Index and stamps of the step to insert.
+        self._step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._stamps_ns = torch.zeros(2, dtype=torch.int64, device=device)
+        self._clustered: ClusteredSteps | None = None
+        if config.clusters:
+            self._clustered = ClusteredSteps(
+                config, grid, feature_dim, device, dtype, step=self._step, stamps_ns=self._stamps_ns
+            )
+        spaced_slots = 0 if config.clusters else config.csm_slots
+        spaced_keyframes = 0 if keyframes_by_cluster(config) else config.dam_slots
+        self._spaced: SpacedSteps | None = None
+        if spaced_slots or spaced_keyframes:
+            self._spaced = SpacedSteps(
+                max(spaced_slots, spaced_keyframes),
+                grid.patches if spaced_keyframes else 0,
+                grid.low_patches * feature_dim if spaced_slots else 0,
+                feature_dim,
+                device,
+                dtype,
+            )
         # A ring of the newest steps, with room for a provisional one.
         ring = config.window_slots + 1 if config.window_slots else 0
         self._window = torch.zeros(ring, grid.patches, feature_dim, device=device, dtype=dtype)
-        clusters = self._micro.capacity + 1
-        self._candidates = Candidates(clusters, CANDIDATES, grid.patches, feature_dim, device, dtype)
-        # Index and stamps of the step to insert, on the device so that an update reads nothing from the host.
-        self._step = torch.zeros(1, dtype=torch.int64, device=device)
-        self._stamps_ns = torch.zeros(2, dtype=torch.int64, device=device)
-        # Once all micro-clusters are in use, every update launches the same kernels. On CUDA it is captured then, and
-        # so is the reduction of a snapshot, with and without a provisional step.
-        self._captures = device.type == "cuda"
-        self._update_graph: CapturedCall[None] | None = None
-        self._reduction_graphs: dict[int, CapturedCall[_Reduction]] = {}
-        self._new_high = torch.zeros(grid.patches if self._captures else 0, feature_dim, device=device, dtype=dtype)
-        self._new_low = torch.zeros(grid.low_patches if self._captures else 0, feature_dim, device=device, dtype=dtype)
 
     @property
     def steps(self) -> int:
@@ -137,7 +101,9 @@ class StreamingFlashMemory:
 
     def candidate_steps(self) -> Tensor:
         """Indices [n] int64 of the steps that can still become keyframes. Waits for the device."""
-        return self._candidates.steps[self._candidates.steps != NO_STEP]
+        clustered = self._step[:0] if self._clustered is None else self._clustered.candidate_steps()
+        spaced = self._step[:0] if self._spaced is None else self._spaced.kept_steps(self._steps)
+        return torch.cat([clustered, spaced])
 
     @torch.no_grad()
     def append(self, high: Tensor, low: Tensor, start_ns: int | Sequence[int], end_ns: int | Sequence[int]) -> None:
@@ -160,19 +126,11 @@ class StreamingFlashMemory:
         self._check(high, low, starts, ends)
         for step_high, step_low, start, end in zip(high, low, starts, ends, strict=True):
             self._set_times(start, end)
-            if self._steps < self._micro.capacity:
-                self._insert(step_high, step_low)
-                self._micro.occupy()
-            elif not self._captures or self._steps < self._micro.capacity + EAGER_UPDATES:
-                self._update(step_high, step_low)
-            else:
-                self._new_high.copy_(step_high)
-                self._new_low.copy_(step_low)
-                if self._update_graph is None:
-                    self._update_graph = CapturedCall(
-                        lambda: self._update(self._new_high, self._new_low), warm_up=False
-                    )
-                self._update_graph()
+            high_kept, low_kept = self._keep(step_high, step_low)
+            if self._clustered is not None:
+                self._clustered.append(self._steps, high_kept, low_kept)
+            if self._spaced is not None:
+                self._spaced.append(self._steps, high_kept, low_kept, self._stamps_ns)
             self._steps += 1
 
     @torch.no_grad()
@@ -189,14 +147,18 @@ class StreamingFlashMemory:
         if provisional is None:
             if self._steps == 0:
                 raise ValueError("the memory holds no steps yet; append one, or pass a provisional step")
-            return self._snapshot(self._steps, min(self._steps, self._micro.capacity))
+            return self._snapshot(self._steps, provisional=False)
         high, low, stamp_ns = provisional
         self._check(high[None], low[None], [stamp_ns], [stamp_ns])
         self._set_times(stamp_ns, stamp_ns)
-        self._insert(high, low)
-        snapshot = self._snapshot(self._steps + 1, min(self._steps, self._micro.capacity) + 1)
-        self._candidates.discard(self._micro.spare)
-        self._micro.discard()
+        high, low = self._keep(high, low)
+        if self._clustered is not None:
+            self._clustered.insert(self._steps, high, low)
+        if self._spaced is not None:
+            self._spaced.provide(high, low, self._stamps_ns)
+        snapshot = self._snapshot(self._steps + 1, provisional=True)
+        if self._clustered is not None:
+            self._clustered.discard()
         return snapshot
 
     @torch.no_grad()
@@ -214,7 +176,7 @@ class StreamingFlashMemory:
         """
         tensors, settings = self._tensors(), self._settings()
         changed = [
-            f"{name.removeprefix(SETTING)} {state[name].tolist()} where this one has {value.tolist()}"
+            f"{name.removeprefix(SETTING)} {_setting(state[name])} where this one has {_setting(value)}"
             for name, value in settings.items()
             if name in state and state[name].tolist() != value.tolist()
         ]
@@ -239,25 +201,27 @@ class StreamingFlashMemory:
         self._steps = int(state["steps"])
 
     def _tensors(self) -> dict[str, Tensor]:
-        parts = {"micro": self._micro.tensors(), "candidates": self._candidates.tensors()}
+        tensors = {} if self._clustered is None else self._clustered.tensors()
+        if self._spaced is not None:
+            tensors |= {f"spaced.{name}": tensor for name, tensor in self._spaced.tensors().items()}
         if self._config.window_slots:
-            parts["window"] = {"high": self._window}
-        return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+            tensors["window.high"] = self._window
+        return tensors
 
     def _settings(self) -> dict[str, Tensor]:
-        """Scalars that the state, or what follows from it, depends on: int64 or float64."""
+        """What the state, or what follows from it, depends on: int64 or float64 scalars, names as uint8 characters."""
+        candidates = self._clustered.candidates if self._clustered else None
         values = {
             **asdict(self._config),
             "grid_height": self._grid.height,
             "grid_width": self._grid.width,
             "feature_dim": self._width,
-            "micro_clusters": self._micro.capacity,
-            "candidates": self._candidates.per_cluster,
+            "micro_clusters": micro_cluster_count(self._config),
+            "candidates": candidates.per_cluster if candidates else 0,
         }
-        return {
-            SETTING + name: torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
-            for name, value in values.items()
-        }
+        types = {int: torch.int64, float: torch.float64, list: torch.uint8}
+        listed = {name: list(value.encode()) if isinstance(value, str) else value for name, value in values.items()}
+        return {SETTING + name: torch.tensor(value, dtype=types[type(value)]) for name, value in listed.items()}
 
     def _check(self, high: Tensor, low: Tensor, start_ns: Sequence[int], end_ns: Sequence[int]) -> None:
         grid, width = self._grid, self._width
@@ -280,69 +244,76 @@ class StreamingFlashMemory:
         self._stamps_ns[0].fill_(start_ns)
         self._stamps_ns[1].fill_(end_ns)
 
-    def _insert(self, high: Tensor, low: Tensor) -> None:
-        kept = self._candidates.high
-        high, low = high.to(kept), low.to(kept).reshape(-1)
-        features = low.float()
-        if self._steps == 0:
-            self._micro.set_reference(features)
-        spare = self._micro.spare
-        self._micro.insert(features, self._step, self._stamps_ns)
-        self._candidates.insert(spare, high, low, self._step, self._stamps_ns[:1], self._micro.norms[spare])
+    def _keep(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        """The next step's features as they are kept, `high` [P, D] and `low` [F]; the window takes them in."""
+        high, low = high.to(self._like), low.to(self._like).reshape(-1)
         if self._config.window_slots:
-            self._window.index_copy_(0, self._step % len(self._window), high[None])
+            self._window[self._steps % len(self._window)].copy_(high)
+        return high, low
 
-    def _update(self, high: Tensor, low: Tensor) -> None:
-        """Inserts a step and merges two micro-clusters, once all of them are in use."""
-        self._insert(high, low)
-        first, second = self._micro.merge()
-        self._candidates.merge(first, second, self._micro.centroids[first], self._micro.next_centroid(first))
-
-    def _snapshot(self, steps: int, micro_clusters: int) -> MemorySnapshot:
-        """The snapshot after `steps` steps, which lie in `micro_clusters`."""
-        if self._captures and steps > self._micro.capacity:
-            if micro_clusters not in self._reduction_graphs:
-                self._reduction_graphs[micro_clusters] = CapturedCall(partial(self._reduce, steps, micro_clusters))
-            # The next snapshot overwrites the tensors of the graph.
-            reduction = self._reduction_graphs[micro_clusters]().clone()
+    def _snapshot(self, steps: int, provisional: bool) -> MemorySnapshot:
+        """The snapshot after `steps` steps, of which a provisional one is the last."""
+        keyframes = None
+        if self._clustered is None:
+            csm = self._sampled_slots(steps, provisional)
         else:
-            reduction = self._reduce(steps, micro_clusters)
-        csm, dtype = reduction.csm, self._candidates.high.dtype
+            reduction = self._clustered.reduce(steps, provisional)
+            csm, keyframes = reduction.csm, reduction.keyframes
+        if keyframes is None:
+            keyframes = self._spaced_keyframes(csm, steps, provisional)
         snapshot = MemorySnapshot(
             grid=self._grid,
             steps=steps,
-            csm=csm.centroids.to(dtype).view(-1, self._grid.low_patches, self._width),
+            csm=csm.centroids.to(self._like.dtype).view(-1, self._grid.low_patches, self._width),
             csm_weights=csm.weights,
             csm_times=csm.times,
             csm_start_ns=csm.start_ns,
             csm_end_ns=csm.end_ns,
-            dam=reduction.high,
-            dam_steps=reduction.steps,
-            dam_slots=reduction.slots,
-            dam_stamps_ns=reduction.stamps_ns,
+            dam=keyframes.high,
+            dam_steps=keyframes.steps,
+            dam_slots=keyframes.slots,
+            dam_stamps_ns=keyframes.stamps_ns,
             window=self._newest(steps),
         )
         if self._step.device.type != "cuda":
             return snapshot
         return replace(snapshot, ready=torch.cuda.current_stream(self._step.device).record_event())
 
-    def _reduce(self, steps: int, micro_clusters: int) -> _Reduction:
-        """Computes a snapshot; beyond the capacity, no kernel depends on the value of `steps`."""
-        config, candidates = self._config, self._candidates
-        if steps <= config.csm_slots:
-            csm = slots_of_steps(self._micro, steps)
+    def _sampled_slots(self, steps: int, provisional: bool) -> CsmSlots:
+        """The CSM of single steps: all of them, or evenly spaced ones, as near as they are kept."""
+        count, device = self._config.csm_slots, self._step.device
+        if self._spaced is None or count == 0:
+            none = self._stamps_ns[:0].clone()
+            return CsmSlots(self._like.flatten(1), none.float(), none.float(), none, none)
+        wanted = torch.arange(steps, device=device) if steps <= count else evenly_spaced(steps, count, device).long()
+        rows, kept = self._spaced.rows(wanted, steps, provisional)
+        return CsmSlots(
+            centroids=self._spaced.low[rows],
+            weights=torch.ones(rows.shape[0], device=device),
+            times=kept.float(),
+            start_ns=self._spaced.start_ns[rows],
+            end_ns=self._spaced.end_ns[rows],
+        )
+
+    def _spaced_keyframes(self, csm: CsmSlots, steps: int, provisional: bool) -> Keyframes:
+        """The DAM where it holds no candidates: all steps, or evenly spaced ones, as near as they are kept."""
+        count, device = self._config.dam_slots, self._step.device
+        if self._spaced is None or count == 0:
+            none = self._stamps_ns[:0].clone()
+            return Keyframes(none, self._window.new_zeros(0, self._grid.patches, self._width), none, none)
+        method = self._config.keyframe_method(steps)
+        if steps <= count:
+            wanted = torch.arange(steps, device=device)
+            slots = every_slot(steps, self._config.csm_slots, device)
+        elif method == SAMPLE:
+            wanted = evenly_spaced(steps, count, device).round().long()
+            slots = torch.full((count,), NO_SLOT, device=device)
         else:
-            csm = reduce_to_slots(self._micro, micro_clusters, config.csm_slots)
-        if steps <= config.dam_slots:
-            slots = chosen = torch.arange(steps, device=self._step.device)
-        else:
-            slots = largest_clusters(csm.weights, config.dam_slots)
-            centroids = csm.centroids[slots]
-            if steps <= config.csm_slots:
-                chosen = nearest_steps(candidates.low[:steps], centroids)
-            else:
-                chosen = candidates.nearest(centroids - self._micro.centroids[-1])
-        return _Reduction(csm, slots, candidates.high[chosen], candidates.steps[chosen], candidates.stamps_ns[chosen])
+            # The CSM is to be sampled, and still holds all steps.
+            slots = largest_clusters(csm.weights, count)
+            wanted = steps_of_clusters(method, csm.centroids, csm.centroids[slots], csm.times[slots])
+        rows, kept = self._spaced.rows(wanted, steps, provisional)
+        return Keyframes(slots, self._spaced.high[rows], kept, self._spaced.start_ns[rows])
 
     def _newest(self, steps: int) -> Tensor:
         """The filled window [min(steps, W), P, D] after `steps` steps."""
@@ -350,3 +321,8 @@ class StreamingFlashMemory:
         if count == 0:
             return self._window[:0]
         return torch.stack([self._window[step % len(self._window)] for step in range(steps - count, steps)])
+
+
+def _setting(value: Tensor) -> object:
+    """A setting of a saved memory as it is shown."""
+    return bytes(value.tolist()).decode(errors="replace") if value.dtype == torch.uint8 else value.tolist()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.config import AUTO, FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -70,7 +70,14 @@ class FlashVStream:
 
     @classmethod
     def load(
-        cls, model: str, *, device: str = "auto", dtype: str = "auto", on_progress: Progress = lambda line: None
+        cls,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        temporal_method: str = AUTO,
+        spatial_method: str = AUTO,
+        on_progress: Progress = lambda line: None,
     ) -> FlashVStream:
         """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
 
@@ -80,22 +87,29 @@ class FlashVStream:
                 are noise.
             device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
             dtype: `auto` (bfloat16 on a GPU that has it, float32 otherwise), `float32`, `bfloat16` or `float16`.
+            temporal_method: of the memory, see `FlashMemoryConfig`; `auto` takes the checkpoint's.
+            spatial_method: likewise.
             on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
         Raises:
-            CheckpointError: the checkpoint, the device or the dtype cannot be used.
+            CheckpointError: the checkpoint, the device, the dtype or a method cannot be used.
             HubError: the hub does not give what the local cache lacks; another try may succeed.
         """
         target = pick_device(device)
         precision = pick_dtype(dtype, target)
         if is_tiny(model):
             tiny = tiny_checkpoint()
-            return cls(replace(tiny, network=tiny.network.to(target, precision)), model)
-        attention = pick_attention(target, precision)
-        checkpoint = load_checkpoint(
-            model, device=target, dtype=precision, attention=attention, on_progress=on_progress
-        )
-        return cls(checkpoint, model)
+            checkpoint = replace(tiny, network=tiny.network.to(target, precision))
+        else:
+            attention = pick_attention(target, precision)
+            checkpoint = load_checkpoint(
+                model, device=target, dtype=precision, attention=attention, on_progress=on_progress
+            )
+        try:
+            memory = checkpoint.config.memory.with_methods(temporal_method, spatial_method)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        return cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
 
     @property
     def device(self) -> torch.device:

@@ -18,7 +18,8 @@ from torch import Tensor
 from fvs_ros.memory.geometry import FRAMES_PER_STEP, PATCH
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
-from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
+from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint import ModelConfig, load_network
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.reference import ReferenceDecoder
@@ -27,6 +28,9 @@ from fvs_ros.model.sequence import text_positions
 TOLERANCE = 1e-4
 WEIGHTS = "weights."
 INPUTS = ("frames", "input_ids", "kmeans_init")
+# What a file of memory quantities alone need not have; the start of k-means, where nothing is clustered.
+PROMPT, KMEANS_START = "input_ids", "kmeans_init"
+OF_PROMPT = ("position_ids", "logits_memory_end", "logits_last", "generated")
 
 
 class GoldenError(ValueError):
@@ -78,13 +82,18 @@ def read_golden(path: Path) -> Golden:
         raise GoldenError(f"cannot be read: {error}") from error
     if "config" not in metadata:
         raise GoldenError("its metadata has no config; a golden file carries the checkpoint's config.json there")
-    missing = [name for name in INPUTS if name not in tensors]
-    if missing:
-        raise GoldenError(f"has no {', '.join(missing)}")
     try:
         config = ModelConfig.from_json(json.loads(metadata["config"]))
     except json.JSONDecodeError as error:
         raise GoldenError(f"its config is not valid JSON: {error}") from error
+    needed = {
+        "frames": True,
+        PROMPT: any(name in tensors for name in OF_PROMPT),
+        KMEANS_START: config.memory.clusters,
+    }
+    missing = [name for name in INPUTS if needed[name] and name not in tensors]
+    if missing:
+        raise GoldenError(f"has no {', '.join(missing)}")
     weights = {name.removeprefix(WEIGHTS): tensors[name] for name in tensors if name.startswith(WEIGHTS)}
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(WEIGHTS)}
     return Golden(config, weights, rest)
@@ -111,17 +120,34 @@ def compute(golden: Golden) -> dict[str, Tensor]:
     Raises:
         GoldenError: `input_ids` does not fit the memory.
     """
-    frames, ids = golden.tensors["frames"].float(), golden.tensors["input_ids"][0].tolist()
+    frames = golden.tensors["frames"].float()
     config = golden.config.memory
-    device = torch.device("cpu")
-    network = load_network(golden.config, weights=dict(golden.weights), device=device, dtype=torch.float32)
+    network = load_network(golden.config, weights=dict(golden.weights), device=torch.device("cpu"), dtype=torch.float32)
     backbone = Qwen2VLBackbone(network)
     grid = PatchGrid(frames.shape[2] // PATCH, frames.shape[3] // PATCH)
-
     features = backbone.tower.encode(frames)
-    initial = golden.tensors["kmeans_init"]
-    memory = build_memory(features, grid, config, initial_rows=initial if initial.numel() else None)
+    initial = golden.tensors.get(KMEANS_START)
+    memory = build_memory(
+        features, grid, config, initial_rows=initial if initial is not None and initial.numel() else None
+    )
+    width = features.low.shape[-1]
+    of_memory = {
+        "video_grid_thw": torch.tensor([[frames.shape[0] // FRAMES_PER_STEP, grid.height, grid.width]]),
+        "vit_features": torch.cat([features.high.reshape(-1, width), features.low.reshape(-1, width)]),
+        "csm": memory.csm.reshape(-1, width),
+        "csm_weights": memory.csm_weights,
+        "csm_time": memory.csm_times,
+        "dam_steps": memory.dam_steps,
+        "memory_features": memory.features(),
+    }
+    if PROMPT not in golden.tensors:
+        return of_memory
+    return of_memory | _of_prompt(golden, backbone, memory)
 
+
+def _of_prompt(golden: Golden, backbone: Backbone, memory: MemorySnapshot) -> dict[str, Tensor]:
+    """The quantities of the language model, which reads the memory within `input_ids` [1, L]."""
+    config, ids = golden.config.memory, golden.tensors[PROMPT][0].tolist()
     video_token = golden.config.network.video_token_id
     if ids.count(video_token) != memory.tokens:
         raise GoldenError(f"input_ids has {ids.count(video_token)} memory tokens; this memory has {memory.tokens}")
@@ -134,21 +160,12 @@ def compute(golden: Golden) -> dict[str, Tensor]:
     reference.rewind(prefix)
     wanted = golden.tensors["generated"].shape[0] if "generated" in golden.tensors else 0
     generated = list(itertools.islice(reference.generate(prefix, suffix), wanted))
-
-    width = memory.csm.shape[-1]
     positions = [
-        text_positions(0, first, device),
+        text_positions(0, first, backbone.device),
         memory_positions(memory, first, config.horizon),
-        text_positions(prefix.next_position, len(suffix), device),
+        text_positions(prefix.next_position, len(suffix), backbone.device),
     ]
     return {
-        "video_grid_thw": torch.tensor([[frames.shape[0] // FRAMES_PER_STEP, grid.height, grid.width]]),
-        "vit_features": torch.cat([features.high.reshape(-1, width), features.low.reshape(-1, width)]),
-        "csm": memory.csm.reshape(-1, width),
-        "csm_weights": memory.csm_weights,
-        "csm_time": memory.csm_times,
-        "dam_steps": memory.dam_steps,
-        "memory_features": memory.features(),
         "position_ids": torch.cat(positions, dim=1)[:, None],
         "logits_memory_end": prefix.logits,
         "logits_last": logits[-1],

@@ -106,7 +106,14 @@ def load_stream_model(settings: NodeSettings, logger: RcutilsLogger, on_progress
     from fvs_ros.model.cpu_threads import share_cores
     from fvs_ros.model.flash_vstream import FlashVStream
 
-    model = FlashVStream.load(settings.model, device=settings.device, dtype=settings.dtype, on_progress=report)
+    model = FlashVStream.load(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        temporal_method=settings.temporal_method,
+        spatial_method=settings.spatial_method,
+        on_progress=report,
+    )
     if model.device.type == "cpu":
         share_cores()
     # Also found out once, and better now than when the first frame is waiting.

@@ -12,6 +12,7 @@ from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from fvs_ros.memory.config import AUTO, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.model.names import EMBEDDED
 from fvs_ros.stream.config import HIGHEST_FPS, LONGEST_TIMEOUT_S, StreamConfig
@@ -110,6 +111,18 @@ TABLE = (
         "Precision of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise",
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
+    ParameterRow(
+        "temporal_method",
+        AUTO,
+        "How the memory sums up more steps than its context slots: auto takes the checkpoint's method",
+        choices=(AUTO, *TEMPORAL_METHODS),
+    ),
+    ParameterRow(
+        "spatial_method",
+        AUTO,
+        "How the memory chooses keyframes: auto takes the checkpoint's method",
+        choices=(AUTO, *SPATIAL_METHODS),
+    ),
     ParameterRow("autostart", True, "Configure and activate at once; false waits for lifecycle transitions"),
     ParameterRow(
         "load_retry_s",
@@ -194,6 +207,8 @@ class NodeSettings:
     model: str
     device: str
     dtype: str
+    temporal_method: str
+    spatial_method: str
     autostart: bool
     load_retry_s: float
     image_transport: str

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from fvs_ros.memory.keyframes import NO_SLOT
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.stream.origins import StepOrigin
 from fvs_ros.stream.types import MemoryStatus, Moment
@@ -28,23 +30,28 @@ class PublishedMemory:
         """One moment per DAM slot, in time order. Waits for the device."""
         snapshot = self.snapshot
         snapshot.wait_ready()
-        slots = snapshot.dam_slots
+        stamps_ns = snapshot.dam_stamps_ns
         columns = torch.stack(
             [
-                snapshot.dam_stamps_ns,
-                snapshot.csm_start_ns[slots],
-                snapshot.csm_end_ns[slots],
+                stamps_ns,
+                self._of_slots(snapshot.csm_start_ns, stamps_ns),
+                self._of_slots(snapshot.csm_end_ns, stamps_ns),
                 snapshot.dam_steps,
             ],
             dim=1,
         ).tolist()
+        weights = self._of_slots(snapshot.csm_weights, torch.ones_like(stamps_ns)).tolist()
         moments = []
-        for (stamp_ns, start_ns, end_ns, step), weight in zip(
-            columns, snapshot.csm_weights[slots].tolist(), strict=True
-        ):
+        for (stamp_ns, start_ns, end_ns, step), weight in zip(columns, weights, strict=True):
             origin = self.origins.get(step, StepOrigin())
             moments.append(Moment(stamp_ns, start_ns, end_ns, weight, origin.frame_id, origin.pose))
         return tuple(sorted(moments, key=lambda moment: (moment.stamp_ns, moment.start_ns)))
+
+    def _of_slots(self, values: Tensor, own: Tensor) -> Tensor:
+        """For each keyframe, the one of `values` [S] of its CSM slot; of `own` [R] where it stands for no slot."""
+        slots = self.snapshot.dam_slots
+        without = values.shape[0] + torch.arange(slots.shape[0], device=slots.device)
+        return torch.cat([values, own.to(values.dtype)])[torch.where(slots == NO_SLOT, without, slots)]
 
 
 class LatestMemory:

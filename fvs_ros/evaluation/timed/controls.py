@@ -217,10 +217,14 @@ def check_conditions(conditions: Iterable[Condition], config: FlashMemoryConfig)
     """Refuses conditions that a memory of these sizes cannot hold.
 
     Raises:
-        ValueError: a condition of more frames than the CSM holds.
+        ValueError: a condition of more frames than the CSM holds, or one that fills it where there is none.
     """
     most = FRAMES_PER_STEP * config.csm_slots
     for condition in conditions:
+        if most == 0 and condition.kind in (ConditionKind.UNIFORM, ConditionKind.LAST):
+            raise ValueError(
+                f"{condition.name} fills the CSM's slots, and this memory has none; leave {condition.name} out"
+            )
         if condition.frames > most:
             raise ValueError(
                 f"{condition.name} shows {condition.frames} frames; the memory's {config.csm_slots} slots hold {most}, "
