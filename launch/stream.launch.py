@@ -50,7 +50,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "image_topic",
                 default_value="image",
-                description="Topic of the raw images; with the compressed transport, /compressed is added to it",
+                description="Topic of the images; the compressed transport adds /compressed where it is missing",
             ),
             DeclareLaunchArgument(
                 "params_file",

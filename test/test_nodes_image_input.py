@@ -196,6 +196,60 @@ class TestCompressed:
         client.ros_node.destroy_publisher(offered)
 
 
+def compressed_image(second: float) -> CompressedImage:
+    data = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1]
+    return CompressedImage(header=header(second), format="jpeg", data=array("B", data.tobytes()))
+
+
+@pytest.mark.parametrize(
+    "remapping",
+    [
+        ("-r", "image:=/x/compressed"),
+        ("-r", "image/compressed:=/x/compressed"),
+        ("-r", "image:=/y", "-r", "/y/compressed:=/x/compressed"),
+    ],
+    ids=["full_name", "both_full", "chain"],
+)
+def test_a_compressed_topic_may_be_named_in_full(tmp_path: Path, remapping: tuple[str, ...]) -> None:
+    with running_node(tmp_path, *remapping, image_transport="compressed") as (process, client):
+        publisher = client.publisher(CompressedImage, "/x/compressed")
+        client.deliver(lambda: publisher.publish(compressed_image(1)), lambda: client.in_memory(1), "the image")
+        client.wait_diagnostic("stream", "topic", "/x/compressed")
+        assert "Watching /x/compressed;" in process.log
+
+
+def test_where_no_image_arrives_the_topic_and_what_does_not_fit_are_named(tmp_path: Path) -> None:
+    """First nobody, then the other transport's type, then a weaker QoS; of the topic as it is subscribed to."""
+    reliable = ("-p", "qos_overrides./camera/image.subscription.reliability:=reliable")
+    with running_node(tmp_path, "-r", "image:=/a", "-r", "/a:=/camera/image", *reliable, image_timeout_s=0.5) as (
+        process,
+        client,
+    ):
+        node = client.ros_node
+        other = node.create_publisher(Image, "/camera/other", 1)
+        expected = "no image has arrived on /camera/image: nobody publishes there, but on /camera/other (sensor_msgs"
+        client.wait_for(lambda: expected in str(client.refusal()), "the reason in the answer")
+        process.wait_for_log("No image on /camera/image for")
+        node.destroy_publisher(other)
+
+        wrong_type = node.create_publisher(CompressedImage, "/camera/image", 1)
+        expected = (
+            "/flash_vstream_client sends sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image; "
+            "set image_transport to compressed"
+        )
+        client.wait_for(lambda: expected in str(client.refusal()), "the type in the answer")
+        client.wait_for(lambda: expected in client.status("stream").message, "the type in the diagnostics")
+        assert client.status("stream").level == DiagnosticStatus.WARN
+        node.destroy_publisher(wrong_type)
+
+        weak = node.create_publisher(Image, "/camera/image", BEST_EFFORT)
+        expected = "the QoS of /flash_vstream_client does not fit"
+        client.wait_for(lambda: expected in str(client.refusal()), "the QoS in the answer")
+        assert "qos_overrides./camera/image.subscription" in str(client.refusal())
+        node.destroy_publisher(weak)
+        assert process.log.count("No image on /camera/image") == 1, "one line for one silence"
+
+
 def test_it_ends_cleanly_when_it_is_terminated(tmp_path: Path) -> None:
     with running_node(tmp_path, image_transport="compressed", pose_source="odometry") as (process, _):
         assert process.stop(signal.SIGTERM) == 0

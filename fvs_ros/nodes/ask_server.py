@@ -37,12 +37,20 @@ class AskServer:
         node: gets the service and the action.
         engine: the engine while the node is active; raises AskError (NOT_ACTIVE) otherwise.
         options: the options of a request, the node's defaults filled in.
+        no_frames: why no frame can be in memory; empty where that is not known.
     """
 
-    def __init__(self, node: Node, engine: Callable[[], StreamEngine], options: Callable[[Any], AskOptions]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        engine: Callable[[], StreamEngine],
+        options: Callable[[Any], AskOptions],
+        no_frames: Callable[[], str] = str,
+    ) -> None:
         self._node = node
         self._engine = engine
         self._options = options
+        self._no_frames = no_frames
         self._pending: dict[bytes, PendingAnswer] = {}
         # On one thread callbacks never overlap, but in an exclusive group one that awaits would block the next.
         group = ReentrantCallbackGroup()
@@ -73,7 +81,7 @@ class AskServer:
             await self._settled(pending)
             fill_answer(response, pending.result())
         except AskError as error:
-            fill_error(response, error)
+            fill_error(response, self._explained(error))
         await self._pacer.turn()
         return response
 
@@ -93,13 +101,18 @@ class AskServer:
             await self._pacer.turn()
             goal.succeed()
         except AskError as error:
-            fill_error(result, error)
+            fill_error(result, self._explained(error))
             await self._pacer.turn()
             if goal.is_cancel_requested and error.code == ErrorCode.CANCELLED:
                 goal.canceled()
             else:
                 goal.abort()
         return result
+
+    def _explained(self, error: AskError) -> AskError:
+        """A lack of frames with its cause, as far as the node knows it."""
+        cause = self._no_frames() if error.code == ErrorCode.NO_FRAMES else ""
+        return AskError(error.code, f"no frame is in memory: {cause}") if cause else error
 
     async def _settled(self, pending: PendingAnswer) -> None:
         settled = worker_future(self._node.executor)

@@ -32,7 +32,7 @@ class Observation:
         paused: whether frames are skipped.
         topic: the images' resolved name.
         publishers: how many publish there.
-        image_timeout_s: seconds without an image that are worth a warning; 0 for never.
+        silence: what is wrong where no image has arrived for too long, and what to do; empty if one has.
         image_age_s: seconds since the last image arrived, or since the subscription if none has; None if inactive.
         stamp_age_s: the node's clock minus the last image's stamp; None before the first image.
         last_rejection: what was wrong with the last bad image and what to do.
@@ -51,7 +51,7 @@ class Observation:
     paused: bool = False
     topic: str = ""
     publishers: int = 0
-    image_timeout_s: float = 0.0
+    silence: str = ""
     image_age_s: float | None = None
     stamp_age_s: float | None = None
     last_rejection: str = ""
@@ -188,18 +188,11 @@ def _stream_health(before: Observation, now: Observation) -> tuple[Level, str]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(bad.items()))
         why = now.statistics.wrong_stamp if set(bad) == {WRONG_STAMP} else now.last_rejection
         return DiagnosticStatus.WARN, f"bad images: {reasons}. {why}"
-    if now.image_timeout_s and now.image_age_s is not None and now.image_age_s > now.image_timeout_s:
-        return DiagnosticStatus.WARN, _silence(now)
+    if now.silence:
+        return DiagnosticStatus.WARN, now.silence
     if now.statistics.dropped > before.statistics.dropped:
         return DiagnosticStatus.WARN, "the model is slower than the stream; lower fps or max_pixels"
     return DiagnosticStatus.OK, "paused" if now.paused else "receiving"
-
-
-def _silence(now: Observation) -> str:
-    silence = f"no image on {now.topic} for {now.image_age_s:.0f} s"
-    if now.publishers:
-        return f"{silence}, though {now.publishers} publish there; compare the QoS: ros2 topic info -v {now.topic}"
-    return f"{silence}: nobody publishes there; start the camera, or remap image:=ITS_TOPIC"
 
 
 def _rate(before: Observation, now: Observation, counter: str) -> float:

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.nodes.qos import sensor_qos
+from fvs_ros.nodes.silence import SUFFIX, explain_silence
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.sources.images import decode_compressed_image, decode_image
 
@@ -33,12 +34,13 @@ class ImageInput:
 
     Args:
         node: subscribes.
-        transport: "raw" subscribes to `image`, "compressed" to `image/compressed`.
+        transport: "raw" subscribes to `image`, "compressed" to `image/compressed`, or to `image` where that is remapped
+            to a name which ends in /compressed.
         submit: takes a frame, at once.
         pose: where the camera of a frame_id was at a stamp in nanoseconds; called on the thread that decodes.
 
     Attributes:
-        topic: resolved name.
+        topic: name of the subscription, after all remapping.
         unstamped: images without a stamp, none of which was submitted.
         last_rejection: what was wrong with the last bad image, and what to do.
         last_stamp_ns: of the last image, 0 before one.
@@ -58,18 +60,23 @@ class ImageInput:
         self.unstamped = 0
         self.last_rejection = ""
         self.last_stamp_ns = 0
-        compressed = transport == "compressed"
+        self._arrived = False
+        self._silence_logged = False
+        self._compressed = compressed = transport == "compressed"
         self._decoder: Callable[[ImageLike], np.ndarray] = decode_compressed_image if compressed else decode_image
         # image_transport's rule: the base topic is remapped first, then comes the suffix.
-        self.topic = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        base = node.resolve_topic_name("image")
+        name = base + SUFFIX if compressed and not base.endswith(SUFFIX) else base
         self._subscription = node.create_subscription(
             CompressedImage if compressed else Image,
-            self.topic,
+            name,
             self._on_image,
             sensor_qos(),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        # A full name may be remapped as well.
+        self.topic: str = self._subscription.topic_name
 
     def close(self) -> None:
         """Unsubscribes."""
@@ -85,8 +92,33 @@ class ImageInput:
         """Seconds since the last image arrived, or since the subscription if none has."""
         return time.monotonic() - self._last_arrival_s
 
+    def silence(self, timeout_s: float) -> str:
+        """What is wrong if no image has arrived for `timeout_s`, and what to do; empty if one has, or for 0.
+
+        Says it in the log, too, once each time that images stop.
+        """
+        if not timeout_s or self.image_age_s < timeout_s:
+            self._silence_logged = False
+            return ""
+        silence = f"no image on {self.topic} for {self.image_age_s:.0f} s: {self._explain()}"
+        if not self._silence_logged:
+            self._node.get_logger().warning(silence[0].upper() + silence[1:])
+            self._silence_logged = True
+        return silence
+
+    @property
+    def no_frames(self) -> str:
+        """Why no frame can be in memory, and what to do; empty where images arrive and are fine."""
+        if not self._arrived:
+            return f"no image has arrived on {self.topic}: {self._explain()}"
+        return f"images are rejected: {self.last_rejection}" if self.last_rejection else ""
+
+    def _explain(self) -> str:
+        return explain_silence(self._node, self._subscription, self._compressed)
+
     def _on_image(self, message: ImageLike) -> None:
         self._last_arrival_s = time.monotonic()
+        self._arrived = True
         stamp_ns = stamp_nanoseconds(message.header.stamp)
         if stamp_ns <= 0:
             # The time of receipt is no substitute: in a recording it lies years from the other stamps.

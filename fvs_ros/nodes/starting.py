@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Collection, Sequence
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.logging import LoggingSeverity, set_logger_level
+from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.logging import LoggingSeverity, get_logger, set_logger_level
 
 from fvs_ros.nodes.parameters import text_arguments
 
@@ -48,6 +50,17 @@ def one_line(error: str) -> str:
     """An error of rcl's or rclpy's without line breaks and without rcl's source files."""
     text = " ".join(re.sub(r",? at /\S+:\d+", "", error).split())
     return text.removeprefix("failed to initialize rcl: ")
+
+
+def spin(executor: Executor, name: str) -> None:
+    """Spins until shutdown; a callback that raises is logged and ends nothing but itself."""
+    while executor.context.ok():
+        try:
+            executor.spin_once()
+        except ExternalShutdownException:
+            raise
+        except Exception:
+            get_logger(name).error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
 
 
 def _with_advice(error: Exception) -> str:

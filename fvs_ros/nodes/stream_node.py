@@ -46,7 +46,7 @@ from fvs_ros.nodes.model_loader import ModelLoader, load_stream_model
 from fvs_ros.nodes.parameters import TABLE, StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
-from fvs_ros.nodes.starting import START_ERRORS, init_ros, one_line
+from fvs_ros.nodes.starting import START_ERRORS, init_ros, one_line, spin
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.device_memory import free_device_memory
 from fvs_ros.stream.engine import StreamEngine
@@ -122,7 +122,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
-        self._ask_server = AskServer(self, self._active_engine, self._ask_options)
+        self._ask_server = AskServer(self, self._active_engine, self._ask_options, self._no_frames)
 
     def start(self, executor: Executor) -> None:
         """Adds the node to its executor, and configures and activates it there if `autostart` says so."""
@@ -275,6 +275,9 @@ class StreamNode(LifecycleNodeMixin, Node):
             fresh=request.fresh,
         )
 
+    def _no_frames(self) -> str:
+        return self._images.no_frames if self._images is not None else ""
+
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._engine is not None
         if self._engine is None:
@@ -337,7 +340,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             active=True,
             topic=images.topic,
             publishers=images.publishers,
-            image_timeout_s=self._stream_parameters.settings().image_timeout_s,
+            silence=images.silence(self._stream_parameters.settings().image_timeout_s),
             image_age_s=images.image_age_s,
             stamp_age_s=(self.get_clock().now().nanoseconds - last_stamp_ns) / SECOND_NS if last_stamp_ns else None,
             last_rejection=images.last_rejection,
@@ -353,17 +356,6 @@ def _with_unstamped(statistics: EngineStatistics, count: int) -> EngineStatistic
     )
 
 
-def spin(executor: Executor) -> None:
-    """Spins until shutdown; a callback that raises is logged and ends nothing but itself."""
-    while executor.context.ok():
-        try:
-            executor.spin_once()
-        except ExternalShutdownException:
-            raise
-        except Exception:
-            get_logger(NAME).error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node until it is interrupted or terminated (returns 0); returns 1 if it cannot start."""
     leave_signals_to_rclpy()
@@ -376,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
         node = StreamNode()
         executor = SingleThreadedExecutor()
         node.start(executor)
-        spin(executor)
+        spin(executor, NAME)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception as error:
