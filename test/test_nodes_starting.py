@@ -45,7 +45,7 @@ def start(node: str, folder: Path, *arguments: str) -> tuple[int, list[str]]:
     [
         (
             ["--params-file", "nowhere.yaml"],
-            "'--params-file nowhere.yaml'. Error: Error opening YAML file; write `/**:`",
+            "'--params-file nowhere.yaml'. Error: Error opening YAML file; name a file that exists",
         ),
         (["--params-file", "tab.yaml"], "tab.yaml'. Error: Error parsing a event near line 1; write"),
         (["--params-file", "value.yaml"], "value.yaml'. Error: No value at line 3; write"),

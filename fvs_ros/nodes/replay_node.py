@@ -76,6 +76,9 @@ class ReplayNode(Node):
         """Stop playing and close the recording."""
         self._playback.stop()
         self._thread.join()
+        if self.finished.done():
+            # Looked at once more: of an interrupted replay rclpy would print it as never retrieved.
+            self.finished.exception()
         self._output.close()
 
     def _play(self) -> None:

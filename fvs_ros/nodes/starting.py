@@ -18,11 +18,12 @@ START_ERRORS = (NameValidationException, ParameterException, RuntimeError, Value
 
 # By the words with which rcl names what it could not read.
 _ADVICE = {
-    "params file": "write `/**:`, below it `ros__parameters:`, below that `name: value`, indented with blanks, as "
-    "config/stream.yaml does",
-    "remap rule": "write -r NAME:=NEW_NAME, in letters, digits, _ and /, with no digit after a /",
-    "parameter override": "write -p NAME:=VALUE",
-    "log level": "write --log-level debug, info, warn, error or fatal",
+    "Error opening YAML file": "name a file that exists and can be read",
+    "parse params file": "write `/**:`, below it `ros__parameters:`, below that `name: value`, indented with blanks, "
+    "as config/stream.yaml does",
+    "parse remap rule": "write -r NAME:=NEW_NAME, in letters, digits, _ and /, with no digit after a /",
+    "parse parameter override": "write -p NAME:=VALUE",
+    "parse log level": "write --log-level debug, info, warn, error or fatal",
 }
 
 
@@ -68,5 +69,5 @@ def _with_advice(error: Exception) -> str:
         return f"unknown arguments after --ros-args: {error}"
     # Of the lexer's states nobody learns anything.
     text = re.sub(r"\. Error: (Expected lexeme|error not set).*", "", one_line(str(error)))
-    advice = next((advice for words, advice in _ADVICE.items() if f"parse {words}" in text), "")
+    advice = next((advice for words, advice in _ADVICE.items() if words in text), "")
     return f"{text}; {advice}" if advice else text
