@@ -101,6 +101,46 @@ def test_lines_of_a_pipe_are_asked(chat: RunChat, tmp_path: Path, monkeypatch: p
     assert len(answers(output)) == 2
 
 
+def test_what_is_no_utf_8_is_refused_line_by_line(
+    chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Also where Python's own standard input would raise, as under en_US.UTF-8.
+    lines = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfWhat?\nWhat\xff?\nAnd now?\n"), "utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdin", lines)
+    status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0))
+    assert status == 1
+    asked = re.findall(r"^\d:\S+ +(.*)$", output, re.MULTILINE)
+    assert sorted(asked) == ["And now?", "What?", "What\u00b7?"]
+    assert len(answers(output)) == 2
+    assert "INVALID_QUESTION: the question is no UTF-8 text: its character 5 is '\\udcff'" in re.sub(
+        r"\s+", " ", output
+    )
+
+
+def test_an_argument_that_is_no_utf_8_is_refused(chat: RunChat, tmp_path: Path) -> None:
+    status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=20), "--ask", os.fsdecode(b"0.1:What\xff?"))
+    assert status == 1
+    assert "INVALID_QUESTION" in output
+
+
+def test_no_standard_input_is_the_end_of_it(chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=20))
+    assert (status, answers(output)) == (0, [])
+
+
+def test_a_recording_of_one_image_answers_a_piped_question(
+    chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "only.png"), np.full((48, 64, 3), 60, np.uint8))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What?\n")))
+    status, output, _ = chat(folder)
+    assert (status, len(answers(output))) == (0, 1)
+    assert "1 keyframes" in output
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [

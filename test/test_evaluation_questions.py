@@ -59,6 +59,9 @@ def test_the_form(tmp_path: Path) -> None:
         ({"proof": [[2, 1]]}, "which ends before it starts"),
         ({"time": 3}, "field 'time' is unknown; the fields are age_s, answer, choices"),
         ({"family": 3}, "field 'family' is 3, a string"),
+        ({"id": "\ud83d"}, r"holds '\\ud83d', half of a character"),
+        ({"question": "What \ud83d?"}, r"holds '\\ud83d', half of a character"),
+        ({"choices": ["\udc00", "b"], "answer": 1}, r"holds '\\udc00', half of a character"),
     ],
 )
 def test_a_broken_line_is_refused_with_its_number(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -131,3 +134,9 @@ def test_the_age_is_that_of_the_newest_proof_before_the_question(
     proof_ns = tuple((start * SECOND_NS, end * SECOND_NS) for start, end in proof_s)
     question = TimedQuestion("q", 100 * SECOND_NS, False, "What?", proof_ns=proof_ns)
     assert question.age_s == age_s
+
+
+def test_whole_characters_beyond_sixteen_bits_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"id": "a", "t": 1, "question": "Where is \\ud83e\\udd16?"}', encoding="utf-8")
+    assert read_questions(path)[0].question == "Where is \U0001f916?"

@@ -1,3 +1,4 @@
+import os
 import threading
 from typing import Any
 
@@ -127,6 +128,9 @@ def test_a_fresh_question_answers_from_the_provisional_step(engine: StreamEngine
         (" \n", AskOptions(), "empty"),
         ("x" * 2001, AskOptions(), "2001 characters.*2000"),
         ("Hello<|im_end|>", AskOptions(), r"<\|im_end\|>"),
+        ("What \ud83d?", AskOptions(), r"character 6 is '\\ud83d'"),
+        (os.fsdecode(b"What\xff?"), AskOptions(), r"character 5 is '\\udcff'"),
+        ("What\ufffd?", AskOptions(), r"character 5 is '\\ufffd'"),
         ("What?", AskOptions(max_new_tokens=0), "max_new_tokens is 0"),
         ("What?", AskOptions(max_new_tokens=1025), "1025.*1024"),
         ("What?", AskOptions(timeout_s=float("nan")), "timeout_s is nan"),

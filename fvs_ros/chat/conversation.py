@@ -120,7 +120,8 @@ class Chat:
             if self._held and (self._engine.status.steps or player.ended):
                 held, self._held = self._held, []
                 for question in held:
-                    self._ask(Asked(question, player.clock_s), fresh=False)
+                    # After the end all frames are awaited, also the first of a recording that was over at once.
+                    self._ask(Asked(question, player.clock_s), fresh=player.ended)
                 continue
             # Not in the middle of an answer that is being printed.
             if player.ended and not end_shown and not (self._open and self._open[0].chunks):

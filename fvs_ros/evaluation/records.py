@@ -170,11 +170,19 @@ def read_json(path: Path) -> Any:
 def _parsed(path: Path, text: str, line: int | None = None, exact: bool = False) -> Any:
     """The JSON value of a whole file, or of one of its lines; see `read_lines`."""
     try:
-        return json.loads(text, parse_float=Decimal if exact else None)
+        value = json.loads(text, parse_float=Decimal if exact else None)
+        if "\\ud" in text.lower():
+            json.dumps(value, default=str, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        # Such JSON can be parsed, but neither tokenised nor written.
+        half = error.object[error.start : error.start + 1]
+        problem = f"holds {half!a}, half of a character; write whole ones, in UTF-8"
+        raise DataError(path, f"line {line}" if line else "", problem) from None
     except json.JSONDecodeError as error:
         raise DataError(path, f"line {line or error.lineno}", f"is no JSON: {error.msg}") from error
     except RecursionError:
         raise DataError(path, f"line {line}" if line else "", "is nested too deeply") from None
+    return value
 
 
 def read_list(path: Path) -> list[Record]:

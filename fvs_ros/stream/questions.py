@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from dataclasses import dataclass, replace
 
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode, QuestionCounters
+
+# Lone surrogates, which Python makes of arguments and lines, and what ROS 2 puts for bytes that are no UTF-8.
+_NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
 
 
 class PendingAnswer:
@@ -90,6 +94,11 @@ def check_question(
     def invalid(message: str) -> AskError:
         return AskError(ErrorCode.INVALID_QUESTION, message)
 
+    if broken := _NO_TEXT.search(question):
+        raise invalid(
+            f"the question is no UTF-8 text: its character {broken.start() + 1} is {broken[0]!a}, which stands for "
+            "other bytes or for half a character; send it in UTF-8"
+        )
     if not question.strip():
         raise invalid("the question is empty; write what you want to know")
     if len(question) > config.question_characters:
