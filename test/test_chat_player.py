@@ -108,6 +108,15 @@ def test_a_question_after_the_last_frame_is_asked_while_the_recording_lasts(engi
     assert player.unasked == (Cue(2.5, "late"),)
 
 
+def test_a_clock_that_was_set_is_not_waited_for(engine: StreamEngine) -> None:
+    source = Recording(0.0, 1.0, 3601.0, 3602.0, 2.0, 3.0, duration_s=6.0)
+    player, answers = play(engine, source, Cue(1800.0, "in the leap"), Cue(3601.5, "behind it"))
+    assert [(cue.question, answer.end_ns) for cue, answer in answers] == [
+        ("in the leap", 10**9), ("behind it", 3601 * 10**9),
+    ]  # fmt: skip
+    assert player.clock_s == 3.0
+
+
 def test_a_damaged_recording_is_reported_and_its_frames_stay(engine: StreamEngine) -> None:
     player, _ = play(engine, Recording(0.0, 1.0, problem="the file is truncated"))
     assert player.error == "the file is truncated"

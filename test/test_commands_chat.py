@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 from fakes import PATIENCE_S
-from recordings import write_bag, write_video
+from recordings import stamp_ns, write_bag, write_video
 
 from fvs_ros import cli
 from fvs_ros.chat.player import Cue
@@ -83,6 +83,23 @@ def test_folders_and_bags_are_played(chat: RunChat, tmp_path: Path) -> None:
     assert (status, len(answers(output))) == (0, 1)
     status, output, _ = chat(write_bag(tmp_path / "bag"), "--ask", "0.2:What?", "--ask", "0.3:And?")
     assert (status, len(answers(output))) == (0, 2)
+
+
+def test_what_was_left_out_is_said_at_the_end_and_by_the_exit_status(chat: RunChat, tmp_path: Path) -> None:
+    stamps = [stamp_ns(index) for index in range(20)]
+    stamps[10] += 600 * 10**9
+    status, output, _ = chat(write_bag(tmp_path / "bag", 20, stamps=stamps), "--ask", "0.9:What?")
+    assert status == 3
+    assert len(answers(output)) == 1
+    assert "a frame was left out: its stamp 1700000600.500 s is wrong" in re.sub(r"\s+", " ", output)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((48, 64, 3), 60 * index, np.uint8))
+    (folder / "1.png").write_bytes(b"no image")
+    status, output, _ = chat(folder, "--rate", "20", "--ask", "2:What?")
+    assert status == 3
+    assert "1 of 3 frames never came into memory: 0 dropped, 0 late, 1 undecodable." in re.sub(r"\s+", " ", output)
 
 
 def test_a_time_after_the_end_is_reported(chat: RunChat, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordings import COMPRESSED_TOPIC, IMAGE_TOPIC, ODOMETRY_TOPIC, PERIOD_NS, START_NS, write_bag, write_ros1_bag
+from recordings import (
+    COMPRESSED_TOPIC,
+    IMAGE_TOPIC,
+    ODOMETRY_TOPIC,
+    PERIOD_NS,
+    START_NS,
+    stamp_ns,
+    write_bag,
+    write_ros1_bag,
+)
 from recordings import write_video as write_clip
 from rosbags.rosbag2 import StoragePlugin
 
@@ -208,6 +218,24 @@ def test_choices_are_listed_as_published_where_asked_for(
 
 def stamped(**fields: Any) -> dict:
     return {"id": "a", "t": 0.1, "question": "What?"} | fields
+
+
+def test_what_was_left_out_is_in_the_notes_and_the_exit_status(questions: Path, model: Path, tmp_path: Path) -> None:
+    stamps = [stamp_ns(index) for index in range(FRAMES)]
+    stamps[10] += 600 * 10**9
+    bag = write_bag(tmp_path / "bag", FRAMES, stamps=stamps)
+    out = tmp_path / "out"
+    # Also where every answer is there already.
+    for _ in range(2):
+        assert evaluate(bag, questions, model, out) == 3
+        notes = json.loads((out / "report.json").read_text())["notes"]
+        assert notes[0].startswith("a frame was left out: its stamp 1700000600.500 s is wrong")
+
+
+def test_a_bag_whose_name_is_no_utf_8_gets_its_report(questions: Path, model: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / os.fsdecode(b"caf\xe9"), FRAMES)
+    assert evaluate(bag, questions, model, tmp_path / "out") == 0
+    assert "caf\\udce9" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,15 @@ class Chat:
             problem = f"the stream ended at {clock_text(player.clock_s)}, before {clock_text(cue.time_s)}"
             screen.failure(cue.time_s, cue.question, f"not asked: {problem}", begun=False)
 
+    def note_left_out(self, player: Player, screen: Screen) -> bool:
+        """Says at the end which frames are not in memory; whether there are any but those that a slow model dropped."""
+        counted = self._engine.statistics
+        for note in player.notes:
+            screen.note(note, style="yellow")
+        if counted.lost:
+            screen.note(counted.describe_lost(), style="yellow")
+        return bool(player.notes) or counted.lost > counted.dropped
+
     def _state(self, player: Player) -> StreamState:
         counted, memory = self._engine.statistics, self._engine.status
         return StreamState(
@@ -196,7 +205,7 @@ class Chat:
             ended=player.ended,
             fps=player.arrival_fps(),
             kept=counted.ingested,
-            lost=counted.dropped + counted.late + sum(counted.rejected.values()),
+            lost=counted.lost,
             steps=memory.steps,
             csm=(memory.csm_slots, self._memory.csm_slots),
             dam=(memory.dam_slots, self._memory.dam_slots),

@@ -37,7 +37,7 @@ class Cue:
 
 
 class Player:
-    """Feeds one source to an engine, at the pace of its stamps.
+    """Feeds one source to an engine, at the pace of its stamps; a leap of its clock is not waited for.
 
     A cue is due once all frames up to its time have been submitted, and before any later one is.
 
@@ -75,6 +75,8 @@ class Player:
         self._total, self._fired = len(self._cues), 0
         self._arrivals: deque[float] = deque()
         self._now_ns = 0
+        # What the stream's clock was ahead by leaps, which are not waited for.
+        self._leapt_ns = 0
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="fvs-player", daemon=True)
         self.start_ns: int | None = None
@@ -96,6 +98,11 @@ class Player:
     def cues_left(self) -> bool:
         """Whether cues are left; false once `on_cue` has returned for the last one."""
         return self._fired < self._total
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the source left out so far, one line each."""
+        return () if isinstance(self._source, LiveSource) else self._source.notes
 
     def arrival_fps(self) -> float:
         """Frames that arrived per second over the last seconds."""
@@ -150,14 +157,20 @@ class Player:
         yield PlaybackItem(first.stamp_ns, partial(self._submit, first))
         last_ns = first.stamp_ns
         for frame in frames:
+            step_ns = frame.stamp_ns - last_ns
+            # No pause is longer than the whole recording: a clock was set.
+            leaps = step_ns < 0 or 0 < self.duration_s < step_ns / SECOND_NS
             while self._cues and self._due_ns(self._cues[0]) < frame.stamp_ns:
                 cue = self._cues.popleft()
-                yield PlaybackItem(max(last_ns, self._due_ns(cue)), partial(self._fire, cue))
+                due_ns = last_ns if leaps else max(last_ns, self._due_ns(cue))
+                yield PlaybackItem(due_ns - self._leapt_ns, partial(self._fire, cue))
+            if leaps:
+                self._leapt_ns += step_ns
             last_ns = frame.stamp_ns
-            yield PlaybackItem(frame.stamp_ns, partial(self._submit, frame))
+            yield PlaybackItem(last_ns - self._leapt_ns, partial(self._submit, frame))
         while self._cues and self._due_ns(self._cues[0]) <= self._end_ns(last_ns):
             cue = self._cues.popleft()
-            yield PlaybackItem(max(last_ns, self._due_ns(cue)), partial(self._fire, cue))
+            yield PlaybackItem(max(last_ns, self._due_ns(cue)) - self._leapt_ns, partial(self._fire, cue))
 
     def _end_ns(self, last_ns: int) -> int:
         """Where the recording ends: the last frame is shown for a while."""
@@ -178,7 +191,7 @@ class Player:
         self._fired += 1
 
     def _submit(self, frame: Frame) -> None:
-        self._set_clock(frame.stamp_ns)
+        self._now_ns = frame.stamp_ns
         now = time.monotonic()
         self._arrivals.append(now)
         while self._arrivals and self._arrivals[0] <= now - _RATE_WINDOW_S:
@@ -188,4 +201,4 @@ class Player:
             continue
 
     def _set_clock(self, time_ns: int) -> None:
-        self._now_ns = time_ns
+        self._now_ns = time_ns + self._leapt_ns

@@ -1,10 +1,16 @@
-"""Types of arguments: each turns a word into a value, or says what is wrong with it before anything heavy loads."""
+"""Types of arguments: each turns a word into a value, or says what is wrong with it before anything heavy loads.
+
+And the exit status of a command that answered from a part of its recording.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
 from pathlib import Path
+
+INCOMPLETE = 3
+"""Exit status: everything was answered, but frames of the recording were left out, as the notes say."""
 
 
 def existing_file(text: str) -> Path:

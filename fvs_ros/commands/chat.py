@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fvs_ros.commands.arguments import positive
+from fvs_ros.commands.arguments import INCOMPLETE, positive
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 
 if TYPE_CHECKING:
@@ -61,7 +61,12 @@ def parse_cue(text: str) -> Cue:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Plays and answers; 0, or 1 with a message where the source, the model or a question of `--ask` failed."""
+    """Plays and answers.
+
+    Returns:
+        0; 1 with a message where the source, the model or a question failed; INCOMPLETE where frames were left out. A
+        person who types has seen both, and gets 0.
+    """
     # The decoders of OpenCV would write to the terminal, across whatever is drawn there.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -128,5 +133,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
             read_lines(chat.post)
         player.start()
         chat.run(player, screen, interactive, typed)
-        failed = chat.failed and not typed
-        return 1 if failed or (player.error and not typed) else 0
+        left_out = chat.note_left_out(player, screen)
+    if typed:
+        return 0
+    return 1 if chat.failed or player.error else INCOMPLETE if left_out else 0

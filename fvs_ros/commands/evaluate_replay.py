@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fvs_ros.commands.arguments import INCOMPLETE
 from fvs_ros.commands.evaluation import (
     add_timed_arguments,
     exit_code,
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Replays, scores and prints; 0, or 1 with a message where something cannot be used."""
+    """Replays, scores and prints; 0, INCOMPLETE where frames were left out, or 1 with a message."""
     return exit_code("replay", lambda: _replay(arguments))
 
 
@@ -96,10 +97,13 @@ def _replay(arguments: argparse.Namespace) -> int:
             "prompt": arguments.prompt,
         }
         answer = _live if arguments.live else _deterministic
-        _report(arguments, answer(arguments, source, questions, settings, console), console)
+        result = answer(arguments, source, questions, settings, console)
+        result = replace(result, notes=(*source.notes, *result.notes))
+        _report(arguments, result, console)
     finally:
         source.close()
-    return 0
+    # What a model that is too slow for a live stream drops is a result.
+    return INCOMPLETE if source.notes or result.statistics.lost > result.statistics.dropped else 0
 
 
 def _require_live(arguments: argparse.Namespace) -> None:

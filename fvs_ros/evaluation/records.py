@@ -171,13 +171,14 @@ def _parsed(path: Path, text: str, line: int | None = None, exact: bool = False)
     """The JSON value of a whole file, or of one of its lines; see `read_lines`."""
     try:
         value = json.loads(text, parse_float=Decimal if exact else None)
-        if "\\ud" in text.lower():
+        # A whole file may be our own, with a recording's name that is no UTF-8.
+        if line and "\\ud" in text.lower():
             json.dumps(value, default=str, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         # Such JSON can be parsed, but neither tokenised nor written.
         half = error.object[error.start : error.start + 1]
         problem = f"holds {half!a}, half of a character; write whole ones, in UTF-8"
-        raise DataError(path, f"line {line}" if line else "", problem) from None
+        raise DataError(path, f"line {line}", problem) from None
     except json.JSONDecodeError as error:
         raise DataError(path, f"line {line or error.lineno}", f"is no JSON: {error.msg}") from error
     except RecursionError:

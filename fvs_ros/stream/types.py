@@ -151,6 +151,19 @@ class FrameCounters:
     wrong_stamp: str = ""
     clock_move: ClockMove | None = None
 
+    @property
+    def lost(self) -> int:
+        """Frames that were due or could have been, and never came into memory."""
+        return self.dropped + self.late + sum(self.rejected.values())
+
+    def describe_lost(self) -> str:
+        """The lost frames in a sentence, by what became of them."""
+        rejected = "".join(f", {count} {reason}" for reason, count in sorted(self.rejected.items()))
+        return (
+            f"{self.lost} of {self.received} frames never came into memory: {self.dropped} dropped, {self.late} "
+            f"late{rejected}."
+        )
+
 
 @dataclass
 class QuestionCounters:

@@ -24,13 +24,8 @@ _MOST_ANSWERS = 1000
 def replay_notes(result: ReplayResult) -> list[str]:
     """What a reader of a replay's scores must know."""
     notes = []
-    lost = result.statistics.dropped + result.statistics.late + sum(result.statistics.rejected.values())
-    if lost:
-        rejected = ", ".join(f"{count} {reason}" for reason, count in sorted(result.statistics.rejected.items()))
-        notes.append(
-            f"{lost} of {result.statistics.received} frames never came into memory: {result.statistics.dropped} "
-            f"dropped, {result.statistics.late} late{', ' if rejected else ''}{rejected}."
-        )
+    if result.statistics.lost:
+        notes.append(result.statistics.describe_lost())
     failed = {row.error.partition(":")[0] for rows in result.answers.values() for row in rows.values() if row.error}
     if failed:
         notes.append(f"Some questions got no answer ({', '.join(sorted(failed))}); they count as wrong.")
