@@ -219,11 +219,12 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=60, help="samples over the run (default: 60)")
     parser.add_argument("--model", default="embedded", help="as the node's parameter (default: embedded)")
     parser.add_argument("--seed", type=int, default=0, help="of all that happens by chance")
+    parser.add_argument("--domain", type=int, help="ROS domain, which nobody else must use (default: any)")
     parser.add_argument("--ask-for-ever", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ask_for_ever is not None:
         ask_for_ever(options.ask_for_ever)
-    domain = random_domain()
+    domain = random_domain() if options.domain is None else options.domain
     with tempfile.TemporaryFile() as log:
         parameters = {"model": options.model, "max_pixels": 50_176, "min_pixels": 12_544, "max_new_tokens": 16}
         process = subprocess.Popen(
