@@ -117,6 +117,13 @@ def test_a_clock_that_was_set_is_not_waited_for(engine: StreamEngine) -> None:
     assert player.clock_s == 3.0
 
 
+@pytest.mark.parametrize("cue_s", [9.0, 9.5, 11.0])
+def test_a_question_around_a_clock_that_was_set_back_is_not_waited_for(engine: StreamEngine, cue_s: float) -> None:
+    source = Recording(*range(3600, 3610), *range(10), duration_s=20.0)
+    _, answers = play(engine, source, Cue(cue_s, "What?"))
+    assert [answer.end_ns for _, answer in answers] == [3609 * 10**9 if cue_s == 9.0 else 9 * 10**9]
+
+
 def test_a_damaged_recording_is_reported_and_its_frames_stay(engine: StreamEngine) -> None:
     player, _ = play(engine, Recording(0.0, 1.0, problem="the file is truncated"))
     assert player.error == "the file is truncated"

@@ -158,19 +158,25 @@ class Player:
         last_ns = first.stamp_ns
         for frame in frames:
             step_ns = frame.stamp_ns - last_ns
-            # No pause is longer than the whole recording: a clock was set.
-            leaps = step_ns < 0 or 0 < self.duration_s < step_ns / SECOND_NS
-            while self._cues and self._due_ns(self._cues[0]) < frame.stamp_ns:
-                cue = self._cues.popleft()
-                due_ns = last_ns if leaps else max(last_ns, self._due_ns(cue))
-                yield PlaybackItem(due_ns - self._leapt_ns, partial(self._fire, cue))
-            if leaps:
+            # A clock that falls back has passed what was due until then.
+            passed_ns = frame.stamp_ns if step_ns >= 0 else last_ns + 1
+            while self._cues and self._due_ns(self._cues[0]) < passed_ns:
+                yield self._cue_item(self._cues.popleft(), last_ns)
+            if self._leaps(step_ns):
                 self._leapt_ns += step_ns
             last_ns = frame.stamp_ns
             yield PlaybackItem(last_ns - self._leapt_ns, partial(self._submit, frame))
         while self._cues and self._due_ns(self._cues[0]) <= self._end_ns(last_ns):
-            cue = self._cues.popleft()
-            yield PlaybackItem(max(last_ns, self._due_ns(cue)) - self._leapt_ns, partial(self._fire, cue))
+            yield self._cue_item(self._cues.popleft(), last_ns)
+
+    def _leaps(self, step_ns: int) -> bool:
+        """Whether the clock was set: no pause is longer than the whole recording."""
+        return step_ns < 0 or 0 < self.duration_s < step_ns / SECOND_NS
+
+    def _cue_item(self, cue: Cue, last_ns: int) -> PlaybackItem:
+        due_ns = self._due_ns(cue)
+        time_ns = last_ns if self._leaps(due_ns - last_ns) else due_ns
+        return PlaybackItem(time_ns - self._leapt_ns, partial(self._fire, cue))
 
     def _end_ns(self, last_ns: int) -> int:
         """Where the recording ends: the last frame is shown for a while."""
