@@ -50,6 +50,7 @@ def write_bag(
     stamps: Sequence[int] | None = None,
     first: int = 0,
     compression: CompressionMode | None = None,
+    received: Sequence[int] | None = None,
 ) -> Path:
     """A rosbag2 bag: each of `topics` once per frame, received 1 ms after the header's stamp.
 
@@ -57,6 +58,7 @@ def write_bag(
         first: number of the first frame.
         compression: what is compressed, with zstd.
         stamps: header stamps in the order of recording; the default is `stamp_ns` of each frame.
+        received: when each was recorded; the default is 1 ms after `stamp_ns`.
     """
     store = get_typestore(Stores.ROS2_HUMBLE)
     store.register(get_types_from_msg("std_msgs/Header header\nuint32 number\n", "made_up_msgs/msg/Nothing"))
@@ -82,11 +84,12 @@ def write_bag(
         }
         for index in range(first, first + frames):
             stamp = stamp_ns(index) if stamps is None else stamps[index - first]
+            received_ns = stamp_ns(index) + 1_000_000 if received is None else received[index - first]
             for topic, connection in connections.items():
                 if topic == STATIC_TOPIC and index > first:
                     continue
                 message = _message(store, types[topic], index, stamp)
-                writer.write(connection, stamp_ns(index) + 1_000_000, store.serialize_cdr(message, types[topic]))
+                writer.write(connection, received_ns, store.serialize_cdr(message, types[topic]))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import cv2
@@ -27,7 +28,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from fvs_ros.sources.bags import Bag, SourceError
-from fvs_ros.sources.frame import ImageError
+from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.recordings import open_source
 
 
@@ -77,6 +78,42 @@ def test_jump_back_stays_a_jump_back(tmp_path: Path) -> None:
     stamps = [stamp_ns(i) for i in (100, 101, 102, 0, 2, 1)]
     source = open_source(write_bag(tmp_path / "bag", 6, stamps=stamps))
     assert [frame.stamp_ns for frame in source.frames()] == [stamp_ns(i) for i in (100, 101, 102, 0, 1, 2)]
+
+
+def write_seconds(path: Path, count: int, off_s: Mapping[int, float]) -> Path:
+    """A bag of one frame a second, its stamps off by so many seconds, recorded on time."""
+    stamps = [START_NS + round((index + off_s.get(index, 0.0)) * SECOND_NS) for index in range(count)]
+    return write_bag(path, count, stamps=stamps, received=[START_NS + index * SECOND_NS for index in range(count)])
+
+
+def seconds_of(frames: Iterable[Frame]) -> list[float]:
+    return [(frame.stamp_ns - START_NS) / SECOND_NS for frame in frames]
+
+
+@pytest.mark.parametrize("off_s", [600.0, -600.0, 4.4, 3.15e8])
+def test_a_wrong_stamp_is_left_out_and_noted(tmp_path: Path, off_s: float) -> None:
+    source = open_source(write_seconds(tmp_path / "bag", 20, {10: off_s}))
+    assert seconds_of(source.frames()) == [float(index) for index in range(20) if index != 10]
+    (note,) = source.notes
+    assert note.startswith(f"a frame was left out: its stamp {START_NS / SECOND_NS + 10 + off_s:.3f} s is wrong")
+
+
+def test_a_first_stamp_from_before_the_clock_was_set_is_left_out(tmp_path: Path) -> None:
+    source = open_source(write_seconds(tmp_path / "bag", 20, {0: 5.0 - START_NS / SECOND_NS}))
+    assert seconds_of(source.frames()) == [float(index) for index in range(1, 20)]
+    (note,) = source.notes
+    assert note.startswith("a frame was left out: its stamp 5.000 s is wrong")
+
+
+@pytest.mark.parametrize(
+    ("off_s", "end"), [(-3600.0, "a new memory begins there"), (3600.0, "the memory goes on there")]
+)
+def test_a_clock_that_was_set_is_noted_with_what_it_does(tmp_path: Path, off_s: float, end: str) -> None:
+    source = open_source(write_seconds(tmp_path / "bag", 30, dict.fromkeys(range(10, 30), off_s)))
+    assert len(list(source.frames())) == 30
+    (note,) = source.notes
+    assert note.startswith(f"the stream's clock moved by {off_s + 1:+.3f} s")
+    assert note.endswith(f"{end} there")
 
 
 def test_unstamped_header_takes_the_recording_time(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 from fvs_ros.sources.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, SourceError, is_bag
 from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
 from fvs_ros.sources.images import decode_compressed_image, decode_image
-from fvs_ros.sources.stamp_guard import StampGuard, Verdict, describe_wrong_stamps
+from fvs_ros.sources.stamp_guard import RUN_FRAMES, StampGuard, Verdict, describe_wrong_stamps
 from fvs_ros.sources.videos import VideoSource, check_fps
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -188,21 +188,34 @@ class BagSource:
         # What a recorder swapped is put in order later, so nothing is late here.
         guard = StampGuard(_JUMP_NS)
         self._notes = []
+        # Held until there are as many as are believed: a driver may start before its clock was set.
+        first: list[Frame] | None = []
         for frame in frames:
             verdict = guard.offer(frame)
-            yield from self._judged(verdict)
+            if verdict.moved and first:
+                verdict = Verdict(verdict.accepted, tuple(first))
+                first = None
+            right = self._judged(verdict)
             if verdict.late:
-                yield replace(frame, received_ns=None)
-        yield from self._judged(guard.finish())
+                right.append(replace(frame, received_ns=None))
+            if first is None:
+                yield from right
+            elif len(first) + len(right) < RUN_FRAMES:
+                first += right
+            else:
+                yield from first + right
+                first = None
+        yield from (first or []) + self._judged(guard.finish())
 
-    def _judged(self, verdict: Verdict) -> Iterator[Frame]:
+    def _judged(self, verdict: Verdict) -> list[Frame]:
+        """Notes what a verdict leaves out, and gives what it accepts."""
         if verdict.rejected:
             self._notes.append(describe_wrong_stamps(verdict))
         if verdict.moved:
-            self._notes.append(f"{verdict.moved}: a new memory begins there")
-        for frame in verdict.accepted:
-            # Judged here, where all are seen: the engine need not doubt it again.
-            yield replace(frame, received_ns=None)
+            back = verdict.moved.after_ns < verdict.moved.before_ns
+            self._notes.append(f"{verdict.moved}: {'a new memory begins' if back else 'the memory goes on'} there")
+        # Judged here, where all are seen: the engine need not doubt them again.
+        return [replace(one, received_ns=None) for one in verdict.accepted]
 
     @property
     def notes(self) -> Sequence[str]:
