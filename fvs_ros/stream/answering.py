@@ -19,14 +19,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Waiting:
-    """A question taken from the queue and not started: it needs a memory of at least `version`."""
-
-    question: AcceptedQuestion
-    version: int
-
-
-@dataclass(eq=False)
 class _Running:
     """A question whose answer is being decoded.
 
@@ -75,7 +67,8 @@ class AnswerWorker:
         self.out_of_memory = ""
         # The question that the model is reading.
         self._starting: AcceptedQuestion | None = None
-        self._waiting: list[_Waiting] = []
+        # Taken from the queue and not started.
+        self._waiting: list[AcceptedQuestion] = []
         self._running: list[_Running] = []
 
     def run(self) -> None:
@@ -93,12 +86,9 @@ class AnswerWorker:
             self._fail([running.question for running in self._running], error)
             raise
         finally:
-            self._close()
-
-    def _close(self) -> None:
-        for running in list(self._running):
-            self._end(running)
-        self.prefill.close()
+            for running in list(self._running):
+                self._end(running)
+            self.prefill.close()
 
     def successor(self, reason: str) -> AnswerWorker:
         """The worker that takes over from this one, whose thread hangs in a model call or has ended.
@@ -128,35 +118,36 @@ class AnswerWorker:
 
     def _admit(self, question: AcceptedQuestion) -> None:
         newest = self._latest.current
-        needs_newest = question.fresh or self.prefill.on_demand
-        self._waiting.append(_Waiting(question, newest.status.version if newest and needs_newest else 0))
+        if newest is not None and (question.fresh or self.prefill.on_demand):
+            question.needed_version = newest.status.version
+        self._waiting.append(question)
 
     def _end_settled(self) -> None:
         """Drops the questions that were cancelled or timed out."""
-        self._waiting = [waiting for waiting in self._waiting if not waiting.question.pending.settled()]
+        self._waiting = [question for question in self._waiting if not question.pending.settled()]
         for running in [running for running in self._running if running.question.pending.settled()]:
             self._end(running)
 
     def _start_waiting(self) -> None:
         """Starts the questions that the current memory serves; fails all if there is no memory."""
         memory = self.prefill.current
-        for waiting in list(self._waiting):
+        for question in list(self._waiting):
             if len(self._running) >= self._parallel_questions:
                 return
             if self._latest.current is None:
-                self._waiting.remove(waiting)
-                waiting.question.pending.settle(
+                self._waiting.remove(question)
+                question.pending.settle(
                     AskError(
                         ErrorCode.NO_FRAMES,
                         "no frame is in memory yet; check that the camera publishes, or ask again in a moment",
                     )
                 )
-            elif memory is not None and memory.status.version >= waiting.version:
-                self._start(waiting, memory)
+            elif memory is not None and memory.status.version >= question.needed_version:
+                self._start(question, memory)
 
-    def _start(self, waiting: _Waiting, memory: ReadyMemory) -> None:
-        question = self._starting = waiting.question
-        self._waiting.remove(waiting)
+    def _start(self, question: AcceptedQuestion, memory: ReadyMemory) -> None:
+        self._starting = question
+        self._waiting.remove(question)
         question.started = True
         answer: StreamGeneration | None = None
         try:
@@ -169,7 +160,7 @@ class AnswerWorker:
         except Exception as error:
             if self._retries_smaller(len(self._running), error):
                 question.started = False
-                self._waiting.insert(0, waiting)
+                self._waiting.insert(0, question)
             else:
                 self._fail([question], error)
             return
@@ -213,12 +204,11 @@ class AnswerWorker:
                 self._emit(running)
 
     def _prefill_chunk(self) -> None:
-        needed_version = max((waiting.version for waiting in self._waiting), default=None)
+        needed_version = max((question.needed_version for question in self._waiting), default=None)
         try:
             self.prefill.advance(needed_version, bool(self._running))
         except Exception as error:
-            questions = [waiting.question for waiting in self._waiting]
-            self._waiting.clear()
+            questions, self._waiting = self._waiting, []
             if questions:
                 self._fail(questions, error)
 

@@ -54,35 +54,28 @@ class StreamConfig:
     model_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("fps", 0),
-            ("min_pixels", LEAST_PIXELS),
-            ("max_pixels", LEAST_PIXELS),
-            ("frame_queue", 2),
-            ("batch_steps", 1),
-            ("static_tolerance", 0),
-            ("late_tolerance_s", 0),
-            ("prefill_share", 0),
-            ("parallel_questions", 1),
-            ("question_queue", 1),
-            ("question_characters", 1),
-            ("max_new_tokens", 1),
-            ("max_new_tokens_limit", 1),
-            ("timeout_s", 0.1),
-            ("model_timeout_s", 0),
+        for name, least, most in (
+            ("fps", 0, HIGHEST_FPS),
+            ("min_pixels", LEAST_PIXELS, math.inf),
+            ("max_pixels", LEAST_PIXELS, math.inf),
+            ("frame_queue", 2, math.inf),
+            ("batch_steps", 1, math.inf),
+            ("static_tolerance", 0, 255),
+            ("late_tolerance_s", 0, math.inf),
+            ("prefill_share", 0, 1),
+            ("parallel_questions", 1, math.inf),
+            ("question_queue", 1, math.inf),
+            ("question_characters", 1, math.inf),
+            ("max_new_tokens", 1, math.inf),
+            ("max_new_tokens_limit", 1, math.inf),
+            ("timeout_s", 0.1, LONGEST_TIMEOUT_S),
+            ("model_timeout_s", 0, LONGEST_TIMEOUT_S),
         ):
             value = getattr(self, name)
             if not (value >= least and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; it must be at least {least}, and finite")
-        for name, most in (
-            ("fps", HIGHEST_FPS),
-            ("prefill_share", 1),
-            ("static_tolerance", 255),
-            ("timeout_s", LONGEST_TIMEOUT_S),
-            ("model_timeout_s", LONGEST_TIMEOUT_S),
-        ):
-            if getattr(self, name) > most:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {most:g}")
+            if value > most:
+                raise ValueError(f"{name} is {value}; it must be at most {most:g}")
         if self.max_pixels < self.min_pixels:
             raise ValueError(
                 f"max_pixels is {self.max_pixels}, min_pixels {self.min_pixels}; raise max_pixels or lower min_pixels"

@@ -65,8 +65,8 @@ class StreamEngine:
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory)
         answers = AnswerWorker(model, config, self._questions, self._latest)
         limit_s = config.model_timeout_s
-        self._ingest = Watchdog(ingest, IngestWorker.successor, "fvs-ingest", limit_s)
-        self._answers = Watchdog(answers, AnswerWorker.successor, "fvs-answer", limit_s)
+        self._ingest = Watchdog(ingest, "fvs-ingest", limit_s)
+        self._answers = Watchdog(answers, "fvs-answer", limit_s)
         # Often enough for a short limit, too.
         self._watch_period_s = min(WATCH_PERIOD_S, limit_s / 4 or WATCH_PERIOD_S)
         self._watch_thread = threading.Thread(target=self._watch, name="fvs-watch", daemon=True)
@@ -114,7 +114,7 @@ class StreamEngine:
                 self._watch_thread.join()
             self._ingest.join()
             self._answers.join()
-        self._latest.release()
+        self._latest.current = None
 
     def _watch(self) -> None:
         """Ends questions at their deadlines, and replaces workers whose model calls hang."""

@@ -77,7 +77,3 @@ class LatestMemory:
         """Drops the memory because `episode` begins, which is a new version too."""
         self.status = MemoryStatus(version=self.status.version + 1, episode=episode)
         self.current = None
-
-    def release(self) -> None:
-        """Drops the memory for good, to free its tensors."""
-        self.current = None

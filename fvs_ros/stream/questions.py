@@ -130,6 +130,7 @@ class AcceptedQuestion:
         asked: `time.perf_counter()` at its arrival.
         fresh: answer from the newest memory once the frames up to `after_frame` are accounted for.
         after_frame: number of the frame that must be accounted for first, 0 for none.
+        needed_version: lowest version of the memory that it may be answered from.
         started: whether the model has begun to answer.
         chunks: chunks of text emitted so far.
     """
@@ -141,6 +142,7 @@ class AcceptedQuestion:
     asked: float
     fresh: bool = False
     after_frame: int = 0
+    needed_version: int = 0
     started: bool = False
     chunks: int = 0
 

@@ -11,7 +11,7 @@ import datetime
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -33,18 +33,15 @@ class ModelCall:
     Attributes:
         name: what the model does.
         began_s: `time.monotonic()`.
-        began_at: the same moment on the wall clock.
     """
 
     name: str
     began_s: float = field(default_factory=time.monotonic)
-    began_at: datetime.datetime = field(default_factory=datetime.datetime.now)
 
     def __str__(self) -> str:
-        return (
-            f"the model's {self.name} has not returned since {self.began_at:%H:%M:%S} "
-            f"({time.monotonic() - self.began_s:.0f} s)"
-        )
+        waited = datetime.timedelta(seconds=time.monotonic() - self.began_s)
+        began_at = datetime.datetime.now() - waited
+        return f"the model's {self.name} has not returned since {began_at:%H:%M:%S} ({waited.total_seconds():.0f} s)"
 
 
 class ModelCalls:
@@ -81,6 +78,9 @@ class ModelCalls:
             return call
 
 
+AnyWorker = TypeVar("AnyWorker", bound="Worker")
+
+
 class Worker(Protocol):
     """What a `Watchdog` watches."""
 
@@ -91,8 +91,8 @@ class Worker(Protocol):
     def run(self) -> None:
         """Works until its queue is closed."""
 
-
-AnyWorker = TypeVar("AnyWorker", bound=Worker)
+    def successor(self: AnyWorker, reason: str) -> AnyWorker:
+        """The next generation, which accounts for what this one had in hand; `reason` is why it is replaced."""
 
 
 class Watchdog(Generic[AnyWorker]):
@@ -100,8 +100,6 @@ class Watchdog(Generic[AnyWorker]):
 
     Args:
         worker: the first generation.
-        successor: makes the next generation of a worker from the old one and the reason, and accounts for what the old
-            one had in hand.
         thread: name of the thread.
         limit_s: seconds after which a model call counts as hung; 0 never.
 
@@ -111,17 +109,12 @@ class Watchdog(Generic[AnyWorker]):
         last_fault: why the last generation was replaced; empty before that.
     """
 
-    def __init__(
-        self, worker: AnyWorker, successor: Callable[[AnyWorker, str], AnyWorker], thread: str, limit_s: float
-    ) -> None:
+    def __init__(self, worker: AnyWorker, thread: str, limit_s: float) -> None:
         self.worker = worker
         self.last_fault = ""
-        self._successor = successor
         self._name = thread
         self._limit_s = limit_s
         self._generation = 1
-        self._error: BaseException | None = None
-        self._ended = threading.Event()
         self._left: list[tuple[threading.Thread, ModelCall]] = []
         self._thread = self._new_thread()
 
@@ -146,9 +139,8 @@ class Watchdog(Generic[AnyWorker]):
 
     def look(self) -> None:
         """Replaces the worker if its call hangs, or if it ended with an error. Called by one thread, often."""
-        if self._ended.is_set() and self._error is not None:
-            error, self._error = self._error, None
-            self._replace(f"the worker ended with {type(error).__name__}: {error}")
+        if self._error is not None:
+            self._replace(f"the worker ended with {type(self._error).__name__}: {self._error}")
         elif self._limit_s and len(self.hung) < MOST_REPLACEMENTS:
             call = self.worker.calls.replace_if_hung(self._limit_s)
             if call is not None:
@@ -171,12 +163,12 @@ class Watchdog(Generic[AnyWorker]):
         self._generation += 1
         self.last_fault = reason
         logger.error("%s; worker %d of %s takes over", reason, self._generation, self._name)
-        self.worker = self._successor(self.worker, reason)
+        self.worker = self.worker.successor(reason)
         self._thread = self._new_thread()
         self._thread.start()
 
     def _new_thread(self) -> threading.Thread:
-        self._ended.clear()
+        self._error: Exception | None = None
         return threading.Thread(target=self._run, args=(self.worker,), name=self._name, daemon=True)
 
     def _run(self, worker: AnyWorker) -> None:
@@ -188,4 +180,3 @@ class Watchdog(Generic[AnyWorker]):
             logger.exception("a worker of %s ended", self._name)
             if worker is self.worker:
                 self._error = error
-                self._ended.set()
