@@ -22,10 +22,9 @@ from transformers import (
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint_checks import (
-    check_quantization,
-    check_size,
     check_supported,
     check_tokenizer,
+    check_values,
     check_weights_fit,
 )
 from fvs_ros.model.checkpoint_errors import CheckpointError
@@ -62,8 +61,7 @@ class ModelConfig:
             raise CheckpointError(
                 f"config.json has model_type {model_type!r}; supported are {' and '.join(MODEL_TYPES)}"
             )
-        check_quantization(values)
-        check_size(values)
+        check_values(values)
         values = {key: value for key, value in values.items() if key not in ("model_type", "architectures", "auto_map")}
         vision = values.get("vision_config") or {}
         if not isinstance(vision, Mapping):

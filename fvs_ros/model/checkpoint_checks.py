@@ -19,39 +19,26 @@ MOST_LAYERS = 1000
 _LAYER = re.compile(r"\.(layers|blocks)\.(\d+)\.")
 
 
-def check_quantization(values: Mapping[str, Any]) -> None:
-    """Refuses the `config.json` of a quantised checkpoint (AWQ, GPTQ, bitsandbytes, FP8 and others).
+def check_values(values: Mapping[str, Any]) -> None:
+    """Refuses a `config.json` that transformers must not read.
 
     Raises:
-        CheckpointError: it is one.
+        CheckpointError: the checkpoint is quantised (AWQ, GPTQ, bitsandbytes, FP8 and others), or has more than
+            `MOST_LAYERS`, with which transformers would run out of memory before it can complain.
     """
-    for part in _parts(values):
-        settings = part.get("quantization_config") if isinstance(part, Mapping) else None
-        if settings is None:
-            continue
-        method = settings.get("quant_method") if isinstance(settings, Mapping) else settings
-        bits = settings.get("bits") or settings.get("w_bit") if isinstance(settings, Mapping) else None
-        width = f" with {bits} bits" if bits else ""
-        raise CheckpointError(
-            f"the checkpoint is quantised by {method}{width}, which this library does not compute with; "
-            f"{FULL_PRECISION_HINT}"
-        )
-
-
-def check_size(values: Mapping[str, Any]) -> None:
-    """Refuses a number of layers with which transformers would run out of memory before it can complain.
-
-    Raises:
-        CheckpointError: more than `MOST_LAYERS`.
-    """
-    for part in _parts(values):
-        count = part.get("num_hidden_layers") if isinstance(part, Mapping) else None
+    parts = (values, values.get("text_config"), values.get("vision_config"))
+    for part in (part for part in parts if isinstance(part, Mapping)):
+        settings, count = part.get("quantization_config"), part.get("num_hidden_layers")
+        if settings is not None:
+            settings = settings if isinstance(settings, Mapping) else {"quant_method": settings}
+            bits = settings.get("bits") or settings.get("w_bit")
+            width = f" with {bits} bits" if bits else ""
+            raise CheckpointError(
+                f"the checkpoint is quantised by {settings.get('quant_method')}{width}, which this library does not "
+                f"compute with; {FULL_PRECISION_HINT}"
+            )
         if isinstance(count, int) and count > MOST_LAYERS:
             raise CheckpointError(f"config.json has num_hidden_layers {count}; at most {MOST_LAYERS} make sense")
-
-
-def _parts(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    return values, values.get("text_config"), values.get("vision_config")
 
 
 def check_supported(network: Qwen2VLConfig) -> None:

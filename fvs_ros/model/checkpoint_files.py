@@ -147,15 +147,19 @@ def read_weight_headers(folder: Path) -> dict[str, TensorHeader]:
             "with peft (PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)) and "
             f"name the new folder; if it is merged already, remove {ADAPTER}"
         )
-    shards = _shards(folder)
-    shards = [WEIGHTS] if shards is None else shards
+    shards = _shards(folder) or [WEIGHTS]
     headers: dict[str, TensorHeader] = {}
     for shard in shards:
         path = folder / shard
         if not path.is_file():
             raise CheckpointError(_without(folder, shard, len(shards)))
         headers.update(_headers(path))
-    _check_full_precision(folder, headers)
+    for name, header in headers.items():
+        if name.endswith(QUANTIZED_SUFFIXES) or header.dtype not in FULL_PRECISION:
+            raise CheckpointError(
+                f"{folder} holds quantised weights, such as {name} ({header.dtype}), which this library does not "
+                f"compute with; {FULL_PRECISION_HINT}"
+            )
     return headers
 
 
@@ -220,12 +224,3 @@ def _damage(path: Path, error: Exception) -> str:
             return f"damaged, {size} bytes long ({error}): download it again"
     what = "cut" if size < whole else "too long"
     return f"{what}: it has {size} bytes, and its header says {whole}: download it again"
-
-
-def _check_full_precision(folder: Path, headers: Mapping[str, TensorHeader]) -> None:
-    for name, header in headers.items():
-        if name.endswith(QUANTIZED_SUFFIXES) or header.dtype not in FULL_PRECISION:
-            raise CheckpointError(
-                f"{folder} holds quantised weights, such as {name} ({header.dtype}), which this library does not "
-                f"compute with; {FULL_PRECISION_HINT}"
-            )

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from fvs_ros.memory.config import AUTO, FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
@@ -54,6 +53,7 @@ class FlashVStream:
     Attributes:
         name: what it was loaded from.
         memory_config: sizes of its Flash Memory.
+        tokenizer: of questions and answers.
     """
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
@@ -61,7 +61,7 @@ class FlashVStream:
         self.memory_config: FlashMemoryConfig = checkpoint.config.memory
         self._pixels = checkpoint.pixels
         self._network = checkpoint.network
-        self._tokenizer = checkpoint.tokenizer
+        self.tokenizer = checkpoint.tokenizer
         self._backbone = checkpoint.backbone
         self._encoder = FrameEncoder(self._backbone.tower, self._pixels)
         self._prompts = PromptBuilder(checkpoint.tokenizer)
@@ -121,11 +121,6 @@ class FlashVStream:
         """Of the weights and of the features in memory."""
         return self._network.dtype
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Of questions and answers."""
-        return self._tokenizer
-
     def fingerprint(self) -> str:
         """A short hash of the weights: of the name, the shape and the first 64 values of each."""
         return fingerprint(self._network.state_dict().items(), FINGERPRINT_VALUES)
@@ -158,7 +153,7 @@ class FlashVStream:
 
     def new_prefix_cache(self) -> PrefixCache:
         """Prefills memories and answers several questions at once, with buffers of its own."""
-        return PrefixCache(self._backbone, self._tokenizer, self._prompts, self.memory_config, self._end_tokens)
+        return PrefixCache(self._backbone, self.tokenizer, self._prompts, self.memory_config, self._end_tokens)
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as `<|im_end|>`, that a text spells out."""
@@ -191,7 +186,7 @@ class FlashVStream:
         prefix = self._reference.prefix(snapshot, prompt.head, should_stop)
         if prefix is None:
             return ""
-        text = TextStream(self._tokenizer, on_token)
+        text = TextStream(self.tokenizer, on_token)
         with contextlib.closing(self._reference.generate(prefix, prompt.suffix, should_stop)) as tokens:
             for _, token in zip(range(max_new_tokens), tokens, strict=False):
                 text.add(token)

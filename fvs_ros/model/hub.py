@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def download(name: str, missing: str, on_progress: Progress) -> None:
     on_progress(f"asking {constants.ENDPOINT} for {name}")
     with _child(name) as messages:
         try:
-            _follow(messages, _blobs(name), on_progress)
+            blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+            _follow(messages, blobs, on_progress)
         except HubError as error:
             raise HubError(
                 f"{lacks}; {error}. Check the network, or copy a whole folder here and set model to it"
@@ -130,18 +131,12 @@ def _child(name: str) -> Iterator[queue.Queue[dict[str, Any]]]:
         process.stdout.close()
 
 
-def _blobs(name: str) -> Path:
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-
-
 def _size(blobs: Path) -> int:
     """Bytes of the model on this disk, unfinished files included."""
     total = 0
     for path in blobs.glob("*"):
-        try:
+        with suppress(OSError):  # An unfinished file has just been renamed.
             total += path.stat().st_size
-        except OSError:  # An unfinished file has just been renamed.
-            continue
     return total
 
 

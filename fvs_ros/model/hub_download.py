@@ -11,13 +11,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable
-from fnmatch import fnmatch
 from pathlib import Path
 
-WANTED = ("*.json", "*.safetensors", "merges.txt")
-NOT_WANTED = ("*/*",)
-PICKLES = ("*.bin", "*.pt", "*.pth")
+WANTED = ["*.json", "*.safetensors", "merges.txt"]
+NOT_WANTED = ["*/*"]
+PICKLES = (".bin", ".pt", ".pth")
 # The hub's client does not continue an unfinished file, so few are under way at a time.
 FILES_AT_ONCE = 2
 
@@ -29,18 +27,23 @@ def main(name: str) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.utils import filter_repo_objects
 
     _say(asking=name)
     try:
         listed = HfApi().model_info(name, files_metadata=True).siblings or []
         files = {file.rfilename: file.size or 0 for file in listed}
-        wanted = {file: size for file, size in files.items() if _is_wanted(file)}
-        if not any(fnmatch(file, "*.safetensors") for file in wanted):
-            return _fail(_without_weights(name, files), again=False)
-        _say(bytes=sum(wanted.values()))
-        snapshot_download(
-            name, allow_patterns=list(WANTED), ignore_patterns=list(NOT_WANTED), max_workers=FILES_AT_ONCE
-        )
+        wanted = list(filter_repo_objects(files, allow_patterns=WANTED, ignore_patterns=NOT_WANTED))
+        if not any(file.endswith(".safetensors") for file in wanted):
+            pickles = [file for file in files if file.endswith(PICKLES)]
+            return _fail(
+                f"{name} has its weights as pickles ({pickles[0]}), which are never read; name one with safetensors"
+                if pickles
+                else f"{name} has no *.safetensors; name a Qwen2-VL or Flash-VStream checkpoint",
+                again=False,
+            )
+        _say(bytes=sum(files[file] for file in wanted))
+        snapshot_download(name, allow_patterns=WANTED, ignore_patterns=NOT_WANTED, max_workers=FILES_AT_ONCE)
     except GatedRepoError:
         return _fail(f"{name} is gated: accept its terms on the hub's page of it, then `hf auth login`", again=False)
     except RepositoryNotFoundError:
@@ -53,17 +56,6 @@ def main(name: str) -> int:
         return _fail(f"{HfApi().endpoint} cannot be used: {type(error).__name__}: {reason}", again=True)
     _say(finished=name)
     return 0
-
-
-def _is_wanted(file: str) -> bool:
-    return any(fnmatch(file, pattern) for pattern in WANTED) and not any(fnmatch(file, part) for part in NOT_WANTED)
-
-
-def _without_weights(name: str, files: Iterable[str]) -> str:
-    pickles = [file for file in files if any(fnmatch(file, pattern) for pattern in PICKLES)]
-    if pickles:
-        return f"{name} has its weights as pickles ({pickles[0]}), which are never read; name one with safetensors"
-    return f"{name} has no *.safetensors; name a Qwen2-VL or Flash-VStream checkpoint"
 
 
 def _fail(reason: str, *, again: bool) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,8 @@ from fvs_ros.model.sequence import text_positions
 
 TOLERANCE = 1e-4
 WEIGHTS = "weights."
-INPUTS = ("frames", "input_ids", "kmeans_init")
-# What a file of memory quantities alone need not have; the start of k-means, where nothing is clustered.
-PROMPT, KMEANS_START = "input_ids", "kmeans_init"
+# A file of memory quantities alone need not have a prompt, one without clusters no start of k-means.
+INPUTS = FRAMES, PROMPT, KMEANS_START = ("frames", "input_ids", "kmeans_init")
 OF_PROMPT = ("position_ids", "logits_memory_end", "logits_last", "generated")
 
 
@@ -86,12 +86,8 @@ def read_golden(path: Path) -> Golden:
         config = ModelConfig.from_json(json.loads(metadata["config"]))
     except json.JSONDecodeError as error:
         raise GoldenError(f"its config is not valid JSON: {error}") from error
-    needed = {
-        "frames": True,
-        PROMPT: any(name in tensors for name in OF_PROMPT),
-        KMEANS_START: config.memory.clusters,
-    }
-    missing = [name for name in INPUTS if needed[name] and name not in tensors]
+    needed = (True, not tensors.keys().isdisjoint(OF_PROMPT), config.memory.clusters)
+    missing = [name for name, needs in zip(INPUTS, needed, strict=True) if needs and name not in tensors]
     if missing:
         raise GoldenError(f"has no {', '.join(missing)}")
     weights = {name.removeprefix(WEIGHTS): tensors[name] for name in tensors if name.startswith(WEIGHTS)}
@@ -120,7 +116,7 @@ def compute(golden: Golden) -> dict[str, Tensor]:
     Raises:
         GoldenError: `input_ids` does not fit the memory.
     """
-    frames = golden.tensors["frames"].float()
+    frames = golden.tensors[FRAMES].float()
     config = golden.config.memory
     network = load_network(golden.config, weights=dict(golden.weights), device=torch.device("cpu"), dtype=torch.float32)
     backbone = Qwen2VLBackbone(network)
@@ -175,8 +171,8 @@ def _of_prompt(golden: Golden, backbone: Backbone, memory: MemorySnapshot) -> di
 
 def _compare(name: str, result: Tensor, expected: Tensor) -> Comparison:
     tolerance = TOLERANCE if expected.is_floating_point() else 0.0
-    error = float("inf")
+    error = math.inf
     if result.shape == expected.shape:
         error = (result.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
-    error = error if error == error else float("inf")
+    error = math.inf if math.isnan(error) else error
     return Comparison(name, tuple(expected.shape), error, tolerance)
