@@ -51,7 +51,9 @@ def test_every_setting_of_the_stream_that_changes_answers_makes_another_run(name
 
 @pytest.mark.parametrize("name", MEMORY)
 def test_every_size_of_the_memory_makes_another_run(name: str) -> None:
-    changed = replace(FlashMemoryConfig(), **{name: getattr(FlashMemoryConfig(), name) + 1})
+    value = getattr(FlashMemoryConfig(), name)
+    other: Any = "sample" if isinstance(value, str) else value + 1
+    changed = replace(FlashMemoryConfig(), **{name: other})
     assert config_hash(model_settings(model(changed))) != config_hash(model_settings(model()))
 
 

@@ -17,7 +17,7 @@ from fvs_ros.commands.evaluation import (
     run_options,
     stream_settings,
 )
-from fvs_ros.commands.model_arguments import load_model
+from fvs_ros.commands.model_arguments import CHECKPOINT_ARGUMENTS, load_model
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     begin = time.perf_counter()
     questions = {seed: plan.ask(plan.episode(seed)) for seed in arguments.seeds}
     # Each of several processes needs a model of its own.
-    named = argparse.Namespace(**{name: vars(arguments)[name] for name in ("model", "device", "dtype")})
+    named = argparse.Namespace(**{name: vars(arguments)[name] for name in CHECKPOINT_ARGUMENTS})
     load = partial(load_model, named) if arguments.workers > 1 else lambda: model
     with answer_files(arguments.out, options.conditions, config) as files:
         _answer(partial(answer_episodes, load, options, plan, workers=arguments.workers), files, questions, console)

@@ -11,6 +11,9 @@ from fvs_ros.model.names import EMBEDDED, TINY, is_tiny
 if TYPE_CHECKING:
     from fvs_ros.model.flash_vstream import FlashVStream
 
+CHECKPOINT_ARGUMENTS = ("model", "device", "dtype", "temporal_method", "spatial_method")
+"""What `load_model` reads."""
+
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the model, its device and its dtype."""

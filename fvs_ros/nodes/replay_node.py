@@ -169,6 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except (SourceError, OSError, *START_ERRORS) as error:
+        if executor is not None and not executor.context.ok():
+            # A signal ended the context just before rclpy waited on it.
+            return 0
         logger.fatal(one_line(str(error)))
         return 1
     finally:
