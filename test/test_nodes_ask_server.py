@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -101,13 +102,17 @@ def test_an_answer_that_takes_too_long_ends_at_its_timeout(client: Client) -> No
     assert "0.3 s" in str(error)
 
 
+def has_every_token(stream: AnswerStream, answer: str) -> bool:
+    return "".join(stream.tokens) == answer
+
+
 def test_the_action_streams_the_answer_token_by_token(client: Client) -> None:
     stream = client.ask_stream("What happened?", max_new_tokens=40)
     result = stream.result()
     assert result.success
     assert result.moments
     client.wait_for(lambda: stream.goal.status == GoalStatus.STATUS_SUCCEEDED, "the goal to succeed")
-    assert "".join(stream.tokens) == result.answer
+    client.wait_for(partial(has_every_token, stream, result.answer), "every token")
     assert len(stream.tokens) > 5
     assert client.ask("What happened?", max_new_tokens=40).answer == result.answer
 
@@ -131,7 +136,7 @@ def test_several_goals_at_once_each_get_their_own_tokens(client: Client) -> None
     streams = [client.ask_stream(f"Question {index}?", max_new_tokens=30) for index in range(3)]
     for stream in streams:
         answer = stream.result().answer
-        assert "".join(stream.tokens) == answer
+        client.wait_for(partial(has_every_token, stream, answer), "every token")
 
 
 def test_a_cancel_ends_the_answer_and_its_tokens(client: Client) -> None:

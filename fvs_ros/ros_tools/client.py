@@ -111,6 +111,8 @@ class FlashVStreamClient:
             goal_service_qos_profile=question_qos(),
             result_service_qos_profile=question_qos(),
             cancel_service_qos_profile=question_qos(),
+            # rclpy keeps 10 by default: tokens that come while nobody spins would be lost.
+            feedback_sub_qos_profile=question_qos(),
         )
 
     def __enter__(self: AnyClient) -> AnyClient:
