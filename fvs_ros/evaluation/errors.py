@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fvs_ros.errors import ReadableError
 
-class DataError(Exception):
+
+class DataError(ReadableError):
     """A file of questions, annotations or predictions cannot be used as it is.
 
     Nothing is left out of a score to get around it: the file is to be repaired or replaced.

@@ -77,7 +77,7 @@ class ModelConfig:
             config = cls(Qwen2VLConfig.from_dict(values), FlashMemoryConfig.from_published(published))
         except Exception as error:
             # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
-            raise CheckpointError(f"config.json cannot be used: {_one_line(error)}") from error
+            raise CheckpointError(f"config.json cannot be used: {_described(error)}") from error
         check_supported(config.network)
         return config
 
@@ -158,7 +158,7 @@ def _load_tokenizer(folder: Path) -> Qwen2Tokenizer:
         return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         # The Rust library raises plain Exception.
-        raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {_one_line(error)}") from error
+        raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {_described(error)}") from error
 
 
 def _end_tokens(end: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -168,8 +168,8 @@ def _end_tokens(end: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int, .
     return tuple(sorted({*ends, tokenizer.convert_tokens_to_ids("<|im_end|>")}))
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _described(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def load_network(
@@ -201,7 +201,7 @@ def load_network(
     except Exception as error:
         # Of many kinds: from the file system, safetensors, transformers and torch.
         raise CheckpointError(
-            f"the weights of {name or 'the checkpoint'} cannot be loaded: {_one_line(error)}"
+            f"the weights of {name or 'the checkpoint'} cannot be loaded: {_described(error)}"
         ) from error
     for problem, keys in (
         ("lacks", report["missing_keys"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from fvs_ros.errors import ReadableError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(ReadableError, ValueError):
     """A checkpoint that cannot be used, and why."""
 
 

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fvs_ros.errors import ReadableError
 from fvs_ros.memory.geometry import FRAMES_PER_STEP, PATCH
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions
@@ -33,7 +34,7 @@ INPUTS = FRAMES, PROMPT, KMEANS_START = ("frames", "input_ids", "kmeans_init")
 OF_PROMPT = ("position_ids", "logits_memory_end", "logits_last", "generated")
 
 
-class GoldenError(ValueError):
+class GoldenError(ReadableError, ValueError):
     """A file cannot be used as a golden file."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fvs_ros.errors import ReadableError
 
-class PatrolError(ValueError):
+
+class PatrolError(ReadableError, ValueError):
     """A setting or an episode that cannot be used. The message names both numbers and what to do."""
 
 
-class RenderError(RuntimeError):
+class RenderError(ReadableError, RuntimeError):
     """MuJoCo or its OpenGL library cannot be used here. The message says what to install."""

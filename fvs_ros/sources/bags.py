@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fvs_ros.errors import ReadableError
 from fvs_ros.sources import rosbag2_files
 from fvs_ros.sources.ros1 import Ros1Types
 from fvs_ros.sources.rosbag2_files import METADATA, Announced, decompressed, open_storage, recording_files
@@ -20,7 +21,7 @@ from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageE
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
-class SourceError(Exception):
+class SourceError(ReadableError):
     """A recording that cannot be read. The message says what was wrong and what to do."""
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fvs_ros.errors import ReadableError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -13,7 +15,7 @@ SECOND_NS = 1_000_000_000
 """Nanoseconds a second: stamps and spans are whole nanoseconds everywhere."""
 
 
-class ImageError(ValueError):
+class ImageError(ReadableError, ValueError):
     """An image that cannot be decoded.
 
     Attributes:

@@ -10,7 +10,7 @@ from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from fvs_ros.sources.storage import END_OF_TIME_NS, ROS1, Channel, StorageFile, ros2_type
+from fvs_ros.sources.storage import END_OF_TIME_NS, ROS1, Channel, StorageFile, reason, ros2_type
 
 
 class Ros1File(StorageFile):
@@ -63,12 +63,15 @@ class Ros1Types:
         if name not in self._target.fielddefs:
             raise LookupError(f"its ROS 1 type {name} has no ROS 2 twin among the common interfaces")
         if name not in self._recorded.fielddefs:
-            definitions = get_types_from_msg(definition, name)
-            new = {key: value for key, value in definitions.items() if key not in self._recorded.fielddefs}
-            self._recorded.register(new)
+            try:
+                definitions = get_types_from_msg(definition, name)
+                new = {key: value for key, value in definitions.items() if key not in self._recorded.fielddefs}
+                self._recorded.register(new)
+            except Exception as error:  # rosbags promises none for what is no definition.
+                raise LookupError(f"its definition of {name} cannot be read ({reason(error)})") from error
         try:
             same = is_same_wireformat(self._recorded, self._target, name, name)
-        except KeyError:  # A field's type that ROS 2 does not have.
+        except (KeyError, RecursionError):  # A field's type that ROS 2 does not have, or that holds itself.
             same = False
         if not same:
             raise LookupError(f"the fields of {name} differ between ROS 1 and ROS 2")

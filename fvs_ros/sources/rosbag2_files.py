@@ -76,14 +76,14 @@ def recording_files(folder: Path) -> tuple[list[Path], Announced]:
     announced = Announced()
     try:
         metadata = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-        listed = [PurePosixPath(str(name)).name for name in metadata["relative_file_paths"]]
+        listed = [PurePosixPath(_text(name)).name for name in metadata["relative_file_paths"]]
         announced = _announced(metadata)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except Exception as error:  # Of many kinds, from all that YAML can hold; the files themselves are what counts.
         listed = []
         logger.warning(
-            "%s cannot be used (%s); the recording is read from its files alone", folder / METADATA, reason(error)[:200]
+            "%s cannot be used (%s); the recording is read from its files alone", folder / METADATA, reason(error)
         )
     # The shortest names first: of a part that is there both compressed and not, the latter.
     present: dict[_Part, Path] = {}
@@ -102,13 +102,20 @@ def _announced(metadata: dict[str, Any]) -> Announced:
     topics: dict[str, int] = {}
     types: dict[str, str] = {}
     for entry in metadata.get("topics_with_message_count") or []:
-        name = str(entry["topic_metadata"]["name"])
+        name = _text(entry["topic_metadata"]["name"])
         topics[name] = topics.get(name, 0) + int(entry["message_count"])
-        types[name] = ros2_type(str(entry["topic_metadata"].get("type", "")))
+        types[name] = ros2_type(_text(entry["topic_metadata"].get("type", "")))
     files = {
-        PurePosixPath(str(entry["path"])).name: int(entry["message_count"]) for entry in metadata.get("files") or []
+        PurePosixPath(_text(entry["path"])).name: int(entry["message_count"]) for entry in metadata.get("files") or []
     }
     return Announced(topics, types, files)
+
+
+def _text(value: object) -> str:
+    # Not by str(): aliases in a kB of YAML make lists whose text fills the memory.
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} found, a text expected")
+    return value
 
 
 def _listed_files(folder: Path, listed: Iterable[str], present: Mapping[_Part, Path]) -> list[Path]:

@@ -12,19 +12,21 @@ from urllib.parse import quote
 
 import yaml
 
+from fvs_ros.errors import ReadableError, one_line
+
 END_OF_TIME_NS = 2**63 - 1
 
 CDR, ROS1 = "cdr", "ros1"
 """Encodings of messages that can be handed out: ROS 2's own, and ROS 1's, which is converted."""
 
 
-class StorageError(ValueError):
+class StorageError(ReadableError, ValueError):
     """A file that cannot be read. The message says what was wrong and what to do."""
 
 
 def reason(error: Exception) -> str:
     """What an error of a library says, on one line; its name where it says little."""
-    text = " ".join(str(error).split()).rstrip(".")
+    text = one_line(str(error), 300).rstrip(".")
     return text if text and text[0].isupper() else f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -81,11 +83,18 @@ def is_latched(offered_qos_profiles: str) -> bool:
     """Whether any publisher of a topic was transient local, from the YAML in which rosbag2 stores its profiles."""
     try:
         profiles = yaml.safe_load(offered_qos_profiles)
-    except yaml.YAMLError:
+    except Exception:  # Of many kinds: of YAML itself, of a day that no calendar has, of lists in lists without end.
         return False
     return isinstance(profiles, list) and any(
         isinstance(profile, dict) and str(profile.get("durability")) in ("1", "transient_local") for profile in profiles
     )
+
+
+def _text(row: sqlite3.Row, column: str) -> str:
+    """A text of the table of topics, in any column of which SQLite would hold anything."""
+    if not isinstance(row[column], str):
+        raise StorageError(f"its table of topics has the {column} {row[column]!r}, a text expected")
+    return row[column]
 
 
 class Sqlite3File(StorageFile):
@@ -117,14 +126,16 @@ class Sqlite3File(StorageFile):
         for topic, count, first_ns, last_ns in self._database.execute(
             "SELECT topic_id, COUNT(*), MIN(timestamp), MAX(timestamp) FROM messages GROUP BY topic_id"
         ):
+            if type(first_ns) is not int or type(last_ns) is not int:
+                raise StorageError(f"its messages are stamped {first_ns!r} to {last_ns!r}, not in whole nanoseconds")
             counts[topic] = count
             self.start_ns, self.end_ns = min(self.start_ns, first_ns), max(self.end_ns, last_ns)
         self.channels = [
             Channel(
                 id=row["id"],
-                topic=row["name"],
-                type=ros2_type(row["type"]),
-                encoding=row["serialization_format"] or CDR,
+                topic=_text(row, "name"),
+                type=ros2_type(_text(row, "type")),
+                encoding=_text(row, "serialization_format") or CDR,
                 count=counts.get(row["id"], 0),
                 # Absent from the oldest schema.
                 latched=is_latched(dict(row).get("offered_qos_profiles") or ""),
@@ -135,11 +146,16 @@ class Sqlite3File(StorageFile):
     def messages(self, channels: Collection[int], start_ns: int, stop_ns: int) -> Iterator[tuple[int, int, bytes]]:
         """See `StorageFile.messages`."""
         places = ",".join("?" * len(channels))
-        yield from self._database.execute(
+        for topic, received_ns, data in self._database.execute(
             f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({places})"
             " AND timestamp >= ? AND timestamp < ? ORDER BY timestamp, rowid",
             [*channels, start_ns, stop_ns],
-        )
+        ):
+            if type(received_ns) is not int or not isinstance(data, bytes):
+                raise StorageError(
+                    f"the message stamped {received_ns!r} is {type(data).__name__}, bytes at whole nanoseconds expected"
+                )
+            yield topic, received_ns, data
 
     def close(self) -> None:
         """See `StorageFile.close`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from fvs_ros.errors import ReadableError
 from fvs_ros.sources.frame import Pose
 from fvs_ros.sources.stamp_guard import ClockMove
 
@@ -22,7 +23,7 @@ class ErrorCode(enum.IntEnum):
     NOT_ACTIVE = 7
 
 
-class AskError(Exception):
+class AskError(ReadableError):
     """A question that got no answer.
 
     Attributes:

@@ -31,7 +31,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise TrainingError(f"{path} is not valid YAML: {error}") from error
     for override in overrides:
         _override(values, override)
     return _from_mapping(TrainConfig, values, str(path))
