@@ -7,6 +7,7 @@ What once failed is kept beside its test as an `@example`.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import resource
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,42 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 """Anything that JSON or YAML can hold."""
+
+
+STRANGE: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    1.5,
+    2**31,
+    2**63,
+    10**400,
+    1e308,
+    math.inf,
+    math.nan,
+    "",
+    "1",
+    "a\x1b[2J\nb",
+    "x" * 5_000,
+    "../..",
+    [],
+    [[]],
+    {},
+    {"a": 1},
+]
+"""One of each kind of wrong value, for `replaced`."""
+
+
+def replaced(document: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Each place of a document with each of `STRANGE` in turn: the place, the value, and the document that has it."""
+    for number, (_, key) in enumerate(_places(document)):
+        for value in STRANGE:
+            changed = copy.deepcopy(document)
+            container, key = list(_places(changed))[number]
+            container[key] = value
+            yield str(key), value, changed
 
 
 @st.composite

@@ -199,7 +199,9 @@ def _answer(record: Record, choices: tuple[str, ...]) -> Answer | None:
     if isinstance(value, list):
         return record.numbers("answer")
     if isinstance(value, Decimal):
-        return float(value)
+        return record.number("answer")
+    if isinstance(value, int) and not isinstance(value, bool):
+        record.number("answer")
     if isinstance(value, bool | int | str):
         return value
     raise record.error(f"field 'answer' is {value!r}, a text, a number, a position or true or false expected")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -106,7 +107,10 @@ class Record:
         return tuple(self._number(key, value) for value in self.items(key))
 
     def _number(self, key: str, value: object) -> float:
-        number = float(value) if isinstance(value, int | float | Decimal) and not isinstance(value, bool) else math.nan
+        number = math.nan
+        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):  # Of an integer; anything else becomes infinite.
+                number = float(value)
         if not math.isfinite(number):
             raise self._wrong(key, value, "a finite number")
         return number
@@ -183,6 +187,9 @@ def _parsed(path: Path, text: str, line: int | None = None, exact: bool = False)
         raise DataError(path, f"line {line or error.lineno}", f"is no JSON: {error.msg}") from error
     except RecursionError:
         raise DataError(path, f"line {line}" if line else "", "is nested too deeply") from None
+    except (ValueError, ArithmeticError) as error:
+        # Python reads no integer of more than 4,300 digits, and no decimal of an exponent of 19.
+        raise DataError(path, f"line {line}" if line else "", f"holds a number that is too long ({error})") from None
     return value
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,14 +29,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         TrainingError: the file cannot be read, or a key or value does not fit; names the file and the key.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise TrainingError(f"{path} is not valid YAML: {error}") from error
+    values = _parsed(text, str(path))
     for override in overrides:
         _override(values, override)
     return _from_mapping(TrainConfig, values, str(path))
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Besides its own errors: those of dates and numbers that Python cannot hold, and of endless nesting.
+        raise TrainingError(f"{where} is not valid YAML: {error}") from error
 
 
 def _from_mapping(settings: type[Settings], values: object, where: str) -> Settings:
@@ -74,12 +85,12 @@ def _convert(hint: Any, value: object, where: str) -> object:
         return tuple(_convert(get_args(hint)[0], item, f"{where}.{index}") for index, item in enumerate(value))
     # YAML 1.1 reads 8e-4 as a text; as a number it means what it says.
     if hint is float and isinstance(value, str | int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError, OverflowError):
+            value = float(value)
     if type(value) is not hint:
         raise TrainingError(f"{where} is {_show(value)}; it must be of type {hint.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TrainingError(f"{where} is {value}; it must be a finite number")
     return value
 
 
@@ -87,10 +98,7 @@ def _override(values: object, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
         raise TrainingError(f"--set {override}: give key=value, for instance stages.0.steps=10")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise TrainingError(f"--set {override}: the value is not valid YAML") from error
+    value = _parsed(text, f"--set {override}")
     *path, last = key.split(".")
     target: Any = values
     for part in path:
@@ -103,8 +111,11 @@ def _place(target: Any, part: str, override: str) -> Any:
     """The key of a mapping or the index of a list that a part of a dotted key stands for."""
     if isinstance(target, dict):
         return part
-    if isinstance(target, list) and part.isdecimal() and int(part) < len(target):
-        return int(part)
+    if (
+        isinstance(target, list)
+        and (place := {str(index): index for index in range(len(target))}.get(part)) is not None
+    ):
+        return place
     why = "" if isinstance(target, list) else ", which has no keys"
     raise TrainingError(f"--set {override}: there is no {part} in {_show(target)}{why}")
 
