@@ -25,6 +25,8 @@ SPATIAL_METHODS = (KLARGE_RETRIEVE, KLARGE_RETRIEVE_COS, NEAREST, SAMPLE)
 AUTO = "auto"
 # The published low-resolution path; the checkpoints that are known have no other.
 POOL_SIZE = 2
+# Of one kind. 5.6 hours of video at the trained rate, each grid step in a slot of its own; published are 60.
+MOST_SLOTS = 10_000
 # Our own additions, written only where they are not 0.
 WINDOW_KEY, TIME_CODE_KEY, TIME_WEIGHT_KEY = "window_length", "time_code", "time_weight"
 
@@ -69,6 +71,8 @@ class FlashMemoryConfig:
                 f"csm_slots is {self.csm_slots}, dam_slots {self.dam_slots}; neither may be negative, and one must be "
                 "at least 1"
             )
+        if (most := max(self.csm_slots, self.dam_slots, self.window_slots)) > MOST_SLOTS:
+            raise ValueError(f"the memory has {most} slots of one kind; at most {MOST_SLOTS} make sense")
         for name, method, methods in (
             ("temporal_method", self.temporal_method, TEMPORAL_METHODS),
             ("spatial_method", self.spatial_method, SPATIAL_METHODS),

@@ -18,6 +18,7 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.backbone import Backbone
@@ -155,7 +156,11 @@ def load_checkpoint(
 
 def _load_tokenizer(folder: Path) -> Qwen2Tokenizer:
     try:
-        return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+        # Its own bound only warns of long texts.
+        tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True, model_max_length=VERY_LARGE_INTEGER)
+        # Some of what is wrong in its files shows only here.
+        tokenizer.decode(tokenizer.encode("What is here?"))
+        return tokenizer
     except Exception as error:
         # The Rust library raises plain Exception.
         raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {_described(error)}") from error

@@ -16,6 +16,8 @@ from fvs_ros.model.checkpoint_files import FULL_PRECISION_HINT, TensorHeader
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 # Qwen2-VL-72B has 80.
 MOST_LAYERS = 1000
+# Published with 1e6; far above it, float32 turns no pair any more.
+MOST_THETA = 1e12
 _LAYER = re.compile(r"\.(layers|blocks)\.(\d+)\.")
 
 
@@ -63,6 +65,8 @@ def check_supported(network: Qwen2VLConfig) -> None:
     ):
         if value != supported:
             raise CheckpointError(f"config.json has {name} {value}; it must be {supported}")
+    if not 0 <= text.rms_norm_eps < 1:
+        raise CheckpointError(f"config.json has rms_norm_eps {text.rms_norm_eps}; it must be from 0 to below 1")
     for name, size, parts in (
         ("hidden_size", text.hidden_size, text.num_attention_heads),
         ("num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
@@ -81,8 +85,8 @@ def _check_rotary(rope: Mapping[str, Any], head_size: int) -> None:
             f"config.json has mrope_section {section!r}; it must hold three whole numbers whose sum is "
             f"{head_size // 2}, half of a head's {head_size}"
         )
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
-        raise CheckpointError(f"config.json has rope_theta {theta!r}; it must be a number above 0")
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta <= MOST_THETA:
+        raise CheckpointError(f"config.json has rope_theta {theta!r}; it must be above 0 and at most {MOST_THETA:g}")
 
 
 def check_tokenizer(network: Qwen2VLConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -220,7 +220,7 @@ def _damage(path: Path, error: Exception) -> str:
         try:
             header = json.loads(file.read(min(length, size)))
             whole = 8 + length + max(part["data_offsets"][1] for part in header.values() if "data_offsets" in part)
-        except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             return f"damaged, {size} bytes long ({error}): download it again"
     what = "cut" if size < whole else "too long"
     return f"{what}: it has {size} bytes, and its header says {whole}: download it again"

@@ -22,6 +22,10 @@ from fvs_ros.memory.snapshot import PatchGrid
 # the checkpoint's own bounds.
 FIRST_MULTIPLE = PATCH * MERGE
 MAX_ASPECT_RATIO = 200
+# Published as the most that Qwen2-VL takes: 16,384 tokens.
+MOST_PIXELS = FIRST_MULTIPLE**2 * 16_384
+# Of means and standard deviations of channels, published from 0.26 to 0.49.
+MOST_NORMAL = 1_000.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,18 @@ class PixelConfig:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     min_pixels: int = LEAST_PIXELS
-    max_pixels: int = FIRST_MULTIPLE**2 * 16_384
+    max_pixels: int = MOST_PIXELS
+
+    def __post_init__(self) -> None:
+        # Further out lie only features of infinity, or of NaN.
+        for name, values, least in (("image_mean", self.mean, -MOST_NORMAL), ("image_std", self.std, 1 / MOST_NORMAL)):
+            if not all(least <= value <= MOST_NORMAL for value in values):
+                raise ValueError(f"{name} is {list(values)}; its numbers must be from {least:g} to {MOST_NORMAL:g}")
+        if not 1 <= self.min_pixels <= self.max_pixels or self.min_pixels > MOST_PIXELS:
+            raise ValueError(
+                f"min_pixels is {self.min_pixels}, max_pixels {self.max_pixels}; they must be from 1 up, in order, and "
+                f"min_pixels at most {MOST_PIXELS}"
+            )
 
     @classmethod
     def from_preprocessor(cls, values: Mapping[str, object]) -> PixelConfig:
@@ -65,15 +80,16 @@ class PixelConfig:
 
 
 def _three(values: object, name: str) -> tuple[float, float, float]:
-    if not isinstance(values, Sequence) or len(values) != 3:
-        raise ValueError(f"{name} of the preprocessor config is {values!r}; it must hold three numbers")
-    red, green, blue = (float(value) for value in values)
+    try:
+        red, green, blue = map(float, values if isinstance(values, Sequence) and not isinstance(values, str) else ())
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} of the preprocessor config is {values!r}; it must hold three numbers") from None
     return red, green, blue
 
 
 def _area(value: object, name: str) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} of the preprocessor config is {value!r}; it must be a positive number of pixels")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} of the preprocessor config is {value!r}; it must be a whole number of pixels")
     return value
 
 

@@ -111,11 +111,10 @@ def _place(target: Any, part: str, override: str) -> Any:
     """The key of a mapping or the index of a list that a part of a dotted key stands for."""
     if isinstance(target, dict):
         return part
-    if (
-        isinstance(target, list)
-        and (place := {str(index): index for index in range(len(target))}.get(part)) is not None
-    ):
-        return place
+    # Not by int(), which raises for more than 4,300 digits.
+    indices = [str(index) for index in range(len(target))] if isinstance(target, list) else []
+    if part in indices:
+        return indices.index(part)
     why = "" if isinstance(target, list) else ", which has no keys"
     raise TrainingError(f"--set {override}: there is no {part} in {_show(target)}{why}")
 
