@@ -11,6 +11,7 @@ from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.logging import LoggingSeverity, get_logger, set_logger_level
 
+from fvs_ros import errors
 from fvs_ros.nodes.parameters import text_arguments
 
 # What rclpy raises where a node's names, remaps or parameters have no meaning; RuntimeError is its RCLError.
@@ -48,9 +49,8 @@ def init_ros(arguments: Sequence[str], text_parameters: Collection[str]) -> None
 
 
 def one_line(error: str) -> str:
-    """An error of rcl's or rclpy's without line breaks and without rcl's source files."""
-    text = " ".join(re.sub(r",? at /\S+:\d+", "", error).split())
-    return text.removeprefix("failed to initialize rcl: ")
+    """An error of rcl's or rclpy's as one line, without rcl's source files."""
+    return errors.one_line(re.sub(r",? at /\S+:\d+", "", error)).removeprefix("failed to initialize rcl: ")
 
 
 def spin(executor: Executor, name: str) -> None:

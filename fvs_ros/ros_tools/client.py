@@ -9,6 +9,7 @@ For instance::
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -157,8 +158,7 @@ class FlashVStreamClient:
             AskError: there is no answer; `code` says why.
             TimeoutError: the service is not offered, or the node does not respond.
         """
-        # Converted: a whole number in a float field aborts the process where the interfaces were built with assertions.
-        request = Ask.Request(question=question, max_new_tokens=max_new_tokens, timeout_s=float(timeout_s), fresh=fresh)
+        request = Ask.Request(**_fields(question, max_new_tokens, timeout_s, fresh))
         return _answered(self._call(Ask, self._ask_service, request, response_s=_longest_wait(timeout_s)))
 
     def ask_stream(
@@ -182,6 +182,7 @@ class FlashVStreamClient:
             fresh: see `ask`.
 
         Raises:
+            AskError: no ROS message can hold the question or a limit. What the node refuses, `result` raises.
             TimeoutError: the action is not offered, or the node does not respond.
             RefusedError: the node rejects the goal.
         """
@@ -192,7 +193,7 @@ class FlashVStreamClient:
             if on_token is not None:
                 on_token(message.feedback.token)
 
-        goal = AskAction.Goal(question=question, max_new_tokens=max_new_tokens, timeout_s=float(timeout_s), fresh=fresh)
+        goal = AskAction.Goal(**_fields(question, max_new_tokens, timeout_s, fresh))
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
         handle = self.result_of(self._action.send_goal_async(goal, on_feedback), f"a reply of {self._ask_action}")
         if not handle.accepted:
@@ -376,6 +377,25 @@ class AnswerStream:
         while "".join(self.tokens) != result.answer and time.monotonic() < deadline:
             self._client.spin_for(_TICK_S)
         return result
+
+
+def _fields(question: str, max_new_tokens: int, timeout_s: float, fresh: bool) -> dict[str, Any]:
+    """The fields of a request. Where one cannot hold a value, rclpy raises, aborts, or cuts a text off at its zero.
+
+    Raises:
+        AskError: INVALID_QUESTION.
+    """
+    problem = ""
+    if broken := re.search("[\0\ud800-\udfff]", question):
+        problem = f"the question's character {broken.start() + 1} is {broken[0]!a}, so leave it out"
+    if not 0 <= max_new_tokens < 2**32:
+        problem = f"max_new_tokens is {max_new_tokens}; ask for 0, the node's default, or for 1 to {2**32 - 1}"
+    if not 0 <= timeout_s <= LONGEST_TIMEOUT_S:
+        problem = f"timeout_s is {timeout_s}; ask for 0, the node's default, or at most {LONGEST_TIMEOUT_S:g} seconds"
+    if problem:
+        raise AskError(ErrorCode.INVALID_QUESTION, problem)
+    # Converted: a whole number in a float field aborts the process where the interfaces were built with assertions.
+    return {"question": question, "max_new_tokens": max_new_tokens, "timeout_s": float(timeout_s), "fresh": fresh}
 
 
 def _longest_wait(timeout_s: float) -> float:
