@@ -6,12 +6,14 @@ These modules import heavy libraries only when they run, so `fvs --help` answers
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from fvs_ros import __version__
+from fvs_ros.errors import ReadableError, one_line
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 plus the number of SIGINT, as shells count it."""
@@ -102,11 +104,19 @@ def _add_commands(parser: argparse.ArgumentParser, commands: Sequence[Command | 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (default: the process's own) and returns the exit status."""
-    arguments = build_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may be no text, and terminals may lack the letters of an answer.
+            stream.reconfigure(errors="backslashreplace")
     try:
+        arguments = build_parser().parse_args(argv)
         status: int = arguments.run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except (ReadableError, OSError) as error:
+        # What a command expects to fail it reports itself; here ends what any path or device can do to all of them.
+        print(f"fvs: {one_line(str(error))}", file=sys.stderr)
+        return 1
     return status
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import require_ros, ros_domain
-from fuzzing import TEXTS, check_message, fuzz
+from fuzzing import TEXTS, Edit, broken, check_message, damaged, edits, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,7 +21,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from fvs_ros.nodes.parameters import ROWS, TABLE, StreamParameters, text_arguments
-from fvs_ros.nodes.starting import one_line
+from fvs_ros.nodes.starting import START_ERRORS, init_ros, one_line
 
 INT64 = st.one_of(st.integers(-2, 300), st.sampled_from([2**31, 2**32, 2**63 - 1, -(2**63)]))
 WORDS = TEXTS.filter(lambda text: text.isprintable())
@@ -103,3 +106,44 @@ def test_text_arguments(arguments: list[str], value: str) -> None:
     assert name == "bag"
     if value and not (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
         assert text[1:-1].replace("''", "'") == value
+
+
+CONFIG = (Path(__file__).resolve().parents[1] / "config" / "stream.yaml").read_bytes()
+# The nodes' name, the section, and few parameters; the file that ships is mostly comments.
+SMALL = {"/**": {"ros__parameters": {"fps": 1.0, "max_pixels": 200_704, "model": "tiny", "autostart": True}}}
+
+
+def start(content: bytes) -> None:
+    """Starts ROS and a node as a process does, with a file of parameters."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        path.write_bytes(content)
+        try:
+            init_ros(["node", "--ros-args", "--params-file", str(path)], ["model"])
+            node = rclpy.create_node("stream_node")
+            try:
+                StreamParameters(node)
+            finally:
+                node.destroy_node()
+        except START_ERRORS as error:
+            check_message(ValueError(one_line(str(error))))
+        finally:
+            rclpy.try_shutdown()
+
+
+@given(broken(SMALL))
+@fuzz(60)
+def test_files_of_other_values(ros_domain_id: int, values: Any) -> None:
+    start(yaml.safe_dump(values, allow_unicode=True).encode("utf-8", "surrogatepass"))
+
+
+@given(st.sampled_from([CONFIG, yaml.safe_dump(SMALL).encode()]), edits)
+@example(b"[" * 5_000, [])
+@example(b"/**: {ros__parameters: &a {b: *a}}", [])
+@example(b"/**: {ros__parameters: {fps: [1, a]}}", [])
+@example(b"/**: {ros__parameters: {fps: " + b"1" * 5_000 + b"}}", [])
+@example(b"\0", [])
+@example(b"", [])
+@fuzz(60)
+def test_files_of_other_bytes(ros_domain_id: int, content: bytes, places: list[Edit]) -> None:
+    start(damaged(content, places))

@@ -270,8 +270,10 @@ def test_the_shortest_episode_has_questions_about_now() -> None:
         ({"families": ()}, "choose from now"),
         ({"moments": [2]}, r"\[2\] end no grid step"),
         ({"moments": []}, "step_ends"),
+        ({"count": 10**400}, "at most 10000"),
+        ({"count": -1}, "-1 questions are asked for"),
     ],
 )
 def test_wrong_requests_are_refused(episodes: list[Episode], arguments: dict[str, Any], words_: str) -> None:
     with pytest.raises(PatrolError, match=words_):
-        ask(episodes[0], 5, **arguments)
+        ask(episodes[0], **{"count": 5} | arguments)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fvs_ros.bench.costs import ModelCosts
-from fvs_ros.bench.measure import REPEATS, Measurement, Setup, Stopwatch, single, summarise
+from fvs_ros.bench.measure import REPEATS, BenchError, Measurement, Setup, Stopwatch, single, summarise
 from fvs_ros.bench.memory import MixedScenes
 from fvs_ros.bench.shapes import SHAPES, random_checkpoint
 from fvs_ros.bench.targets import model_targets
@@ -43,10 +43,10 @@ def bench_answer(name: str, setup: Setup) -> list[Measurement]:
     The memory is measured after 300 steps and after `setup.steps`.
 
     Raises:
-        ValueError: fewer than 300 steps.
+        BenchError: fewer than 300 steps.
     """
     if setup.steps < YOUNG:
-        raise ValueError(f"asked for {setup.steps} steps; the memory is measured after {YOUNG} and after those")
+        raise BenchError(f"asked for {setup.steps} steps; the memory is measured after {YOUNG} and after those")
     shape = SHAPES[name].memory
     checkpoint = random_checkpoint(name, setup.device, setup.dtype, setup.seed)
     model, costs = FlashVStream(checkpoint, name), ModelCosts(checkpoint.network)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fvs_ros.bench.costs import ModelCosts
-from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, growth, held_bytes, single, summarise
+from fvs_ros.bench.measure import BenchError, Measurement, Setup, Stopwatch, growth, held_bytes, single, summarise
 from fvs_ros.bench.shapes import SHAPES, random_checkpoint
 from fvs_ros.bench.targets import GROWTH, model_targets
 from fvs_ros.memory.clustered_steps import EAGER_UPDATES, micro_cluster_count
@@ -43,10 +43,10 @@ def bench_ingest(name: str, setup: Setup) -> list[Measurement]:
     """Measures the model shape `name` on noise from a camera.
 
     Raises:
-        ValueError: fewer than 200 steps, too few to see whether memory grows.
+        BenchError: fewer than 200 steps, too few to see whether memory grows.
     """
     if setup.steps < 2 * SETTLED:
-        raise ValueError(f"asked for {setup.steps} steps; that memory is flat needs at least {2 * SETTLED}")
+        raise BenchError(f"asked for {setup.steps} steps; that memory is flat needs at least {2 * SETTLED}")
     device, machine = setup.device, setup.machine
     checkpoint = random_checkpoint(name, device, setup.dtype, setup.seed)
     model, costs = FlashVStream(checkpoint, name), ModelCosts(checkpoint.network)

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from fvs_ros.errors import ReadableError
 from fvs_ros.process import resident_bytes
 
 # Twelve times the last-level cache of the machines that this runs on, so no pass is served from it.
@@ -24,6 +25,10 @@ REPEATS = 20
 
 Statistic = Literal["median", "p95", "maximum"]
 Item = TypeVar("Item")
+
+
+class BenchError(ReadableError, ValueError):
+    """A benchmark that cannot be measured as asked."""
 
 
 class Track(Protocol):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fvs_ros.bench import targets
-from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, growth, held_bytes, single, summarise
+from fvs_ros.bench.measure import BenchError, Measurement, Setup, Stopwatch, growth, held_bytes, single, summarise
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
 from fvs_ros.bench.shapes import SHAPES, MemoryShape
 from fvs_ros.memory.clustered_steps import CANDIDATES, micro_cluster_count
@@ -48,11 +48,11 @@ def bench_memory(name: str, setup: Setup) -> list[Measurement]:
     """Measures `setup.steps` updates of the streaming memory of the model shape `name`, and 300 of the published one.
 
     Raises:
-        ValueError: fewer than 700 steps, too few to compare memory after it has settled.
+        BenchError: fewer than 700 steps, too few to compare memory after it has settled.
     """
     steps, shape = setup.steps, SHAPES[name].memory
     if steps < SETTLED + 2 * WINDOW:
-        raise ValueError(f"asked for {steps} steps; the figures need at least {SETTLED + 2 * WINDOW}")
+        raise BenchError(f"asked for {steps} steps; the figures need at least {SETTLED + 2 * WINDOW}")
     scenes = MixedScenes(shape, setup.device, setup.dtype, setup.seed)
     updates, snapshots, held = _run_streaming(shape, setup, scenes)
     baseline = _run_published(shape, setup, scenes)

@@ -47,10 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", help=f"auto, float32, bfloat16 or float16 (default: {by_benchmark('dtype')})")
     parser.add_argument(
-        "--steps", type=int, help=f"grid steps; of node, seconds in each phase (default: {by_benchmark('steps')})"
+        "--steps", type=_steps, help=f"grid steps; of node, seconds in each phase (default: {by_benchmark('steps')})"
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, features and frames (default: 0)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write machine, settings and figures to this file")
+
+
+def _steps(text: str) -> int:
+    """A number of steps, as far as counters on the screen go."""
+    if not text.isdecimal() or len(text) > 12:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of steps")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments
+from fvs_ros.errors import one_line
 from fvs_ros.stream.config import StreamConfig
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def exit_code(command: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except (DataError, SourceError, RenderError, ValueError, OSError) as error:
-        print(f"fvs evaluate {command}: {error}", file=sys.stderr)
+        print(f"fvs evaluate {command}: {one_line(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from fvs_ros.memory.config import AUTO, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.model.names import EMBEDDED
-from fvs_ros.stream.config import HIGHEST_FPS, LONGEST_TIMEOUT_S, StreamConfig
+from fvs_ros.stream.config import HIGHEST_FPS, HIGHEST_TOKENS, LONGEST_TIMEOUT_S, StreamConfig
 
 ParameterValue = bool | int | float | str | list[str]
 
@@ -187,8 +187,8 @@ TABLE = (
     ),
     _stream("question_queue", "Questions that may wait; the next is refused as busy", 1, 1_024),
     _stream("question_characters", "Longest question, in characters", 1, 100_000),
-    _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", 1, 32_768, live=True),
-    _stream("max_new_tokens_limit", "Longest answer, in tokens, that a question may ask for", 1, 32_768),
+    _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", 1, HIGHEST_TOKENS, live=True),
+    _stream("max_new_tokens_limit", "Longest answer, in tokens, that a question may ask for", 1, HIGHEST_TOKENS),
     _stream(
         "timeout_s",
         "Seconds from a question to its complete answer, where the question sets none",

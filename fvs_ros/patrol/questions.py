@@ -28,6 +28,7 @@ from fvs_ros.patrol.world import Stream, generator
 TEMPLATES = (*templates_seen.TEMPLATES, *templates_story.TEMPLATES, *templates_time.TEMPLATES)
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
 
+MOST_QUESTIONS = 10_000
 _POOLED_MOMENTS = 8
 _ATTEMPTS = 30
 _FEWEST_SAME = 4
@@ -99,9 +100,11 @@ def ask(
         draw: each number draws other questions.
 
     Raises:
-        PatrolError: for an unknown family or a moment that ends no step.
+        PatrolError: for an unknown family, a moment that ends no step, or more than `MOST_QUESTIONS`.
     """
     check_families(families)
+    if not 0 <= count <= MOST_QUESTIONS:
+        raise PatrolError(f"{count} questions are asked for; at most {MOST_QUESTIONS} can be drawn of an episode")
     ends = step_ends(episode)
     moments = ends if moments is None else list(moments)
     strange = sorted(set(moments) - set(ends))

@@ -20,7 +20,7 @@ import torch
 from ament_index_python.packages import get_package_share_directory
 
 from fvs_ros.bench.answer import QUESTION
-from fvs_ros.bench.measure import Measurement, Setup, Stopwatch, single, summarise
+from fvs_ros.bench.measure import BenchError, Measurement, Setup, Stopwatch, single, summarise
 from fvs_ros.bench.shapes import SHAPES, random_checkpoint
 from fvs_ros.bench.targets import AGE_ALLOWANCE_MS
 from fvs_ros.model.checkpoint import save_checkpoint
@@ -151,13 +151,13 @@ def bench_node(name: str, setup: Setup) -> list[Measurement]:
         setup: `steps` are the seconds of each phase, at least 5.
 
     Raises:
-        ValueError: too few seconds.
+        BenchError: too few seconds.
         ProcessError: the node or the camera failed.
         TimeoutError: nothing comes in time.
     """
     seconds, seed = setup.steps, setup.seed
     if seconds < 5:
-        raise ValueError(f"asked for {seconds} seconds; the node counts once a second, so ask for at least 5")
+        raise BenchError(f"asked for {seconds} seconds; the node counts once a second, so ask for at least 5")
     with tempfile.TemporaryDirectory(prefix="fvs_bench_") as folder:
         model = Path(folder) / "model"
         save_checkpoint(random_checkpoint(name, torch.device("cpu"), setup.dtype, seed), model)

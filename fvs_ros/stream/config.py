@@ -9,6 +9,10 @@ from fvs_ros.memory.geometry import LEAST_PIXELS
 
 # More than any camera delivers, and low enough for exact slot numbers on a stream of years.
 HIGHEST_FPS = 1_000.0
+# As of the images that are decoded.
+HIGHEST_PIXELS = 2**26
+# As many as the model has positions.
+HIGHEST_TOKENS = 32_768
 # Longest timeout of a question: a day.
 LONGEST_TIMEOUT_S = 86_400.0
 
@@ -56,8 +60,8 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name, least, most in (
             ("fps", 0, HIGHEST_FPS),
-            ("min_pixels", LEAST_PIXELS, math.inf),
-            ("max_pixels", LEAST_PIXELS, math.inf),
+            ("min_pixels", LEAST_PIXELS, HIGHEST_PIXELS),
+            ("max_pixels", LEAST_PIXELS, HIGHEST_PIXELS),
             ("frame_queue", 2, math.inf),
             ("batch_steps", 1, math.inf),
             ("static_tolerance", 0, 255),
@@ -66,13 +70,13 @@ class StreamConfig:
             ("parallel_questions", 1, math.inf),
             ("question_queue", 1, math.inf),
             ("question_characters", 1, math.inf),
-            ("max_new_tokens", 1, math.inf),
-            ("max_new_tokens_limit", 1, math.inf),
+            ("max_new_tokens", 1, HIGHEST_TOKENS),
+            ("max_new_tokens_limit", 1, HIGHEST_TOKENS),
             ("timeout_s", 0.1, LONGEST_TIMEOUT_S),
             ("model_timeout_s", 0, LONGEST_TIMEOUT_S),
         ):
             value = getattr(self, name)
-            if not (value >= least and math.isfinite(value)):
+            if not least <= value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be at least {least}, and finite")
             if value > most:
                 raise ValueError(f"{name} is {value}; it must be at most {most:g}")
