@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -82,9 +83,29 @@ def test_streaming_tells_every_token_before_it_returns_the_result(client: FlashV
     result = stream.result()
     assert "".join(told) == result.answer
     assert told == stream.tokens
-    assert len(told) > 5
     assert stream.done()
     assert not stream.cancel(), "it has ended"
+
+
+def test_tokens_come_one_by_one_while_the_answer_goes_on(client: FlashVStreamClient) -> None:
+    stream = client.ask_stream("What happened?", max_new_tokens=LONG)
+    client.wait_for(lambda: len(stream.tokens) > 5, "six tokens")
+    assert not stream.done()
+    stream.cancel()
+
+
+def test_tokens_that_the_result_overtakes_are_told_with_it(client: FlashVStreamClient, domain: int) -> None:
+    """The client does not spin until the answer is complete, so that its first look finds tokens and result at once."""
+    told: list[str] = []
+    with FlashVStreamClient(NODE, domain=domain) as other:
+        before = other.next_statistics().answers
+        stream = client.ask_stream("What happened?", told.append, max_new_tokens=30)
+        deadline = time.monotonic() + PATIENCE_S
+        while other.next_statistics().answers == before:
+            assert time.monotonic() < deadline, "the answer was never complete"
+    result = stream.result()
+    assert "".join(told) == result.answer
+    assert told == stream.tokens
 
 
 def test_a_cancelled_stream_raises_cancelled(client: FlashVStreamClient) -> None:

@@ -37,7 +37,6 @@ DEFAULT_TIMEOUT_S = 60.0
 # The node ends a question at its timeout; what it then sends may take this long.
 _DELIVERY_S = 5.0
 # Feedback and result travel apart; the last tokens can be this much later.
-_FEEDBACK_S = 1.0
 _TICK_S = 0.02
 # One look at the lifecycle state. A request that crosses the node's start or end is lost.
 _STATE_S = 2.0
@@ -112,7 +111,7 @@ class FlashVStreamClient:
             goal_service_qos_profile=question_qos(),
             result_service_qos_profile=question_qos(),
             cancel_service_qos_profile=question_qos(),
-            # rclpy keeps 10 by default: tokens that come while nobody spins would be lost.
+            # rclpy keeps 10 by default: tokens that come while nobody spins would push each other out.
             feedback_sub_qos_profile=question_qos(),
         )
 
@@ -188,17 +187,20 @@ class FlashVStreamClient:
         """
         tokens: list[str] = []
 
-        def on_feedback(message: Any) -> None:
-            tokens.append(message.feedback.token)
+        def add(token: str) -> None:
+            tokens.append(token)
             if on_token is not None:
-                on_token(message.feedback.token)
+                on_token(token)
 
         goal = AskAction.Goal(**_fields(question, max_new_tokens, timeout_s, fresh))
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
-        handle = self.result_of(self._action.send_goal_async(goal, on_feedback), f"a reply of {self._ask_action}")
+        handle = self.result_of(
+            self._action.send_goal_async(goal, lambda message: add(message.feedback.token)),
+            f"a reply of {self._ask_action}",
+        )
         if not handle.accepted:
             raise RefusedError(f"{self.node} rejected the question's goal")
-        return AnswerStream(self, handle, tokens, _longest_wait(timeout_s))
+        return AnswerStream(self, handle, tokens, add, _longest_wait(timeout_s))
 
     # The node
 
@@ -338,9 +340,17 @@ class AnswerStream:
         tokens: pieces of the answer that arrived so far.
     """
 
-    def __init__(self, client: FlashVStreamClient, goal: ClientGoalHandle, tokens: list[str], longest_s: float) -> None:
+    def __init__(
+        self,
+        client: FlashVStreamClient,
+        goal: ClientGoalHandle,
+        tokens: list[str],
+        add: Callable[[str], None],
+        longest_s: float,
+    ) -> None:
         self.goal = goal
         self.tokens = tokens
+        self._add = add
         self._client = client
         self._longest_s = longest_s
         self._result: Future = goal.get_result_async()
@@ -362,7 +372,7 @@ class AnswerStream:
         return bool(response.goals_canceling)
 
     def result(self) -> AskAction.Result:
-        """Waits for the end of the answer, and for its last token.
+        """Waits for the end of the answer. `tokens` is complete then, its end in one piece if the result overtook it.
 
         Returns:
             The `fvs_ros/action/Ask` result, of which `success` is true.
@@ -373,9 +383,10 @@ class AnswerStream:
         """
         self._client.wait_for(self.done, "the answer's end", self._longest_s)
         result = _answered(self._result.result().result)
-        deadline = time.monotonic() + _FEEDBACK_S
-        while "".join(self.tokens) != result.answer and time.monotonic() < deadline:
-            self._client.spin_for(_TICK_S)
+        # rclpy forgets a goal's feedback callback when its result arrives: tokens still waiting then never come.
+        text = "".join(self.tokens)
+        if result.answer.startswith(text) and len(text) < len(result.answer):
+            self._add(result.answer[len(text) :])
         return result
 
 
