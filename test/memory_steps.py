@@ -1,13 +1,37 @@
-"""Grid steps of random features, and memories that are compared whole."""
+"""Grid steps of random features, empty memories to take them, and memories that are compared whole."""
 
 import dataclasses
 
 import torch
 
+from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 
 GRID = PatchGrid(4, 4)
+
+
+def empty_memory(
+    csm_slots: int,
+    dam_slots: int,
+    width: int,
+    grid: PatchGrid = GRID,
+    dtype: torch.dtype = torch.float32,
+    *,
+    window_slots: int = 0,
+    horizon: int = 120,
+    time_code: float = 0.0,
+    time_weight: float = 0.0,
+) -> StreamingFlashMemory:
+    config = FlashMemoryConfig(
+        csm_slots=csm_slots,
+        dam_slots=dam_slots,
+        window_slots=window_slots,
+        horizon=horizon,
+        time_code=time_code,
+        time_weight=time_weight,
+    )
+    return StreamingFlashMemory(config, grid, width, device=torch.device("cpu"), dtype=dtype)
 
 
 def random_steps(count: int, width: int = 3, grid: PatchGrid = GRID, seed: int = 0) -> StepFeatures:

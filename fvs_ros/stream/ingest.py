@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
-from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
@@ -119,27 +119,10 @@ class EpisodeMemory:
         except Exception:
             self._static_scene.forget()
             raise
-        starts, ends = frames[0 : 2 * steps : 2], frames[1 : 2 * steps : 2]
         with self.calls.call("memory update"):
             self.intact = False
             try:
-                if steps:
-                    first_step = self._memory.steps
-                    self._memory.append(
-                        features.high[:steps],
-                        features.low[:steps],
-                        [frame.stamp_ns for frame in starts],
-                        [frame.stamp_ns for frame in ends],
-                    )
-                    self._origins.add(first_step, [frame.origin for frame in starts])
-                origins = self._origins.view()
-                if unpaired is None:
-                    snapshot = self._memory.snapshot()
-                else:
-                    snapshot = self._memory.snapshot(
-                        provisional=(features.high[steps], features.low[steps], unpaired.stamp_ns)
-                    )
-                    origins[self._memory.steps] = unpaired.origin
+                snapshot, origins = self._append(features, frames)
             finally:
                 self.intact = True
         self._ready = snapshot.ready
@@ -157,6 +140,27 @@ class EpisodeMemory:
             frame_id=frames[-1].origin.frame_id,
         )
         return PublishedMemory(snapshot, origins, status)
+
+    def _append(
+        self, features: StepFeatures, frames: Sequence[DecodedFrame]
+    ) -> tuple[MemorySnapshot, dict[int, StepOrigin]]:
+        """Takes whole steps into the memory; returns it and its origins, with those of a provisional step if any."""
+        steps = len(frames) // FRAMES_PER_STEP
+        starts, ends = frames[0 : 2 * steps : 2], frames[1 : 2 * steps : 2]
+        if steps:
+            first_step = self._memory.steps
+            self._memory.append(
+                features.high[:steps],
+                features.low[:steps],
+                [frame.stamp_ns for frame in starts],
+                [frame.stamp_ns for frame in ends],
+            )
+            self._origins.add(first_step, [frame.origin for frame in starts])
+        origins = self._origins.view()
+        if 2 * steps == len(frames):
+            return self._memory.snapshot(), origins
+        origins[self._memory.steps] = frames[-1].origin
+        return self._memory.snapshot((features.high[steps], features.low[steps], frames[-1].stamp_ns)), origins
 
     def _encode(self, images: Sequence[np.ndarray], steps: int) -> StepFeatures:
         """Features of all steps, those from `steps` on being provisional; a static one gets the last encoded step's.
