@@ -33,7 +33,8 @@ from std_msgs.msg import Header
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import CONTROL_TOKENS, byte_tokenizer, write_tiny_checkpoint
 from fvs_ros.nodes.messages import stream_statistics, time_message
-from fvs_ros.ros_tools.client import AnswerStream, FlashVStreamClient
+from fvs_ros.ros_tools.answer_stream import AnswerStream
+from fvs_ros.ros_tools.client import FlashVStreamClient
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import AskError, ErrorCode, StreamStatistics
 

@@ -1,13 +1,19 @@
-"""The table of rooms in docs/architecture.md is an allow-list: no module imports what its room's row does not name."""
+"""The table of rooms in docs/architecture.md is an allow-list: no module imports what its room's row does not name.
+
+And what grows too long to read is split.
+"""
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 from rooms import Import, Tree, find_circle, read_table
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
 TABLE = """
 Words before.
 
@@ -39,6 +45,21 @@ def test_rooms_import_only_what_the_table_allows(tree: Tree) -> None:
 
 def test_no_rooms_import_each_other_in_a_circle(tree: Tree) -> None:
     assert tree.circle() == []
+
+
+@pytest.mark.parametrize("folder", ["fvs_ros", "test"])
+def test_no_file_and_no_function_is_too_long(folder: str) -> None:
+    long = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if (lines := len(text.splitlines())) > LONGEST_FILE:
+            long.append(f"{path}: {lines} lines of at most {LONGEST_FILE}")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    long.append(f"{path}:{node.lineno}: {node.name} has {lines} lines of at most {LONGEST_FUNCTION}")
+    assert not long, "split where they read better:\n" + "\n".join(long)
 
 
 def made_up(folder: Path, **modules: str) -> Tree:

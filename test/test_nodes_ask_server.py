@@ -11,7 +11,7 @@ from node_harness import SLOTS, Client, StreamProcess, running_node
 
 from action_msgs.msg import GoalStatus  # isort: skip
 from fvs_ros.nodes.messages import time_message  # isort: skip
-from fvs_ros.ros_tools.client import AnswerStream  # isort: skip
+from fvs_ros.ros_tools.answer_stream import AnswerStream  # isort: skip
 from fvs_ros.stream.types import ErrorCode  # isort: skip
 
 # More than can be decoded within any test.

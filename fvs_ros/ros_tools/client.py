@@ -12,13 +12,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, TypeVar
 
 import rclpy
 from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient
-from rclpy.action.client import ClientGoalHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
@@ -27,6 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.qos import latched_qos, question_qos
+from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
 from fvs_ros.srv import Ask
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S
 from fvs_ros.stream.types import AskError, ErrorCode
@@ -36,7 +35,7 @@ DEFAULT_NODE = "/stream_node"
 DEFAULT_TIMEOUT_S = 60.0
 # The node ends a question at its timeout; what it then sends may take this long.
 _DELIVERY_S = 5.0
-# Feedback and result travel apart; the last tokens can be this much later.
+# The longest spin: between two, conditions are looked at and `on_wait` runs.
 _TICK_S = 0.02
 # One look at the lifecycle state. A request that crosses the node's start or end is lost.
 _STATE_S = 2.0
@@ -118,9 +117,7 @@ class FlashVStreamClient:
     def __enter__(self: AnyClient) -> AnyClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -158,7 +155,7 @@ class FlashVStreamClient:
             TimeoutError: the service is not offered, or the node does not respond.
         """
         request = Ask.Request(**_fields(question, max_new_tokens, timeout_s, fresh))
-        return _answered(self._call(Ask, self._ask_service, request, response_s=_longest_wait(timeout_s)))
+        return answered(self._call(Ask, self._ask_service, request, response_s=_longest_wait(timeout_s)))
 
     def ask_stream(
         self,
@@ -200,7 +197,7 @@ class FlashVStreamClient:
         )
         if not handle.accepted:
             raise RefusedError(f"{self.node} rejected the question's goal")
-        return AnswerStream(self, handle, tokens, add, _longest_wait(timeout_s))
+        return AnswerStream(self.result_of, handle, tokens, add, _longest_wait(timeout_s))
 
     # The node
 
@@ -332,64 +329,6 @@ class FlashVStreamClient:
         self.statistics = message
 
 
-class AnswerStream:
-    """An answer on its way; `FlashVStreamClient.ask_stream` makes it.
-
-    Attributes:
-        goal: the action's goal handle.
-        tokens: pieces of the answer that arrived so far.
-    """
-
-    def __init__(
-        self,
-        client: FlashVStreamClient,
-        goal: ClientGoalHandle,
-        tokens: list[str],
-        add: Callable[[str], None],
-        longest_s: float,
-    ) -> None:
-        self.goal = goal
-        self.tokens = tokens
-        self._add = add
-        self._client = client
-        self._longest_s = longest_s
-        self._result: Future = goal.get_result_async()
-
-    def done(self) -> bool:
-        """Whether the answer has ended; `result` then returns, or raises, at once."""
-        return self._result.done()
-
-    def cancel(self) -> bool:
-        """Has the node stop at the next token; `result` then raises AskError (CANCELLED).
-
-        Returns:
-            False if the answer had ended already.
-
-        Raises:
-            TimeoutError: the node does not respond.
-        """
-        response = self._client.result_of(self.goal.cancel_goal_async(), "a reply to the cancel")
-        return bool(response.goals_canceling)
-
-    def result(self) -> AskAction.Result:
-        """Waits for the end of the answer. `tokens` is complete then, its end in one piece if the result overtook it.
-
-        Returns:
-            The `fvs_ros/action/Ask` result, of which `success` is true.
-
-        Raises:
-            AskError: there is no answer; `code` says why.
-            TimeoutError: the node does not respond.
-        """
-        self._client.wait_for(self.done, "the answer's end", self._longest_s)
-        result = _answered(self._result.result().result)
-        # rclpy forgets a goal's feedback callback when its result arrives: tokens still waiting then never come.
-        text = "".join(self.tokens)
-        if result.answer.startswith(text) and len(text) < len(result.answer):
-            self._add(result.answer[len(text) :])
-        return result
-
-
 def _fields(question: str, max_new_tokens: int, timeout_s: float, fresh: bool) -> dict[str, Any]:
     """The fields of a request. Where one cannot hold a value, rclpy raises, aborts, or cuts a text off at its zero.
 
@@ -411,12 +350,6 @@ def _fields(question: str, max_new_tokens: int, timeout_s: float, fresh: bool) -
 
 def _longest_wait(timeout_s: float) -> float:
     return (timeout_s or LONGEST_TIMEOUT_S) + _DELIVERY_S
-
-
-def _answered(response: Any) -> Any:
-    if not response.success:
-        raise AskError(ErrorCode(response.error_code), response.error_message)
-    return response
 
 
 def _done(response: Any) -> None:
