@@ -17,10 +17,11 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model import prefix_cache
+from fvs_ros.model.decoder import SuffixChunk
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.prefix_cache import PrefilledMemory, PrefixCache
-from fvs_ros.model.question_graph import QuestionStep, SuffixChunk
+from fvs_ros.model.question_graph import QuestionStep
 from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.tiny import tiny_checkpoint, write_tiny_checkpoint
 
@@ -252,14 +253,7 @@ def captured_logits(
 
 def plain_logits(cache: PrefixCache, prefilled: PrefilledMemory, chunks: Sequence[SuffixChunk]) -> Tensor:
     with torch.no_grad():
-        return cache.decoder.extend(
-            prefilled._prefix,
-            cache.suffixes.cache,
-            [chunk.row for chunk in chunks],
-            [chunk.column for chunk in chunks],
-            [chunk.tokens for chunk in chunks],
-            [chunk.position for chunk in chunks],
-        )
+        return cache.decoder.extend(prefilled._prefix, cache.suffixes.cache, chunks)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -25,7 +25,7 @@ from builtin_interfaces.msg import Time
 
 from fvs_ros.ros_tools.demo import parse_arguments
 from fvs_ros.ros_tools.demo_camera import find_video, open_camera
-from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView
+from fvs_ros.ros_tools.demo_console import DemoConsole
 from fvs_ros.ros_tools.processes import ProcessError, Processes
 from fvs_ros.stream.types import AskError, ErrorCode
 
@@ -246,7 +246,7 @@ def test_output_fits(width: int, terminal: bool) -> None:
     )
     with DemoConsole(40.0, screen) as console:
         console.heading({"camera": "word " * 40})
-        console.update(StreamView(12.0, memory))
+        console.update(12.0, memory)
         console.question(12.0, "service /ask", "What " * 30)
         console.answer(fake_response(30), start_ns=10 * 10**9)
         console.begin_tokens()
@@ -273,10 +273,10 @@ def test_a_log_tells_of_the_stream_around_a_streamed_answer_and_not_within_it() 
     file = io.StringIO()
     with DemoConsole(40.0, Console(file=file, width=80)) as console:
         console.begin_tokens()
-        console.update(StreamView(12.0, None))
+        console.update(12.0, None)
         console.token("four")
         console.end_tokens()
-        console.update(StreamView(12.1, None))
+        console.update(12.1, None)
     assert [line.rstrip() for line in file.getvalue().splitlines()] == [
         "answer    four",
         "stream    [####----------] 12/40 s, memory empty",

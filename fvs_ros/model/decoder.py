@@ -69,6 +69,23 @@ class Prefix:
     length: int
 
 
+@dataclass(frozen=True)
+class SuffixChunk:
+    """More tokens of one question or its answer.
+
+    Attributes:
+        row: of the suffix cache.
+        tokens: at least one.
+        column: where in its row the first of them goes, so how many the row holds already.
+        position: position id of the first of them.
+    """
+
+    row: int
+    tokens: Sequence[int]
+    column: int
+    position: int
+
+
 class Decoder:
     """Runs a language model's layers on `KeyValues`. Not thread-safe.
 
@@ -112,39 +129,32 @@ class Decoder:
         self._run(embeddings[None], positions[:, None], _PrefixAttention(prefix.cache, start, end))
         return Prefix(prefix.cache, end)
 
-    def extend(
-        self,
-        prefix: Prefix,
-        suffixes: KeyValues,
-        rows: Sequence[int],
-        lengths: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        positions: Sequence[int],
-    ) -> Tensor:
+    def extend(self, prefix: Prefix, suffixes: KeyValues, chunks: Sequence[SuffixChunk]) -> Tensor:
         """Logits [S, V] float32 at the last of L more tokens of each of S questions; their keys and values are kept.
 
         Args:
             prefix: what all of them continue.
             suffixes: keys and values of the questions' own tokens.
-            rows: of each question in `suffixes`; no two alike.
-            lengths: tokens that each row holds already.
-            tokens: L ids of each.
-            positions: position id of the first of them.
+            chunks: L tokens of each question, no two in one row.
         """
-        ids = torch.tensor(tokens, device=self.device)
+        ids = torch.tensor([chunk.tokens for chunk in chunks], device=self.device)
+        rows, first_columns, positions = (
+            torch.tensor(values, device=self.device)
+            for values in zip(*((chunk.row, chunk.column, chunk.position) for chunk in chunks), strict=True)
+        )
         offsets = torch.arange(ids.shape[1], device=self.device)
-        columns = torch.tensor(lengths, device=self.device)[:, None] + offsets
-        width = max(lengths) + ids.shape[1]
+        columns = first_columns[:, None] + offsets
+        width = max(chunk.column for chunk in chunks) + ids.shape[1]
         attention = SuffixAttention(
             prefix.cache.keys[:, 0, : prefix.length],
             prefix.cache.values[:, 0, : prefix.length],
             suffixes,
-            torch.tensor(rows, device=self.device),
+            rows,
             columns,
             width,
             masked=None if ids.shape == (1, 1) else later_columns(columns, width),
         )
-        return self.logits(ids, torch.tensor(positions, device=self.device)[:, None] + offsets, attention)
+        return self.logits(ids, positions[:, None] + offsets, attention)
 
     def logits(self, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Logits [S, V] float32 at the last of the text tokens `ids` [S, L] at `positions` [S, L]."""

@@ -54,19 +54,22 @@ class FlashVStream:
         name: what it was loaded from.
         memory_config: sizes of its Flash Memory.
         tokenizer: of questions and answers.
+        device: where the weights, and so the memory, are.
+        dtype: of the weights and of the features in memory.
     """
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
         self.name = name
         self.memory_config: FlashMemoryConfig = checkpoint.config.memory
         self._pixels = checkpoint.pixels
-        self._network = checkpoint.network
         self.tokenizer = checkpoint.tokenizer
+        self.device, self.dtype = checkpoint.network.device, checkpoint.network.dtype
+        self._network = checkpoint.network
         self._backbone = checkpoint.backbone
         self._encoder = FrameEncoder(self._backbone.tower, self._pixels)
-        self._prompts = PromptBuilder(checkpoint.tokenizer)
+        self._prompts = PromptBuilder(self.tokenizer)
         self._end_tokens = checkpoint.end_tokens
-        self._reference = ReferenceDecoder(self._backbone, self.memory_config, checkpoint.end_tokens)
+        self._reference = ReferenceDecoder(self._backbone, self.memory_config, self._end_tokens)
 
     @classmethod
     def load(
@@ -110,16 +113,6 @@ class FlashVStream:
         except ValueError as error:
             raise CheckpointError(str(error)) from error
         return cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights, and so the memory, are."""
-        return self._network.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights and of the features in memory."""
-        return self._network.dtype
 
     def fingerprint(self) -> str:
         """A short hash of the weights: of the name, the shape and the first 64 values of each."""

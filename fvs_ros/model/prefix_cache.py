@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerBase
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.model.backbone import Backbone
-from fvs_ros.model.decoder import Decoder, KeyValues, Prefix
+from fvs_ros.model.decoder import Decoder, KeyValues, Prefix, SuffixChunk
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.question_graph import GRAPH_LENGTHS, QuestionGraph, SuffixChunk
+from fvs_ros.model.question_graph import GRAPH_LENGTHS, QuestionGraph
 from fvs_ros.model.sequence import Segment, memory_segment
 from fvs_ros.model.text_stream import TextStream
 
@@ -203,23 +203,15 @@ class PrefilledMemory:
         """Appends equally many tokens to each generation; returns the token that follows in each."""
         cache = self._cache
         suffixes = cache.suffixes.cache
+        chunks = [
+            SuffixChunk(one.row, more, one.length, self._position + one.length)
+            for one, more in zip(generations, tokens, strict=True)
+        ]
         if cache.on_cuda:
-            chunks = [
-                SuffixChunk(one.row, more, one.length, self._position + one.length)
-                for one, more in zip(generations, tokens, strict=True)
-            ]
             graph = self._buffer.graph(cache.decoder, suffixes, len(tokens[0]))
             following = graph.run(self._prefix.length, chunks)
         else:
-            logits = cache.decoder.extend(
-                self._prefix,
-                suffixes,
-                [one.row for one in generations],
-                [one.length for one in generations],
-                tokens,
-                [self._position + one.length for one in generations],
-            )
-            following = logits.argmax(-1).tolist()
+            following = cache.decoder.extend(self._prefix, suffixes, chunks).argmax(-1).tolist()
         for one in generations:
             one.length += len(tokens[0])
         return following

@@ -7,34 +7,16 @@ T columns of a row, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fvs_ros.cuda_graph import CapturedCall
-from fvs_ros.model.decoder import Decoder, KeyValues, SuffixAttention, later_columns
+from fvs_ros.model.decoder import Decoder, KeyValues, SuffixAttention, SuffixChunk, later_columns
 
 # L of the graphs. A shorter chunk is padded: with a 7B model on an H200 it takes 9.7, 11.5 and 16.8 ms as 32, 64 and
 # 128 tokens, and took 28 when it was launched kernel by kernel.
 GRAPH_LENGTHS = (1, 32, 64, 128)
-
-
-@dataclass(frozen=True)
-class SuffixChunk:
-    """More tokens of one question or its answer.
-
-    Attributes:
-        row: of the suffix cache.
-        tokens: at least one, at most L.
-        column: where in its row the first of them goes.
-        position: position id of the first of them.
-    """
-
-    row: int
-    tokens: Sequence[int]
-    column: int
-    position: int
 
 
 class QuestionStep:

@@ -26,7 +26,7 @@ from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.ros_tools.client import FlashVStreamClient
 from fvs_ros.ros_tools.demo_camera import SLOWEST_FPS, VIDEO_SECONDS, Camera, find_video, open_camera
-from fvs_ros.ros_tools.demo_console import DemoConsole, StreamView
+from fvs_ros.ros_tools.demo_console import DemoConsole
 from fvs_ros.ros_tools.demo_questions import DemoQuestion, is_right, right_answers
 from fvs_ros.ros_tools.processes import ProcessError, Processes, random_domain, ros_arguments
 from fvs_ros.sources.bags import SourceError
@@ -115,7 +115,7 @@ class Demo:
     def _on_wait(self) -> None:
         self._processes.check()
         if self._start_ns is not None:
-            self._console.update(StreamView(self._elapsed_s(), self.client.memory))
+            self._console.update(self._elapsed_s(), self.client.memory)
 
     def _elapsed_s(self) -> float:
         return 0.0 if self._start_ns is None else (self._now_ns - self._start_ns) / SECOND_NS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -19,29 +18,6 @@ from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, ShownMoment, printab
 _BAR_WIDTH = 14
 # In a log, where nothing can be redrawn: seconds of stream between two lines of progress.
 _LOG_STEP_S = 5.0
-
-
-@dataclass(frozen=True)
-class StreamView:
-    """How far the stream is, for the progress bar.
-
-    Attributes:
-        elapsed_s: seconds of stream played.
-        memory: the last `fvs_ros/msg/MemoryState`, None before one.
-    """
-
-    elapsed_s: float
-    memory: Any | None
-
-    def summary(self) -> str:
-        """The memory's size in a few words."""
-        if self.memory is None or not self.memory.steps:
-            return "memory empty"
-        state = self.memory
-        return (
-            f"{state.steps} steps \u00b7 CSM {state.csm_slots}/{state.csm_capacity} \u00b7 "
-            f"DAM {state.dam_slots}/{state.dam_capacity} \u00b7 {state.bytes / 1e6:.2f} MB"
-        )
 
 
 class DemoConsole:
@@ -86,10 +62,15 @@ class DemoConsole:
         """A line about what happens."""
         self._console.print(escape(text), style="dim")
 
-    def update(self, view: StreamView) -> None:
-        """Move the progress bar; in a log, print a line now and then, but none within a streamed answer."""
-        elapsed_s = min(view.elapsed_s, self._seconds)
-        description = f"{elapsed_s:.0f}/{self._seconds:.0f} s, {view.summary()}"
+    def update(self, elapsed_s: float, memory: Any | None) -> None:
+        """Move the progress bar; in a log, print a line now and then, but none within a streamed answer.
+
+        Args:
+            elapsed_s: seconds of stream played.
+            memory: the last `fvs_ros/msg/MemoryState`, None before one.
+        """
+        elapsed_s = min(elapsed_s, self._seconds)
+        description = f"{elapsed_s:.0f}/{self._seconds:.0f} s, {_memory_size(memory)}"
         self._progress.update(self._task, completed=elapsed_s, description=description)
         if self._answering or self._console.is_terminal:
             return
@@ -161,3 +142,12 @@ class DemoConsole:
     def error(self, text: str) -> None:
         """What ended the demo."""
         self._console.print(escape(text), style="bold red")
+
+
+def _memory_size(memory: Any | None) -> str:
+    if memory is None or not memory.steps:
+        return "memory empty"
+    return (
+        f"{memory.steps} steps \u00b7 CSM {memory.csm_slots}/{memory.csm_capacity} \u00b7 "
+        f"DAM {memory.dam_slots}/{memory.dam_capacity} \u00b7 {memory.bytes / 1e6:.2f} MB"
+    )

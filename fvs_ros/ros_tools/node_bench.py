@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -77,12 +77,8 @@ class Usage:
     @classmethod
     def between(cls, first: Reading, last: Reading) -> Usage:
         """Rates from `first` to `last`."""
-        seconds = last.now_s - first.now_s
-        return cls(
-            (last.cpu_s - first.cpu_s) / seconds,
-            (last.received - first.received) / seconds,
-            (last.ingested - first.ingested) / seconds,
-        )
+        seconds, *counted = np.subtract(astuple(last), astuple(first)).tolist()
+        return cls(*(count / seconds for count in counted))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from fvs_ros.memory.geometry import LEAST_PIXELS
 
@@ -15,6 +16,10 @@ HIGHEST_PIXELS = 2**26
 HIGHEST_TOKENS = 32_768
 # Longest timeout of a question: a day.
 LONGEST_TIMEOUT_S = 86_400.0
+
+
+def _bounded(default: float, least: float, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -41,45 +46,29 @@ class StreamConfig:
         model_timeout_s: seconds after which one call of the model counts as hung; 0 never.
     """
 
-    fps: float = 1.0
-    max_pixels: int = 200_704
-    min_pixels: int = 100_352
-    frame_queue: int = 16
-    batch_steps: int = 4
-    static_tolerance: float = 0.0
-    late_tolerance_s: float = 1.0
-    prefill_share: float = 0.5
-    parallel_questions: int = 4
-    question_queue: int = 256
-    question_characters: int = 2_000
-    max_new_tokens: int = 128
-    max_new_tokens_limit: int = 1_024
-    timeout_s: float = 60.0
-    model_timeout_s: float = 120.0
+    fps: float = _bounded(1.0, 0, HIGHEST_FPS)
+    max_pixels: int = _bounded(200_704, LEAST_PIXELS, HIGHEST_PIXELS)
+    min_pixels: int = _bounded(100_352, LEAST_PIXELS, HIGHEST_PIXELS)
+    frame_queue: int = _bounded(16, 2)
+    batch_steps: int = _bounded(4, 1)
+    static_tolerance: float = _bounded(0.0, 0, 255)
+    late_tolerance_s: float = _bounded(1.0, 0)
+    prefill_share: float = _bounded(0.5, 0, 1)
+    parallel_questions: int = _bounded(4, 1)
+    question_queue: int = _bounded(256, 1)
+    question_characters: int = _bounded(2_000, 1)
+    max_new_tokens: int = _bounded(128, 1, HIGHEST_TOKENS)
+    max_new_tokens_limit: int = _bounded(1_024, 1, HIGHEST_TOKENS)
+    timeout_s: float = _bounded(60.0, 0.1, LONGEST_TIMEOUT_S)
+    model_timeout_s: float = _bounded(120.0, 0, LONGEST_TIMEOUT_S)
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("fps", 0, HIGHEST_FPS),
-            ("min_pixels", LEAST_PIXELS, HIGHEST_PIXELS),
-            ("max_pixels", LEAST_PIXELS, HIGHEST_PIXELS),
-            ("frame_queue", 2, math.inf),
-            ("batch_steps", 1, math.inf),
-            ("static_tolerance", 0, 255),
-            ("late_tolerance_s", 0, math.inf),
-            ("prefill_share", 0, 1),
-            ("parallel_questions", 1, math.inf),
-            ("question_queue", 1, math.inf),
-            ("question_characters", 1, math.inf),
-            ("max_new_tokens", 1, HIGHEST_TOKENS),
-            ("max_new_tokens_limit", 1, HIGHEST_TOKENS),
-            ("timeout_s", 0.1, LONGEST_TIMEOUT_S),
-            ("model_timeout_s", 0, LONGEST_TIMEOUT_S),
-        ):
-            value = getattr(self, name)
+        for item in fields(self):
+            value, least, most = getattr(self, item.name), item.metadata["least"], item.metadata["most"]
             if not least <= value < math.inf:
-                raise ValueError(f"{name} is {value}; it must be at least {least}, and finite")
+                raise ValueError(f"{item.name} is {value}; it must be at least {least}, and finite")
             if value > most:
-                raise ValueError(f"{name} is {value}; it must be at most {most:g}")
+                raise ValueError(f"{item.name} is {value}; it must be at most {most:g}")
         if self.max_pixels < self.min_pixels:
             raise ValueError(
                 f"max_pixels is {self.max_pixels}, min_pixels {self.min_pixels}; raise max_pixels or lower min_pixels"
