@@ -31,7 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["fvs_ros", "fvs_ros.*"]),
-    package_data={"fvs_ros": ["assets/*/*", "evaluation/timed/*.jinja"]},
+    package_data={"fvs_ros": ["assets/*/*", "evaluation/timed/*.jinja", "patrol/*.yaml"]},
     python_requires=">=3.10",
     # Lower bounds are the first releases with what the code calls; upper bounds only where the next major release
     # is known to rename it. constraints.txt pins what is tested.

@@ -123,6 +123,34 @@ class Oracle:
     def share(self, frame: int) -> str:
         return ("beginning", "middle", "end")[min(int(3 * frame / self.frame), 2)]
 
+    def lasted(self, frames: int) -> str:
+        seconds = frames / self.episode.config.frame_rate
+        rank = sum(seconds >= bound for bound in (10, 40, 90, 180, 420, 780, 1050))
+        return [*AGES, "about ten minutes", "about fifteen minutes", "about twenty minutes or more"][rank]
+
+    def all_changes(self) -> list[str]:
+        """What changed in each room seen twice, between the last two visits, one text a change."""
+        found = []
+        for room in self.rooms():
+            if len(self.of_room(room)) > 1:
+                verbs = zip(self.changes(room), ("added", "removed", "moved"), strict=True)
+                changed = {name: verb for names, verb in verbs for name in names}
+                found += [f"{name} {changed[name]} in the {room}" for name in self.names if name in changed]
+        return found
+
+    def nearest(self, thing: str, names: Sequence[str]) -> str:
+        """Which name's frames come closest to the thing's."""
+        return min(names, key=lambda name: min(abs(a - b) for a in self.frames(name) for b in self.frames(thing)))
+
+    def story(self) -> str:
+        told: set[str] = set()
+        parts = []
+        for visit in self.visits:
+            new = [name for name in self.in_visit(visit.index) if name not in told]
+            told.update(new)
+            parts.append(f"{visit.room} with {listed(new)}")
+        return ", then ".join(parts)
+
     def age(self, frame: int) -> str:
         seconds = (self.frame - frame) / self.episode.config.frame_rate
         rank = sum(seconds >= bound for bound in (10, 40, 90, 180, 420))
@@ -210,6 +238,19 @@ ANSWERS: dict[str, Callable[[Oracle, dict[str, str]], str]] = {
     "recall.where": lambda o, g: (
         o.episode.room_name(o.frames(g["thing"])[-1]) if g["thing"] in o.seen() else "not seen"
     ),
+    "recall.place": lambda o, g: (
+        "here"
+        if g["thing"] in o.now
+        else o.episode.room_name(o.frames(g["thing"])[-1])
+        if g["thing"] in o.seen()
+        else "not seen"
+    ),
+    "recall.in_room": lambda o, g: yes(_bare(g["a_thing"]) in o.in_visit(o.of_room(g["room"])[-1].index)),
+    "recall.any_kind": lambda o, g: yes(any(PLURALS[name.split()[1]] == g["kinds"] for name in o.seen())),
+    "recall.any_colour": lambda o, g: yes(any(name.split()[0] == g["colour"] for name in o.seen())),
+    "recall.all_kind": lambda o, g: listed(
+        [name for name in o.newcomers() if name in o.seen() and PLURALS[name.split()[1]] == g["kinds"]]
+    ),
     "recall.colour": lambda o, g: _colour(o.seen(), g["kind"]),
     "recall.room_colour": lambda o, g: _colour(o.seen(g["room"]), g["kind"]),
     "recall.room_kind": lambda o, g: _kind(o.seen(g["room"]), g["colour"]),
@@ -230,6 +271,7 @@ ANSWERS: dict[str, Callable[[Oracle, dict[str, str]], str]] = {
     "change.what": lambda o, g: o.what_changed(g["room"]),
     "change.here": lambda o, g: o.what_changed(o.episode.room_name(o.frame)),
     "change.any": lambda o, g: yes(any(o.changes(g["room"]))),
+    "change.where": lambda o, g: listed(o.all_changes()),
     "change.new": lambda o, g: _new_or_gone(o.changes(g["room"])[0]),
     "change.gone": lambda o, g: _new_or_gone(o.changes(g["room"])[1]),
     "change.still": lambda o, g: yes(g["thing"] in o.in_visit(o.of_room(g["room"])[-1].index)),
@@ -238,6 +280,10 @@ ANSWERS: dict[str, Callable[[Oracle, dict[str, str]], str]] = {
     "time.part_last": lambda o, g: o.share(o.frames(g["thing"])[-1]),
     "time.thing": lambda o, g: o.age(o.frames(g["thing"])[-1]),
     "time.room": lambda o, g: o.age(o.of_room(g["room"])[-1].last),
+    "time.duration": lambda o, g: o.lasted(o.frame),
+    "time.stay": lambda o, g: o.lasted(o.of_room(g["room"])[-1].last - o.of_room(g["room"])[-1].first + 1),
+    "time.nearest": lambda o, g: o.nearest(g["thing"], (g["one"], g["other"])),
+    "description.story": lambda o, g: o.story(),
     "description.room": lambda o, g: listed(o.in_visit(o.of_room(g["room"])[-1].index)),
     "description.since": lambda o, g: _since(o, g["room"]),
     "description.tour": lambda o, g: listed(o.rooms()),

@@ -14,11 +14,14 @@ from patrol_drawing import drawing
 from fvs_ros.cli import main
 from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_seeds
 from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
-from fvs_ros.evaluation.timed.patrol import PatrolPlan, guessed, timed
+from fvs_ros.evaluation.answers import AnswerRow
+from fvs_ros.evaluation.timed.patrol import PatrolPlan, declined, guessed, timed
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
+from fvs_ros.patrol.questions import FAMILIES, OUTSIDE
 from fvs_ros.patrol.render import shared_renderer
+from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
 from fvs_ros.stream.config import StreamConfig
 
 PLAN = PatrolPlan(questions=14, moments=3, shortest=12, longest=12)
@@ -47,9 +50,34 @@ def test_other_seeds_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"questions": 0}, {"moments": 0}, {"shortest": 0}, {"shortest": 9, "longest": 8}])
-def test_a_plan_that_asks_nothing_is_refused(fields: dict[str, int]) -> None:
+def test_a_plan_that_asks_nothing_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         PatrolPlan(**fields)
+
+
+def test_phrasings_choose_the_words_and_the_families() -> None:
+    with pytest.raises(ValueError, match="phrasings is 'rude'; choose from original, trained, held-out"):
+        PatrolPlan(phrasings="rude")
+    asked = {}
+    for phrasings in ("original", "trained", "held-out"):
+        plan = PatrolPlan(questions=64, moments=3, shortest=300, longest=300, phrasings=phrasings)
+        asked[phrasings] = plan.ask(plan.episode(TEST_SEED))
+    assert {question.family for question in asked["original"]} == set(FAMILIES)
+    for phrasings in ("trained", "held-out"):
+        assert {question.family for question in asked[phrasings]} == {*FAMILIES, OUTSIDE}
+    families = {timed(question).family for question in asked["held-out"]}
+    assert families == {*FAMILIES, OUTSIDE, f"{OUTSIDE}, kinds held out"}
+
+
+def test_questions_about_the_patrol_that_are_declined_are_counted() -> None:
+    plan = PatrolPlan(questions=32, moments=3, shortest=40, longest=40, phrasings="trained")
+    questions = plan.ask(plan.episode(TEST_SEED))
+    rows = {one.id: AnswerRow(one.id, one.question, one.answer_text, OUTSIDE_ANSWER) for one in questions}
+    inside = [one for one in questions if one.family != OUTSIDE]
+    assert declined(questions, rows) == (len(inside), len(inside))
+    right = {one.id: AnswerRow(one.id, one.question, one.answer_text, one.answer_text) for one in questions}
+    assert declined(questions, right) == (0, len(inside))
+    assert len(inside) < len(questions)
 
 
 def test_questions_come_at_few_moments_that_span_the_episode() -> None:

@@ -10,11 +10,14 @@ import numpy as np
 import patrol_oracle
 import pytest
 
+from fvs_ros.patrol import orthography, templates_outside
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.phrasings import Wording
 from fvs_ros.patrol.questions import (
     FAMILIES,
+    OUTSIDE,
     TEMPLATES,
     Question,
     ask,
@@ -24,7 +27,8 @@ from fvs_ros.patrol.questions import (
     tokens,
     words,
 )
-from fvs_ros.patrol.vocabulary import PLURALS
+from fvs_ros.patrol.truth import EpisodeRecord
+from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER, PLURALS
 
 EPISODES = 10
 """Enough for every template, few enough for some seconds."""
@@ -63,8 +67,53 @@ def test_answers_are_right_at_other_frame_rates_too() -> None:
     check_with_oracle((episode, question) for question in questions)
 
 
+@pytest.mark.parametrize("config", [CONFIG, FASTER])
+def test_every_candidate_of_the_kinds_without_own_phrasings_is_what_brute_force_finds(config: PatrolConfig) -> None:
+    kinds = [template for template in TEMPLATES if not template.phrasings and template.family != OUTSIDE]
+    checked: Counter[str] = Counter()
+    random = np.random.default_rng(0)
+    for seed in range(3):
+        episode = simulate(seed, config)
+        record = EpisodeRecord(episode)
+        for frame in step_ends(episode)[2::5]:
+            oracle = patrol_oracle.Oracle(episode, frame)
+            for template in kinds:
+                for candidate in template.find(record.until(frame), random):
+                    found = patrol_oracle.ANSWERS[template.name](oracle, candidate.gaps)
+                    assert found == candidate.answer, (template.name, seed, frame, candidate)
+                    assert all(0 <= start <= end <= frame for start, end in candidate.proof)
+                    assert candidate.proof
+                    assert not candidate.choices or candidate.answer in candidate.choices
+                    checked[template.name] += 1
+    assert len(kinds) == 10
+    assert min(checked[template.name] for template in kinds) >= 5, checked
+
+
+@pytest.mark.parametrize("wording", [Wording.TRAINED, Wording.HELD_OUT])
+def test_every_kind_is_asked_in_everyday_wording(episodes: list[Episode], wording: Wording) -> None:
+    asked_for = Counter(
+        question.template
+        for episode in episodes
+        for template in TEMPLATES
+        for question in ask(episode, 2, (template.name,), wording=wording)
+    )
+    held_out = {template.name for template in templates_outside.TEMPLATES if template.held_out}
+    missing = {template.name for template in TEMPLATES} - set(asked_for)
+    assert missing == (held_out if wording is Wording.TRAINED else set())
+
+
+def test_a_question_from_outside_has_one_answer(episodes: list[Episode]) -> None:
+    questions = ask(episodes[0], 50, (OUTSIDE,), wording=Wording.HELD_OUT)
+    assert len(questions) == 50
+    assert {question.answer_text for question in questions} == {OUTSIDE_ANSWER}
+    assert {question.family for question in questions} == {OUTSIDE}
+    assert len({question.template for question in questions}) > 20
+
+
 def test_every_template_of_every_family_is_asked(asked: Asked) -> None:
-    assert {template.name for template in TEMPLATES} == {question.template for _, question in asked}
+    original = {template.name for template in TEMPLATES if template.phrasings}
+    assert original == {question.template for _, question in asked}
+    assert len(original) == 39
     counts = Counter(question.family for _, question in asked)
     assert set(counts) == set(FAMILIES)
     assert min(counts.values()) > 0.08 * len(asked), counts
@@ -174,13 +223,25 @@ def test_choices_hold_the_answer(asked: Asked) -> None:
         assert len(set(question.choices)) == len(question.choices)
 
 
-def test_the_words_are_all_in_the_vocabulary(asked: Asked) -> None:
+def test_the_words_are_all_in_the_vocabulary(
+    asked: Asked, episodes: list[Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Misspelt words are not, and contracted ones are split by the tokenizer.
+    monkeypatch.setattr(orthography, "TYPO_SHARE", 0.0)
+    monkeypatch.setattr(orthography, "CONTRACTED_SHARE", 0.0)
     known = set(words())
-    used = {
-        token for _, question in asked for text in (question.question, question.answer_text) for token in tokens(text)
-    }
+    questions = [question for _, question in asked]
+    for wording in (Wording.TRAINED, Wording.HELD_OUT):
+        for template in TEMPLATES:
+            if template.family != OUTSIDE:
+                questions += [
+                    one for episode in episodes for one in ask(episode, 12, (template.name,), wording=wording)
+                ]
+    texts = [text for question in questions for text in (question.question, question.answer_text)]
+    used = {token for text in texts for token in tokens(text)}
     assert used <= known
-    assert len(used) > 0.75 * len(known), "the vocabulary lists words that nothing uses"
+    lower = {word.lower() for word in known}
+    assert len({word.lower() for word in used}) > 0.75 * len(lower), "the vocabulary lists words that nothing uses"
 
 
 def test_questions_are_the_same_on_every_machine() -> None:

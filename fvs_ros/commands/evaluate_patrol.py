@@ -66,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("SHORTEST", "LONGEST"),
         help="episodes' lengths in grid steps of 2 s (200 600)",
     )
+    parser.add_argument(
+        "--phrasings",
+        choices=("trained", "held-out", "original"),
+        help="whose words: constructions that the embedded model was trained on, those kept from it, or the few that "
+        "stand beside each kind of question (trained)",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     add_timed_arguments(parser)
     parser.set_defaults(
@@ -81,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> PatrolPlan:
     from fvs_ros.evaluation.timed.patrol import PatrolPlan
 
-    given = {"questions": arguments.questions, "moments": arguments.moments}
+    given = {"questions": arguments.questions, "moments": arguments.moments, "phrasings": arguments.phrasings}
     if arguments.steps:
         given["shortest"], given["longest"] = arguments.steps
     return PatrolPlan(**{name: value for name, value in given.items() if value is not None})
@@ -153,14 +159,16 @@ def _report(
     console: Console,
 ) -> None:
     from fvs_ros.evaluation.timed.breakdowns import graded_answers
-    from fvs_ros.evaluation.timed.patrol import GUESS, GUESS_EPISODES, guessed, timed
+    from fvs_ros.evaluation.timed.patrol import GUESS, GUESS_EPISODES, declined, guessed, timed
     from fvs_ros.evaluation.timed.report import evaluation_report
 
+    asked = [question for some in questions.values() for question in some]
     with console.status("guessing from the words alone"):
-        guesses = guessed(plan, [question for some in questions.values() for question in some])
+        guesses = guessed(plan, asked)
     conditions = {**answers, GUESS: {row.id: row for row in guesses}}
     graded = graded_answers([(timed(one), seed) for seed, some in questions.items() for one in some], conditions)
     lengths = [plan.steps(seed) for seed in questions]
+    taken = [f"{name} {count} of {of}" for name, rows in answers.items() for count, of in [declined(asked, rows)]]
     report = evaluation_report(
         title=f"{len(questions)} patrols of {min(lengths)} to {max(lengths)} grid steps",
         settings={**settings, "seeds": list(questions)},
@@ -171,6 +179,7 @@ def _report(
         notes=[
             f"{GUESS}: the most frequent answer to the same words in {GUESS_EPISODES} other episodes.",
             "Correct is the exact text.",
+            f"Questions about the patrol that were taken for ones from outside: {', '.join(taken)}.",
         ],
     )
     publish(arguments.out, report, graded, answers, run, console, in_thirds=("recall",))

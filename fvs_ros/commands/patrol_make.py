@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions", type=int, default=100, help="number of questions (%(default)s)")
     parser.add_argument("--families", nargs="+", metavar="F", help="of questions, such as recall or order.after (all)")
     parser.add_argument(
+        "--phrasings",
+        choices=("original", "trained", "held-out"),
+        default="original",
+        help="whose words the questions are in, see docs/phrasings.md (%(default)s)",
+    )
+    parser.add_argument(
         "--steady",
         type=int,
         metavar="S",
@@ -57,6 +63,7 @@ def _make(arguments: argparse.Namespace) -> None:
     from fvs_ros.evaluation.questions import QUESTIONS_FILE
     from fvs_ros.patrol.bag import write_bag
     from fvs_ros.patrol.episode import simulate
+    from fvs_ros.patrol.phrasings import Wording
     from fvs_ros.patrol.preview import chosen_frames, write_preview
     from fvs_ros.patrol.questions import FAMILIES, ask, steady_ends
     from fvs_ros.patrol.render import PatrolRenderer
@@ -65,7 +72,8 @@ def _make(arguments: argparse.Namespace) -> None:
     console = Console(soft_wrap=True)
     episode = simulate(arguments.seed, config)
     moments = None if arguments.steady is None else steady_ends(episode, arguments.steady)
-    questions = ask(episode, arguments.questions, arguments.families or FAMILIES, moments)
+    wording = Wording(arguments.phrasings)
+    questions = ask(episode, arguments.questions, arguments.families or FAMILIES, moments, wording=wording)
     shown = chosen_frames(episode) if arguments.preview else []
     kept: list[np.ndarray] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

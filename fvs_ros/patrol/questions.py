@@ -11,22 +11,46 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.patrol import templates_seen, templates_story, templates_time
+from fvs_ros.patrol import templates_outside, templates_seen, templates_story, templates_time
 from fvs_ros.patrol.config import STEP_S
 from fvs_ros.patrol.episode import Episode
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE
-from fvs_ros.patrol.templates import NOT_SEEN, NOTHING, YES_NO, Candidate, with_article
+from fvs_ros.patrol.orthography import CONTRACTED_TOKENS
+from fvs_ros.patrol.phrasings import Wording, wordings
+from fvs_ros.patrol.templates import HERE, NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
 from fvs_ros.patrol.truth import EpisodeRecord
-from fvs_ros.patrol.vocabulary import AGES, COLOURS, CORRIDOR, KINDS, NUMBERS, PARTS, PLURALS, ROOMS
+from fvs_ros.patrol.vocabulary import (
+    AGES,
+    COLOURS,
+    CORRIDOR,
+    DURATIONS,
+    KINDS,
+    NUMBERS,
+    OUTSIDE_ANSWER,
+    PARTS,
+    PLURALS,
+    ROOMS,
+)
 from fvs_ros.patrol.world import Stream, generator
 
-TEMPLATES = (*templates_seen.TEMPLATES, *templates_story.TEMPLATES, *templates_time.TEMPLATES)
+TEMPLATES = (
+    *templates_seen.TEMPLATES,
+    *templates_story.TEMPLATES,
+    *templates_time.TEMPLATES,
+    *templates_outside.TEMPLATES,
+)
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
+"""Of the questions about a patrol."""
+OUTSIDE = templates_outside.FAMILY
+"""The family of questions that no patrol answers."""
+HELD_OUT_KINDS = frozenset(template.name for template in templates_outside.TEMPLATES if template.held_out)
+"""The kinds of them that no training sees."""
 
 MOST_QUESTIONS = 10_000
 _POOLED_MOMENTS = 8
@@ -76,10 +100,10 @@ def check_families(families: Sequence[str]) -> None:
     Raises:
         PatrolError: for these.
     """
-    unknown = sorted(set(families) - {*FAMILIES, *(template.name for template in TEMPLATES)})
+    unknown = sorted(set(families) - {*FAMILIES, OUTSIDE, *(template.name for template in TEMPLATES)})
     if unknown or not families:
         problem = f"families {', '.join(unknown)} are unknown" if unknown else "no family is asked for"
-        known = f"{', '.join(FAMILIES)}, or single templates such as {TEMPLATES[0].name}"
+        known = f"{', '.join(FAMILIES)}, {OUTSIDE}, or single templates such as {TEMPLATES[0].name}"
         raise PatrolError(f"{problem}; choose from {known}")
 
 
@@ -89,15 +113,18 @@ def ask(
     families: Sequence[str] = FAMILIES,
     moments: Sequence[int] | None = None,
     draw: int = 0,
+    wording: Wording = Wording.ORIGINAL,
 ) -> list[Question]:
     """Draws questions, as many of each family as there are, in the order of their stamps.
 
     Args:
         episode: what they are about.
         count: number of questions; fewer if an episode does not hold enough (a short one has no changes).
-        families: some of `FAMILIES`, or of the names of `TEMPLATES` where only some of a family are wanted.
+        families: some of `FAMILIES` and `OUTSIDE`, or of the names of `TEMPLATES` where only some of a family are
+            wanted. Templates without phrasings of their own are left out of the original wording.
         moments: frames after which they may be asked, from `step_ends`, which is the default.
         draw: each number draws other questions.
+        wording: whose words they are in.
 
     Raises:
         PatrolError: for an unknown family, a moment that ends no step, or more than `MOST_QUESTIONS`.
@@ -117,7 +144,7 @@ def ask(
     tries = dict.fromkeys(families, _ATTEMPTS + 4 * count // len(families))
     while len(drawn) < count and tries:
         family = min(tries, key=lambda name: counts[name])
-        found = _draw(record, family, moments, random)
+        found = _draw(record, family, moments, random, wording)
         if found is not None and (found.frame, found.question) not in drawn:
             drawn[found.frame, found.question] = found
             counts[family] += 1
@@ -128,9 +155,13 @@ def ask(
     return [replace(found, id=f"{episode.world.seed}-{draw}-{number:04d}") for number, found in enumerate(ordered)]
 
 
-def _draw(record: EpisodeRecord, family: str, moments: Sequence[int], random: np.random.Generator) -> Question | None:
+def _draw(
+    record: EpisodeRecord, family: str, moments: Sequence[int], random: np.random.Generator, wording: Wording
+) -> Question | None:
     """One question of a family or template, without its id, or nothing where the moments looked at hold none."""
-    templates = [template for template in TEMPLATES if family in (template.family, template.name)]
+    templates = _askable(family, wording)
+    if not templates:
+        return None
     template = templates[random.integers(len(templates))]
     pool: dict[str, list[tuple[int, Candidate]]] = {}
     for moment in random.permutation(len(moments))[:_POOLED_MOMENTS]:
@@ -143,19 +174,26 @@ def _draw(record: EpisodeRecord, family: str, moments: Sequence[int], random: np
     answers = sorted(pool)
     same = pool[answers[random.integers(len(answers))]]
     frame, candidate = same[random.integers(len(same))]
-    phrasing = template.phrasings[random.integers(len(template.phrasings))]
     stamps_ns, choices = record.episode.stamps_ns.tolist(), candidate.choices
     return Question(
         id="",
         time_ns=stamps_ns[frame],
         relative=False,
-        question=phrasing.format(**candidate.gaps),
+        question=template.question(candidate.gaps, wording, random),
         choices=choices,
         answer=choices.index(candidate.answer) if choices else candidate.answer,
         proof_ns=tuple((stamps_ns[start], stamps_ns[end]) for start, end in candidate.proof),
         family=template.family,
         frame=frame,
         template=template.name,
+    )
+
+
+@cache
+def _askable(family: str, wording: Wording) -> tuple[Template, ...]:
+    """The templates of a family, or that of a name, which a wording has words for."""
+    return tuple(
+        template for template in TEMPLATES if family in (template.family, template.name) and template.has(wording)
     )
 
 
@@ -169,13 +207,17 @@ def tokens(text: str) -> list[str]:
 
 
 def words() -> tuple[str, ...]:
-    """Every token that a question or an answer can hold, as it is written, sorted."""
+    """Every token that a question or an answer can hold, as it may be written, sorted."""
     texts: list[str] = [_GAP.sub(" ", phrasing) for template in TEMPLATES for phrasing in template.phrasings]
-    texts += [*KINDS, *PLURALS.values(), *COLOURS, *ROOMS, CORRIDOR, *NUMBERS, *PARTS, *YES_NO, NOT_SEEN, NOTHING]
-    texts += [age for _, age in AGES]
+    texts += [_GAP.sub(" ", text) for text in wordings()]
+    texts += [*KINDS, *PLURALS.values(), *COLOURS, *ROOMS, CORRIDOR, *NUMBERS, *PARTS, *YES_NO, NOT_SEEN, NOTHING, HERE]
+    texts += [words for _, words in (*AGES, *DURATIONS)]
     texts += [with_article(colour) for colour in COLOURS]
-    texts += ["one, two and three", "added removed moved", "less than one minute ago", "two minutes ago"]
-    return tuple(sorted({token for text in texts for token in tokens(text)}))
+    texts += ["one, two and three", "added removed moved in the", "less than one minute ago", "two minutes ago"]
+    texts += ["kitchen with nothing, then office", OUTSIDE_ANSWER, "colour colours coloured color colors colored"]
+    found = {token for text in texts for token in tokens(text)}
+    found |= {form for token in found for form in (token.capitalize(), token.lower())}
+    return tuple(sorted({*found, *CONTRACTED_TOKENS}))
 
 
 def guesses(known: Iterable[Question], asked: Iterable[Question]) -> list[str]:

@@ -8,12 +8,14 @@ from functools import partial
 
 import numpy as np
 
+from fvs_ros.patrol.phrasings import Wording, phrase
 from fvs_ros.patrol.truth import STEADY_S, EpisodeTruth, Sighting, Stay
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, joined
 
 YES_NO = ("yes", "no")
 NOT_SEEN = "not seen"
 NOTHING = "nothing"
+HERE = "here"
 
 Frames = tuple[tuple[int, int], ...]
 """Intervals of frames, both ends included."""
@@ -46,7 +48,8 @@ class Template:
 
     Attributes:
         name: unique, `family.what`.
-        phrasings: texts with gaps such as ``{room}``; all mean the same.
+        phrasings: texts with gaps such as ``{room}``; all mean the same. `phrasings.yaml` has more of them; a template
+            without any here is asked in those alone.
         find: the candidates of a moment.
     """
 
@@ -58,6 +61,14 @@ class Template:
     def family(self) -> str:
         """The group that it is scored in."""
         return self.name.partition(".")[0]
+
+    def has(self, wording: Wording) -> bool:
+        """Whether a wording has words for it."""
+        return wording is not Wording.ORIGINAL or bool(self.phrasings)
+
+    def question(self, gaps: dict[str, str], wording: Wording, random: np.random.Generator) -> str:
+        """A question with these gaps filled, in words drawn at random."""
+        return phrase(self.name, self.phrasings, gaps, wording, random)
 
 
 def template(templates: list[Template], name: str, *phrasings: str, **settings: object) -> Callable[[Finder], Finder]:

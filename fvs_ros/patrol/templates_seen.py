@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
 from fvs_ros.patrol.templates import (
+    HERE,
     NOT_SEEN,
     YES_NO,
     Candidate,
@@ -29,6 +31,10 @@ from fvs_ros.patrol.vocabulary import COLOURS, KINDS, NUMBERS, PLURALS, ROOMS
 
 MOST_COUNTED = 9
 """Larger numbers are not asked for."""
+MOST_NAMED = 3
+"""Objects of a kind that an answer enumerates."""
+MOST_ABSENT = 4
+"""Objects seen elsewhere, or nowhere, that are asked for in a room."""
 
 Trait = Literal["kind", "colour"]
 _OTHER: dict[Trait, Trait] = {"kind": "colour", "colour": "kind"}
@@ -133,6 +139,57 @@ def _recall_where(truth: EpisodeTruth, random: np.random.Generator) -> Iterator[
 
 def _proof(truth: EpisodeTruth, object_id: int, room: int) -> Frames:
     return spans(sighting for sighting in truth.seen[object_id] if sighting.room == room)
+
+
+@_template("recall.place")
+def _recall_place(truth: EpisodeTruth, random: np.random.Generator) -> Iterator[Candidate]:
+    """As `_recall_where`, but what is in view is here."""
+    if not truth.calm:
+        return
+    in_view = {truth.name(object_id) for object_id in truth.in_view}
+    for name in sorted(in_view):
+        yield Candidate({"thing": name}, HERE, _newest(truth))
+    for candidate in _recall_where(truth, random):
+        if candidate.gaps["thing"] not in in_view:
+            yield candidate
+
+
+@_template("recall.in_room")
+def _recall_in_room_last(truth: EpisodeTruth, random: np.random.Generator) -> Iterator[Candidate]:
+    """Whether something was in a room on the last visit, where that saw all of the room for sure."""
+    names = [truth.name(object_id) for object_id in truth.seen]
+    for stay in truth.last_stays.values():
+        if not (stay.complete and stay.clean):
+            continue
+        here = {truth.name(object_id) for object_id in stay.objects}
+        elsewhere = [name for name in (*names, *unseen_names(truth, random, 2)) if name not in here]
+        for name in [*sorted(here), *elsewhere[:MOST_ABSENT]]:
+            gaps = {"a_thing": with_article(name), "room": truth.room(stay.room)}
+            yield Candidate(gaps, "yes" if name in here else "no", spans([stay]), YES_NO)
+
+
+@_template("recall.any_kind", trait="kind")
+@_template("recall.any_colour", trait="colour")
+def _recall_any(truth: EpisodeTruth, _: np.random.Generator, trait: Trait) -> Iterator[Candidate]:
+    doubtful = _traits(truth, truth.doubtful, trait)
+    for value in KINDS if trait == "kind" else COLOURS:
+        sightings = [s for s in truth.sightings if getattr(truth.episode.objects[s.object_id], trait) == value]
+        if sightings or value not in doubtful:
+            gaps = {"kinds": PLURALS[value]} if trait == "kind" else {"colour": value}
+            answer = "yes" if sightings else "no"
+            yield Candidate(gaps, answer, spans(sightings) or everything(truth), YES_NO)
+
+
+@_template("recall.all_kind")
+def _recall_all_kind(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
+    """The names of all objects of a kind, in the order of their first sightings."""
+    doubtful = _traits(truth, truth.doubtful, "kind")
+    for kind in KINDS:
+        found = [object_id for object_id in truth.seen if truth.episode.objects[object_id].kind == kind]
+        ordered = all(truth.seen[one][0].start < truth.first_glimpse(other) for one, other in pairwise(found))
+        if kind not in doubtful and ordered and len(found) <= MOST_NAMED:
+            proof = spans(sighting for object_id in found for sighting in truth.seen[object_id])
+            yield Candidate({"kinds": PLURALS[kind]}, enumerated(truth, found), proof or everything(truth))
 
 
 @_template("recall.colour", "What colour was the only {kind} you saw?", "You saw one {kind}. What colour was it?")

@@ -10,9 +10,12 @@ import numpy as np
 
 from fvs_ros.patrol.templates import NOTHING, YES_NO, Candidate, Template, is_steady, spans, template
 from fvs_ros.patrol.truth import EpisodeTruth, Sighting, Stay
+from fvs_ros.patrol.vocabulary import joined
 
 MOST_PAIRS = 8
 """Pairs of objects that one moment's candidates compare."""
+MOST_CHANGES = 2
+"""That an answer enumerates."""
 
 TEMPLATES: list[Template] = []
 _template = partial(template, TEMPLATES)
@@ -171,6 +174,20 @@ def _change_any(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candida
     for before, after in _revisits(truth):
         answer = "yes" if _changes(truth, before, after) else "no"
         yield Candidate({"room": truth.room(before.room)}, answer, spans([before, after]), YES_NO)
+
+
+@_template("change.where")
+def _change_where(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
+    """All changes anywhere, where every room seen twice was seen wholly both times."""
+    twice = [room for room in truth.first_stays if sum(stay.room == room for stay in truth.stays) > 1]
+    couples = list(_revisits(truth))
+    texts = [
+        f"{text} in the {truth.room(before.room)}"
+        for before, after in couples
+        for text in _changes(truth, before, after)
+    ]
+    if twice and len(couples) == len(twice) and len(texts) <= MOST_CHANGES:
+        yield Candidate({}, joined(texts), spans(stay for couple in couples for stay in couple))
 
 
 @_template(

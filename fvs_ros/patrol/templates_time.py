@@ -7,12 +7,25 @@ from functools import partial
 
 import numpy as np
 
-from fvs_ros.patrol.templates import Candidate, Template, enumerated, inspected_rooms, is_steady, spans, template
+from fvs_ros.patrol.templates import (
+    Candidate,
+    Template,
+    enumerated,
+    everything,
+    inspected_rooms,
+    is_steady,
+    spans,
+    template,
+)
 from fvs_ros.patrol.truth import EpisodeTruth, Sighting, Stay
-from fvs_ros.patrol.vocabulary import AGES, NUMBERS, PARTS, joined
+from fvs_ros.patrol.vocabulary import AGES, DURATIONS, NUMBERS, PARTS, joined
 
 MOST_DESCRIBED = 4
 """Longer enumerations are not asked for."""
+MOST_TOLD = 6
+"""Objects that the story so far may hold."""
+MOST_TRIPLES = 8
+"""Triples of objects that one moment's candidates compare."""
 LONGEST_MIN = 20
 """Of a patrol about whose times is asked: the vocabulary counts no further."""
 _MARGIN = 0.1
@@ -92,6 +105,51 @@ def _time_room(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidat
         yield from _ago(truth, "room", truth.room(stay.room), stay)
 
 
+def _lasted(seconds: float) -> str | None:
+    """How long something took, in words; None near a border between two answers."""
+    if any(abs(seconds - bound) < _MARGIN * bound for bound, _ in DURATIONS[:-1]):
+        return None
+    return next(words for bound, words in DURATIONS if seconds < bound)
+
+
+@_template("time.duration")
+def _time_duration(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
+    answer = _lasted(truth.frame / truth.episode.config.frame_rate)
+    if answer is not None:
+        yield Candidate({}, answer, everything(truth))
+
+
+@_template("time.stay")
+def _time_stay(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
+    """How long the robot was in a room it has left, on its last visit."""
+    for stay in truth.last_stays.values():
+        answer = _lasted((stay.end - stay.start + 1) / truth.episode.config.frame_rate)
+        if answer is not None and stay.end < truth.frame and is_steady(truth, stay):
+            yield Candidate({"room": truth.room(stay.room)}, answer, spans([stay]))
+
+
+@_template("time.nearest")
+def _time_nearest(truth: EpisodeTruth, random: np.random.Generator) -> Iterator[Candidate]:
+    """Which of two objects was seen closer in time to a third: each was seen once, one at most half as far off."""
+    once = [
+        sightings[0]
+        for object_id, sightings in truth.seen.items()
+        if len(sightings) == 1 and not truth.unsure[:, object_id].any()
+    ]
+    for _ in range(MOST_TRIPLES if len(once) > 2 else 0):
+        thing, *two = (once[index] for index in random.permutation(len(once))[:3])
+        near, far = sorted(two, key=lambda other: _gap(thing, other))
+        if 2 * _gap(thing, near) < _gap(thing, far):
+            names = tuple(truth.name(other.object_id) for other in two)
+            gaps = {"thing": truth.name(thing.object_id), "one": names[0], "other": names[1]}
+            yield Candidate(gaps, truth.name(near.object_id), spans([thing, near, far]), names)
+
+
+def _gap(one: Sighting, other: Sighting) -> int:
+    """Frames between two sightings, 0 where they overlap."""
+    return max(one.start - other.end, other.start - one.end, 0)
+
+
 @_template(
     "description.room",
     "Describe what you saw on your last visit to the {room}.",
@@ -120,3 +178,19 @@ def _describe_tour(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Cand
     first = truth.first_stays
     if 1 < len(first) <= MOST_DESCRIBED and is_steady(truth, truth.stays[-1]):
         yield Candidate({}, joined([truth.room(room) for room in first]), spans(first.values()))
+
+
+@_template("description.story")
+def _describe_story(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
+    """The rooms in order, each with what was first seen there."""
+    stays = truth.stays
+    if not 1 < len(stays) <= MOST_DESCRIBED or not all(stay.clean for stay in stays):
+        return
+    known: set[int] = set()
+    parts = []
+    for stay in stays:
+        new = [object_id for object_id in stay.objects if object_id not in known]
+        known.update(new)
+        parts.append(f"{truth.room(stay.room)} with {enumerated(truth, new)}")
+    if len(known) <= MOST_TOLD and is_steady(truth, stays[-1]):
+        yield Candidate({}, ", then ".join(parts), spans(stays))

@@ -39,6 +39,21 @@ AGES: tuple[tuple[float, str], ...] = (
 )
 """Upper bound in seconds (excluded) of how long ago something was, and the words for it."""
 
+DURATIONS: tuple[tuple[float, str], ...] = (
+    (10.0, "a few seconds"),
+    (40.0, "about half a minute"),
+    (90.0, "about a minute"),
+    (180.0, "about two minutes"),
+    (420.0, "about five minutes"),
+    (780.0, "about ten minutes"),
+    (1050.0, "about fifteen minutes"),
+    (float("inf"), "about twenty minutes or more"),
+)
+"""Upper bound in seconds (excluded) of how long something took, and the words for it."""
+
+OUTSIDE_ANSWER = "I cannot answer that; ask me what I saw, where, when, how many, in what order, or what changed."
+"""To a question about anything but the patrol."""
+
 
 def joined(parts: list[str]) -> str:
     """An enumeration: "a", "a and b", "a, b and c"; "nothing" for none."""

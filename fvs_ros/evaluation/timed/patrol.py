@@ -15,7 +15,9 @@ from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
 from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
-from fvs_ros.patrol.questions import Question, ask, guesses, step_ends
+from fvs_ros.patrol.phrasings import Wording
+from fvs_ros.patrol.questions import FAMILIES, HELD_OUT_KINDS, OUTSIDE, Question, ask, guesses, step_ends
+from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.model_protocol import StreamModel
 
@@ -42,15 +44,18 @@ class PatrolPlan:
         moments: at which they are asked, evenly spread, the last one at the end.
         shortest, longest: bounds on an episode's length in grid steps; it follows from the seed, so that any set of
             seeds gives the same episodes.
+        phrasings: whose words the questions are in, a value of `Wording`. All but the original ones also ask from
+            outside the patrol, as one more family.
 
     Raises:
-        ValueError: for a number below 1, or lengths the wrong way round.
+        ValueError: for a number below 1, lengths the wrong way round, or unknown phrasings.
     """
 
     questions: int = 56
     moments: int = 10
     shortest: int = 200
     longest: int = 600
+    phrasings: str = Wording.TRAINED.value
 
     def __post_init__(self) -> None:
         for name in ("questions", "moments", "shortest"):
@@ -58,6 +63,19 @@ class PatrolPlan:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.longest < self.shortest:
             raise ValueError(f"lengths from {self.shortest} to {self.longest} steps; the longest must not be shorter")
+        known = [wording.value for wording in Wording]
+        if self.phrasings not in known:
+            raise ValueError(f"phrasings is {self.phrasings!r}; choose from {', '.join(known)}")
+
+    @property
+    def wording(self) -> Wording:
+        """Whose words the questions are in."""
+        return Wording(self.phrasings)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families that are asked."""
+        return FAMILIES if self.wording is Wording.ORIGINAL else (*FAMILIES, OUTSIDE)
 
     def steps(self, seed: int) -> int:
         """The length of a seed's episode in grid steps."""
@@ -76,12 +94,24 @@ class PatrolPlan:
         """The questions about an episode."""
         ends = step_ends(episode)
         count = min(self.moments, len(ends))
-        return ask(episode, self.questions, moments=[ends[len(ends) * (n + 1) // count - 1] for n in range(count)])
+        moments = [ends[len(ends) * (n + 1) // count - 1] for n in range(count)]
+        return ask(episode, self.questions, self.families, moments, wording=self.wording)
 
 
 def timed(question: Question) -> TimedQuestion:
-    """A question as it is scored: by its text, since a choice would be read less strictly."""
-    return replace(question, choices=(), answer=question.answer_text)
+    """A question as it is scored: by its text, since a choice would be read less strictly.
+
+    Kinds of questions from outside that no training sees are a family of their own.
+    """
+    family = f"{OUTSIDE}, kinds held out" if question.template in HELD_OUT_KINDS else question.family
+    return replace(question, choices=(), answer=question.answer_text, family=family)
+
+
+def declined(questions: Sequence[Question], rows: Mapping[str, AnswerRow]) -> tuple[int, int]:
+    """How many questions about the patrol were taken for ones from outside, and how many there are."""
+    inside = [question for question in questions if question.family != OUTSIDE]
+    taken = [one for one in inside if one.id in rows and rows[one.id].response == OUTSIDE_ANSWER]
+    return len(taken), len(inside)
 
 
 def answer_episode(
@@ -179,7 +209,7 @@ def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
     known: list[Question] = []
     for seed in range(_GUESS_SEED, _GUESS_SEED + GUESS_EPISODES):
         episode = plan.episode(seed)
-        known += ask(episode, _GUESS_QUESTIONS)
+        known += ask(episode, _GUESS_QUESTIONS, plan.families, wording=plan.wording)
     return [
         AnswerRow(question.id, question.question, question.answer_text, guess)
         for question, guess in zip(asked, guesses(known, asked), strict=True)
