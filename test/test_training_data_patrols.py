@@ -57,6 +57,16 @@ def test_families_can_be_chosen() -> None:
     assert {conversation.family for moment in episode.moments for conversation in moment.conversations} == {"now"}
 
 
+def test_trained_wording_brings_other_words_and_what_no_patrol_answers() -> None:
+    def questions(**changes: Any) -> set[str]:
+        moments = patrols(questions=40, families=("now.room", "outside"), **changes).episode(0).moments
+        return {turn[0] for moment in moments for conversation in moment.conversations for turn in conversation.turns}
+
+    original, trained = questions(), questions(wording="trained")
+    assert original <= {"Which room are you in?", "Where are you now?", "What room is this?"}
+    assert len(trained) > 3 * len(original)
+
+
 def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
     source = patrols(lengths=(12,), questions=0, captions=2, moments=2, dwell_s=(2, 4), drive=False)
     episode = source.episode(2)

@@ -21,7 +21,9 @@ def patrol() -> Checkpoint:
 def test_every_word_of_a_patrol_is_one_token(patrol: Checkpoint) -> None:
     for word in words():
         assert len(patrol.tokenizer.encode(word)) == 1
-        assert len(patrol.tokenizer.encode(f" {word}")) == 1
+        if not word.startswith("'"):  # the end of a contracted word
+            assert len(patrol.tokenizer.encode(f" {word}")) == 1
+    assert len(patrol.tokenizer.encode("what's")) == 2
 
 
 def test_any_text_survives_the_tokenizer(patrol: Checkpoint) -> None:

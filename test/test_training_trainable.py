@@ -77,10 +77,19 @@ def test_an_lm_head_that_shares_its_weights_is_not_trained_alone() -> None:
 
 def test_frozen_words_leave_the_layers_alone_to_be_trained() -> None:
     found = network()
-    train_everything(found, tower=False, embeddings=False)
+    train_everything(found, tower=False, embeddings="frozen")
     trained = trained_weights(found)
     assert trained
     assert all(name.startswith(("model.language_model.layers.", "model.language_model.norm.")) for name in trained)
+
+
+def test_words_can_be_trained_without_the_merger() -> None:
+    found = network()
+    train_everything(found, tower=False, embeddings="words")
+    assert found.get_input_embeddings().weight.requires_grad
+    assert found.lm_head.weight.requires_grad
+    assert not any(weight.requires_grad for weight in found.model.visual.parameters())
+    assert found.model.language_model.layers[0].mlp.up_proj.weight.requires_grad
 
 
 def test_rescaled_words_leave_what_tokens_name_and_what_is_said() -> None:

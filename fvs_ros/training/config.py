@@ -17,6 +17,7 @@ Method = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "constant_with_warmup"]
 Objective = Literal["answers", "token_naming"]
 Training = Literal["frozen", "trained"]
+EmbeddingTraining = Literal["frozen", "words", "trained"]
 
 
 def _require(record: object, *names: str, allows: Callable[[Any], bool], what: str) -> None:
@@ -100,14 +101,19 @@ class ModelSource:
     Attributes:
         checkpoint: a folder, or a name on the hub.
         scratch: sizes of a new model.
+        vocabulary: `kept`, or `patrol`: a checkpoint with a word tokenizer gets a new one with the words of patrols as
+            they are today, see `fvs_ros.training.vocabulary`.
     """
 
     checkpoint: str | None = None
     scratch: ScratchConfig | None = None
+    vocabulary: Literal["kept", "patrol"] = "kept"
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.scratch is None):
             raise ValueError("give one of checkpoint and scratch, not both and not neither")
+        if self.scratch is not None and self.vocabulary != "kept":
+            raise ValueError(f"vocabulary is {self.vocabulary}, but with scratch it is a setting of the new model")
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,7 @@ class PatrolData:
         questions: number asked at each of these moments.
         families: families of questions, or single templates such as `order.after`, each asked equally often; empty for
             all families.
+        wording: whose words the questions are in: `original`, or `trained`, see `fvs_ros.patrol.phrasings`.
         captions: number of enumerations of all objects seen, in random order, learnt at each moment. Of the words for
             an object's colour, kind and room, all but the first follow from the previous ones and the memory, so
             that every word teaches to look something up.
@@ -219,6 +226,7 @@ class PatrolData:
     questions: int = 16
     families: tuple[str, ...] = ()
     captions: int = 0
+    wording: Literal["original", "trained"] = "original"
 
     def __post_init__(self) -> None:
         _positive(self, "episodes", "moments")
@@ -243,7 +251,8 @@ class StageConfig:
         tower: `frozen` or `trained`; the merger is trained in both.
         embeddings: `frozen` keeps the merger and the words' embeddings as token naming has left them. Trained at a
             full learning rate, a language model that cannot read yet undoes it: 95 percent of the visual tokens of
-            objects named the right kind before, 45 percent after 1,000 steps.
+            objects named the right kind before, 45 percent after 1,000 steps. `words` trains the words' embeddings
+            alone: for new words in a model that can read.
         epochs: passes over the data.
         steps: optimiser steps, in place of `epochs`.
         batch: episodes on one device at a time.
@@ -263,7 +272,7 @@ class StageConfig:
     patrol: PatrolData | None = None
     objective: Objective = "answers"
     tower: Training = "frozen"
-    embeddings: Training = "trained"
+    embeddings: EmbeddingTraining = "trained"
     epochs: float = 1.0
     steps: int | None = None
     batch: int = 1

@@ -228,7 +228,7 @@ def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if config.lora is None:
-        train_everything(checkpoint.network, tower=stage.tower == "trained", embeddings=stage.embeddings == "trained")
+        train_everything(checkpoint.network, tower=stage.tower == "trained", embeddings=stage.embeddings)
         load_trained_weights(named, weights)
         rescale_embeddings(checkpoint.backbone, stage.rescale_embeddings)
     else:

@@ -32,8 +32,7 @@ _VISION_MLP_RATIO = 2
 
 def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
     """A checkpoint with random weights; the same seed gives the same ones."""
-    known = [*words(), *SYSTEM.rstrip(".").split(), *ROLES]
-    tokenizer = word_tokenizer(known) if config.vocabulary == "patrol" else byte_tokenizer()
+    tokenizer = word_tokenizer(patrol_vocabulary()) if config.vocabulary == "patrol" else byte_tokenizer()
     network_config = _network_config(config, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -60,6 +59,23 @@ def new_checkpoint(config: ScratchConfig, seed: int) -> Checkpoint:
     )
 
 
+def patrol_vocabulary() -> list[str]:
+    """Every word that a model of patrols meets: in questions, in answers, and in its own prompt."""
+    return [*words(), *SYSTEM.rstrip(".").split(), *ROLES]
+
+
+def adopt_tokens(config: Qwen2VLConfig, tokenizer: Qwen2Tokenizer) -> None:
+    """Sets the vocabulary's size and the numbers of control tokens in a configuration to those of a tokenizer."""
+    token = tokenizer.convert_tokens_to_ids
+    config.text_config.vocab_size = len(tokenizer)
+    config.text_config.bos_token_id = token("<|endoftext|>")
+    config.text_config.eos_token_id = token("<|im_end|>")
+    config.image_token_id = token("<|image_pad|>")
+    config.video_token_id = token("<|video_pad|>")
+    config.vision_start_token_id = token("<|vision_start|>")
+    config.vision_end_token_id = token("<|vision_end|>")
+
+
 def word_tokenizer(words: Iterable[str]) -> Qwen2Tokenizer:
     """A Qwen2 tokenizer (byte-level BPE) in which each word, with and without a space before it, is one token."""
     tokenizer = Tokenizer(BPE())
@@ -77,10 +93,8 @@ def word_tokenizer(words: Iterable[str]) -> Qwen2Tokenizer:
 
 
 def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VLConfig:
-    token = tokenizer.convert_tokens_to_ids
-    return Qwen2VLConfig(
+    found = Qwen2VLConfig(
         text_config={
-            "vocab_size": len(tokenizer),
             "tie_word_embeddings": config.tied_embeddings,
             "hidden_size": config.text_width,
             "intermediate_size": config.text_mlp,
@@ -92,8 +106,6 @@ def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VL
                 "rope_theta": _ROPE_THETA,
                 "mrope_section": list(config.rope_section),
             },
-            "bos_token_id": token("<|endoftext|>"),
-            "eos_token_id": token("<|im_end|>"),
         },
         vision_config={
             "depth": config.vision_depth,
@@ -103,8 +115,6 @@ def _network_config(config: ScratchConfig, tokenizer: Qwen2Tokenizer) -> Qwen2VL
             "mlp_ratio": _VISION_MLP_RATIO,
         },
         tie_word_embeddings=config.tied_embeddings,
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
     )
+    adopt_tokens(found, tokenizer)
+    return found

@@ -23,8 +23,9 @@ from fvs_ros.training.depth_expansion import expand_depth
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MemoryProbe
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS
-from fvs_ros.training.scratch import new_checkpoint
+from fvs_ros.training.scratch import new_checkpoint, patrol_vocabulary
 from fvs_ros.training.trainable import apply_lora, tower_fingerprint, train_everything, trained_in_float32
+from fvs_ros.training.vocabulary import with_words
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
     if config.lora is not None:
         apply_lora(network, config.lora)
     else:
-        train_everything(network, tower=trained, embeddings=stage.embeddings == "trained")
+        train_everything(network, tower=trained, embeddings=stage.embeddings)
     if not _uses_deepspeed(config):  # which keeps float32 copies of its own
         trained_in_float32(network)
     if config.gradient_checkpointing:
@@ -107,6 +108,8 @@ def starting_checkpoint(config: TrainConfig, stage: StageConfig, source: str | N
         half = config.lora is not None and _use_bfloat16(config)
         dtype = torch.bfloat16 if half else torch.float32
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
+        if source is None and config.model.vocabulary == "patrol":
+            checkpoint = with_words(checkpoint, patrol_vocabulary(), config.seed)
     return checkpoint if stage.depth_expansion is None else expand_depth(checkpoint, stage.depth_expansion)
 
 

@@ -12,7 +12,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from fvs_ros.model.backbone import Backbone, VisionTower
 from fvs_ros.model.flash_vstream import fingerprint
-from fvs_ros.training.config import LoraSettings
+from fvs_ros.training.config import EmbeddingTraining, LoraSettings
 from fvs_ros.training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -75,17 +75,22 @@ def lora_targets(network: Qwen2VLForConditionalGeneration, settings: LoraSetting
     return [*found, *merger]
 
 
-def train_everything(network: Qwen2VLForConditionalGeneration, *, tower: bool, embeddings: bool = True) -> None:
+def train_everything(
+    network: Qwen2VLForConditionalGeneration, *, tower: bool, embeddings: EmbeddingTraining = "trained"
+) -> None:
     """Makes all weights require gradients, but for two parts.
 
     Args:
         network: whose weights.
         tower: whether those of the ViT before its merger are trained too.
-        embeddings: whether the merger and the words' embeddings are trained too, with the output that they are tied to.
+        embeddings: whether the merger and the words' embeddings are trained too, with the output that they are tied to,
+            or the words' alone.
     """
     for name, parameter in network.named_parameters():
-        if name.startswith((MERGER, EMBEDDINGS, OUTPUT)):
-            parameter.requires_grad_(embeddings)
+        if name.startswith(MERGER):
+            parameter.requires_grad_(embeddings == "trained")
+        elif name.startswith((EMBEDDINGS, OUTPUT)):
+            parameter.requires_grad_(embeddings != "frozen")
         else:
             parameter.requires_grad_(tower or not name.startswith(VISUAL))
 

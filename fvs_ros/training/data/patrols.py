@@ -11,6 +11,7 @@ from fvs_ros.memory.geometry import FRAME_MULTIPLE, POOL
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError, RenderError
+from fvs_ros.patrol.phrasings import Wording
 from fvs_ros.patrol.questions import FAMILIES, ask, check_families, step_ends
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.templates import NOTHING
@@ -82,7 +83,8 @@ class PatrolEpisodes:
             conversations = [_caption(record.until(end), index) for index in range(self._data.captions)]
             if self._data.questions:
                 families = self._data.families or FAMILIES
-                questions = ask(simulated, self._data.questions, families, moments=[end], draw=number)
+                wording = Wording(self._data.wording)
+                questions = ask(simulated, self._data.questions, families, [end], number, wording)
                 conversations += [
                     Conversation(((asked.question, asked.answer_text),), asked.family) for asked in questions
                 ]
