@@ -38,7 +38,9 @@ setup(
     install_requires=[
         # Compressed bags; rosbags needs it too.
         "backports.zstd>=1.0; python_version < '3.14'",
-        # The first release whose readers bound the length of a record; it brings lz4 and zstandard for its chunks.
+        # Chunks of MCAP files and ROS 1 bags; mcap and rosbags need it too.
+        "lz4>=3",
+        # The first release whose readers bound the length of a record.
         "mcap>=1.2.1",
         "numpy>=1.21",
         "opencv-python-headless>=4.5.4",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 from backports import zstd
 from recordings import IMAGE_TOPIC, image_message, stamp_ns
 

@@ -24,6 +24,12 @@ def test_a_number_above_0_is_taken() -> None:
     assert positive("2.5") == 2.5
 
 
+@pytest.mark.parametrize("text", ["1e-320", "9.9e-7", "1e300"])
+def test_a_number_with_which_times_would_be_infinite_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not a number from 1e-06 to 1e"):
+        positive(text)
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf"])
 def test_any_other_word_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not a number above 0"):

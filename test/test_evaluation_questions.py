@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fvs_ros.evaluation import records
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.questions import TimedQuestion, read_questions, write_questions
 from fvs_ros.sources.frame import SECOND_NS
@@ -140,3 +141,11 @@ def test_whole_characters_beyond_sixteen_bits_are_text(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"id": "a", "t": 1, "question": "Where is \\ud83e\\udd16?"}', encoding="utf-8")
     assert read_questions(path)[0].question == "Where is \U0001f916?"
+
+
+def test_a_file_that_is_too_large_is_refused_with_both_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MOST_BYTES", 100)
+    path = tmp_path / "q.jsonl"
+    path.write_text("x" * 101, encoding="utf-8")
+    with pytest.raises(DataError, match="is too large: 101 bytes or more are there, and at most 100 are read"):
+        read_questions(path)

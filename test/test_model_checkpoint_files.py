@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,3 +212,15 @@ def test_a_link_that_leads_nowhere_is_no_file_left_out(folder: Path) -> None:
 def test_a_name_that_stands_for_nothing_is_refused_without_asking_the_hub(name: str, words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         checkpoint_folder(name, lambda line: pytest.fail(f"asked: {line}"))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "merges.txt"])
+def test_a_file_that_is_too_large_or_none_is_refused(folder: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / file
+    path.unlink(missing_ok=True)
+    path.touch()
+    os.truncate(path, 2**40)
+    assert f"{path} is {2**40} bytes long; at most {2**27} make sense" in refused(folder, monkeypatch)
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path} is a pipe or a device; a file is needed" in refused(folder, monkeypatch)

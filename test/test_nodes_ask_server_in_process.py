@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,14 @@ import rclpy
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.srv import Ask
 from rclpy.action import ActionClient
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 
+from fvs_ros.nodes import reply_pacer
 from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.nodes.qos import question_qos
-from fvs_ros.ros_tools.client import FlashVStreamClient
+from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
 
@@ -171,3 +173,40 @@ def test_40_questions_of_one_client_with_the_default_qos_each_get_their_reply(
         client.wait_for(lambda: all(future.done() for future in futures), "40 replies")
         # The fifth may come before the first is taken out of the queue.
         assert sum(future.result().success for future in futures) in (4, 5)
+
+
+def test_beyond_the_pace_goals_are_rejected_and_questions_answered_at_once(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who asks without a pause fills the memory with replies that wait, and with results that are kept."""
+    monkeypatch.setattr(reply_pacer, "MOST_WAITING", 0)
+    engine = make_engine()
+    feed(engine, frame(1))
+    with ask_server(lambda: engine) as client:
+        with pytest.raises(RefusedError):
+            client.ask_stream("What?")
+        assert client.ask("What?", timeout_s=PATIENCE_S).success
+
+
+def test_a_bounded_number_of_replies_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reply_pacer, "MOST_WAITING", 20)
+    with ros_domain() as domain:
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=domain)
+        node = rclpy.create_node("paces", context=context)
+        pacer = reply_pacer.ReplyPacer(node, ReentrantCallbackGroup())
+        waiting = [turn for turn in (pacer.turn() for _ in range(100)) if not ended(turn)]
+        assert len(waiting) == 20
+        assert pacer.full
+        for turn in waiting:
+            turn.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+def ended(turn: Coroutine[Any, Any, None]) -> bool:
+    try:
+        turn.send(None)
+    except StopIteration:
+        return True
+    return False

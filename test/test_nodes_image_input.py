@@ -88,6 +88,16 @@ class TestRaw:
         assert client.ask_anything(fresh=True).success
         assert "rejected" in node[0].log
 
+    def test_a_frame_id_without_an_end_is_not_kept(self, client: Client) -> None:
+        before = client.next_counters().rejected.get("frame_id", 0)
+        second = next(_seconds)
+        client.publish(second, header=header(second, "x" * 100_000))
+        client.wait_for(lambda: client.counters.rejected.get("frame_id") == before + 1, "the image to be rejected")
+        client.wait_for(
+            lambda: "frame_id has 100000 characters; at most 255" in client.diagnostic("stream")["last rejection"],
+            "diagnostics to say why",
+        )
+
     @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "rgba8", "yuv422_yuy2", "16UC1", "32FC1"])
     def test_common_encodings_are_taken(self, client: Client, encoding: str) -> None:
         values = {"rgba8": 4, "bgr8": 3, "mono8": 1, "yuv422_yuy2": 2, "16UC1": 2, "32FC1": 4}[encoding]

@@ -14,7 +14,7 @@ import pytest
 
 from fvs_ros.sources import images
 from fvs_ros.sources.frame import ImageError
-from fvs_ros.sources.images import ENCODINGS, decode_compressed_image, decode_image
+from fvs_ros.sources.images import ENCODINGS, check_message, decode_compressed_image, decode_image
 
 
 @dataclass
@@ -165,6 +165,24 @@ def test_a_bad_image_names_its_reason_and_both_numbers(bad: Image, reason: str, 
         decode_image(bad)
     assert caught.value.reason == reason
     assert all(number in str(caught.value) for number in numbers), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data_bytes", "frame_id", "reason", "words"),
+    [
+        (2**29 + 1, "camera", "too_large", "is 536870913 bytes long; at most 536870912 are taken"),
+        (2**40, "x" * 256, "too_large", f"is {2**40} bytes long"),
+        (0, "x" * 256, "frame_id", "frame_id has 256 characters; at most 255 are taken"),
+    ],
+)
+def test_a_message_that_nothing_should_keep(data_bytes: int, frame_id: str, reason: str, words: str) -> None:
+    with pytest.raises(ImageError, match=words) as caught:
+        check_message(data_bytes, frame_id)
+    assert caught.value.reason == reason
+
+
+def test_the_largest_message_is_taken() -> None:
+    check_message(2**29, "x" * 255)
 
 
 def encoded(extension: str, image: np.ndarray | None = None) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from mcap_by_hand import HandChannel, images, write_chunked_mcap, write_mcap
 from recordings import IMAGE_TOPIC, PERIOD_NS, image_message, rgb_image, stamp_ns, write_bag
 
+from fvs_ros.sources import bags, storage
 from fvs_ros.sources.bags import Bag, SourceError
 from fvs_ros.sources.recordings import open_source
 
@@ -163,3 +164,23 @@ def test_a_message_that_claims_more_than_its_chunk_holds(tmp_path: Path) -> None
     path.write_bytes(content)
     with Bag(path) as bag, pytest.raises(SourceError, match=r"exceeds limit \d+; .*mcap recover"):
         list(bag.messages([IMAGE_TOPIC]))
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_a_chunk_that_holds_more_than_is_taken_at_once(
+    tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "MOST_MESSAGE_BYTES", 10_000)
+    bomb = HandChannel("/x", "std_msgs/msg/String", "ros2msg", b"", "cdr", [(stamp_ns(0), bytes(1_000_000))])
+    path = write_chunked_mcap(tmp_path / "x.mcap", [bomb], compression=compression)
+    assert path.stat().st_size < 10_000
+    with Bag(path) as bag, pytest.raises(SourceError, match="compressed bytes hold more than 10000, the most"):
+        list(bag.messages(["/x"]))
+
+
+def test_a_message_that_is_larger_than_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bags, "MOST_MESSAGE_BYTES", 10_000)
+    channel = HandChannel("/x", "std_msgs/msg/String", "ros2msg", b"", "cdr", [(stamp_ns(0), bytes(10_001))])
+    path = write_mcap(tmp_path / "x.mcap", [channel])
+    with Bag(path) as bag, pytest.raises(SourceError, match="a message on /x takes 10001 bytes; at most 10000"):
+        list(bag.messages(["/x"]))

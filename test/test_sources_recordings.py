@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
+import struct
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from recordings import (
     START_NS,
     UNKNOWN_TOPIC,
     WIDTH,
+    image_message,
     rgb_image,
     stamp_ns,
     write_bag,
@@ -27,9 +33,9 @@ from recordings import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from fvs_ros.sources.bags import Bag, SourceError
+from fvs_ros.sources.bags import Bag, BagMessage, BagTopic, SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
-from fvs_ros.sources.recordings import open_source
+from fvs_ros.sources.recordings import IMAGE_TYPE, bag_frame, open_source
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
@@ -219,11 +225,50 @@ def test_image_folder_with_a_broken_image(tmp_path: Path) -> None:
         frame.image()
 
 
+# A header of 54 bytes that claims 20,000 x 20,000 pixels.
+HUGE_BMP = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 20_000, 20_000, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
+def test_a_picture_that_claims_too_much_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "0.bmp").write_bytes(HUGE_BMP + bytes(10_000))
+    (tmp_path / "1.png").touch()
+    os.truncate(tmp_path / "1.png", 2**40)
+    # In a process of its own, where OpenCV is loaded as in `fvs`.
+    code = (
+        "import sys, pathlib\n"
+        "from fvs_ros.sources.recordings import open_source\n"
+        "for frame in open_source(pathlib.Path(sys.argv[1])).frames():\n"
+        "    try:\n"
+        "        frame.image()\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__, error.reason, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        f"ImageError too_large {tmp_path}/0.bmp has more than 67108864 pixels; scale it down",
+        f"ImageError too_large {tmp_path}/1.png is {2**40} bytes long; at most 536870912 are taken, so scale it down",
+    ]
+
+
+def test_a_recorded_image_with_an_endless_frame_id_is_left_out(tmp_path: Path) -> None:
+    data = bytearray(image_message(0))
+    length = len(data)
+    (old,) = struct.unpack_from("<I", data, 12)
+    data[12 : 16 + old] = struct.pack("<I", 100_001) + b"x" * 100_000 + b"\0"
+    frame = bag_frame(BagMessage(BagTopic("/x", IMAGE_TYPE, 1, False), 5, bytes(data)))
+    assert (frame.frame_id, frame.held_bytes) == ("", 0)
+    with pytest.raises(ImageError, match="frame_id has 100000 characters; at most 255 are taken"):
+        frame.image()
+    frame = bag_frame(BagMessage(BagTopic("/x", IMAGE_TYPE, 1, False), 5, image_message(0)))
+    assert frame.held_bytes == length
+
+
 def test_a_rate_of_zero_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), rgb_image(0))
     for path in (tmp_path, write_video(tmp_path / "clip.avi", 2)):
-        with pytest.raises(SourceError, match="fps is 0"):
-            open_source(path, fps=0.0)
+        for fps in (0.0, 1e-320, 1e300):
+            with pytest.raises(SourceError, match=re.escape(f"fps is {fps}; it must be from 1e-06 to 1e+06")):
+                open_source(path, fps=fps)
 
 
 def test_topic_of_a_video_is_refused(tmp_path: Path) -> None:

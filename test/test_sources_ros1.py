@@ -9,7 +9,8 @@ import pytest
 from rosbags.rosbag1 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from fvs_ros.sources.bags import Bag
+from fvs_ros.sources import storage
+from fvs_ros.sources.bags import Bag, SourceError
 from fvs_ros.sources.ros1 import Ros1Types
 
 
@@ -43,3 +44,21 @@ def test_types_without_an_equal_are_refused_with_the_reason() -> None:
         Ros1Types().converter("own_msgs/msg/Thing", "int32 number\n")
     with pytest.raises(LookupError, match="the fields of visualization_msgs/msg/Marker differ between ROS 1 and ROS 2"):
         Ros1Types().converter("visualization_msgs/msg/Marker", "")
+
+
+@pytest.mark.parametrize("compression", [Writer.CompressionFormat.BZ2, Writer.CompressionFormat.LZ4])
+def test_a_chunk_that_holds_more_than_is_taken_at_once(
+    tmp_path: Path, compression: Writer.CompressionFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    name = "std_msgs/msg/String"
+    writer = Writer(tmp_path / "old.bag")
+    writer.set_compression(compression)
+    with writer:
+        connection = writer.add_connection("/x", name, typestore=store)
+        writer.write(connection, 7, store.serialize_ros1(store.types[name](data="x" * 9_000), name))
+    with Bag(tmp_path / "old.bag") as bag:
+        assert [len(message.data) for message in bag.messages(["/x"])] == [9_009]
+    monkeypatch.setattr(storage, "MOST_MESSAGE_BYTES", 1_000)
+    with Bag(tmp_path / "old.bag") as bag, pytest.raises(SourceError, match="hold more than 1000, the most"):
+        list(bag.messages(["/x"]))

@@ -23,6 +23,7 @@ from recordings import (
 )
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
+from fvs_ros.sources import rosbag2_files, storage
 from fvs_ros.sources.bags import Bag, SourceError
 from fvs_ros.sources.recordings import open_source
 
@@ -282,3 +283,26 @@ def test_a_folder_without_files(tmp_path: Path) -> None:
     (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
     with pytest.raises(SourceError, match=r"is not a bag: it has no \.mcap or \.db3 file"):
         open_source(tmp_path)
+
+
+def test_a_compressed_message_that_holds_more_than_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = write_bag(tmp_path / "bag", 3, compression=CompressionMode.MESSAGE)
+    monkeypatch.setattr(storage, "MOST_MESSAGE_BYTES", 100)
+    with pytest.raises(SourceError, match="compressed bytes hold more than 100, the most that is taken at once"):
+        list(open_source(bag).frames())
+
+
+def test_a_compressed_file_that_would_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = write_bag(tmp_path / "bag", 3, compression=CompressionMode.FILE)
+    monkeypatch.setattr(rosbag2_files, "_LEAST_FREE_BYTES", 2**60)
+    with pytest.raises(SourceError, match=rf"would have fewer than {2**60} left of \d+; set TMPDIR"):
+        open_source(bag)
+
+
+def test_metadata_that_is_too_large_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bag = write_bag(tmp_path / "bag", 20)
+    monkeypatch.setattr(rosbag2_files, "_MOST_METADATA", 100)
+    check_whole(bag)
+    assert "bytes or more are there, and at most 100 are read" in caplog.text

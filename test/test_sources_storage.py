@@ -76,6 +76,7 @@ def test_a_database_of_another_program(tmp_path: Path) -> None:
         ("[{durability: volatile}]", False),
         ("durability: 1", False),
         ("[", False),
+        ("- durability: 1 #" + "x" * 2**16, False),
     ],
 )
 def test_latched_publishers(profiles: str, latched: bool) -> None:

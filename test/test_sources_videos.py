@@ -14,6 +14,7 @@ import pytest
 from recordings import PERIOD_NS, START_NS, write_video
 
 from fvs_ros.sources.bags import SourceError
+from fvs_ros.sources.cameras import LiveSource
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.recordings import open_source
 from fvs_ros.sources.videos import claimed_bytes
@@ -248,3 +249,31 @@ def test_a_name_with_a_colon_or_percent(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for path in (Path(name), tmp_path / name):
         assert len(read_all(path)) == 5
+
+
+class HugeCapture:
+    """A decoder of a video whose header claims pictures of 5 GB."""
+
+    released = False
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return True
+
+    def get(self, what: int) -> float:
+        return {cv2.CAP_PROP_FRAME_WIDTH: 50_000.0, cv2.CAP_PROP_FRAME_HEIGHT: 40_000.0}.get(what, 1.0)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_pictures_that_are_too_large_are_refused_before_one_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = HugeCapture()
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
+    (tmp_path / "x.mp4").touch()
+    with pytest.raises(SourceError, match="pictures of 50000 x 40000 pixels; at most 67108864 are taken"):
+        open_source(tmp_path / "x.mp4")
+    assert capture.released
+    with pytest.raises(SourceError, match="rtsp://x/y has pictures of 50000 x 40000 pixels"):
+        LiveSource("rtsp://x/y")

@@ -127,6 +127,8 @@ def test_a_fresh_question_answers_from_the_provisional_step(engine: StreamEngine
         ("", AskOptions(), "empty"),
         (" \n", AskOptions(), "empty"),
         ("x" * 2001, AskOptions(), "2001 characters.*2000"),
+        # Its length first: the other checks read all of it.
+        ("\udcff" * 10_000_000, AskOptions(), "10000000 characters.*2000"),
         ("Hello<|im_end|>", AskOptions(), r"<\|im_end\|>"),
         ("What \ud83d?", AskOptions(), r"character 6 is '\\ud83d'"),
         (os.fsdecode(b"What\xff?"), AskOptions(), r"character 5 is '\\udcff'"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.config import StreamConfig
-from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
+from fvs_ros.stream.frame_queue import MOST_WAITING_BYTES, FrameBatch, FrameQueue
 from fvs_ros.stream.types import FrameCounters
 
 
@@ -253,3 +253,17 @@ def test_a_queue_that_is_closed_while_frames_are_held_ends() -> None:
         queue.offer(frame(0))
         queue.close()
         assert queue.take(8, 0) is None
+
+
+def test_frames_that_hold_much_make_room_for_the_newest_early() -> None:
+    queue = make_queue(frame_queue=100)
+    large = [frame(second, held_bytes=MOST_WAITING_BYTES // 2) for second in range(3)]
+    huge = frame(3, held_bytes=2 * MOST_WAITING_BYTES)
+    for one in (frame(-1), *large):
+        assert queue.offer(one)
+    assert (queue.counters.waiting, queue.counters.dropped) == (2, 2)
+    assert queue.offer(huge)
+    batch = queue.take(100, episode=0)
+    assert batch is not None
+    assert batch.frames == (huge,)
+    assert queue.counters.dropped == 4

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fvs_ros.chat.player import Cue, Player
-from fvs_ros.chat.prompt import EndOfInput, Line
+from fvs_ros.chat.prompt import MOST_WAITING, EndOfInput, Line
 from fvs_ros.chat.screen import Screen, StreamState, clock_text
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.stream.engine import StreamEngine
@@ -61,6 +61,7 @@ class Chat:
 
     Attributes:
         failed: questions without an answer.
+        room: released whenever a question has ended; see `read_lines`.
     """
 
     def __init__(self, engine: StreamEngine, memory: FlashMemoryConfig, max_new_tokens: int | None = None) -> None:
@@ -73,6 +74,7 @@ class Chat:
         self._held: list[str] = []
         self._input_ended = False
         self.failed = 0
+        self.room = threading.Semaphore(MOST_WAITING)
 
     @property
     def post(self) -> Callable[[Event], None]:
@@ -162,6 +164,7 @@ class Chat:
             screen.token(event.text)
         else:
             self._open.remove(event.asked)
+            self.room.release()
             self._show(event, player, screen)
 
     def _show(self, finished: Finished, player: Player, screen: Screen) -> None:

@@ -22,6 +22,10 @@ from prompt_toolkit.patch_stdout import patch_stdout
 # The prompt asks the terminal nothing: some never answer, and each print would wait for them.
 os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
 _MARK = "\x1b[1;36m> \x1b[0m"
+# Piped lines on their way to an answer; the next is read when one has it, so that a pipe cannot fill the memory.
+MOST_WAITING = 16
+# Of a piped line, in characters; the rest is left out. No question may be that long.
+LONGEST_LINE = 2**16
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,14 @@ def _accept(typed: Buffer, on_input: OnInput) -> bool:
     return False
 
 
-def read_lines(on_input: OnInput) -> None:
+def read_lines(on_input: OnInput, room: threading.Semaphore) -> None:
     """Reads standard input as UTF-8 line by line on a thread; blank lines are skipped.
 
     Bytes that are no UTF-8 become lone surrogates, which the engine refuses.
+
+    Args:
+        on_input: takes what is read, on a thread.
+        room: acquired for each line; released by whoever has done with one.
     """
     if sys.stdin is None:
         # Closed by whoever started the process.
@@ -120,8 +128,12 @@ def read_lines(on_input: OnInput) -> None:
 
     def read() -> None:
         try:
-            for text in lines:
+            while text := lines.readline(LONGEST_LINE):
+                rest = text
+                while len(rest) == LONGEST_LINE and not rest.endswith("\n"):
+                    rest = lines.readline(LONGEST_LINE)
                 if text.strip():
+                    room.acquire()
                     on_input(Line(text.strip()))
         except OSError as error:
             print(f"standard input cannot be read: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ import argparse
 import math
 from pathlib import Path
 
+LEAST, MOST = 1e-6, 1e6
 INCOMPLETE = 3
 """Exit status: everything was answered, but frames of the recording were left out, as the notes say."""
 
@@ -28,7 +29,7 @@ def existing_file(text: str) -> Path:
 
 
 def positive(text: str) -> float:
-    """A finite number above 0.
+    """A number from `LEAST` to `MOST`, with which no time, and no number of frames, becomes infinite.
 
     Raises:
         argparse.ArgumentTypeError: it is none.
@@ -39,4 +40,6 @@ def positive(text: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    if not LEAST <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from {LEAST:g} to {MOST:g}")
     return value

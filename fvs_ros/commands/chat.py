@@ -130,7 +130,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
         if typed:
             screen.note("type a question at any time and press Enter; Ctrl-D or Ctrl-C ends")
         elif interactive:
-            read_lines(chat.post)
+            read_lines(chat.post, chat.room)
         player.start()
         chat.run(player, screen, interactive, typed)
         left_out = chat.note_left_out(player, screen)

@@ -30,9 +30,10 @@ def _export(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.progress import RunProgress
     from fvs_ros.sources.bags import SourceError
     from fvs_ros.sources.frame import ImageError
+    from fvs_ros.stream.config import HIGHEST_FPS
 
-    if not arguments.fps > 0:
-        raise ValueError(f"fps is {arguments.fps}, frames per second above 0 expected")
+    if not 0 < arguments.fps <= HIGHEST_FPS:
+        raise ValueError(f"fps is {arguments.fps}, frames per second above 0 and up to {HIGHEST_FPS:g} expected")
     name, data = arguments.benchmark, arguments.data
     questions = [one for path in annotation_files(name, data) for one in BENCHMARKS[name].read(path)]
     todo = replays(questions)

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fvs_ros.evaluation.errors import DataError
+from fvs_ros.files import read_bounded
+
+MOST_BYTES = 2**30
+"""Of one file. The largest of the public benchmarks, with subtitles, has 0.1 GB."""
 
 Value = TypeVar("Value")
 
@@ -151,7 +155,7 @@ def read_text(path: Path) -> str:
         DataError: if it is missing or no such file.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_bounded(path, MOST_BYTES).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise DataError(path, "", "does not exist") from None
     except IsADirectoryError:
@@ -160,6 +164,8 @@ def read_text(path: Path) -> str:
         raise DataError(path, "", f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(path, f"byte {error.start}", "is no UTF-8 text") from error
+    except ValueError as error:
+        raise DataError(path, "", f"is too large: {error}") from error
 
 
 def read_json(path: Path) -> Any:

@@ -29,7 +29,13 @@ from fvs_ros.model.checkpoint_checks import (
     check_weights_fit,
 )
 from fvs_ros.model.checkpoint_errors import CheckpointError
-from fvs_ros.model.checkpoint_files import CONFIG, checkpoint_folder, read_json, read_weight_headers
+from fvs_ros.model.checkpoint_files import (
+    CONFIG,
+    check_text_files,
+    checkpoint_folder,
+    read_json,
+    read_weight_headers,
+)
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
@@ -139,6 +145,7 @@ def load_checkpoint(
         HubError: the hub does not give what the local cache lacks; another try may succeed.
     """
     folder = checkpoint_folder(name, on_progress)
+    check_text_files(folder)
     config = ModelConfig.from_json(read_json(folder, CONFIG))
     try:
         pixels = PixelConfig.from_preprocessor(read_json(folder, "preprocessor_config.json", default={}))

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
+from fvs_ros.files import read_bounded
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.hub import Progress, cached_snapshot, download
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, TINY, is_embedded
@@ -24,6 +25,8 @@ CONFIG, WEIGHTS, INDEX, ADAPTER = (
     "adapter_config.json",
 )
 TOKENIZER, VOCABULARY = "tokenizer.json", ("vocab.json", "merges.txt")
+MOST_TEXT_BYTES = 2**27
+"""Of one JSON or text file. The tokenizer.json of Qwen2-VL has 7 MB, its index 0.1 MB."""
 QUANTIZED_SUFFIXES = (
     ".qweight",
     ".qzeros",
@@ -122,7 +125,7 @@ def read_json(folder: Path, file: str, default: Mapping[str, Any] | None = None)
     if default is not None and not os.path.lexists(path):
         return dict(default)
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_bounded(path, MOST_TEXT_BYTES))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no {file}; name a Qwen2-VL or Flash-VStream checkpoint") from error
     except OSError as error:
@@ -132,6 +135,21 @@ def read_json(folder: Path, file: str, default: Mapping[str, Any] | None = None)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}; it must hold an object")
     return values
+
+
+def check_text_files(folder: Path) -> None:
+    """Refuses what transformers would read whole, or wait for, whatever it is.
+
+    Raises:
+        CheckpointError: a JSON or text file is larger than `MOST_TEXT_BYTES`, or is a pipe or a device.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".txt", ".jinja") or path.is_dir() or not path.exists():
+            continue
+        if not path.is_file():
+            raise CheckpointError(f"{path} is a pipe or a device; a file is needed")
+        if (size := path.stat().st_size) > MOST_TEXT_BYTES:
+            raise CheckpointError(f"{path} is {size} bytes long; at most {MOST_TEXT_BYTES} make sense")
 
 
 def read_weight_headers(folder: Path) -> dict[str, TensorHeader]:

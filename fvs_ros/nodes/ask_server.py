@@ -86,7 +86,12 @@ class AskServer:
         return response
 
     async def _on_goal_request(self, request: AskAction.Goal) -> GoalResponse:
-        """Accepts every goal; what is wrong with it is in its result, as in a response of the service."""
+        """Accepts every goal at the pace of replies; what is wrong with it is in its result, as in a response.
+
+        Beyond that pace goals are rejected: each that is accepted is kept for `RESULT_TIMEOUT_S`.
+        """
+        if self._pacer.full:
+            return GoalResponse.REJECT
         await self._pacer.turn()
         return GoalResponse.ACCEPT
 

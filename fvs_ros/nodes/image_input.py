@@ -16,8 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.nodes.qos import sensor_qos
 from fvs_ros.nodes.silence import SUFFIX, explain_silence
-from fvs_ros.sources.frame import Frame, ImageError, Pose
-from fvs_ros.sources.images import decode_compressed_image, decode_image
+from fvs_ros.sources.frame import Frame, ImageError, Pose, refused
+from fvs_ros.sources.images import check_message, decode_compressed_image, decode_image
 
 try:
     from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
@@ -131,9 +131,17 @@ class ImageInput:
             )
             return
         self.last_stamp_ns = stamp_ns
-        frame_id = message.header.frame_id
+        self._submit(self._frame(message, stamp_ns, time.monotonic_ns()))
+
+    def _frame(self, message: ImageLike, stamp_ns: int, received_ns: int) -> Frame:
+        frame_id, held_bytes = message.header.frame_id, len(message.data)
+        try:
+            check_message(held_bytes, frame_id)
+        except ImageError as error:
+            self.last_rejection = str(error)
+            return refused(stamp_ns, error, received_ns)
         pose = partial(self._pose, stamp_ns, frame_id)
-        self._submit(Frame(stamp_ns, partial(self._decode, message), frame_id, pose, time.monotonic_ns()))
+        return Frame(stamp_ns, partial(self._decode, message), frame_id, pose, received_ns, held_bytes)
 
     def _decode(self, message: ImageLike) -> np.ndarray:
         try:

@@ -15,6 +15,7 @@ from fvs_ros.nodes.messages import stamp_nanoseconds
 from fvs_ros.nodes.parameters import NodeSettings
 from fvs_ros.nodes.qos import sensor_qos
 from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.images import check_message
 from fvs_ros.sources.poses import PoseBuffer
 
 # Frames may wait this long for the model before their transform is asked for; tf2's own default is 10 s.
@@ -66,6 +67,7 @@ class OdometryPoses:
             (orientation.x, orientation.y, orientation.z, orientation.w),
         )
         try:
+            check_message(0, pose.frame_id)
             self._buffer.add(stamp_nanoseconds(message.header.stamp), pose)
         except ValueError as error:
             self._node.get_logger().warning(

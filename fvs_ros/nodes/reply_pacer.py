@@ -9,10 +9,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.task import Future
 
+from fvs_ros.nodes.qos import QUESTION_DEPTH
+
 # What a client with the default QoS of services holds is 10 replies, and on Fast DDS those to other clients count.
 BURST = 8
 # Between two replies after a burst: 200 a second.
 PERIOD_S = 0.005
+# Replies that wait for their turn. Who asks so much faster than replies may go gets the rest of them at once.
+MOST_WAITING = QUESTION_DEPTH
 
 
 class ReplyPacer:
@@ -29,8 +33,15 @@ class ReplyPacer:
         self._timer = node.create_timer(PERIOD_S, self._tick, group, Clock(clock_type=ClockType.STEADY_TIME))
         self._timer.cancel()
 
+    @property
+    def full(self) -> bool:
+        """Whether as many replies wait as may."""
+        return len(self._waiting) >= MOST_WAITING
+
     async def turn(self) -> None:
         """Returns when the next reply may go."""
+        if self.full:
+            return
         if self._timer.is_canceled():
             self._timer.reset()
         if self._free > 0 and not self._waiting:

@@ -16,7 +16,16 @@ from fvs_ros.errors import ReadableError
 from fvs_ros.sources import rosbag2_files
 from fvs_ros.sources.ros1 import Ros1Types
 from fvs_ros.sources.rosbag2_files import METADATA, Announced, decompressed, open_storage, recording_files
-from fvs_ros.sources.storage import CDR, END_OF_TIME_NS, ROS1, Channel, StorageError, StorageFile, reason
+from fvs_ros.sources.storage import (
+    CDR,
+    END_OF_TIME_NS,
+    MOST_MESSAGE_BYTES,
+    ROS1,
+    Channel,
+    StorageError,
+    StorageFile,
+    reason,
+)
 
 BAG_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
@@ -177,6 +186,10 @@ class Bag:
         with _explained(path):
             for channel, received_ns, data in file.messages(channels, *window):
                 topic = channels[channel]
+                if len(data) > MOST_MESSAGE_BYTES:
+                    raise StorageError(
+                        f"a message on {topic} takes {len(data)} bytes; at most {MOST_MESSAGE_BYTES} are taken"
+                    )
                 convert = self._converters.get(topic, decompressed)
                 yield received_ns, BagMessage(self.topics[topic], received_ns, convert(data))
 

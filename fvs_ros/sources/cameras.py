@@ -14,6 +14,7 @@ import cv2
 
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.videos import check_picture_size
 
 SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "srt", "udp", "tcp", "http", "https"})
 # OpenCV's own half a minute would look like a hang.
@@ -75,6 +76,7 @@ class LiveSource:
         if not self._capture.isOpened():
             self._capture.release()
             raise SourceError(f"{self.name} cannot be opened; {advice}")
+        check_picture_size(self._capture, self.name)
         if number is None and urlsplit(address).scheme in ("http", "https"):
             self._refuse_file()
 
@@ -94,7 +96,7 @@ class LiveSource:
             if not decoded:
                 break
             decode = partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB)
-            yield Frame(time.time_ns(), decode, received_ns=time.monotonic_ns())
+            yield Frame(time.time_ns(), decode, received_ns=time.monotonic_ns(), held_bytes=image.nbytes)
         raise SourceError(f"{self.name} gives no more frames: it was unplugged, ended, or the network is down")
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fvs_ros.errors import ReadableError
 
@@ -49,6 +49,7 @@ class Frame:
             None where it is unknown.
         received_ns: when it arrived, or was recorded, nanoseconds on any steady clock; None for a frame whose stamp
             needs no second opinion, as in a video.
+        held_bytes: what the frame holds while it waits to be decoded; 0 where that is little.
     """
 
     stamp_ns: int
@@ -56,3 +57,13 @@ class Frame:
     frame_id: str = ""
     pose: Callable[[], Pose | None] = lambda: None
     received_ns: int | None = None
+    held_bytes: int = 0
+
+
+def refused(stamp_ns: int, error: ImageError, received_ns: int) -> Frame:
+    """A frame in the place of an image that must not be kept: decoding it raises `error`, so that it is counted."""
+
+    def image() -> NoReturn:
+        raise error
+
+    return Frame(stamp_ns, image, received_ns=received_ns)

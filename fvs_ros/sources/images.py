@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 from rosbags.image import image_to_cvimage
 
+from fvs_ros.sources import MAX_BYTES, MAX_PIXELS
 from fvs_ros.sources.depth import CompressedDepth, decode_png16, draw_depth, is_compressed_depth, is_depth_png
 from fvs_ros.sources.frame import ImageError
 
 logger = logging.getLogger(__name__)
 
-# Twice a 33 MP stills camera; an image that claims more is a broken header or a decompression bomb.
-MAX_PIXELS = 2**26
+# Each slot of the memory keeps one, and each answer sends them.
+MAX_FRAME_ID = 255
 
 # `CompressedImage.format` of `encode_jpeg`, as image_transport's compressed publisher writes it.
 JPEG_FORMAT = "rgb8; jpeg compressed bgr8"
@@ -87,6 +88,26 @@ ENCODINGS = {
     **{name: Layout("uint8", 2, "yuv422_yuy2", even=True) for name in ("yuv422_yuy2", "yuyv")},
     **{name: Layout("uint8", 1, name, even=True, planar=True) for name in ("nv12", "nv21")},
 }
+
+
+def check_message(data_bytes: int, frame_id: str) -> None:
+    """Refuses an image message that nothing should keep, before it is kept.
+
+    Args:
+        data_bytes: length of the message's data.
+        frame_id: of its header.
+
+    Raises:
+        ImageError: ``too_large`` or ``frame_id``.
+    """
+    if data_bytes > MAX_BYTES:
+        raise ImageError(
+            "too_large", f"the image is {data_bytes} bytes long; at most {MAX_BYTES} are taken, so scale it down"
+        )
+    if len(frame_id) > MAX_FRAME_ID:
+        raise ImageError(
+            "frame_id", f"the header's frame_id has {len(frame_id)} characters; at most {MAX_FRAME_ID} are taken"
+        )
 
 
 def decode_image(message: ImageMessage) -> np.ndarray:
@@ -159,6 +180,7 @@ def decode_compressed_image(message: CompressedImageMessage) -> np.ndarray:
 
 
 def _check_size(height: int, width: int) -> None:
+    """Refuses what is empty, and what would take too much memory, before it is decoded."""
     if height < 1 or width < 1:
         raise ImageError("empty", f"the image is {width} x {height} pixels; see whether the camera delivers images")
     if height * width > MAX_PIXELS:

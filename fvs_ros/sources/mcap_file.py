@@ -8,33 +8,43 @@ from __future__ import annotations
 
 import heapq
 import os
+import sys
+import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+from lz4.frame import LZ4FrameDecompressor
 from mcap.exceptions import EndOfFile
 from mcap.reader import SeekingReader
 from mcap.records import Channel as ChannelRecord
 from mcap.records import Chunk, DataEnd, Footer, Header, McapRecord, Message, Schema
-from mcap.stream_reader import StreamReader, get_chunk_data_stream
+from mcap.stream_reader import CRCValidationError, StreamReader
 
 from fvs_ros.sources.storage import (
     CDR,
     END_OF_TIME_NS,
     ROS1,
     Channel,
+    Decompressor,
     StorageError,
     StorageFile,
+    decompress,
     is_latched,
     reason,
     ros2_type,
 )
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _MAGIC = b"\x89MCAP0\r\n"
-_COMPRESSIONS = ("", "lz4", "zstd")
+_DECOMPRESSORS: dict[str, Callable[[], Decompressor]] = {"lz4": LZ4FrameDecompressor, "zstd": zstd.ZstdDecompressor}
 
 
 @dataclass(frozen=True)
@@ -204,12 +214,16 @@ def _unpacked(record: McapRecord) -> list[McapRecord]:
     """The records in a chunk, checked against its checksum; any other record by itself."""
     if not isinstance(record, Chunk):
         return [record]
-    # `mcap` takes what it does not know for uncompressed.
-    if record.compression not in _COMPRESSIONS:
-        raise StorageError(f"its chunks are compressed with {record.compression}; none, lz4 and zstd can be read")
-    data, size = get_chunk_data_stream(record, validate_crc=True)
-    # Not by `breakup_chunk`, which takes a message that claims more than there is for a whole one.
-    return list(_records(BytesIO(data.read(size)), 0))
+    # Not by `mcap`, which takes a message that claims more than there is for a whole one, a compression that it does
+    # not know for none, and as much memory as there is for what a few bytes claim to hold.
+    data = record.data
+    if record.compression:
+        if record.compression not in _DECOMPRESSORS:
+            raise StorageError(f"its chunks are compressed with {record.compression}; none, lz4 and zstd can be read")
+        data = decompress(_DECOMPRESSORS[record.compression](), record.data)
+    if record.uncompressed_crc and zlib.crc32(data) != record.uncompressed_crc:
+        raise CRCValidationError(record.uncompressed_crc, zlib.crc32(data), record)
+    return list(_records(BytesIO(data), 0))
 
 
 def _block_messages(file: BinaryIO, block: _Block) -> Iterator[Message]:

@@ -17,9 +17,10 @@ import numpy as np
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from fvs_ros.sources import MAX_BYTES, MAX_PIXELS
 from fvs_ros.sources.bags import BAG_SUFFIXES, Bag, BagMessage, BagTopic, SourceError, is_bag
-from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError
-from fvs_ros.sources.images import decode_compressed_image, decode_image
+from fvs_ros.sources.frame import SECOND_NS, Frame, ImageError, refused
+from fvs_ros.sources.images import check_message, decode_compressed_image, decode_image
 from fvs_ros.sources.stamp_guard import RUN_FRAMES, StampGuard, Verdict, describe_wrong_stamps
 from fvs_ros.sources.videos import VideoSource, check_fps
 
@@ -230,8 +231,13 @@ class BagSource:
 def bag_frame(message: BagMessage) -> Frame:
     """The frame in a recorded image message; its image is deserialised and decoded when it is asked for."""
     stamp_ns, frame_id = _header(message.data) or (0, "")
+    stamp_ns = stamp_ns or message.received_ns
+    try:
+        check_message(len(message.data), frame_id)
+    except ImageError as error:
+        return refused(stamp_ns, error, message.received_ns)
     decode = partial(_decode_message, message.topic.type, message.data)
-    return Frame(stamp_ns or message.received_ns, decode, frame_id, received_ns=message.received_ns)
+    return Frame(stamp_ns, decode, frame_id, received_ns=message.received_ns, held_bytes=len(message.data))
 
 
 def _header(data: bytes) -> tuple[int, str] | None:
@@ -287,7 +293,7 @@ class ImageFolderSource:
     """The images of a folder in the order of their names (numbers count as numbers), `fps` a second.
 
     Raises:
-        SourceError: if there is no image, or `fps` is not above zero.
+        SourceError: if there is no image, or `fps` is out of range.
     """
 
     notes: Sequence[str] = ()
@@ -329,9 +335,19 @@ def read_image(path: Path) -> np.ndarray:
     """An image file as RGB, uint8 [height, width, 3].
 
     Raises:
-        ImageError: if it cannot be decoded.
+        ImageError: if it is too large, or cannot be decoded.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ImageError(
+                "too_large", f"{path} is {size} bytes long; at most {MAX_BYTES} are taken, so scale it down"
+            )
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except OSError:
+        image = None
+    except cv2.error as error:
+        # Raised for what a header claims; anything else that is wrong gives None.
+        raise ImageError("too_large", f"{path} has more than {MAX_PIXELS} pixels; scale it down") from error
     if image is None:
         raise ImageError("undecodable", f"{path} is no image that can be decoded; remove it or write it again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+import lz4.frame
 from rosbags.convert.converter import is_same_wireformat
 from rosbags.interfaces import ConnectionExtRosbag1
 from rosbags.rosbag1 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from fvs_ros.sources.storage import END_OF_TIME_NS, ROS1, Channel, StorageFile, reason, ros2_type
+from fvs_ros.sources.storage import END_OF_TIME_NS, ROS1, Channel, StorageFile, decompress, reason, ros2_type
+
+# What rosbags decompresses chunks with, and the same within bounds.
+_BOUNDED: dict[Callable[[bytes], bytes], Callable[[bytes], bytes]] = {
+    bz2.decompress: lambda data: decompress(bz2.BZ2Decompressor(), data),
+    lz4.frame.decompress: lambda data: decompress(lz4.frame.LZ4FrameDecompressor(), data),
+}
 
 
 class Ros1File(StorageFile):
@@ -19,6 +27,9 @@ class Ros1File(StorageFile):
     def __init__(self, path: Path) -> None:
         self._reader = Reader(path)
         self._reader.open()
+        for place, chunk in self._reader.chunks.items():
+            if chunk.decompressor in _BOUNDED:
+                self._reader.chunks[place] = chunk._replace(decompressor=_BOUNDED[chunk.decompressor])
         filled = self._reader.message_count > 0
         self.start_ns = self._reader.start_time if filled else END_OF_TIME_NS
         # rosbags counts the end as one past the last message.

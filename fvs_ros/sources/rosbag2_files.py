@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fvs_ros.files import read_bounded
 from fvs_ros.sources.mcap_file import McapFile
 from fvs_ros.sources.ros1 import Ros1File
-from fvs_ros.sources.storage import Sqlite3File, StorageError, StorageFile, reason, ros2_type
+from fvs_ros.sources.storage import Sqlite3File, StorageError, StorageFile, decompress, reason, ros2_type
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -35,6 +36,10 @@ _COMPRESSED = re.compile(r"\.zstd?$")
 _LOG_HEADER_BYTES = 32
 # The first bytes of what zstd has compressed; CDR begins with a zero.
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# Ten thousand files take 2 MB; PyYAML takes a minute for this much.
+_MOST_METADATA = 2**22
+# What decompressing a file leaves free of the disk, which may be the memory's.
+_LEAST_FREE_BYTES = 2**29
 
 
 class _Part(NamedTuple):
@@ -75,7 +80,8 @@ def recording_files(folder: Path) -> tuple[list[Path], Announced]:
     listed: list[str] = []
     announced = Announced()
     try:
-        metadata = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        text = read_bounded(folder / METADATA, _MOST_METADATA).decode()
+        metadata = yaml.safe_load(text)["rosbag2_bagfile_information"]
         listed = [PurePosixPath(_text(name)).name for name in metadata["relative_file_paths"]]
         announced = _announced(metadata)
     except FileNotFoundError:
@@ -199,7 +205,7 @@ def open_storage(path: Path, stack: ExitStack) -> StorageFile:
 
 def decompressed(message: bytes) -> bytes:
     """A message as it was before rosbag2 compressed it; one that it did not compress as it is."""
-    return zstd.decompress(message) if message[:4] == _ZSTD_MAGIC else message
+    return decompress(zstd.ZstdDecompressor(), message) if message[:4] == _ZSTD_MAGIC else message
 
 
 def _private_copy(path: Path, stack: ExitStack, make: Callable[[Path, Path], None]) -> Path:
@@ -219,7 +225,14 @@ def _private_copy(path: Path, stack: ExitStack, make: Callable[[Path, Path], Non
 
 def _decompress(path: Path, target: Path) -> None:
     with zstd.open(path, "rb") as source, target.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)
+        while piece := source.read(2**24):
+            free = shutil.disk_usage(target.parent).free
+            if free - len(piece) < _LEAST_FREE_BYTES:
+                raise StorageError(
+                    f"decompressed it takes more than {sink.tell()} bytes, and the disk of {target.parent} would have "
+                    f"fewer than {_LEAST_FREE_BYTES} left of {free}; set TMPDIR to a folder with more room"
+                )
+            sink.write(piece)
 
 
 def _copy_and_checkpoint(path: Path, target: Path) -> None:

@@ -15,6 +15,10 @@ import yaml
 from fvs_ros.errors import ReadableError, one_line
 
 END_OF_TIME_NS = 2**63 - 1
+# Of a message or a chunk when decompressed: twice the largest image that is taken.
+MOST_MESSAGE_BYTES = 2**30
+# Of the profiles of a topic with 30 publishers there are 10 kB; PyYAML takes a second for 50 kB.
+_MOST_PROFILES = 2**16
 
 CDR, ROS1 = "cdr", "ros1"
 """Encodings of messages that can be handed out: ROS 2's own, and ROS 1's, which is converted."""
@@ -22,6 +26,33 @@ CDR, ROS1 = "cdr", "ros1"
 
 class StorageError(ReadableError, ValueError):
     """A file that cannot be read. The message says what was wrong and what to do."""
+
+
+class Decompressor(Protocol):
+    """What bz2, lz4 and zstd have in common."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end has come."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """At most `max_length` of what is compressed in `data`."""
+
+
+def decompress(decompressor: Decompressor, data: bytes) -> bytes:
+    """What `data` holds, without taking more memory than `MOST_MESSAGE_BYTES`, whatever it claims.
+
+    Raises:
+        StorageError: it holds more, or ends early.
+    """
+    content = decompressor.decompress(data, MOST_MESSAGE_BYTES + 1)
+    if len(content) > MOST_MESSAGE_BYTES:
+        raise StorageError(
+            f"{len(data)} compressed bytes hold more than {MOST_MESSAGE_BYTES}, the most that is taken at once"
+        )
+    if not decompressor.eof:
+        raise StorageError(f"{len(data)} compressed bytes end early; copy it again")
+    return content
 
 
 def reason(error: Exception) -> str:
@@ -81,6 +112,8 @@ def ros2_type(name: str) -> str:
 
 def is_latched(offered_qos_profiles: str) -> bool:
     """Whether any publisher of a topic was transient local, from the YAML in which rosbag2 stores its profiles."""
+    if len(offered_qos_profiles) > _MOST_PROFILES:
+        return False
     try:
         profiles = yaml.safe_load(offered_qos_profiles)
     except Exception:  # Of many kinds: of YAML itself, of a day that no calendar has, of lists in lists without end.

@@ -11,12 +11,15 @@ from typing import BinaryIO
 
 import cv2
 
+from fvs_ros.sources import MAX_PIXELS
 from fvs_ros.sources.bags import BAG_SUFFIXES, SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame
 
 # OpenCV gives up after 4096 packets of sound without a picture, which are 87 s of AAC. It reads this on first use.
 os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", "1000000")
 
+# One picture in eleven days, and more than any camera gives.
+LOWEST_FPS, HIGHEST_FPS = 1e-6, 1e6
 # For the rare container that tells neither a frame rate nor positions.
 _FALLBACK_FPS = 30.0
 # OpenCV reports a packet that cannot be decoded just as it reports the end. More comes after the one, nothing after
@@ -35,7 +38,7 @@ class VideoSource:
         start_ns: stamp of the beginning.
 
     Raises:
-        SourceError: if the file cannot be opened, holds no frame, or `fps` is not above zero.
+        SourceError: if the file cannot be opened, holds no frame, or `fps` is out of range.
     """
 
     notes: Sequence[str] = ()
@@ -70,6 +73,7 @@ class VideoSource:
                 f"{self._path} is neither a bag ({known}) nor a video that OpenCV can open: the file is truncated, or "
                 "its format is unknown; copy it again, or re-encode it with ffmpeg"
             )
+        check_picture_size(capture, str(self._path))
         return capture
 
     def frames(self, start_offset_s: float = 0.0, duration_s: float | None = None) -> Iterator[Frame]:
@@ -94,7 +98,8 @@ class VideoSource:
                 decoded, image = capture.retrieve()
                 if decoded:
                     stamp_ns = self.start_ns + round(position_s * SECOND_NS)
-                    yield Frame(stamp_ns, partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB))
+                    decode = partial(cv2.cvtColor, image, cv2.COLOR_BGR2RGB)
+                    yield Frame(stamp_ns, decode, held_bytes=image.nbytes)
             else:
                 self._check_whole(max(0.0, position_s))
         finally:
@@ -188,11 +193,25 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if value == (1 << bits) - 1 else value
 
 
+def check_picture_size(capture: cv2.VideoCapture, name: str) -> None:
+    """Refuses a video whose pictures would take too much memory, and releases it.
+
+    Raises:
+        SourceError: if they have more than `MAX_PIXELS`.
+    """
+    width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > MAX_PIXELS:
+        capture.release()
+        raise SourceError(
+            f"{name} has pictures of {width} x {height} pixels; at most {MAX_PIXELS} are taken, so scale it down"
+        )
+
+
 def check_fps(fps: float | None) -> None:
-    """Refuses a rate that is not above 0.
+    """Refuses a rate with which times, or the number of frames, would have no bound.
 
     Raises:
         SourceError: if it is not.
     """
-    if fps is not None and not fps > 0:
-        raise SourceError(f"fps is {fps}; it must be above 0")
+    if fps is not None and not LOWEST_FPS <= fps <= HIGHEST_FPS:
+        raise SourceError(f"fps is {fps}; it must be from {LOWEST_FPS:g} to {HIGHEST_FPS:g}")

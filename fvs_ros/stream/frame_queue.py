@@ -18,6 +18,8 @@ from fvs_ros.stream.types import FrameCounters
 
 logger = logging.getLogger(__name__)
 
+# What frames may hold while they wait, for images so large that `frame_queue` of them would fill the memory.
+MOST_WAITING_BYTES = 2**30
 # In `FrameCounters.rejected`: frames whose stamps do not fit those around them.
 WRONG_STAMP = "wrong_stamp"
 
@@ -131,8 +133,9 @@ class FrameQueue:
         if not self._policy.keep(frame.stamp_ns):
             self._counters.skipped += 1
             return False
-        if len(self._waiting) == self._capacity:
-            self._waiting.popleft()
+        waiting_bytes = frame.held_bytes + sum(one.held_bytes for one in self._waiting)
+        while len(self._waiting) == self._capacity or (self._waiting and waiting_bytes > MOST_WAITING_BYTES):
+            waiting_bytes -= self._waiting.popleft().held_bytes
             self._counters.dropped += 1
         self._waiting.append(frame)
         self._kept += 1

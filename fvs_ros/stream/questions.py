@@ -94,6 +94,12 @@ def check_question(
     def invalid(message: str) -> AskError:
         return AskError(ErrorCode.INVALID_QUESTION, message)
 
+    # First, since what follows reads all of it.
+    if len(question) > config.question_characters:
+        raise invalid(
+            f"the question has {len(question)} characters; shorten it to {config.question_characters}, or raise the "
+            "parameter question_characters"
+        )
     if broken := _NO_TEXT.search(question):
         raise invalid(
             f"the question is no UTF-8 text: its character {broken.start() + 1} is {broken[0]!a}, which stands for "
@@ -101,11 +107,6 @@ def check_question(
         )
     if not question.strip():
         raise invalid("the question is empty; write what you want to know")
-    if len(question) > config.question_characters:
-        raise invalid(
-            f"the question has {len(question)} characters; shorten it to {config.question_characters}, or raise the "
-            "parameter question_characters"
-        )
     if control_tokens := control_tokens_in(question):
         raise invalid(
             f"the question holds {', '.join(control_tokens)}, which would control the model; write it without"
