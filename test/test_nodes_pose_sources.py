@@ -15,12 +15,11 @@ require_ros()
 import rclpy
 from geometry_msgs.msg import TransformStamped
 
-from fvs_ros.nodes.parameters import TABLE, NodeSettings
+from fvs_ros.nodes.parameters import NodeSettings
 from fvs_ros.nodes.pose_sources import NoPoses, create_pose_source
 from fvs_ros.stream.types import Pose
 
-DEFAULTS: dict[str, Any] = {row.name: row.default for row in TABLE if row.name in NodeSettings.__dataclass_fields__}
-SETTINGS = NodeSettings(**DEFAULTS)
+SETTINGS = NodeSettings()
 TF = replace(SETTINGS, pose_source="tf", pose_frame="map", pose_tolerance_s=0.2)
 
 

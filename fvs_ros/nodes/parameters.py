@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -13,9 +13,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from fvs_ros.memory.config import AUTO, SPATIAL_METHODS, TEMPORAL_METHODS
-from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.model.names import EMBEDDED
-from fvs_ros.stream.config import HIGHEST_FPS, HIGHEST_TOKENS, LONGEST_TIMEOUT_S, StreamConfig
+from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 
 ParameterValue = bool | int | float | str | list[str]
 
@@ -93,129 +92,122 @@ def _wrong_type(row: ParameterRow, value: str, kind: str) -> str:
     return f"{row.name} is {value}, of type {kind.lower()}; write {advice}"
 
 
-def _stream(name: str, description: str, least: float, most: float, live: bool = False) -> ParameterRow:
-    return ParameterRow(name, getattr(StreamConfig(), name), description, least, most, live=live)
+def parameter(
+    default: Any,
+    description: str,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """A field of a dataclass of parameters; see `ParameterRow`."""
+    row = {"description": description, "least": least, "most": most, "choices": choices, "live": live}
+    return field(default=default, metadata=row)
 
 
-TABLE = (
-    ParameterRow(
-        "model",
-        EMBEDDED,
-        "Checkpoint to load: a folder, a hub name such as zhang9302002/Flash-VStream-Qwen-7b, embedded for the small "
-        "model that ships with the package and knows only simulated patrols, or tiny for random weights",
-    ),
-    ParameterRow("device", "auto", "Where the model runs: auto (CUDA where there is one), cpu, cuda or cuda:N"),
-    ParameterRow(
-        "dtype",
-        "auto",
-        "Precision of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    ),
-    ParameterRow(
-        "temporal_method",
-        AUTO,
-        "How the memory sums up more steps than its context slots: auto takes the checkpoint's method",
-        choices=(AUTO, *TEMPORAL_METHODS),
-    ),
-    ParameterRow(
-        "spatial_method",
-        AUTO,
-        "How the memory chooses keyframes: auto takes the checkpoint's method",
-        choices=(AUTO, *SPATIAL_METHODS),
-    ),
-    ParameterRow("autostart", True, "Configure and activate at once; false waits for lifecycle transitions"),
-    ParameterRow(
-        "load_retry_s",
-        30.0,
-        "Seconds after which autostart loads a model again that the hub did not give; 0 never does",
-        0,
-        LONGEST_TIMEOUT_S,
-    ),
-    ParameterRow(
-        "image_transport",
-        "raw",
-        "raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG)",
-        choices=("raw", "compressed"),
-    ),
-    ParameterRow(
-        "image_timeout_s",
-        5.0,
-        "Seconds without an image after which /diagnostics warns; 0 never warns",
-        0,
-        LONGEST_TIMEOUT_S,
-        live=True,
-    ),
-    ParameterRow(
-        "pose_source",
-        "none",
-        "Where the poses of moments come from: none, odometry (`odom`: the robot base's pose) or tf (the camera's)",
-        choices=("none", "odometry", "tf"),
-    ),
-    ParameterRow("pose_frame", "map", "Coordinate frame of the poses that tf gives; odometry brings its own"),
-    ParameterRow(
-        "pose_tolerance_s", 0.1, "Seconds by which a pose may miss the image's stamp, or tf may be late", 0, 10
-    ),
-    _stream("fps", "Frames kept per second of stamp time; 0 keeps all. The model was trained at 1", 0, HIGHEST_FPS),
-    _stream("max_pixels", "Largest area, in pixels, of a frame that the model sees", LEAST_PIXELS, MOST_PIXELS),
-    _stream("min_pixels", "Smallest area, in pixels, of a frame that the model sees", LEAST_PIXELS, MOST_PIXELS),
-    _stream("frame_queue", "Kept frames that may wait for the model; when full, the oldest is dropped", 2, 4_096),
-    _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when frames wait", 1, 256),
-    _stream(
-        "static_tolerance",
-        "Frames that differ from the last encoded step by at most this (0 to 255) are not encoded; 0 encodes all",
-        0,
-        255,
-    ),
-    _stream(
-        "late_tolerance_s",
-        "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, its neighbours decide",
-        0,
-        LONGEST_TIMEOUT_S,
-    ),
-    _stream(
-        "prefill_share",
-        "Share of the answering thread's time for prefilling the newest memory; 0 prefills when a question comes",
-        0,
-        1,
-    ),
-    _stream("parallel_questions", "Questions answered at once, from one prefilled memory", 1, 64),
-    _stream(
-        "model_timeout_s",
-        "Seconds after which one call of the model counts as hung and a new worker takes over; 0 never",
-        0,
-        LONGEST_TIMEOUT_S,
-    ),
-    _stream("question_queue", "Questions that may wait; the next is refused as busy", 1, 1_024),
-    _stream("question_characters", "Longest question, in characters", 1, 100_000),
-    _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", 1, HIGHEST_TOKENS, live=True),
-    _stream("max_new_tokens_limit", "Longest answer, in tokens, that a question may ask for", 1, HIGHEST_TOKENS),
-    _stream(
-        "timeout_s",
-        "Seconds from a question to its complete answer, where the question sets none",
-        0.1,
-        LONGEST_TIMEOUT_S,
-        live=True,
-    ),
-)
-ROWS = {row.name: row for row in TABLE}
+def rows_of(settings: type) -> list[ParameterRow]:
+    """The parameters that a dataclass declares by `parameter`, in its order."""
+    rows = []
+    for item in fields(settings):
+        default: Any = item.default
+        # rclpy knows lists, not tuples.
+        rows.append(ParameterRow(item.name, list(default) if isinstance(default, tuple) else default, **item.metadata))
+    return rows
 
 
 @dataclass(frozen=True)
 class NodeSettings:
     """The parameters that are the node's own; `StreamConfig` holds the engine's. `TABLE` describes both."""
 
-    model: str
-    device: str
-    dtype: str
-    temporal_method: str
-    spatial_method: str
-    autostart: bool
-    load_retry_s: float
-    image_transport: str
-    image_timeout_s: float
-    pose_source: str
-    pose_frame: str
-    pose_tolerance_s: float
+    model: str = parameter(
+        EMBEDDED,
+        "Checkpoint to load: a folder, a hub name such as zhang9302002/Flash-VStream-Qwen-7b, embedded for the small "
+        "model that ships with the package and knows only simulated patrols, or tiny for random weights",
+    )
+    device: str = parameter("auto", "Where the model runs: auto (CUDA where there is one), cpu, cuda or cuda:N")
+    dtype: str = parameter(
+        "auto",
+        "Precision of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    temporal_method: str = parameter(
+        AUTO,
+        "How the memory sums up more steps than its context slots: auto takes the checkpoint's method",
+        choices=(AUTO, *TEMPORAL_METHODS),
+    )
+    spatial_method: str = parameter(
+        AUTO,
+        "How the memory chooses keyframes: auto takes the checkpoint's method",
+        choices=(AUTO, *SPATIAL_METHODS),
+    )
+    autostart: bool = parameter(True, "Configure and activate at once; false waits for lifecycle transitions")
+    load_retry_s: float = parameter(
+        30.0,
+        "Seconds after which autostart loads a model again that the hub did not give; 0 never does",
+        0,
+        LONGEST_TIMEOUT_S,
+    )
+    image_transport: str = parameter(
+        "raw",
+        "raw subscribes to `image`, compressed to `image/compressed` (JPEG or PNG)",
+        choices=("raw", "compressed"),
+    )
+    image_timeout_s: float = parameter(
+        5.0, "Seconds without an image after which /diagnostics warns; 0 never warns", 0, LONGEST_TIMEOUT_S, live=True
+    )
+    pose_source: str = parameter(
+        "none",
+        "Where the poses of moments come from: none, odometry (`odom`: the robot base's pose) or tf (the camera's)",
+        choices=("none", "odometry", "tf"),
+    )
+    pose_frame: str = parameter("map", "Coordinate frame of the poses that tf gives; odometry brings its own")
+    pose_tolerance_s: float = parameter(
+        0.1, "Seconds by which a pose may miss the image's stamp, or tf may be late", 0, 10
+    )
+
+
+_STREAM_FIELDS = {item.name: item for item in fields(StreamConfig)}
+
+
+def _stream(name: str, description: str, most: float | None = None, live: bool = False) -> ParameterRow:
+    """A setting of the engine, within its bounds there; `most` where parameters have a lower one."""
+    bounds = _STREAM_FIELDS[name].metadata
+    most = bounds["most"] if most is None else most
+    return ParameterRow(name, getattr(StreamConfig, name), description, bounds["least"], most, live=live)
+
+
+TABLE = (
+    *rows_of(NodeSettings),
+    _stream("fps", "Frames kept per second of stamp time; 0 keeps all. The model was trained at 1"),
+    _stream("max_pixels", "Largest area, in pixels, of a frame that the model sees", MOST_PIXELS),
+    _stream("min_pixels", "Smallest area, in pixels, of a frame that the model sees", MOST_PIXELS),
+    _stream("frame_queue", "Kept frames that may wait for the model; when full, the oldest is dropped", 4_096),
+    _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when frames wait", 256),
+    _stream(
+        "static_tolerance",
+        "Frames that differ from the last encoded step by at most this (0 to 255) are not encoded; 0 encodes all",
+    ),
+    _stream(
+        "late_tolerance_s",
+        "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, its neighbours decide",
+        LONGEST_TIMEOUT_S,
+    ),
+    _stream(
+        "prefill_share",
+        "Share of the answering thread's time for prefilling the newest memory; 0 prefills when a question comes",
+    ),
+    _stream("parallel_questions", "Questions answered at once, from one prefilled memory", 64),
+    _stream(
+        "model_timeout_s",
+        "Seconds after which one call of the model counts as hung and a new worker takes over; 0 never",
+    ),
+    _stream("question_queue", "Questions that may wait; the next is refused as busy", 1_024),
+    _stream("question_characters", "Longest question, in characters", 100_000),
+    _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", live=True),
+    _stream("max_new_tokens_limit", "Longest answer, in tokens, that a question may ask for"),
+    _stream("timeout_s", "Seconds from a question to its complete answer, where the question sets none", live=True),
+)
+ROWS = {row.name: row for row in TABLE}
 
 
 class StreamParameters:
@@ -237,7 +229,7 @@ class StreamParameters:
 
     def settings(self) -> NodeSettings:
         """The node's settings as they are now."""
-        return NodeSettings(**{field.name: self._value(field.name) for field in fields(NodeSettings)})
+        return NodeSettings(**{item.name: self._value(item.name) for item in fields(NodeSettings)})
 
     def stream_config(self, changes: Iterable[Parameter] = ()) -> StreamConfig:
         """The stream's settings as they are now, or as they would be after `changes`.
@@ -245,7 +237,7 @@ class StreamParameters:
         Raises:
             ValueError: they do not fit each other.
         """
-        values = {field.name: self._value(field.name) for field in fields(StreamConfig)}
+        values = {name: self._value(name) for name in _STREAM_FIELDS}
         values.update((change.name, change.value) for change in changes if change.name in values)
         return StreamConfig(**values)
 

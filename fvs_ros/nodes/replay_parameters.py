@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
 
-from fvs_ros.nodes.parameters import ParameterRow, declare
-
-
-def _parameter(
-    default: Any,
-    description: str,
-    least: float | None = None,
-    most: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    row = {"description": description, "least": least, "most": most, "choices": choices}
-    return field(default=default, metadata=row)
+from fvs_ros.nodes.parameters import declare, parameter, rows_of
 
 
 @dataclass(frozen=True)
@@ -29,35 +18,35 @@ class ReplayConfig:
         ValueError: for a value that has no meaning.
     """
 
-    bag: str = _parameter(
+    bag: str = parameter(
         "",
         "Recording to play: rosbag2 folder, .mcap, .db3 or .bag file, video, folder of images; embedded ships",
     )
-    topics: tuple[str, ...] = _parameter(("",), "Topics of a bag to play; [''] plays all of them")
-    rate: float = _parameter(1.0, "Recorded seconds per wall-clock second", 0.01, 100.0)
-    loop: bool = _parameter(False, "Begin again at the end; recorded stamps jump back, as with `ros2 bag play --loop`")
-    start_offset: float = _parameter(0.0, "Seconds of the recording to leave out at its beginning", 0.0, 1e9)
-    duration: float = _parameter(0.0, "Seconds of the recording to play; 0 plays to its end", 0.0, 1e9)
-    clock_rate: float = _parameter(40.0, "/clock messages per wall-clock second; 0 leaves /clock alone", 0.0, 1000.0)
-    wait_for_subscriber: float = _parameter(
+    topics: tuple[str, ...] = parameter(("",), "Topics of a bag to play; [''] plays all of them")
+    rate: float = parameter(1.0, "Recorded seconds per wall-clock second", 0.01, 100.0)
+    loop: bool = parameter(False, "Begin again at the end; recorded stamps jump back, as with `ros2 bag play --loop`")
+    start_offset: float = parameter(0.0, "Seconds of the recording to leave out at its beginning", 0.0, 1e9)
+    duration: float = parameter(0.0, "Seconds of the recording to play; 0 plays to its end", 0.0, 1e9)
+    clock_rate: float = parameter(40.0, "/clock messages per wall-clock second; 0 leaves /clock alone", 0.0, 1000.0)
+    wait_for_subscriber: float = parameter(
         0.0, "Longest wait, in seconds, for a subscriber to the images before starting; 0 starts at once", 0.0, 3600.0
     )
-    wait_for_acknowledgment: float = _parameter(
+    wait_for_acknowledgment: float = parameter(
         5.0, "Longest wait, in seconds, at the end for subscribers to confirm the last messages", 0.0, 60.0
     )
-    image_transport: str = _parameter(
+    image_transport: str = parameter(
         "raw", "How to publish the images of a video: raw, or compressed (JPEG)", choices=("raw", "compressed")
     )
-    encoding: str = _parameter("rgb8", "Encoding of a video's raw images", choices=("rgb8", "bgr8"))
-    jpeg_quality: int = _parameter(90, "JPEG quality of a video's compressed images", 1, 100)
-    frame_id: str = _parameter("camera_optical_frame", "frame_id of a video's images")
-    video_fps: float = _parameter(
+    encoding: str = parameter("rgb8", "Encoding of a video's raw images", choices=("rgb8", "bgr8"))
+    jpeg_quality: int = parameter(90, "JPEG quality of a video's compressed images", 1, 100)
+    frame_id: str = parameter("camera_optical_frame", "frame_id of a video's images")
+    video_fps: float = parameter(
         0.0, "Images per second of a video or folder, in stamps; 0 takes the video's own, or 1 for images", 0.0, 1000.0
     )
-    stamp_offset: float = _parameter(
+    stamp_offset: float = parameter(
         -1.0, "Stamp of a video's first frame, in seconds; below 0 takes the time at which the replay starts", -1.0, 4e9
     )
-    continue_stamps: bool = _parameter(
+    continue_stamps: bool = parameter(
         False, "When a video loops: let its stamps go on instead of jumping back, as one endless stream"
     )
 
@@ -79,15 +68,9 @@ def declare_parameters(node: Node) -> ReplayConfig:
         rclpy.exceptions.ParameterException: for a value out of its range.
     """
     values: dict[str, Any] = {}
-    for item in fields(ReplayConfig):
-        # rclpy knows lists, the frozen configuration tuples.
-        several = isinstance(item.default, tuple)
-        default: Any = item.default
-        if several:
-            default = list(default)
-        row = ParameterRow(item.name, default, **item.metadata)
+    for row in rows_of(ReplayConfig):
         value = declare(node, row)
         if problem := row.check(value):
             raise ValueError(problem)
-        values[item.name] = tuple(value) if several else value
+        values[row.name] = tuple(value) if isinstance(value, list) else value
     return ReplayConfig(**values)
