@@ -27,6 +27,7 @@ class Command:
         name: the word on the command line.
         summary: one line for `--help`.
         module: in `fvs_ros.commands`; has `add_arguments(parser)`, and `run(arguments)`, which returns the exit status.
+            A `ReadableError` or an `OSError` that it raises becomes one line, and status 1.
     """
 
     name: str
@@ -81,7 +82,7 @@ COMMANDS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; it stores the chosen module's `run`."""
+    """The parser of the whole command line; it stores the chosen module's `run`, and by which words it was chosen."""
     parser = argparse.ArgumentParser(
         prog="fvs", description="Flash Memory of a camera stream, and answers about everything that it saw."
     )
@@ -99,7 +100,7 @@ def _add_commands(parser: argparse.ArgumentParser, commands: Sequence[Command | 
             continue
         module = import_module(f"fvs_ros.commands.{command.module}")
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+        subparser.set_defaults(run=module.run, program=subparser.prog)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,14 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # Names of files may be no text, and terminals may lack the letters of an answer.
             stream.reconfigure(errors="backslashreplace")
+    program = "fvs"
     try:
         arguments = build_parser().parse_args(argv)
+        program = vars(arguments).pop("program")
         status: int = arguments.run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (ReadableError, OSError) as error:
-        # What a command expects to fail it reports itself; here ends what any path or device can do to all of them.
-        print(f"fvs: {one_line(str(error))}", file=sys.stderr)
+        print(f"{program}: {one_line(str(error))}", file=sys.stderr)
         return 1
     return status
 

@@ -245,4 +245,4 @@ def test_every_benchmark_is_reached_and_has_its_own_defaults(
     if what == "node":
         require_ros()
     assert cli.main(["bench", what, "--device", "cpu", "--steps", str(steps)]) == 1
-    assert f"fvs: asked for {steps} s" in capsys.readouterr().err
+    assert f"fvs bench: asked for {steps} s" in capsys.readouterr().err

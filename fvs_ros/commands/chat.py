@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fvs_ros.commands.arguments import INCOMPLETE, positive
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
+from fvs_ros.errors import ReadableError, one_line
 
 if TYPE_CHECKING:
     from fvs_ros.chat.player import Cue
@@ -70,9 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     # The decoders of OpenCV would write to the terminal, across whatever is drawn there.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.sources.bags import SourceError
-
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         source = _open(arguments)
@@ -80,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _chat(arguments, source)
         finally:
             source.close()
-    except (SourceError, CheckpointError, ValueError, OSError) as error:
-        print(f"fvs chat: {error}", file=sys.stderr)
+    except (ReadableError, ValueError, OSError) as error:
+        print(f"fvs chat: {one_line(str(error))}", file=sys.stderr)
         return 1
 
 

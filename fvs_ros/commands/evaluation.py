@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments
-from fvs_ros.errors import one_line
+from fvs_ros.errors import ReadableError, one_line
 from fvs_ros.stream.config import StreamConfig
 
 if TYPE_CHECKING:
@@ -129,13 +129,9 @@ def model_settings(model: FlashVStream) -> dict[str, object]:
 
 def exit_code(command: str, work: Callable[[], int]) -> int:
     """What `work` returns; 1 with one line on stderr where something cannot be used or made."""
-    from fvs_ros.evaluation.errors import DataError
-    from fvs_ros.patrol.errors import RenderError
-    from fvs_ros.sources.bags import SourceError
-
     try:
         return work()
-    except (DataError, SourceError, RenderError, ValueError, OSError) as error:
+    except (ReadableError, ValueError, OSError) as error:
         print(f"fvs evaluate {command}: {one_line(str(error))}", file=sys.stderr)
         return 1
 

@@ -32,17 +32,17 @@ def _rate(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Extracts with a progress bar; 0, or 1 if the inputs cannot be used or any video failed, which are named."""
+    """Extracts with a progress bar; 0, or 1 if any video failed, which are named.
+
+    Raises:
+        SourceError: the inputs cannot be used.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fvs_ros.sources.bags import SourceError
     from fvs_ros.sources.frame_folders import extract, plan
 
-    try:
-        folders = plan(arguments.inputs, arguments.out, arguments.fps or [1.0])
-    except SourceError as error:
-        print(f"fvs extract-frames: {error}", file=sys.stderr)
-        return 1
+    folders = plan(arguments.inputs, arguments.out, arguments.fps or [1.0])
     failures: list[str] = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:

@@ -33,28 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains; 0 if the run has finished or --minutes stopped it, 1 with a message if something cannot be used."""
+    """Trains; 0 if the run has finished or --minutes stopped it.
+
+    Raises:
+        TrainingError, CheckpointError: something cannot be used.
+    """
     from rich.console import Console
     from transformers.utils.logging import disable_progress_bar
 
-    from fvs_ros.model.checkpoint import CheckpointError
-    from fvs_ros.training.errors import TrainingError
     from fvs_ros.training.recipe import load_recipe
     from fvs_ros.training.run import dry_run, train
 
     disable_progress_bar()
-    console, problems = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    console = Console(soft_wrap=True)
 
     def report(line: str) -> None:
         console.print(line, markup=False, highlight=False)
 
-    try:
-        config = load_recipe(arguments.config, arguments.set)
-        if arguments.dry_run:
-            dry_run(config, report)
-        else:
-            train(config, report, resume=arguments.resume, minutes=arguments.minutes)
-    except (TrainingError, CheckpointError) as error:
-        problems.print(f"fvs train: {error}", markup=False, highlight=False)
-        return 1
+    config = load_recipe(arguments.config, arguments.set)
+    if arguments.dry_run:
+        dry_run(config, report)
+    else:
+        train(config, report, resume=arguments.resume, minutes=arguments.minutes)
     return 0
