@@ -59,7 +59,7 @@ class FakeModel:
         say: makes an answer of a question and the memory's steps, in place of the usual one.
         pieces: of text, of all answers.
         chunks_of_a_memory: in how many it is prefilled.
-        encode_error, prefill_error, answer_error: raised by the next calls while set.
+        encode_error, prefill_error, answer_error, check_error: raised by the next calls while set.
     """
 
     name = "fake"
@@ -80,6 +80,7 @@ class FakeModel:
         self.pieces: list[str] = []
         self.encode_error: Exception | None = None
         self.answer_error: Exception | None = None
+        self.check_error: Exception | None = None
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         return GRID
@@ -99,6 +100,8 @@ class FakeModel:
         return StepFeatures(steps.repeat(1, grid.patches, 1), steps.repeat(1, grid.low_patches, 1))
 
     def control_tokens_in(self, text: str) -> list[str]:
+        if self.check_error is not None:
+            raise self.check_error
         return [token for token in ("<|im_end|>", "<|video_pad|>") if token in text]
 
     def new_prefix_cache(self) -> FakePrefixCache:

@@ -26,6 +26,7 @@ from fvs_ros import cli
 from fvs_ros.chat.player import Cue
 from fvs_ros.commands.chat import parse_cue
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.model.flash_vstream import FlashVStream
 
 RunChat = Callable[..., tuple[int, str, str]]
 
@@ -138,6 +139,33 @@ def test_an_argument_that_is_no_utf_8_is_refused(chat: RunChat, tmp_path: Path) 
     status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=20), "--ask", os.fsdecode(b"0.1:What\xff?"))
     assert status == 1
     assert "INVALID_QUESTION" in output
+
+
+def test_questions_are_on_the_screen_and_not_in_the_log(
+    chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: FlashVStream, text: str) -> list[str]:
+        raise KeyError(text)
+
+    video = write_video(tmp_path / "clip.avi", frames=20)
+    _, answered, log = chat(video, "--ask", "0.1:Where is SECRET-4711?")
+    monkeypatch.setattr(FlashVStream, "control_tokens_in", fails)
+    status, failed, more_log = chat(video, "--ask", "0.1:Where is SECRET-4711?")
+    assert status == 1
+    assert answered.count("SECRET-4711") == 1
+    assert "the model failed to check the question: 'Where is SECRET-4711?'" in re.sub(r"\s+", " ", failed)
+    assert "the model failed to check a question" in caplog.text
+    assert "SECRET" not in log + more_log + caplog.text
+
+
+def test_more_lines_than_may_wait_are_all_answered(
+    chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(b"What is %d?\n" % number for number in range(400))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0), "--max-new-tokens", "1")
+    asked = re.findall(r"^\d:\S+ +What is (\d+)\?$", output, re.MULTILINE)
+    assert (status, list(map(int, asked))) == (0, list(range(400)))
 
 
 def test_no_standard_input_is_the_end_of_it(chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

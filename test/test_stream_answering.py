@@ -1,3 +1,4 @@
+import logging
 import os
 import threading
 from typing import Any
@@ -325,3 +326,33 @@ def test_waiting_for_a_result_can_be_given_up_without_ending_the_question(
     called: list[PendingAnswer] = []
     pending.add_done_callback(called.append)
     assert called == [pending], "at once if it is there already"
+
+
+def test_a_model_that_quotes_questions_tells_them_to_nobody_else(
+    make_engine: MakeEngine, model: FakeModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    engine = make_engine(parallel_questions=2)
+    feed(engine, *[frame(second) for second in range(1, 13)])
+    mine, other = "Where is SECRET-4711?", "And who is PRIVATE-0815?"
+
+    def fail_from_now_on(_: str) -> None:
+        model.answer_error = ValueError(f"no such token in {mine!r}")
+
+    model.answering.shut()
+    pending = [engine.ask(mine), engine.ask(other, on_token=fail_from_now_on)]
+    model.answering.wait_reached()
+    model.answering.open()
+    assert f"ValueError: no such token in {mine!r}" in str(failure(pending[0]))
+    assert "SECRET" not in str(failure(pending[1]))
+    model.answer_error = None
+    model.check_error = KeyError(mine)
+    assert "SECRET" in str(failure(engine.ask(mine)))
+    assert "the model failed on a question" in caplog.text
+    assert "the model failed to check a question" in caplog.text
+    assert "test_stream_answering.py" not in caplog.text
+    assert "fakes.py" in caplog.text
+    assert "SECRET" not in caplog.text
+    caplog.set_level(logging.DEBUG)
+    failure(engine.ask(mine))
+    assert "SECRET" in caplog.text

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
 from fvs_ros.stream.latest_memory import LatestMemory
+from fvs_ros.stream.log import quotes, traceback_without
 from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel
 from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
 from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
@@ -252,11 +253,15 @@ class AnswerWorker:
         self._running.remove(running)
 
     def _fail(self, questions: list[AcceptedQuestion], error: Exception) -> None:
-        logger.error("the model failed on a question", exc_info=error)
+        texts = [question.text for question in questions]
+        logger.error("the model failed on a question\n%s", traceback_without(error, texts))
+        logger.debug("the same in full", exc_info=error)
         for question in questions:
+            # Answered together, they may be of different people.
+            said = "" if quotes(str(error), set(texts) - {question.text}) else f": {error}"
             question.pending.settle(
                 AskError(
                     ErrorCode.MODEL_ERROR,
-                    f"the model failed with {type(error).__name__}: {error}; the log has the details",
+                    f"the model failed with {type(error).__name__}{said}; the log has the details",
                 )
             )

@@ -21,6 +21,7 @@ from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.latest_memory import LatestMemory
+from fvs_ros.stream.log import traceback_without
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, StreamStatistics
@@ -151,7 +152,8 @@ class StreamEngine:
         except AskError as error:
             pending.settle(error)
         except Exception as error:
-            logger.exception("the model failed to check a question")
+            logger.error("the model failed to check a question\n%s", traceback_without(error, [question]))
+            logger.debug("the same in full", exc_info=error)
             pending.settle(AskError(ErrorCode.MODEL_ERROR, f"the model failed to check the question: {error}"))
         return pending
 

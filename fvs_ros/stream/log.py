@@ -1,10 +1,11 @@
-"""A logger that a stream of bad frames cannot flood."""
+"""What the log holds back: the hundredth bad frame of a stream, and what people asked."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 
 
 class ThrottledLog:
@@ -37,3 +38,28 @@ class ThrottledLog:
         held_back = self._held_back.pop(key, 0)
         suffix = f" ({held_back} more like this before)" if held_back else ""
         self._logger.log(level, "%s%s", message, suffix, exc_info=exc_info)
+
+
+# Characters in a row that tell of a question.
+_QUOTE = 12
+_SHORTEST = 4
+
+
+def quotes(text: str, questions: Iterable[str]) -> bool:
+    """Whether a text holds a piece of a question, as it is or as Python escapes it."""
+    for question in questions:
+        for form in {question, repr(question)[1:-1], ascii(question)[1:-1]}:
+            length = min(len(form), _QUOTE)
+            if length < _SHORTEST:
+                continue
+            pieces = {form[start : start + length] for start in range(len(form) - length + 1)}
+            if any(text[start : start + length] in pieces for start in range(len(text) - length + 1)):
+                return True
+    return False
+
+
+def traceback_without(error: BaseException, questions: Sequence[str]) -> str:
+    """The traceback of an error, for the log, without the lines that quote a question."""
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    left_out = "(a line that quotes the question is left out; the log level debug shows it)"
+    return "\n".join(left_out if quotes(line, questions) else line for line in lines)
