@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.types import Moment
 
 WIDEST = 100
 # Columns of a row's title.
@@ -30,33 +32,17 @@ def printable(text: str) -> str:
     )
 
 
-@dataclass(frozen=True)
-class ShownMoment:
-    """A moment in seconds from the beginning of the stream.
-
-    Attributes:
-        keyframe_s: when the keyframe was taken.
-        start_s, end_s: the interval that it stands for.
-        weight: grid steps in that interval's cluster.
-    """
-
-    keyframe_s: float
-    start_s: float
-    end_s: float
-    weight: float
-
-
-def moments_table(moments: Sequence[ShownMoment]) -> Table:
-    """A table of at most four of the moments, evenly spread."""
+def moments_table(moments: Sequence[Moment], start_ns: int) -> Table:
+    """A table of at most four of the moments, evenly spread, in seconds after the stream's first stamp."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("keyframe at", "stands for", "steps"):
         table.add_column(name, justify="right")
     count = min(_MOMENTS_SHOWN, len(moments))
     for index in range(count):
         moment = moments[round(index * (len(moments) - 1) / max(count - 1, 1))]
-        table.add_row(
-            f"{moment.keyframe_s:.2f} s", f"{moment.start_s:.2f} to {moment.end_s:.2f} s", f"{moment.weight:g}"
-        )
+        stamps_ns = (moment.stamp_ns, moment.start_ns, moment.end_ns)
+        keyframe, start, end = (f"{(stamp_ns - start_ns) / SECOND_NS:.2f}" for stamp_ns in stamps_ns)
+        table.add_row(f"{keyframe} s", f"{start} to {end} s", f"{moment.weight:g}")
     return table
 
 
@@ -109,11 +95,11 @@ class AnswerPrinter:
         """Prints a complete answer that was not printed by tokens."""
         self.row("answer", Text(printable(text) or "(empty)", style="green"))
 
-    def moments(self, moments: Sequence[ShownMoment]) -> None:
-        """Prints how many moments the model answered from, and some of them."""
+    def moments(self, moments: Sequence[Moment], start_ns: int) -> None:
+        """Prints how many moments the model answered from, and some of them; see `moments_table`."""
         self.row("moments", Text(f"{len(moments)} keyframes were in front of the model" + ", such as" * bool(moments)))
         if moments:
-            self._console.print(Padding(moments_table(moments), (0, 0, 0, INDENT), expand=False))
+            self._console.print(Padding(moments_table(moments, start_ns), (0, 0, 0, INDENT), expand=False))
 
     def timing(self, first_token_s: float, total_s: float) -> None:
         """Prints an answer's latencies in seconds."""

@@ -223,7 +223,7 @@ def fake_response(moments: int, **changes: Any) -> SimpleNamespace:
     values = {
         "answer": "[bold]not markup[/bold] " + "long " * 60,
         "moments": [
-            SimpleNamespace(stamp=stamp(10 + i), start=stamp(10 + i), end=stamp(10.5 + i), weight=2.0)
+            SimpleNamespace(stamp=stamp(10 + i), start=stamp(10 + i), end=stamp(10.5 + i), weight=2.0, ranked=False)
             for i in range(moments)
         ],
         "memory_start": stamp(10),

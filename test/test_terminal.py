@@ -7,7 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from fvs_ros.terminal import ShownMoment, moments_table, printable
+from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.types import Moment
+from fvs_ros.terminal import moments_table, printable
 
 
 @pytest.mark.parametrize(
@@ -27,9 +29,11 @@ def test_printable(text: str, shown: str) -> None:
 
 
 def test_moments_are_spread_over_all_of_them() -> None:
-    moments = [ShownMoment(float(second), second - 0.5, second + 0.5, 2.0) for second in range(10)]
+    half = SECOND_NS // 2
+    stamps = range(7 * SECOND_NS, 17 * SECOND_NS, SECOND_NS)
+    moments = [Moment(stamp, stamp - half, stamp + half, weight=2.0) for stamp in stamps]
     output = io.StringIO()
-    Console(file=output, width=80).print(moments_table(moments))
+    Console(file=output, width=80).print(moments_table(moments, 7 * SECOND_NS))
     lines = output.getvalue().splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["0.00", "3.00", "6.00", "9.00"]
     assert lines[1].split() == ["0.00", "s", "-0.50", "to", "0.50", "s", "2"]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import Answer
-from fvs_ros.terminal import INDENT, AnswerPrinter, ShownMoment, printable
+from fvs_ros.terminal import INDENT, AnswerPrinter, printable
 
 # Lines below a running answer: a blank one, the stream's state, the questions that wait, the prompt.
 _LINES_BELOW = 6
@@ -108,19 +107,12 @@ class Screen:
         """A complete answer with its moments and its cost."""
         self._answers.end_line()
 
-        def seconds(stamp_ns: int) -> float:
-            return (stamp_ns - start_ns) / SECOND_NS
-
-        moments = [
-            ShownMoment(seconds(moment.stamp_ns), seconds(moment.start_ns), seconds(moment.end_ns), moment.weight)
-            for moment in answer.moments
-        ]
         # Written at once: the bottom is redrawn after each write.
         with self._console:
             if self._show is not None:
                 self._heading(asked_s, question)
                 self._answers.answer(answer.text)
-            self._answers.moments(moments)
+            self._answers.moments(answer.moments, start_ns)
             self._answers.timing(answer.first_token_s, answer.total_s)
             self._console.print()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -202,8 +203,9 @@ def _rate(before: Observation, now: Observation, counter: str) -> float:
     return max(0, change) / elapsed_s if elapsed_s > 0 else 0.0
 
 
-def _grown(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
-    return {key: count - before.get(key, 0) for key, count in now.items() if count > before.get(key, 0)}
+def _grown(before: Mapping[str, int], now: Mapping[str, int]) -> Counter[str]:
+    """What was counted since, by kind; nothing where an engine made anew counts from zero."""
+    return Counter(now) - Counter(before)
 
 
 def _seconds(value: float | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PoseStamped, Quaternion
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
 from std_msgs.msg import Header
 
 from fvs_ros.memory.config import FlashMemoryConfig
@@ -74,12 +74,32 @@ def moment_message(moment: Moment) -> MomentMessage:
     return message
 
 
+def placeless_moment(message: MomentMessage) -> Moment:
+    """A message's moment, without the camera's frame and pose."""
+    return Moment(
+        stamp_ns=stamp_nanoseconds(message.stamp),
+        start_ns=stamp_nanoseconds(message.start),
+        end_ns=stamp_nanoseconds(message.end),
+        weight=message.weight,
+        relevance=message.relevance if message.ranked else None,
+    )
+
+
 def pose_message(pose: Pose, stamp_ns: int) -> PoseStamped:
     """A pose as it was at a stamp."""
     message = PoseStamped(header=Header(stamp=time_message(stamp_ns), frame_id=pose.frame_id))
     message.pose.position = Point(**dict(zip("xyz", pose.position, strict=True)))
     message.pose.orientation = Quaternion(**dict(zip("xyzw", pose.orientation, strict=True)))
     return message
+
+
+def pose_of(frame_id: str, position: Point | Vector3, orientation: Quaternion) -> Pose:
+    """A pose of a message, in the coordinate frame `frame_id`."""
+    return Pose(
+        frame_id,
+        (position.x, position.y, position.z),
+        (orientation.x, orientation.y, orientation.z, orientation.w),
+    )
 
 
 def memory_message(status: MemoryStatus, capacity: FlashMemoryConfig, model: str, now: Time) -> MemoryState:

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 
-from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.nodes.messages import pose_of, stamp_nanoseconds
 from fvs_ros.nodes.parameters import NodeSettings
 from fvs_ros.nodes.qos import sensor_qos
 from fvs_ros.sources.frame import Pose
@@ -60,12 +60,7 @@ class OdometryPoses:
         )
 
     def _on_odometry(self, message: Odometry) -> None:
-        position, orientation = message.pose.pose.position, message.pose.pose.orientation
-        pose = Pose(
-            message.header.frame_id,
-            (position.x, position.y, position.z),
-            (orientation.x, orientation.y, orientation.z, orientation.w),
-        )
+        pose = pose_of(message.header.frame_id, message.pose.pose.position, message.pose.pose.orientation)
         try:
             check_message(0, pose.frame_id)
             self._buffer.add(stamp_nanoseconds(message.header.stamp), pose)
@@ -125,12 +120,7 @@ class TransformPoses:
                 throttle_duration_sec=LOG_PERIOD_S,
             )
             return None
-        position, orientation = found.transform.translation, found.transform.rotation
-        return Pose(
-            self._fixed_frame,
-            (position.x, position.y, position.z),
-            (orientation.x, orientation.y, orientation.z, orientation.w),
-        )
+        return pose_of(self._fixed_frame, found.transform.translation, found.transform.rotation)
 
     def close(self) -> None:
         """See `PoseSource.close`."""

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.rule import Rule
 from rich.text import Text
 
-from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.nodes.messages import placeless_moment, stamp_nanoseconds
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import AskError
-from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, ShownMoment, printable
+from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, printable
 
 _BAR_WIDTH = 14
 # In a log, where nothing can be redrawn: seconds of stream between two lines of progress.
@@ -106,15 +106,7 @@ class DemoConsole:
         if not streamed:
             self._answers.answer(response.answer)
 
-        def seconds(stamp: Any) -> float:
-            return (stamp_nanoseconds(stamp) - start_ns) / SECOND_NS
-
-        self._answers.moments(
-            [
-                ShownMoment(seconds(moment.stamp), seconds(moment.start), seconds(moment.end), moment.weight)
-                for moment in response.moments
-            ]
-        )
+        self._answers.moments([placeless_moment(moment) for moment in response.moments], start_ns)
         span_s = (stamp_nanoseconds(response.memory_end) - stamp_nanoseconds(response.memory_start)) / SECOND_NS
         version = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
         self._answers.row("memory", Text(version))

@@ -6,10 +6,10 @@ import math
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
@@ -19,12 +19,12 @@ from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.replay import MemoryPoint
 from fvs_ros.msg import MemoryState
-from fvs_ros.nodes.messages import stamp_nanoseconds, stream_statistics
+from fvs_ros.nodes.messages import placeless_moment, stamp_nanoseconds, stream_statistics
 from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.ros_tools.client import DEFAULT_NODE, FlashVStreamClient, RefusedError
 from fvs_ros.ros_tools.processes import Processes, ros_arguments
 from fvs_ros.sources.frame import SECOND_NS
-from fvs_ros.stream.types import AskError, FrameCounters, Moment, StreamStatistics
+from fvs_ros.stream.types import AskError, FrameCounters, StreamStatistics
 
 # A node that still loads a large checkpoint.
 START_TIMEOUT_S = 600.0
@@ -187,7 +187,7 @@ class _LiveRun:
             total_s=response.total_s,
             memory_version=response.memory_version,
             memory_steps=response.memory_steps,
-            moments=tuple(map(_moment, response.moments)),
+            moments=tuple(map(placeless_moment, response.moments)),
             prefilled=False,
         )
 
@@ -235,20 +235,8 @@ class _LiveRun:
             )
 
 
-def _moment(message: Any) -> Moment:
-    """Of a `fvs_ros/msg/Moment`, what rows of answers keep."""
-    return Moment(
-        stamp_ns=stamp_nanoseconds(message.stamp),
-        start_ns=stamp_nanoseconds(message.start),
-        end_ns=stamp_nanoseconds(message.end),
-        weight=message.weight,
-        relevance=message.relevance if message.ranked else None,
-    )
-
-
 def _difference(after: FrameCounters, before: FrameCounters) -> StreamStatistics:
     """The frames that were counted in between."""
     names = ("received", "skipped", "late", "dropped", "discarded", "ingested", "waiting", "episodes")
     counts = {name: getattr(after, name) - getattr(before, name) for name in names}
-    rejected = {reason: count - before.rejected.get(reason, 0) for reason, count in after.rejected.items()}
-    return StreamStatistics(**counts, rejected={reason: count for reason, count in rejected.items() if count})
+    return StreamStatistics(**counts, rejected=Counter(after.rejected) - Counter(before.rejected))

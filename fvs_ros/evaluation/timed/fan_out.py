@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition, StepHistory, check_conditions, show
-from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.stream.model_protocol import (
     StepMemory,
     StreamGeneration,
@@ -34,12 +31,17 @@ class ConditionModel:
         condition: what the next answers are given from.
         answer_prefix: what the next answers are made to begin with.
 
+    What has nothing to do with conditions is the model's own.
+
     Raises:
         ValueError: a condition that the model's memory cannot hold.
     """
 
     def __init__(self, model: StreamModel, conditions: Sequence[Condition]) -> None:
         check_conditions(conditions, model.memory_config)
+        self.name, self.memory_config, self.device = model.name, model.memory_config, model.device
+        self.frame_grid, self.encode_steps = model.frame_grid, model.encode_steps
+        self.control_tokens_in = model.control_tokens_in
         self.condition = MEMORY
         self.answer_prefix = ""
         self._model = model
@@ -50,41 +52,14 @@ class ConditionModel:
         self._shown: dict[Condition, MemorySnapshot] = {}
 
     @property
-    def name(self) -> str:
-        """See `StreamModel.name`."""
-        return self._model.name
-
-    @property
-    def memory_config(self) -> FlashMemoryConfig:
-        """See `StreamModel.memory_config`."""
-        return self._model.memory_config
-
-    @property
-    def device(self) -> torch.device:
-        """See `StreamModel.device`."""
-        return self._model.device
-
-    @property
     def shown(self) -> MemorySnapshot | None:
         """What the newest answer was given from; None before the first."""
         return self._shown.get(self.condition)
-
-    def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
-        """See `StreamModel.frame_grid`."""
-        return self._model.frame_grid(height, width, min_pixels, max_pixels)
 
     def new_memory(self, grid: PatchGrid) -> StepMemory:
         """See `StreamModel.new_memory`."""
         self._history = StepHistory(self._conditions, grid, self.memory_config)
         return _ConditionMemory(self._model.new_memory(grid), self._history)
-
-    def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
-        """See `StreamModel.encode_steps`."""
-        return self._model.encode_steps(frames, grid)
-
-    def control_tokens_in(self, text: str) -> list[str]:
-        """See `StreamModel.control_tokens_in`."""
-        return self._model.control_tokens_in(text)
 
     def new_prefix_cache(self) -> StreamPrefixCache:
         """See `StreamModel.new_prefix_cache`."""
