@@ -1,8 +1,12 @@
-"""The soak of `scripts/soak.py`, for less than a minute: its five minutes and more are for people and nightly runs."""
+"""The soak of `scripts/soak.py`, for less than a minute, or for FVS_SOAK_MINUTES, as in `.ci/run`.
+
+Up to 3 of them fit into a test's 300 s; hours are for people, and for the script itself.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +17,7 @@ from conftest import require_ros, ros_domain
 
 require_ros()
 
+MINUTES = float(os.environ.get("FVS_SOAK_MINUTES", "0.7"))
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "soak.py"
 
 
@@ -47,10 +52,10 @@ def test_what_did_not_hold_is_named(
 
 
 @pytest.mark.slow
-def test_the_node_stands_most_of_a_minute_of_everything_at_once() -> None:
-    options = {"minutes": 0.7, "samples": 12, "model": "tiny"}
+def test_the_node_stands_everything_at_once() -> None:
+    options = {"minutes": MINUTES, "samples": 12 + round(4 * MINUTES), "model": "tiny"}
     command = [sys.executable, str(SCRIPT), *(f"--{name}={value}" for name, value in options.items())]
     with ros_domain() as domain:
-        done = subprocess.run([*command, f"--domain={domain}"], capture_output=True, text=True, timeout=200)
+        done = subprocess.run([*command, f"--domain={domain}"], capture_output=True, text=True, timeout=290)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all held\n")
