@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import require_ros, ros_domain
+from conftest import require_ros
 from engines import engine_maker, feed
 from fakes import PATIENCE_S, frame
 from fuzzing import check_message, fuzz
@@ -15,11 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 require_ros()
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from ask_servers import ask_server
 from test_fuzz_requests import QUESTIONS, RealTokensModel
 
-from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.ros_tools.client import FlashVStreamClient
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
 
@@ -31,26 +28,11 @@ def client() -> Iterator[FlashVStreamClient]:
     def options(request: Any) -> AskOptions:
         return AskOptions(request.max_new_tokens or None, request.timeout_s or None, request.fresh)
 
-    with engine_maker(RealTokensModel()) as make, ros_domain() as domain:
+    with engine_maker(RealTokensModel()) as make:
         engine = make(timeout_s=PATIENCE_S)
         feed(engine, frame(1), frame(2))
-        context = rclpy.Context()
-        rclpy.init(context=context, domain_id=domain)
-        node = rclpy.create_node("doors", context=context)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        server = AskServer(node, lambda: engine, options)
-        thread = threading.Thread(target=executor.spin)
-        thread.start()
-        try:
-            with FlashVStreamClient(domain=domain) as made:
-                yield made
-        finally:
-            executor.shutdown()
-            thread.join(PATIENCE_S)
-            server.close()
-            node.destroy_node()
-            rclpy.shutdown(context=context)
+        with ask_server(lambda: engine, options=options) as made:
+            yield made
 
 
 @given(

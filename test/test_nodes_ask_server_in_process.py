@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,48 +14,19 @@ from fakes import PATIENCE_S, FakeModel, Gate, frame
 
 require_ros()
 import rclpy
+from ask_servers import ask_server
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.srv import Ask
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 
 from fvs_ros.nodes import reply_pacer
-from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.nodes.qos import question_qos
 from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
-
-
-@contextmanager
-def ask_server(
-    engine: Callable[[], StreamEngine], make_executor: Callable[..., Executor] = SingleThreadedExecutor
-) -> Iterator[FlashVStreamClient]:
-    """An ask server on a node without timers, which nothing but questions wakes; and a client."""
-
-    def options(request: Any) -> AskOptions:
-        return AskOptions(timeout_s=PATIENCE_S)
-
-    with ros_domain() as domain:
-        context = rclpy.Context()
-        rclpy.init(context=context, domain_id=domain)
-        node = rclpy.create_node("doors", context=context)
-        executor = make_executor(context=context)
-        executor.add_node(node)
-        server = AskServer(node, engine, options)
-        thread = threading.Thread(target=executor.spin)
-        thread.start()
-        try:
-            with FlashVStreamClient(domain=domain) as client:
-                yield client
-        finally:
-            executor.shutdown()
-            thread.join(PATIENCE_S)
-            server.close()
-            node.destroy_node()
-            rclpy.shutdown(context=context)
+from fvs_ros.stream.types import AskError, ErrorCode
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["service", "action"])
