@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from fvs_ros.evaluation.questions import TimedQuestion
     from fvs_ros.evaluation.timed.replay import ReplayResult
-    from fvs_ros.ros_tools.live_replay import LiveResult
     from fvs_ros.sources.recordings import FrameSource
 
 
@@ -143,66 +140,28 @@ def _live(
     settings: Mapping[str, object],
     console: Console,
 ) -> ReplayResult:
-    """Plays the recording to the running node. Each run is a new one, so that none continues where another ended.
+    """Plays the recording to the running node.
 
     Raises:
         ValueError: a folder that holds a run already, or a node that cannot be used.
     """
-    from fvs_ros.evaluation.answers import AnswerFile, claim_folder
-    from fvs_ros.evaluation.progress import RunProgress
-    from fvs_ros.evaluation.timed.controls import MEMORY
-    from fvs_ros.evaluation.timed.replay import ReplayResult, answer_path
     from fvs_ros.ros_tools.client import RefusedError
-    from fvs_ros.ros_tools.live_replay import LiveOptions, evaluate_live
+    from fvs_ros.ros_tools.live_replay import LiveOptions, replay_live
     from fvs_ros.ros_tools.processes import ProcessError
-    from fvs_ros.sources.frame import SECOND_NS
 
     options = LiveOptions(
-        arguments.bag, arguments.rate, arguments.node, arguments.max_new_tokens, arguments.start_timeout
+        recording=arguments.bag,
+        start_ns=int(str(settings["start_ns"])),
+        rate=arguments.rate,
+        node=arguments.node,
+        max_new_tokens=arguments.max_new_tokens,
+        start_timeout_s=arguments.start_timeout,
     )
-    settings = {**settings, "live": True, "rate": arguments.rate, "max_new_tokens": arguments.max_new_tokens}
-    config = claim_folder(arguments.out, settings)
-    start_ns = int(str(settings["start_ns"]))
-    begin = time.perf_counter()
-    with AnswerFile(answer_path(arguments.out, MEMORY.name), config) as file:
-        if file.rows:
-            raise ValueError(f"{arguments.out} holds a live run already; choose another folder")
-        with RunProgress({"seconds of stream": source.duration_ns / SECOND_NS}, console) as progress:
-            try:
-                live = evaluate_live(
-                    options, questions, start_ns, partial(progress.reach, "seconds of stream"), on_row=file.append
-                )
-            except (ProcessError, RefusedError, TimeoutError) as error:
-                raise ValueError(str(error)) from error
-    timings = {
-        "wall_s": time.perf_counter() - begin,
-        "asked_late_s": live.asked_late_s,
-        "behind_s": live.behind_s,
-    }
-    return ReplayResult(
-        settings={**settings, "weights": live.model},
-        start_ns=start_ns,
-        end_ns=start_ns + source.duration_ns,
-        questions=tuple(questions),
-        answers={MEMORY.name: live.rows},
-        memory=tuple(live.memory),
-        statistics=live.statistics,
-        timings=timings,
-        notes=_live_notes(live, arguments.rate, source.frame_count),
-    )
-
-
-def _live_notes(live: LiveResult, rate: float, frames: int) -> tuple[str, ...]:
-    import numpy as np
-
-    counts = live.statistics
-    late, behind = (np.quantile(some or [0.0], [0.5, 0.95]).tolist() for some in (live.asked_late_s, live.behind_s))
-    return (
-        f"Live at rate {rate:g}: {counts.received} of {frames or 'the'} frames arrived at the node, {counts.dropped} "
-        f"were dropped because the model was too slow, {counts.late} late.",
-        f"Questions were asked {late[0]:.2f} s late (median; p95 {late[1]:.2f} s of the recording), from a memory that "
-        f"was {behind[0]:.2f} s behind (p95 {behind[1]:.2f} s).",
-    )
+    settings = {**settings, "live": True, "rate": options.rate, "max_new_tokens": options.max_new_tokens}
+    try:
+        return replay_live(options, source, questions, settings, arguments.out, console)
+    except (ProcessError, RefusedError, TimeoutError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _report(arguments: argparse.Namespace, result: ReplayResult, console: Console) -> None:

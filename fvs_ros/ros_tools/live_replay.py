@@ -7,27 +7,33 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
+from rich.console import Console
 from rosgraph_msgs.msg import Clock
 
-from fvs_ros.evaluation.answers import AnswerRow
+from fvs_ros.evaluation.answers import AnswerFile, AnswerRow, claim_folder
+from fvs_ros.evaluation.progress import RunProgress
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.evaluation.timed.replay import MemoryPoint
+from fvs_ros.evaluation.timed.controls import MEMORY
+from fvs_ros.evaluation.timed.replay import MemoryPoint, ReplayResult, answer_path
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.messages import placeless_moment, stamp_nanoseconds, stream_statistics
 from fvs_ros.nodes.qos import latched_qos
-from fvs_ros.ros_tools.client import DEFAULT_NODE, FlashVStreamClient, RefusedError
+from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
 from fvs_ros.ros_tools.processes import Processes, ros_arguments
 from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.types import AskError, FrameCounters, StreamStatistics
 
-# A node that still loads a large checkpoint.
-START_TIMEOUT_S = 600.0
+# What the progress bar counts.
+PROGRESS = "seconds of stream"
 _SETTLE_TIMEOUT_S = 30.0
 _STALL_TIMEOUT_S = 60.0
 
@@ -38,6 +44,7 @@ class LiveOptions:
 
     Attributes:
         recording: played by `replay_node` in a process of its own.
+        start_ns: stamp of its first frame.
         rate: recorded seconds per wall-clock second.
         node: the stream node's full name.
         max_new_tokens: the answers' longest length.
@@ -45,18 +52,68 @@ class LiveOptions:
     """
 
     recording: Path
-    rate: float = 1.0
-    node: str = DEFAULT_NODE
-    max_new_tokens: int = 128
-    start_timeout_s: float = START_TIMEOUT_S
+    start_ns: int
+    rate: float
+    node: str
+    max_new_tokens: int
+    start_timeout_s: float
 
 
-@dataclass
-class LiveResult:
-    """What the node did.
+def replay_live(
+    options: LiveOptions,
+    source: FrameSource,
+    questions: Sequence[TimedQuestion],
+    settings: Mapping[str, object],
+    out: Path,
+    console: Console,
+) -> ReplayResult:
+    """Resets the node's memory, plays a recording to it and asks each question when its time comes.
+
+    Only one question is open at a time, so none is refused as busy; the next ones wait for it. Each run is a new one,
+    so that none continues where another ended.
+
+    Args:
+        options: what is played to whom.
+        source: the recording, for its length.
+        questions: with stamps on the recording's clock.
+        settings: what answers depend on, for JSON.
+        out: a folder, made where it is missing.
+        console: shows progress.
+
+    Raises:
+        ValueError: `out` holds a run already.
+        DataError: it holds one of other settings.
+        TimeoutError: the node is not active in time, or nothing moves any more.
+        RefusedError: the node cannot become active, as with a model that cannot be loaded, or cannot reset its memory.
+        ProcessError: the replay fails.
+    """
+    config = claim_folder(out, settings)
+    begin = time.perf_counter()
+    progress = RunProgress({PROGRESS: source.duration_ns / SECOND_NS}, console)
+    with AnswerFile(answer_path(out, MEMORY.name), config) as file:
+        if file.rows:
+            raise ValueError(f"{out} holds a live run already; choose another folder")
+        with progress, tempfile.TemporaryDirectory(prefix="fvs_live_") as folder:
+            run = _LiveRun(options, Processes(Path(folder), os.environ), progress)
+            run.play_and_ask(questions, file)
+    wall_s = time.perf_counter() - begin
+    return ReplayResult(
+        settings={**settings, "weights": run.model},
+        start_ns=options.start_ns,
+        end_ns=options.start_ns + source.duration_ns,
+        questions=tuple(questions),
+        answers={MEMORY.name: dict(file.rows)},
+        memory=tuple(run.memory),
+        statistics=run.statistics,
+        timings={"wall_s": wall_s, "asked_late_s": run.asked_late_s, "behind_s": run.behind_s},
+        notes=run.notes(source.frame_count),
+    )
+
+
+class _LiveRun:
+    """Watches the node and asks it; knows nothing of it but its public interface.
 
     Attributes:
-        rows: answers by the question's id.
         asked_late_s: how late each question was asked, in seconds of the recording; it waits for the answer before it.
         behind_s: how far the memory of each answer was behind the moment of asking, in seconds of the recording.
         memory: as it grew.
@@ -64,63 +121,15 @@ class LiveResult:
         model: as the node calls it.
     """
 
-    rows: dict[str, AnswerRow] = field(default_factory=dict)
-    asked_late_s: list[float] = field(default_factory=list)
-    behind_s: list[float] = field(default_factory=list)
-    memory: list[MemoryPoint] = field(default_factory=list)
-    statistics: StreamStatistics = field(default_factory=StreamStatistics)
-    model: str = ""
-
-
-def evaluate_live(
-    options: LiveOptions,
-    questions: Sequence[TimedQuestion],
-    start_ns: int,
-    on_time: Callable[[float], None],
-    on_row: Callable[[AnswerRow], None],
-) -> LiveResult:
-    """Resets the node's memory, plays a recording to it and asks each question when its time comes.
-
-    Only one question is open at a time, so none is refused as busy; the next ones wait for it.
-
-    Args:
-        options: what is played to whom.
-        questions: with stamps on the recording's clock.
-        start_ns: stamp of the recording's first frame.
-        on_time: called with the recorded seconds that have been played.
-        on_row: called with each answer.
-
-    Raises:
-        TimeoutError: the node is not active in time, or nothing moves any more.
-        RefusedError: the node cannot become active, as with a model that cannot be loaded, or cannot reset its memory.
-        ProcessError: the replay fails.
-    """
-    with tempfile.TemporaryDirectory(prefix="fvs_live_") as folder:
-        run = _LiveRun(options, Processes(Path(folder), os.environ), start_ns, on_time)
-        with run.client:
-            before = run.prepare()
-            try:
-                run.play()
-                for question in sorted(questions, key=lambda one: one.time_ns):
-                    on_row(run.ask_at_its_time(question))
-                run.watch_to_the_end()
-            finally:
-                run.processes.stop()
-            run.settle(before)
-    return run.result
-
-
-class _LiveRun:
-    """Watches the node and asks it; knows nothing of it but its public interface."""
-
-    def __init__(
-        self, options: LiveOptions, processes: Processes, start_ns: int, on_time: Callable[[float], None]
-    ) -> None:
-        self.result = LiveResult()
-        self.processes = processes
+    def __init__(self, options: LiveOptions, processes: Processes, progress: RunProgress) -> None:
+        self.asked_late_s: list[float] = []
+        self.behind_s: list[float] = []
+        self.memory: list[MemoryPoint] = []
+        self.statistics = StreamStatistics()
+        self.model = ""
+        self._processes = processes
         self._options = options
-        self._start_ns = start_ns
-        self._on_time = on_time
+        self._progress = progress
         self._now_ns = 0
         self._recording = False
         # Whether something must move, and when it did last, on the steady clock.
@@ -134,7 +143,33 @@ class _LiveRun:
         node.create_subscription(MemoryState, f"{options.node}/memory", self._on_memory, latched_qos())
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
-    def prepare(self) -> FrameCounters:
+    def play_and_ask(self, questions: Iterable[TimedQuestion], file: AnswerFile) -> None:
+        """Runs from the first wait for the node to the last frame in its memory."""
+        with self.client:
+            before = self._prepare()
+            try:
+                self._play()
+                for question in sorted(questions, key=lambda one: one.time_ns):
+                    self._wait_for(partial(self._is_time_for, question))
+                    file.append(self._ask(question))
+                self._wait_for(self._processes.finished)
+                self._playing = False
+            finally:
+                self._processes.stop()
+            self._settle(before)
+
+    def notes(self, frames: int) -> tuple[str, ...]:
+        """What a reader of the scores must know, of a recording of that many frames; 0 if unknown."""
+        counts = self.statistics
+        late, behind = (np.quantile(some or [0.0], [0.5, 0.95]).tolist() for some in (self.asked_late_s, self.behind_s))
+        return (
+            f"Live at rate {self._options.rate:g}: {counts.received} of {frames or 'the'} frames arrived at the node, "
+            f"{counts.dropped} were dropped because the model was too slow, {counts.late} late.",
+            f"Questions were asked {late[0]:.2f} s late (median; p95 {late[1]:.2f} s of the recording), from a memory "
+            f"that was {behind[0]:.2f} s behind (p95 {behind[1]:.2f} s).",
+        )
+
+    def _prepare(self) -> FrameCounters:
         """Waits for the node and empties its memory; returns what it has counted so far."""
         try:
             self.client.wait_until_active(self._options.start_timeout_s)
@@ -145,7 +180,7 @@ class _LiveRun:
         self.client.reset()
         return stream_statistics(self.client.next_statistics())
 
-    def play(self) -> None:
+    def _play(self) -> None:
         """Starts the recording; from now on something must move."""
         self._recording = self._playing = True
         parameters = {
@@ -153,22 +188,18 @@ class _LiveRun:
             "rate": float(self._options.rate),
             "wait_for_subscriber": float(self._options.start_timeout_s),
         }
-        self.processes.start(
+        self._processes.start(
             "fvs_ros.nodes.replay_node",
             ros_arguments(parameters, remap={"__node": "fvs_evaluate_replay"}),
             may_finish=True,
         )
 
-    def ask_at_its_time(self, question: TimedQuestion) -> AnswerRow:
-        """Asks once the recording's time has come; returns the answer."""
-        self._wait_for(lambda: self._now_ns >= question.time_ns or self.processes.finished())
-        asked_ns = max(self._now_ns, question.time_ns)
-        self.result.asked_late_s.append((asked_ns - question.time_ns) / SECOND_NS)
-        row = self._answer(question, asked_ns)
-        self.result.rows[row.id] = row
-        return row
+    def _is_time_for(self, question: TimedQuestion) -> bool:
+        return self._now_ns >= question.time_ns or self._processes.finished()
 
-    def _answer(self, question: TimedQuestion, asked_ns: int) -> AnswerRow:
+    def _ask(self, question: TimedQuestion) -> AnswerRow:
+        asked_ns = max(self._now_ns, question.time_ns)
+        self.asked_late_s.append((asked_ns - question.time_ns) / SECOND_NS)
         self._moved_s = time.monotonic()
         try:
             # The node's own timeout; if it does not keep to that, the stall ends the wait.
@@ -176,8 +207,8 @@ class _LiveRun:
         except AskError as error:
             text = f"{error.code.name}: {error}"
             return AnswerRow(question.id, question.question, question.answer, None, error=text)
-        self.result.model = response.model
-        self.result.behind_s.append((asked_ns - stamp_nanoseconds(response.memory_end)) / SECOND_NS)
+        self.model = response.model
+        self.behind_s.append((asked_ns - stamp_nanoseconds(response.memory_end)) / SECOND_NS)
         return AnswerRow(
             id=question.id,
             question=question.question,
@@ -191,18 +222,13 @@ class _LiveRun:
             prefilled=False,
         )
 
-    def watch_to_the_end(self) -> None:
-        """Waits for the recording's end."""
-        self._wait_for(self.processes.finished)
-        self._playing = False
-
-    def settle(self, before: FrameCounters) -> None:
+    def _settle(self, before: FrameCounters) -> None:
         """Waits until no frame is on its way any more, and takes what was counted since `before`."""
         deadline = time.monotonic() + _SETTLE_TIMEOUT_S
         after = stream_statistics(self.client.next_statistics())
         while after.waiting and time.monotonic() < deadline:
             after = stream_statistics(self.client.next_statistics())
-        self.result.statistics = _difference(after, before)
+        self.statistics = _difference(after, before)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         """Without a time limit, as long as anything moves."""
@@ -210,7 +236,7 @@ class _LiveRun:
         self.client.wait_for(condition, "the recording", math.inf)
 
     def _check(self) -> None:
-        self.processes.check()
+        self._processes.check()
         if self._problem and not self._recording:
             raise RefusedError(f"{self._options.node} cannot become active: {self._problem}")
         if self._playing and time.monotonic() > self._moved_s + max(_STALL_TIMEOUT_S, self._options.start_timeout_s):
@@ -224,15 +250,13 @@ class _LiveRun:
     def _on_clock(self, message: Clock) -> None:
         self._now_ns = stamp_nanoseconds(message.clock)
         self._moved_s = time.monotonic()
-        self._on_time(max(0.0, (self._now_ns - self._start_ns) / SECOND_NS))
+        self._progress.reach(PROGRESS, max(0.0, (self._now_ns - self._options.start_ns) / SECOND_NS))
 
     def _on_memory(self, message: MemoryState) -> None:
         self._moved_s = time.monotonic()
         if self._recording and message.steps:
-            time_s = (stamp_nanoseconds(message.end) - self._start_ns) / SECOND_NS
-            self.result.memory.append(
-                MemoryPoint(time_s, message.steps, message.csm_slots, message.dam_slots, message.bytes)
-            )
+            time_s = (stamp_nanoseconds(message.end) - self._options.start_ns) / SECOND_NS
+            self.memory.append(MemoryPoint(time_s, message.steps, message.csm_slots, message.dam_slots, message.bytes))
 
 
 def _difference(after: FrameCounters, before: FrameCounters) -> StreamStatistics:
