@@ -58,8 +58,10 @@ def write_talkative_checkpoint(folder: Path) -> None:
 class StreamProcess:
     """The node, started as a user without the `ros2` command starts it."""
 
+    program: tuple[str, ...] = ("-m", "fvs_ros.nodes.stream_node")
+
     def __init__(self, domain: int, *arguments: str, **parameters: object) -> None:
-        command = [sys.executable, "-m", "fvs_ros.nodes.stream_node", "--ros-args", *arguments]
+        command = [sys.executable, *self.program, "--ros-args", *arguments]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={value}"]
         self._process = subprocess.Popen(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from fakes import PATIENCE_S, FakeModel
 require_ros()
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import Client
+from node_harness import Client, StreamProcess
 from rclpy.executors import SingleThreadedExecutor
 
 from fvs_ros.nodes import stream_node
@@ -89,3 +91,44 @@ def test_the_node_outlives_a_model_that_raises_hangs_and_runs_out_of_memory(clie
     memory: Any = client.feed(next(seconds), next(seconds))
     assert memory.steps == 2
     client.wait_for(lambda: client.status("stream").level == DiagnosticStatus.OK, "the end of the error")
+
+
+# The node on a model of which one call never returns.
+HANGING = f"""
+import sys, threading
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from fakes import FakeModel
+from fvs_ros.nodes import stream_node
+phase = sys.argv.pop(1)
+model = FakeModel()
+getattr(model, phase).go_through = threading.Event().wait
+stream_node.load_stream_model = lambda *arguments: model
+sys.exit(stream_node.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("phase", ["encoding", "prefilling", "answering"])
+def test_a_signal_ends_the_node_whatever_its_model_does(phase: str, number: signal.Signals) -> None:
+    """Long before the call would count as hung; with status 0, as by a signal at any other time."""
+
+    class HangingProcess(StreamProcess):
+        program = ("-c", HANGING, phase)
+
+    with ros_domain() as domain:
+        process = HangingProcess(domain, fps=0.0, prefill_share=0.0, model_timeout_s=600.0)
+        try:
+            with Client(domain) as client:
+                client.wait_until_active(PATIENCE_S)
+                if phase == "encoding":
+                    client.deliver(lambda: client.publish(1), lambda: client.next_counters().waiting, "an image")
+                else:
+                    client.feed(1, 2)
+                    goal = client.ask_stream("What do you see?")
+                    client.wait_for(lambda: client.next_counters().questions == 1, "the question")
+                    assert not goal.tokens
+        finally:
+            status = process.stop(number)
+        assert status == 0, process.log
+        assert "its thread is left behind" in process.log
+        assert "Traceback" not in process.log

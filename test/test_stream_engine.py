@@ -53,6 +53,19 @@ def test_closing_in_mid_batch_discards_what_was_not_in_memory(engine: StreamEngi
     assert (engine.statistics.discarded, engine.statistics.ingested, engine.status.steps) == (2, 0, 0)
 
 
+def test_closing_gives_up_a_model_call_that_goes_on(engine: StreamEngine, model: FakeModel) -> None:
+    model.encoding.shut()
+    engine.submit(frame(1))
+    model.encoding.wait_reached()
+    tries = iter([False, False, True])
+    assert not engine.close(lambda: next(tries))
+    assert list(tries) == [], "the call was waited for"
+    # What the call brings is not used, and nobody is in the way of ending later.
+    model.encoding.open()
+    assert engine.close()
+    assert (engine.statistics.ingested, engine.status.steps) == (0, 0)
+
+
 def test_the_engine_can_be_closed_from_its_own_callback(make_engine: MakeEngine) -> None:
     closed = threading.Event()
 

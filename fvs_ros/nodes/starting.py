@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 import traceback
 from collections.abc import Collection, Sequence
 
 import rclpy
+from rclpy.context import Context
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.logging import LoggingSeverity, get_logger, set_logger_level
@@ -16,6 +19,9 @@ from fvs_ros.nodes.parameters import text_arguments
 
 # What rclpy raises where a node's names, remaps or parameters have no meaning; RuntimeError is its RCLError.
 START_ERRORS = (NameValidationException, ParameterException, RuntimeError, ValueError)
+
+# For a model call that is under way when the process is told to end.
+PATIENCE_S = 1.0
 
 # By the words with which rcl names what it could not read.
 _ADVICE = {
@@ -62,6 +68,24 @@ def spin(executor: Executor, name: str) -> None:
             raise
         except Exception:
             get_logger(name).error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
+
+
+class Patience:
+    """How long to wait for a model call: to its end, or to a second after the process was told to end.
+
+    rclpy shuts the context down on SIGINT and SIGTERM, also while the executor's thread is in a callback.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._told_s = math.inf
+
+    def over(self) -> bool:
+        """Whether not to wait any longer."""
+        now_s = time.monotonic()
+        if not self._context.ok():
+            self._told_s = min(self._told_s, now_s)
+        return now_s - self._told_s > PATIENCE_S
 
 
 def _with_advice(error: Exception) -> str:

@@ -46,7 +46,7 @@ from fvs_ros.nodes.model_loader import ModelLoader, load_stream_model
 from fvs_ros.nodes.parameters import TABLE, StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
-from fvs_ros.nodes.starting import START_ERRORS, init_ros, one_line, spin
+from fvs_ros.nodes.starting import START_ERRORS, Patience, init_ros, one_line, spin
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.device_memory import free_device_memory
 from fvs_ros.stream.engine import StreamEngine
@@ -100,7 +100,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._images: ImageInput | None = None
         # Images without a stamp, of the subscriptions before the present one.
         self._unstamped = 0
-        # Whether a model call of an engine hung when it was closed.
+        # Whether a model call went on when its engine was closed.
         self._hung = False
         self._poses: PoseSource | None = None
         self.state = "unconfigured"
@@ -132,11 +132,11 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     @property
     def busy(self) -> bool:
-        """Whether a model is being loaded or hangs, even after `close`: that cannot be interrupted."""
+        """Whether a model is being loaded or called, even after `close`: that cannot be interrupted."""
         return self._loader.loading or self._hung
 
     def close(self) -> None:
-        """Frees everything, from any state, and ends all threads but one that loads a model."""
+        """Frees everything, from any state, and ends all threads but those on which a model is busy."""
         self._loader.abandon()
         self._release()
         self._ask_server.close()
@@ -234,9 +234,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._unsubscribe()
         self._unstamped = 0
         if self._engine is not None:
-            self._engine.close()
-            faults = self._engine.faults
-            self._hung = self._hung or bool(faults.ingest or faults.answers)
+            self._hung |= not self._engine.close(Patience(self.context).over)
             self._engine = None
             # Late subscribers must not take the last memory for the present one.
             self._publish_memory(MemoryStatus())
@@ -384,7 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
             node.close()
         rclpy.try_shutdown()
     if node is not None and node.busy:
-        # Python would wait for the threads on which weights are read, torch is imported or a model hangs.
+        # Python would wait for the threads on which weights are read, torch is imported or a model is called.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

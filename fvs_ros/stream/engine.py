@@ -96,23 +96,31 @@ class StreamEngine:
             for started in (self._ingest, self._answers, self._watch_thread):
                 started.start()
 
-    def close(self) -> None:
+    def close(self, give_up: Callable[[], bool] = lambda: False) -> bool:
         """Discards waiting frames, cancels all questions, ends the threads and frees the memory.
 
         Waits for a model call in progress, unless it hangs; an answer stops at its next token. Closing again does
         nothing.
+
+        Args:
+            give_up: ends the wait where it becomes true; asked ten times a second.
+
+        Returns:
+            Whether all threads have ended. What a call that goes on brings is not used.
         """
         with self._changed:
             self._closed = True
             self._frames.close()
         self._questions.close()
+        ended = True
         if self._started:
             # A callback that closes the engine runs on one of the threads, which ends after it.
             if self._watch_thread is not threading.current_thread():
                 self._watch_thread.join()
-            self._ingest.join()
-            self._answers.join()
+            # Both, whatever the first says.
+            ended = self._ingest.join(give_up) & self._answers.join(give_up)
         self._latest.current = None
+        return ended
 
     def _watch(self) -> None:
         """Ends questions at their deadlines, and replaces workers whose model calls hang."""

@@ -11,7 +11,7 @@ import datetime
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -148,16 +148,24 @@ class Watchdog(Generic[AnyWorker]):
                 self._left.append((self._thread, call))
                 self._replace(str(call))
 
-    def join(self) -> None:
-        """Waits for the end of the present generation, but no longer than a call may take."""
-        if self._thread is threading.current_thread() or not self._thread.ident:
-            return
-        while self._thread.is_alive():
-            call = self.worker.calls.current
-            if call is not None and self._limit_s and time.monotonic() - call.began_s > self._limit_s:
-                logger.error("%s; its thread is left behind", call)
-                return
-            self._thread.join(0.1)
+    def join(self, give_up: Callable[[], bool]) -> bool:
+        """Waits for the end of the present generation, but no longer than a call may take.
+
+        Args:
+            give_up: ends the wait where it becomes true.
+
+        Returns:
+            Whether all generations have ended, or end with the callback that calls this.
+        """
+        if self._thread is not threading.current_thread() and self._thread.ident:
+            while self._thread.is_alive():
+                call = self.worker.calls.current
+                hangs = call is not None and self._limit_s and time.monotonic() - call.began_s > self._limit_s
+                if hangs or give_up():
+                    logger.warning("%s; its thread is left behind", call or f"{self._name} goes on")
+                    return False
+                self._thread.join(0.1)
+        return not self.hung
 
     def _replace(self, reason: str) -> None:
         self._generation += 1
