@@ -8,15 +8,18 @@ import pytest
 from rich.console import Console
 
 from fvs_ros.chat.screen import Screen, StreamState, clock_text
-from fvs_ros.stream.types import Answer, Moment
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.stream.types import Answer, FrameCounters, MemoryStatus, Moment
 
+CAPACITY = FlashMemoryConfig(csm_slots=60, dam_slots=30)
 STATE = StreamState(
-    clock_s=12.34, duration_s=60.0, ended=False, fps=25.0, kept=12, lost=0, steps=6, csm=(6, 60), dam=(6, 30),
-    bytes=9_010_000,
+    clock_s=12.34, duration_s=60.0, ended=False, fps=25.0, frames=FrameCounters(ingested=12),
+    memory=MemoryStatus(steps=6, csm_slots=6, dam_slots=6, bytes=9_010_000), capacity=CAPACITY,
 )  # fmt: skip
 LARGEST = StreamState(
-    clock_s=35_999.9, duration_s=36_000.0, ended=True, fps=120.0, kept=99_999, lost=99, steps=49_999, csm=(60, 60),
-    dam=(30, 30), bytes=3_500_000_000,
+    clock_s=35_999.9, duration_s=36_000.0, ended=True, fps=120.0,
+    frames=FrameCounters(ingested=99_999, dropped=90, late=4, rejected={"empty": 5}),
+    memory=MemoryStatus(steps=49_999, csm_slots=60, dam_slots=30, bytes=3_500_000_000), capacity=CAPACITY,
 )  # fmt: skip
 
 
@@ -41,6 +44,7 @@ def test_the_state_is_a_line_of_eighty_columns() -> None:
     assert STATE.line().plain == "play 0:12.3/1:00.0  25 fps  12 kept  CSM 6/60 DAM 6/30 9.0 MB  drops 0"
     assert LARGEST.line().cell_len <= 80
     assert LARGEST.line().plain.startswith("end 9:59:59/10:00:00")
+    assert LARGEST.line().plain.endswith("CSM 60/60 DAM 30/30 3.5 GB  drops 99")
 
 
 def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream() -> None:

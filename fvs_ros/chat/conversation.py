@@ -201,16 +201,12 @@ class Chat:
         return bool(player.notes) or counted.lost > counted.dropped
 
     def _state(self, player: Player) -> StreamState:
-        counted, memory = self._engine.statistics, self._engine.status
         return StreamState(
             clock_s=player.clock_s,
             duration_s=player.duration_s,
             ended=player.ended,
             fps=player.arrival_fps(),
-            kept=counted.ingested,
-            lost=counted.lost,
-            steps=memory.steps,
-            csm=(memory.csm_slots, self._memory.csm_slots),
-            dam=(memory.dam_slots, self._memory.dam_slots),
-            bytes=memory.bytes,
+            frames=self._engine.statistics,
+            memory=self._engine.status,
+            capacity=self._memory,
         )

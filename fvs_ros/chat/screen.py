@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from fvs_ros.stream.types import Answer
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.stream.types import Answer, FrameCounters, MemoryStatus
 from fvs_ros.terminal import INDENT, AnswerPrinter, printable
 
 # Lines below a running answer: a blank one, the stream's state, the questions that wait, the prompt.
@@ -24,39 +25,34 @@ class StreamState:
         duration_s: length of the recording, 0 if unknown.
         ended: whether the source has ended.
         fps: frames arriving per second.
-        kept: frames in memory.
-        lost: frames that were dropped, late or rejected.
-        steps: grid steps in memory.
-        csm, dam: filled slots and all slots.
-        bytes: of the memory.
+        frames: what became of them.
+        memory: the newest.
+        capacity: its slots.
     """
 
     clock_s: float
     duration_s: float
     ended: bool
     fps: float
-    kept: int
-    lost: int
-    steps: int
-    csm: tuple[int, int]
-    dam: tuple[int, int]
-    bytes: int
+    frames: FrameCounters
+    memory: MemoryStatus
+    capacity: FlashMemoryConfig
 
     def line(self) -> Text:
         """The state in a line of at most 80 columns."""
         clock = clock_text(self.clock_s) + (f"/{clock_text(self.duration_s)}" if self.duration_s else "")
-        memory = (
-            f"CSM {self.csm[0]}/{self.csm[1]} DAM {self.dam[0]}/{self.dam[1]} {_bytes_text(self.bytes)}"
-            if self.steps
-            else "memory empty"
-        )
+        held, slots = self.memory, self.capacity
+        memory = "memory empty"
+        if held.steps:
+            size = _bytes_text(held.bytes)
+            memory = f"CSM {held.csm_slots}/{slots.csm_slots} DAM {held.dam_slots}/{slots.dam_slots} {size}"
         kind = "end" if self.ended else "play" if self.duration_s else "live"
         fps = f"{self.fps:.1f}" if self.fps < 10 else f"{self.fps:.0f}"
         return Text.assemble(
             (f"{kind} ", "bold yellow" if self.ended else "bold green"),
             (clock, "bold"),
-            f"  {fps} fps  {self.kept} kept  {memory}  ",
-            (f"drops {self.lost}", "bold red" if self.lost else ""),
+            f"  {fps} fps  {self.frames.ingested} kept  {memory}  ",
+            (f"drops {self.frames.lost}", "bold red" if self.frames.lost else ""),
         )
 
 
