@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -106,7 +106,7 @@ def parameter(
 
 
 def rows_of(settings: type) -> list[ParameterRow]:
-    """The parameters that a dataclass declares by `parameter`, in its order."""
+    """The parameters that a dataclass declares, by `parameter` or in the metadata of its fields, in its order."""
     rows = []
     for item in fields(settings):
         default: Any = item.default
@@ -166,47 +166,22 @@ class NodeSettings:
     )
 
 
-_STREAM_FIELDS = {item.name: item for item in fields(StreamConfig)}
-
-
-def _stream(name: str, description: str, most: float | None = None, live: bool = False) -> ParameterRow:
-    """A setting of the engine, within its bounds there; `most` where parameters have a lower one."""
-    bounds = _STREAM_FIELDS[name].metadata
-    most = bounds["most"] if most is None else most
-    return ParameterRow(name, getattr(StreamConfig, name), description, bounds["least"], most, live=live)
-
-
-TABLE = (
+# Above what a robot needs, and below what would exhaust its memory; rclpy wants an end of every range.
+_MOST = {
+    "max_pixels": MOST_PIXELS,
+    "min_pixels": MOST_PIXELS,
+    "frame_queue": 4_096,
+    "batch_steps": 256,
+    "late_tolerance_s": LONGEST_TIMEOUT_S,
+    "parallel_questions": 64,
+    "question_queue": 1_024,
+    "question_characters": 100_000,
+}
+_LIVE = frozenset({"max_new_tokens", "timeout_s"})
+TABLE = [
     *rows_of(NodeSettings),
-    _stream("fps", "Frames kept per second of stamp time; 0 keeps all. The model was trained at 1"),
-    _stream("max_pixels", "Largest area, in pixels, of a frame that the model sees", MOST_PIXELS),
-    _stream("min_pixels", "Smallest area, in pixels, of a frame that the model sees", MOST_PIXELS),
-    _stream("frame_queue", "Kept frames that may wait for the model; when full, the oldest is dropped", 4_096),
-    _stream("batch_steps", "Grid steps (pairs of frames) encoded at once when frames wait", 256),
-    _stream(
-        "static_tolerance",
-        "Frames that differ from the last encoded step by at most this (0 to 255) are not encoded; 0 encodes all",
-    ),
-    _stream(
-        "late_tolerance_s",
-        "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, its neighbours decide",
-        LONGEST_TIMEOUT_S,
-    ),
-    _stream(
-        "prefill_share",
-        "Share of the answering thread's time for prefilling the newest memory; 0 prefills when a question comes",
-    ),
-    _stream("parallel_questions", "Questions answered at once, from one prefilled memory", 64),
-    _stream(
-        "model_timeout_s",
-        "Seconds after which one call of the model counts as hung and a new worker takes over; 0 never",
-    ),
-    _stream("question_queue", "Questions that may wait; the next is refused as busy", 1_024),
-    _stream("question_characters", "Longest question, in characters", 100_000),
-    _stream("max_new_tokens", "Longest answer, in tokens, where the question sets none", live=True),
-    _stream("max_new_tokens_limit", "Longest answer, in tokens, that a question may ask for"),
-    _stream("timeout_s", "Seconds from a question to its complete answer, where the question sets none", live=True),
-)
+    *(replace(row, most=_MOST.get(row.name, row.most), live=row.name in _LIVE) for row in rows_of(StreamConfig)),
+]
 ROWS = {row.name: row for row in TABLE}
 
 
@@ -237,7 +212,7 @@ class StreamParameters:
         Raises:
             ValueError: they do not fit each other.
         """
-        values = {name: self._value(name) for name in _STREAM_FIELDS}
+        values = {item.name: self._value(item.name) for item in fields(StreamConfig)}
         values.update((change.name, change.value) for change in changes if change.name in values)
         return StreamConfig(**values)
 

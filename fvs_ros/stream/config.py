@@ -1,4 +1,4 @@
-"""Every setting of the stream, with its default and its check."""
+"""Every setting of the stream, with its default, its meaning and its check."""
 
 from __future__ import annotations
 
@@ -18,49 +18,63 @@ HIGHEST_TOKENS = 32_768
 LONGEST_TIMEOUT_S = 86_400.0
 
 
-def _bounded(default: float, least: float, most: float = math.inf) -> Any:
-    return field(default=default, metadata={"least": least, "most": most})
+def _setting(default: float, description: str, least: float, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"description": description, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Settings of the stream engine.
+    """Settings of the stream engine, each described beside its default, as the node describes its parameter."""
 
-    Attributes:
-        fps: camera frames kept per second of stamp time; the published model was trained at 1. 0 keeps all.
-        max_pixels, min_pixels: bounds on the area of a processed frame; the published model used 4 * 224 * 224.
-        frame_queue: kept frames that may wait for the model; when the queue is full, the oldest is dropped.
-        batch_steps: most grid steps encoded at once, when frames wait.
-        static_tolerance: a step is not encoded, but adds weight to the last encoded step, if no mean of an image block
-            differs from that step's by more than this, on a scale of 0 to 255; 0 encodes every step.
-        late_tolerance_s: a frame at most this many seconds behind the newest is dropped as late; `StampGuard`
-            judges one further back.
-        prefill_share: share of the answer thread's time for prefilling the newest memory before a question comes;
-            0 prefills when a question needs it, which then waits, 1 does so without pause.
-        parallel_questions: questions answered at once, from one prefill of the memory.
-        question_queue: questions that may wait; when the queue is full, the next is refused as BUSY.
-        question_characters: most characters in a question.
-        max_new_tokens: default length limit of an answer, in tokens.
-        max_new_tokens_limit: highest length limit that a question may set.
-        timeout_s: default limit in seconds from a question to its complete answer.
-        model_timeout_s: seconds after which one call of the model counts as hung; 0 never.
-    """
-
-    fps: float = _bounded(1.0, 0, HIGHEST_FPS)
-    max_pixels: int = _bounded(200_704, LEAST_PIXELS, HIGHEST_PIXELS)
-    min_pixels: int = _bounded(100_352, LEAST_PIXELS, HIGHEST_PIXELS)
-    frame_queue: int = _bounded(16, 2)
-    batch_steps: int = _bounded(4, 1)
-    static_tolerance: float = _bounded(0.0, 0, 255)
-    late_tolerance_s: float = _bounded(1.0, 0)
-    prefill_share: float = _bounded(0.5, 0, 1)
-    parallel_questions: int = _bounded(4, 1)
-    question_queue: int = _bounded(256, 1)
-    question_characters: int = _bounded(2_000, 1)
-    max_new_tokens: int = _bounded(128, 1, HIGHEST_TOKENS)
-    max_new_tokens_limit: int = _bounded(1_024, 1, HIGHEST_TOKENS)
-    timeout_s: float = _bounded(60.0, 0.1, LONGEST_TIMEOUT_S)
-    model_timeout_s: float = _bounded(120.0, 0, LONGEST_TIMEOUT_S)
+    fps: float = _setting(
+        1.0, "Frames kept per second of stamp time; 0 keeps all. The published model was trained at 1", 0, HIGHEST_FPS
+    )
+    max_pixels: int = _setting(
+        200_704,
+        "Largest area, in pixels, of a frame that the model sees; the published model had 4 * 224 * 224",
+        LEAST_PIXELS,
+        HIGHEST_PIXELS,
+    )
+    min_pixels: int = _setting(
+        100_352, "Smallest area, in pixels, of a frame that the model sees", LEAST_PIXELS, HIGHEST_PIXELS
+    )
+    frame_queue: int = _setting(16, "Kept frames that may wait for the model; when full, the oldest is dropped", 2)
+    batch_steps: int = _setting(4, "Most grid steps (pairs of frames) encoded at once, when frames wait", 1)
+    static_tolerance: float = _setting(
+        0.0,
+        "A step is not encoded, but adds weight to the last encoded one, if no mean of an image block differs from "
+        "that one's by more than this (0 to 255); 0 encodes all",
+        0,
+        255,
+    )
+    late_tolerance_s: float = _setting(
+        1.0,
+        "Seconds that a stamp may lie behind the newest and be dropped as late; beyond, its neighbours decide",
+        0,
+    )
+    prefill_share: float = _setting(
+        0.5,
+        "Share of the answering thread's time for prefilling the newest memory ahead; 0 prefills when a question needs "
+        "it, which then waits, 1 does so without pause",
+        0,
+        1,
+    )
+    parallel_questions: int = _setting(4, "Questions answered at once, from one prefilled memory", 1)
+    question_queue: int = _setting(256, "Questions that may wait; when full, the next is refused as BUSY", 1)
+    question_characters: int = _setting(2_000, "Longest question, in characters", 1)
+    max_new_tokens: int = _setting(128, "Longest answer, in tokens, where the question sets none", 1, HIGHEST_TOKENS)
+    max_new_tokens_limit: int = _setting(
+        1_024, "Longest answer, in tokens, that a question may ask for", 1, HIGHEST_TOKENS
+    )
+    timeout_s: float = _setting(
+        60.0, "Seconds from a question to its complete answer, where the question sets none", 0.1, LONGEST_TIMEOUT_S
+    )
+    model_timeout_s: float = _setting(
+        120.0,
+        "Seconds after which one call of the model counts as hung and a new worker takes over; 0 never",
+        0,
+        LONGEST_TIMEOUT_S,
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):
