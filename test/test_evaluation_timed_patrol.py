@@ -19,6 +19,7 @@ from fvs_ros.evaluation.timed.patrol import PatrolPlan, declined, guessed, timed
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
+from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.questions import FAMILIES, OUTSIDE
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
@@ -67,6 +68,15 @@ def test_phrasings_choose_the_words_and_the_families() -> None:
         assert {question.family for question in asked[phrasings]} == {*FAMILIES, OUTSIDE}
     families = {timed(question).family for question in asked["held-out"]}
     assert families == {*FAMILIES, OUTSIDE, f"{OUTSIDE}, kinds held out"}
+
+
+def test_families_can_be_chosen() -> None:
+    plan = PatrolPlan(questions=20, moments=3, shortest=40, longest=40, families=(OUTSIDE, "now.view"))
+    questions = plan.ask(plan.episode(TEST_SEED))
+    assert {question.family for question in questions} == {OUTSIDE, "now"}
+    assert {question.template for question in questions if question.family == "now"} == {"now.view"}
+    with pytest.raises(PatrolError, match="families later are unknown"):
+        PatrolPlan(families=("later",))
 
 
 def test_questions_about_the_patrol_that_are_declined_are_counted() -> None:

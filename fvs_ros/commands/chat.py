@@ -106,6 +106,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     from fvs_ros.chat.player import Player
     from fvs_ros.chat.prompt import prompt, read_lines
     from fvs_ros.chat.screen import Screen
+    from fvs_ros.model.names import example_question
     from fvs_ros.stream.config import StreamConfig
     from fvs_ros.stream.engine import StreamEngine
 
@@ -127,6 +128,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
         screen.note(f"{source.name}, answered by {model.name}")
         if typed:
             screen.note("type a question at any time and press Enter; Ctrl-D or Ctrl-C ends")
+            screen.note(f"such as: {example_question(arguments.model)}")
         elif interactive:
             read_lines(chat.post, chat.room)
         player.start()

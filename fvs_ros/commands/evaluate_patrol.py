@@ -72,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose words: constructions that the embedded model was trained on, those kept from it, or the few that "
         "stand beside each kind of question (trained)",
     )
+    parser.add_argument(
+        "--families", nargs="+", metavar="F", default=(), help="of questions, such as recall or order.after (all)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     add_timed_arguments(parser)
     parser.set_defaults(
@@ -87,7 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> PatrolPlan:
     from fvs_ros.evaluation.timed.patrol import PatrolPlan
 
-    given = {"questions": arguments.questions, "moments": arguments.moments, "phrasings": arguments.phrasings}
+    given = {name: vars(arguments)[name] for name in ("questions", "moments", "phrasings")}
+    given["families"] = tuple(arguments.families)
     if arguments.steps:
         given["shortest"], given["longest"] = arguments.steps
     return PatrolPlan(**{name: value for name, value in given.items() if value is not None})

@@ -27,3 +27,8 @@ def is_tiny(name: str) -> bool:
 def is_embedded(name: str) -> bool:
     """Whether a name stands for the model that ships. A folder of that name comes first."""
     return name == EMBEDDED and not Path(name).is_dir()
+
+
+def example_question(name: str) -> str:
+    """A question to try first, which the model of that name can answer."""
+    return "Which rooms have you been in, in order?" if is_embedded(name) else "What happened so far?"

@@ -35,6 +35,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
+from fvs_ros.model.names import example_question
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.nodes.autostart import Autostart
@@ -190,9 +191,13 @@ class StreamNode(LifecycleNodeMixin, Node):
         """Subscribes to the camera; on SUCCESS the node is active, on FAILURE still inactive."""
         assert self._engine is not None
         assert self._poses is not None
-        transport = self._stream_parameters.settings().image_transport
-        self._images = ImageInput(self, transport, self._engine.submit, self._poses.at)
-        self.get_logger().info(f"Watching {self._images.topic}; ask on {self.resolve_service_name('ask')}")
+        settings = self._stream_parameters.settings()
+        self._images = ImageInput(self, settings.image_transport, self._engine.submit, self._poses.at)
+        ask, question = self.resolve_service_name("ask"), example_question(settings.model)
+        self.get_logger().info(
+            f"Watching {self._images.topic}; ask such as: "
+            f"ros2 service call {ask} fvs_ros/srv/Ask \"{{question: '{question}'}}\""
+        )
         return self._enter("active")
 
     @_explained

@@ -16,7 +16,16 @@ from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, Stre
 from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.phrasings import Wording
-from fvs_ros.patrol.questions import FAMILIES, HELD_OUT_KINDS, OUTSIDE, Question, ask, guesses, step_ends
+from fvs_ros.patrol.questions import (
+    FAMILIES,
+    HELD_OUT_KINDS,
+    OUTSIDE,
+    Question,
+    ask,
+    check_families,
+    guesses,
+    step_ends,
+)
 from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.model_protocol import StreamModel
@@ -46,9 +55,11 @@ class PatrolPlan:
             seeds gives the same episodes.
         phrasings: whose words the questions are in, a value of `Wording`. All but the original ones also ask from
             outside the patrol, as one more family.
+        families: families or single templates that are asked; empty for all.
 
     Raises:
         ValueError: for a number below 1, lengths the wrong way round, or unknown phrasings.
+        PatrolError: for an unknown family.
     """
 
     questions: int = 56
@@ -56,6 +67,7 @@ class PatrolPlan:
     shortest: int = 200
     longest: int = 600
     phrasings: str = Wording.TRAINED.value
+    families: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("questions", "moments", "shortest"):
@@ -66,6 +78,7 @@ class PatrolPlan:
         known = [wording.value for wording in Wording]
         if self.phrasings not in known:
             raise ValueError(f"phrasings is {self.phrasings!r}; choose from {', '.join(known)}")
+        check_families(self.asked_families)
 
     @property
     def wording(self) -> Wording:
@@ -73,9 +86,9 @@ class PatrolPlan:
         return Wording(self.phrasings)
 
     @property
-    def families(self) -> tuple[str, ...]:
-        """The families that are asked."""
-        return FAMILIES if self.wording is Wording.ORIGINAL else (*FAMILIES, OUTSIDE)
+    def asked_families(self) -> tuple[str, ...]:
+        """The families that are asked, all of them written out."""
+        return self.families or (FAMILIES if self.wording is Wording.ORIGINAL else (*FAMILIES, OUTSIDE))
 
     def steps(self, seed: int) -> int:
         """The length of a seed's episode in grid steps."""
@@ -95,7 +108,7 @@ class PatrolPlan:
         ends = step_ends(episode)
         count = min(self.moments, len(ends))
         moments = [ends[len(ends) * (n + 1) // count - 1] for n in range(count)]
-        return ask(episode, self.questions, self.families, moments, wording=self.wording)
+        return ask(episode, self.questions, self.asked_families, moments, wording=self.wording)
 
 
 def timed(question: Question) -> TimedQuestion:
@@ -209,7 +222,7 @@ def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
     known: list[Question] = []
     for seed in range(_GUESS_SEED, _GUESS_SEED + GUESS_EPISODES):
         episode = plan.episode(seed)
-        known += ask(episode, _GUESS_QUESTIONS, plan.families, wording=plan.wording)
+        known += ask(episode, _GUESS_QUESTIONS, plan.asked_families, wording=plan.wording)
     return [
         AnswerRow(question.id, question.question, question.answer_text, guess)
         for question, guess in zip(asked, guesses(known, asked), strict=True)
