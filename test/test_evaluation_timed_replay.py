@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from recordings import (
@@ -355,8 +356,9 @@ def test_the_page_shows_its_plots_in_a_browser(finished: Path, tmp_path: Path) -
     # A profile of its own, and nothing from the network.
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
     subprocess.run([*command, f"--screenshot={shot}", finished.as_uri()], check=True, timeout=120, capture_output=True)
-    cv2 = pytest.importorskip("cv2")
-    pixels = cv2.imread(str(shot))[..., ::-1].reshape(-1, 3).astype(int)
+    picture = cv2.imread(str(shot))
+    assert picture is not None, f"{browser} made no picture"
+    pixels = picture[..., ::-1].reshape(-1, 3).astype(int)
     # The colours of the plots' marks: memory, last4, uniform; none of them is a colour of text.
     for name in ("#0072b2", "#d55e00", "#e69f00"):
         wanted = np.array([int(name[place : place + 2], 16) for place in (1, 3, 5)])
