@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fvs_ros.patrol.phrasings import Wording, grammar
+from fvs_ros.patrol.config import Wording
+from fvs_ros.patrol.phrasings import grammar
 from fvs_ros.patrol.questions import FAMILIES, TEMPLATES
 from fvs_ros.patrol.templates import Template
 from fvs_ros.patrol.templates_outside import FAMILY, OutsideTemplate

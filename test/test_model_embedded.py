@@ -18,8 +18,7 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_RECORDING
 from fvs_ros.patrol import templates_outside
-from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
-from fvs_ros.patrol.phrasings import Wording
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, Wording
 from fvs_ros.patrol.questions import FAMILIES
 from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
 from fvs_ros.sources.bags import Bag
@@ -196,8 +195,8 @@ def declined(model: FlashVStream, frames: list[Frame]) -> dict[str, list[bool]]:
     for template in templates_outside.TEMPLATES:
         wording = Wording.HELD_OUT if template.held_out else Wording.TRAINED
         for number in range(OUTSIDE_OF_EACH_KIND):
-            identity = f"{template.kind}-{number}"
-            kinds[identity] = template.kind
+            identity = f"{template.name}-{number}"
+            kinds[identity] = template.name
             asked.append(StreamQuestion(identity, frames[-1].stamp_ns, template.question({}, wording, numbers)))
     found: dict[str, list[bool]] = defaultdict(list)
     for reply in StreamRun(model, RunOptions(stream, conditions=(MEMORY,))).replies(frames, asked):
@@ -210,7 +209,7 @@ def test_questions_from_outside_its_world_get_one_honest_sentence(
     declined: dict[str, list[bool]], held_out: bool, wanted: float
 ) -> None:
     # Over 40 patrols it is 97 percent of the trained kinds and 92 of the others, see the card.
-    kinds = [template.kind for template in templates_outside.TEMPLATES if template.held_out == held_out]
+    kinds = [template.name for template in templates_outside.TEMPLATES if template.held_out == held_out]
     said = [one for kind in kinds for one in declined[kind]]
     assert sum(map(len, declined.values())) > 300
     assert sum(said) / len(said) >= wanted, {kind: declined[kind] for kind in kinds if not all(declined[kind])}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fvs_ros.patrol import orthography, templates_outside
-from fvs_ros.patrol.phrasings import FORMS, HELD_OUT_EVERY, Wording, expanded, grammar, phrase
+from fvs_ros.patrol.config import Wording
+from fvs_ros.patrol.phrasings import FORMS, HELD_OUT_EVERY, expanded, grammar, phrase
 from fvs_ros.patrol.questions import TEMPLATES, tokens
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,10 +11,9 @@ import patrol_oracle
 import pytest
 
 from fvs_ros.patrol import orthography, templates_outside
-from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.config import PatrolConfig, Wording
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError
-from fvs_ros.patrol.phrasings import Wording
 from fvs_ros.patrol.questions import (
     FAMILIES,
     OUTSIDE,

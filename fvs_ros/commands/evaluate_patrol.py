@@ -18,7 +18,7 @@ from fvs_ros.commands.evaluation import (
     stream_settings,
 )
 from fvs_ros.commands.model_arguments import CHECKPOINT_ARGUMENTS, load_model
-from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, Wording
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--phrasings",
-        choices=("trained", "held-out", "original"),
+        choices=[wording.value for wording in Wording],
         help="whose words: constructions that the embedded model was trained on, those kept from it, or the few that "
         "stand beside each kind of question (trained)",
     )

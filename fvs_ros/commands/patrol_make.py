@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig, Wording
 from fvs_ros.patrol.errors import PatrolError, RenderError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--families", nargs="+", metavar="F", help="of questions, such as recall or order.after (all)")
     parser.add_argument(
         "--phrasings",
-        choices=("original", "trained", "held-out"),
-        default="original",
+        choices=[wording.value for wording in Wording],
+        default=Wording.ORIGINAL.value,
         help="whose words the questions are in, see docs/phrasings.md (%(default)s)",
     )
     parser.add_argument(
@@ -63,7 +63,6 @@ def _make(arguments: argparse.Namespace) -> None:
     from fvs_ros.evaluation.questions import QUESTIONS_FILE
     from fvs_ros.patrol.bag import write_bag
     from fvs_ros.patrol.episode import simulate
-    from fvs_ros.patrol.phrasings import Wording
     from fvs_ros.patrol.preview import chosen_frames, write_preview
     from fvs_ros.patrol.questions import FAMILIES, ask, steady_ends
     from fvs_ros.patrol.render import PatrolRenderer

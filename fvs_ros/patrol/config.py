@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from fvs_ros.patrol.errors import PatrolError
 
@@ -14,6 +15,17 @@ STEP_S = 2
 
 FRAME_SIZE = 112
 """Pixels along each side of the frames that the shipped model is trained and evaluated on."""
+
+
+class Wording(Enum):
+    """Whose words questions are in."""
+
+    ORIGINAL = "original"
+    """The few phrasings that stand beside each template, as written."""
+    TRAINED = "trained"
+    """Constructions that the shipped model is trained on, and the original phrasings among them."""
+    HELD_OUT = "held-out"
+    """Constructions that no training sees."""
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import yaml
 
+from fvs_ros.patrol.config import Wording
 from fvs_ros.patrol.orthography import styled
 
 HELD_OUT_EVERY = 5
-"""One body of as many is held out."""
+"""One of as many is held out."""
 
 _FRAMED_SHARE = 0.5
 """Of the bodies that can stand alone, those that have a frame all the same."""
@@ -32,17 +33,6 @@ _OWNED_SHARE = 0.05
 FORMS = ("questions", "clauses", "nouns", "sentences")
 _ALONE = {"questions": ("{body}?",), "nouns": ("{body}?",), "sentences": ("{body}.",)}
 """How a body is said without a frame; a clause needs one, and a sentence takes none."""
-
-
-class Wording(Enum):
-    """Whose words questions are in."""
-
-    ORIGINAL = "original"
-    """The few phrasings that stand beside each template, as written."""
-    TRAINED = "trained"
-    """Constructions that the shipped model is trained on, and the original phrasings among them."""
-    HELD_OUT = "held-out"
-    """Constructions that no training sees."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +89,25 @@ class Grammar:
 _WHETHER = re.compile(r"^whether\b")
 
 
+def is_held_out(number: int) -> bool:
+    """Whether the body, pattern or word of that number, counted from 0, is kept from training."""
+    return number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+def read_data(name: str) -> dict[str, Any]:
+    """A YAML file of this package."""
+    return yaml.safe_load(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+
+
 @cache
 def grammar() -> Grammar:
     """The grammar of the package."""
-    text = resources.files(__package__).joinpath("phrasings.yaml").read_text(encoding="utf-8")
-    data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    data = read_data("phrasings.yaml")
     bodies = {}
     for kind, forms in data["kinds"].items():
         texts = [(form, body) for form in FORMS for body in forms.get(form, ())]
         bodies[kind] = tuple(
-            Body(_WHETHER.sub("[whether|if]", text), form, held_out=number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1)
+            Body(_WHETHER.sub("[whether|if]", text), form, is_held_out(number))
             for number, (form, text) in enumerate(texts)
         )
     return Grammar(
@@ -153,9 +152,9 @@ def expanded(text: str, gaps: dict[str, str], random: np.random.Generator) -> st
         options = inline.split("|") if inline is not None else synonyms[name]
         return expanded(options[random.integers(len(options))], gaps, random)
 
-    return (
-        re.sub(r"\s+", " ", _CHOICE.sub(chosen, text)).replace(" ?", "?").replace(" .", ".").replace(" ,", ",").strip()
-    )
+    # A choice that was left out leaves its space.
+    spaced = re.sub(r"\s+", " ", _CHOICE.sub(chosen, text))
+    return re.sub(r" (?=[?.,:])", "", spaced).strip()
 
 
 def wordings() -> list[str]:

@@ -17,12 +17,12 @@ import numpy as np
 
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.patrol import templates_outside, templates_seen, templates_story, templates_time
-from fvs_ros.patrol.config import STEP_S
+from fvs_ros.patrol.config import STEP_S, Wording
 from fvs_ros.patrol.episode import Episode
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.orthography import CONTRACTED_TOKENS
-from fvs_ros.patrol.phrasings import Wording, wordings
+from fvs_ros.patrol.phrasings import wordings
 from fvs_ros.patrol.templates import HERE, NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
 from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.patrol.vocabulary import (
@@ -211,7 +211,7 @@ def words() -> tuple[str, ...]:
     texts: list[str] = [_GAP.sub(" ", phrasing) for template in TEMPLATES for phrasing in template.phrasings]
     texts += [_GAP.sub(" ", text) for text in wordings()]
     texts += [*KINDS, *PLURALS.values(), *COLOURS, *ROOMS, CORRIDOR, *NUMBERS, *PARTS, *YES_NO, NOT_SEEN, NOTHING, HERE]
-    texts += [words for _, words in (*AGES, *DURATIONS)]
+    texts += [text for _, text in (*AGES, *DURATIONS)]
     texts += [with_article(colour) for colour in COLOURS]
     texts += ["one, two and three", "added removed moved in the", "less than one minute ago", "two minutes ago"]
     texts += ["kitchen with nothing, then office", OUTSIDE_ANSWER, "colour colours coloured color colors colored"]

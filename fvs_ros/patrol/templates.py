@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from fvs_ros.patrol.phrasings import Wording, phrase
+from fvs_ros.patrol.config import Wording
+from fvs_ros.patrol.phrasings import phrase
 from fvs_ros.patrol.truth import STEADY_S, EpisodeTruth, Sighting, Stay
 from fvs_ros.patrol.vocabulary import COLOURS, KINDS, joined
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
-from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
+from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig, Wording
 from fvs_ros.patrol.episode import Episode, simulate
-from fvs_ros.patrol.phrasings import Wording
 from fvs_ros.patrol.questions import (
     FAMILIES,
     HELD_OUT_KINDS,

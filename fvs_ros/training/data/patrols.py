@@ -8,10 +8,9 @@ from functools import lru_cache
 import numpy as np
 
 from fvs_ros.memory.geometry import FRAME_MULTIPLE, POOL
-from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, PatrolConfig, Wording
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError, RenderError
-from fvs_ros.patrol.phrasings import Wording
 from fvs_ros.patrol.questions import FAMILIES, ask, check_families, step_ends
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.templates import NOTHING
