@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
+from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.scratch import adopt_tokens, word_tokenizer
 
 
@@ -22,9 +23,18 @@ def with_words(checkpoint: Checkpoint, words: Iterable[str], seed: int) -> Check
         checkpoint: whose tokenizer is replaced.
         words: of the new one.
         seed: of the new embeddings.
+
+    Raises:
+        TrainingError: most of the checkpoint's tokens would be lost, as those of any large model.
     """
     tokenizer = word_tokenizer(words)
-    old = checkpoint.tokenizer.get_vocab()
+    old, new = checkpoint.tokenizer.get_vocab(), tokenizer.get_vocab()
+    known = len(old.keys() & new.keys())
+    if 2 * known < len(old):
+        raise TrainingError(
+            f"vocabulary is patrol, whose words keep {known:,} of the checkpoint's {len(old):,} tokens; it is for "
+            "checkpoints with a word tokenizer of patrols, so leave it at kept"
+        )
     network = checkpoint.network
     before = network.get_input_embeddings().weight.detach().clone()
     config = deepcopy(checkpoint.config.network)
@@ -35,7 +45,7 @@ def with_words(checkpoint: Checkpoint, words: Iterable[str], seed: int) -> Check
     drawn = torch.randn(table.shape, generator=torch.Generator().manual_seed(seed)) * before.std().item()
     with torch.no_grad():
         table.copy_(drawn)
-        for token, number in tokenizer.get_vocab().items():
+        for token, number in new.items():
             if token in old:
                 table[number] = before[old[token]]
     return replace(
