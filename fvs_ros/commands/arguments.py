@@ -9,7 +9,8 @@ import argparse
 import math
 from pathlib import Path
 
-LEAST, MOST = 1e-6, 1e6
+from fvs_ros.sources import HIGHEST_RATE, LOWEST_RATE
+
 INCOMPLETE = 3
 """Exit status: everything was answered, but frames of the recording were left out, as the notes say."""
 
@@ -29,7 +30,7 @@ def existing_file(text: str) -> Path:
 
 
 def positive(text: str) -> float:
-    """A number from `LEAST` to `MOST`, with which no time, and no number of frames, becomes infinite.
+    """A number from `LOWEST_RATE` to `HIGHEST_RATE`, with which no time, and no number of frames, becomes infinite.
 
     Raises:
         argparse.ArgumentTypeError: it is none.
@@ -40,6 +41,6 @@ def positive(text: str) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    if not LEAST <= value <= MOST:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from {LEAST:g} to {MOST:g}")
+    if not LOWEST_RATE <= value <= HIGHEST_RATE:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from {LOWEST_RATE:g} to {HIGHEST_RATE:g}")
     return value

@@ -11,15 +11,13 @@ from typing import BinaryIO
 
 import cv2
 
-from fvs_ros.sources import MAX_PIXELS
+from fvs_ros.sources import HIGHEST_RATE, LOWEST_RATE, MAX_PIXELS
 from fvs_ros.sources.bags import BAG_SUFFIXES, SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame
 
 # OpenCV gives up after 4096 packets of sound without a picture, which are 87 s of AAC. It reads this on first use.
 os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", "1000000")
 
-# One picture in eleven days, and more than any camera gives.
-LOWEST_FPS, HIGHEST_FPS = 1e-6, 1e6
 # For the rare container that tells neither a frame rate nor positions.
 _FALLBACK_FPS = 30.0
 # OpenCV reports a packet that cannot be decoded just as it reports the end. More comes after the one, nothing after
@@ -213,5 +211,5 @@ def check_fps(fps: float | None) -> None:
     Raises:
         SourceError: if it is not.
     """
-    if fps is not None and not LOWEST_FPS <= fps <= HIGHEST_FPS:
-        raise SourceError(f"fps is {fps}; it must be from {LOWEST_FPS:g} to {HIGHEST_FPS:g}")
+    if fps is not None and not LOWEST_RATE <= fps <= HIGHEST_RATE:
+        raise SourceError(f"fps is {fps}; it must be from {LOWEST_RATE:g} to {HIGHEST_RATE:g}")

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fvs_ros.memory.geometry import LEAST_PIXELS
+from fvs_ros.sources import MAX_PIXELS
 
 # More than any camera delivers, and low enough for exact slot numbers on a stream of years.
 HIGHEST_FPS = 1_000.0
-# As of the images that are decoded.
-HIGHEST_PIXELS = 2**26
 # As many as the model has positions.
 HIGHEST_TOKENS = 32_768
 # Longest timeout of a question: a day.
@@ -33,10 +32,10 @@ class StreamConfig:
         200_704,
         "Largest area, in pixels, of a frame that the model sees; the published model had 4 * 224 * 224",
         LEAST_PIXELS,
-        HIGHEST_PIXELS,
+        MAX_PIXELS,
     )
     min_pixels: int = _setting(
-        100_352, "Smallest area, in pixels, of a frame that the model sees", LEAST_PIXELS, HIGHEST_PIXELS
+        100_352, "Smallest area, in pixels, of a frame that the model sees", LEAST_PIXELS, MAX_PIXELS
     )
     frame_queue: int = _setting(16, "Kept frames that may wait for the model; when full, the oldest is dropped", 2)
     batch_steps: int = _setting(4, "Most grid steps (pairs of frames) encoded at once, when frames wait", 1)
