@@ -162,7 +162,8 @@ class Watchdog(Generic[AnyWorker]):
                 call = self.worker.calls.current
                 hangs = call is not None and self._limit_s and time.monotonic() - call.began_s > self._limit_s
                 if hangs or give_up():
-                    logger.warning("%s; its thread is left behind", call or f"{self._name} goes on")
+                    level = logging.ERROR if hangs else logging.WARNING
+                    logger.log(level, "%s; its thread is left behind", call or f"{self._name} goes on")
                     return False
                 self._thread.join(0.1)
         return not self.hung
