@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,11 +15,16 @@ from conftest import require_ros
 require_ros()
 import rclpy
 from geometry_msgs.msg import TransformStamped
+from nav_msgs.msg import Odometry
+from rclpy.executors import SingleThreadedExecutor
 
 from fvs_ros.nodes.parameters import NodeSettings
 from fvs_ros.nodes.pose_sources import NoPoses, create_pose_source
+from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.images import MAX_FRAME_ID
 from fvs_ros.stream.types import Pose
 
+PATIENCE_S = 30.0
 SETTINGS = NodeSettings()
 TF = replace(SETTINGS, pose_source="tf", pose_frame="map", pose_tolerance_s=0.2)
 
@@ -95,3 +101,27 @@ def test_where_tf2_ros_is_missing_the_error_says_what_to_do(node: Any, monkeypat
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
     with pytest.raises(ValueError, match=r"pose_source is tf.*set pose_source to odometry or none"):
         create_pose_source(node, TF)
+
+
+def test_odometry_with_an_endless_frame_id_is_not_kept(node: Any) -> None:
+    """The second message shows that the first one, of another stamp, has been seen."""
+    source = create_pose_source(node, replace(SETTINGS, pose_source="odometry", pose_tolerance_s=0.0))
+    publisher = node.create_publisher(Odometry, "odom", 10)
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+
+    def wait_for(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition() and time.monotonic() < deadline:
+            executor.spin_once(0.05)
+        assert condition()
+
+    wait_for(publisher.get_subscription_count)
+    for second, frame_id in ((1, "o" * (MAX_FRAME_ID + 1)), (2, "o" * MAX_FRAME_ID)):
+        message = Odometry()
+        message.header.stamp.sec, message.header.frame_id = second, frame_id
+        message.pose.pose.orientation.w = 1.0
+        publisher.publish(message)
+    wait_for(lambda: source.at(2 * SECOND_NS, "camera"))
+    assert source.at(1 * SECOND_NS, "camera") is None
+    source.close()
