@@ -4,7 +4,7 @@ For instance::
 
     with FlashVStreamClient() as client:
         client.wait_until_active(timeout_s=120)
-        print(client.ask("Where is the green chair?").answer)
+        print(client.ask("In which room did you last see the green chair?").answer)
 """
 
 from __future__ import annotations
