@@ -71,12 +71,16 @@ def test_phrasings_choose_the_words_and_the_families() -> None:
 
 
 def test_families_can_be_chosen() -> None:
-    plan = PatrolPlan(questions=20, moments=3, shortest=40, longest=40, families=(OUTSIDE, "now.view"))
+    plan = PatrolPlan(
+        questions=20, moments=3, shortest=40, longest=40, phrasings="trained", families=(OUTSIDE, "now.view")
+    )
     questions = plan.ask(plan.episode(TEST_SEED))
     assert {question.family for question in questions} == {OUTSIDE, "now"}
     assert {question.template for question in questions if question.family == "now"} == {"now.view"}
     with pytest.raises(PatrolError, match="families later are unknown"):
         PatrolPlan(families=("later",))
+    with pytest.raises(PatrolError, match="outside cannot be asked in original phrasings"):
+        PatrolPlan(families=(OUTSIDE,))
 
 
 def test_questions_about_the_patrol_that_are_declined_are_counted() -> None:

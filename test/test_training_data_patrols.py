@@ -59,10 +59,11 @@ def test_families_can_be_chosen() -> None:
 
 def test_trained_wording_brings_other_words_and_what_no_patrol_answers() -> None:
     def questions(**changes: Any) -> set[str]:
-        moments = patrols(questions=40, families=("now.room", "outside"), **changes).episode(0).moments
+        moments = patrols(questions=40, **changes).episode(0).moments
         return {turn[0] for moment in moments for conversation in moment.conversations for turn in conversation.turns}
 
-    original, trained = questions(), questions(wording="trained")
+    original = questions(families=("now.room",))
+    trained = questions(families=("now.room", "outside"), wording="trained")
     assert original <= {"Which room are you in?", "Where are you now?", "What room is this?"}
     assert len(trained) > 3 * len(original)
 

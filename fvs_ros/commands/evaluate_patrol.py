@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phrasings",
         choices=[wording.value for wording in Wording],
-        help="whose words: constructions that the embedded model was trained on, those kept from it, or the few that "
-        "stand beside each kind of question (trained)",
+        help="whose words: the few phrasings that stand beside each kind of question, constructions that training may "
+        "see, or those kept from it; see docs/phrasings.md (original)",
     )
     parser.add_argument(
         "--families", nargs="+", metavar="F", default=(), help="of questions, such as recall or order.after (all)"

@@ -23,7 +23,7 @@ class Wording(Enum):
     ORIGINAL = "original"
     """The few phrasings that stand beside each template, as written."""
     TRAINED = "trained"
-    """Constructions that the shipped model is trained on, and the original phrasings among them."""
+    """Constructions that training may see, and the original phrasings among them."""
     HELD_OUT = "held-out"
     """Constructions that no training sees."""
 

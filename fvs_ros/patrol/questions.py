@@ -94,8 +94,8 @@ def steady_ends(episode: Episode, seconds: int) -> list[int]:
     ]
 
 
-def check_families(families: Sequence[str]) -> None:
-    """Refuses an empty list, and a name that is neither a family's nor a template's.
+def check_families(families: Sequence[str], wording: Wording = Wording.ORIGINAL) -> None:
+    """Refuses an empty list, a name that is neither a family's nor a template's, and one without words in a wording.
 
     Raises:
         PatrolError: for these.
@@ -105,6 +105,12 @@ def check_families(families: Sequence[str]) -> None:
         problem = f"families {', '.join(unknown)} are unknown" if unknown else "no family is asked for"
         known = f"{', '.join(FAMILIES)}, {OUTSIDE}, or single templates such as {TEMPLATES[0].name}"
         raise PatrolError(f"{problem}; choose from {known}")
+    wordless = sorted(family for family in families if not _askable(family, wording))
+    if wordless:
+        raise PatrolError(
+            f"{', '.join(wordless)} cannot be asked in {wording.value} phrasings, which have no words for that; choose "
+            "other phrasings"
+        )
 
 
 def ask(
@@ -121,15 +127,16 @@ def ask(
         episode: what they are about.
         count: number of questions; fewer if an episode does not hold enough (a short one has no changes).
         families: some of `FAMILIES` and `OUTSIDE`, or of the names of `TEMPLATES` where only some of a family are
-            wanted. Templates without phrasings of their own are left out of the original wording.
+            wanted.
         moments: frames after which they may be asked, from `step_ends`, which is the default.
         draw: each number draws other questions.
         wording: whose words they are in.
 
     Raises:
-        PatrolError: for an unknown family, a moment that ends no step, or more than `MOST_QUESTIONS`.
+        PatrolError: for a family that is unknown or has no words in this wording, a moment that ends no step, or more
+            than `MOST_QUESTIONS`.
     """
-    check_families(families)
+    check_families(families, wording)
     if not 0 <= count <= MOST_QUESTIONS:
         raise PatrolError(f"{count} questions are asked for; at most {MOST_QUESTIONS} can be drawn of an episode")
     ends = step_ends(episode)
@@ -160,8 +167,6 @@ def _draw(
 ) -> Question | None:
     """One question of a family or template, without its id, or nothing where the moments looked at hold none."""
     templates = _askable(family, wording)
-    if not templates:
-        return None
     template = templates[random.integers(len(templates))]
     pool: dict[str, list[tuple[int, Candidate]]] = {}
     for moment in random.permutation(len(moments))[:_POOLED_MOMENTS]:

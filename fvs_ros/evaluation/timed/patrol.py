@@ -58,14 +58,14 @@ class PatrolPlan:
 
     Raises:
         ValueError: for a number below 1, lengths the wrong way round, or unknown phrasings.
-        PatrolError: for an unknown family.
+        PatrolError: for an unknown family, or one that these phrasings have no words for.
     """
 
     questions: int = 56
     moments: int = 10
     shortest: int = 200
     longest: int = 600
-    phrasings: str = Wording.TRAINED.value
+    phrasings: str = Wording.ORIGINAL.value
     families: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class PatrolPlan:
         known = [wording.value for wording in Wording]
         if self.phrasings not in known:
             raise ValueError(f"phrasings is {self.phrasings!r}; choose from {', '.join(known)}")
-        check_families(self.asked_families)
+        check_families(self.asked_families, self.wording)
 
     @property
     def wording(self) -> Wording:

@@ -53,7 +53,7 @@ class PatrolEpisodes:
         self._memory_probe = memory_probe
         try:
             self._configs = [_config(data, steps) for steps in data.lengths]
-            check_families(data.families or FAMILIES)
+            check_families(data.families or FAMILIES, Wording(data.wording))
         except PatrolError as error:
             raise TrainingError(f"patrol: {error}") from error
 
