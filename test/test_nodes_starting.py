@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,11 @@ from conftest import require_ros
 
 require_ros()
 
-from fvs_ros.nodes.starting import one_line
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from std_msgs.msg import Empty
+
+from fvs_ros.nodes.starting import one_line, spin
 
 FILES = {
     "tab.yaml": "/**:\n\tros__parameters:\n\t\tfps: 1.0\n",
@@ -86,3 +91,31 @@ def test_a_whole_number_for_a_float_says_how_to_write_it(
 def test_an_error_of_rcls_loses_its_source_files() -> None:
     error = "failed to initialize rcl: it\n broke, at /project/src/a.c:1, at /project/src/rcl/b.c:22"
     assert one_line(error) == "it broke"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_callback_that_fails_is_told_unless_the_process_was_told_to_end(
+    ros_domain_id: int, capfd: pytest.CaptureFixture[str], ended: bool
+) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain_id)
+    node = rclpy.create_node("tested", context=context)
+    publisher = node.create_publisher(Empty, "~/publishes", 1)
+    calls: list[int] = []
+
+    def publish() -> None:
+        calls.append(len(calls))
+        if ended or len(calls) == 3:
+            context.try_shutdown()
+        if not ended:
+            raise RuntimeError("boom")
+        publisher.publish(Empty())
+
+    node.create_timer(0.01, publish)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    with contextlib.suppress(ExternalShutdownException):
+        spin(executor, "tested")
+    node.destroy_node()
+    told = capfd.readouterr().err.count("A callback failed; the node goes on.")
+    assert (len(calls), told) == ((1, 0) if ended else (3, 2))

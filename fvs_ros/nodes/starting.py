@@ -60,14 +60,18 @@ def one_line(error: str) -> str:
 
 
 def spin(executor: Executor, name: str) -> None:
-    """Spins until shutdown; a callback that raises is logged and ends nothing but itself."""
+    """Spins until shutdown; a callback that raises is logged and ends nothing but itself.
+
+    A signal shuts the context down while a callback runs, which then cannot publish any more: that is no failure.
+    """
     while executor.context.ok():
         try:
             executor.spin_once()
         except ExternalShutdownException:
             raise
         except Exception:
-            get_logger(name).error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
+            if executor.context.ok():
+                get_logger(name).error(f"A callback failed; the node goes on.\n{traceback.format_exc()}")
 
 
 class Patience:
