@@ -144,12 +144,15 @@ class Oracle:
 
     def story(self) -> str:
         told: set[str] = set()
-        parts = []
+        rooms: dict[str, list[str]] = {}
         for visit in self.visits:
-            new = [name for name in self.in_visit(visit.index) if name not in told]
-            told.update(new)
-            parts.append(f"{visit.room} with {listed(new)}")
-        return ", then ".join(parts)
+            there = rooms.setdefault(visit.room, [])
+            there += [name for name in self.in_visit(visit.index) if name not in told]
+            told.update(there)
+        if len(told) <= 6 and len(rooms) <= 4:
+            return ", then ".join(f"{room} with {listed(names)}" for room, names in rooms.items())
+        counts = {room: f"{NUMBERS[len(names)]} object{'s' * (len(names) != 1)}" for room, names in rooms.items()}
+        return ", then ".join(f"{room} with {count}" for room, count in counts.items())
 
     def age(self, frame: int) -> str:
         seconds = (self.frame - frame) / self.episode.config.frame_rate

@@ -23,7 +23,7 @@ from fvs_ros.patrol.vocabulary import AGES, DURATIONS, NUMBERS, PARTS, joined
 MOST_DESCRIBED = 4
 """Longer enumerations are not asked for."""
 MOST_TOLD = 6
-"""Objects that the story so far may hold."""
+"""Objects that the story so far names; more are counted."""
 MOST_TRIPLES = 8
 """Triples of objects that one moment's candidates compare."""
 LONGEST_MIN = 20
@@ -182,15 +182,23 @@ def _describe_tour(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Cand
 
 @_template("description.story")
 def _describe_story(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
-    """The rooms in order, each with what was first seen there."""
+    """The rooms in the order of their first visits, each with what was first seen there, or with how much."""
     stays = truth.stays
-    if not 1 < len(stays) <= MOST_DESCRIBED or not all(stay.clean for stay in stays):
+    if len(truth.first_stays) < 2 or not all(stay.clean for stay in stays) or not is_steady(truth, stays[-1]):
         return
+    new: dict[int, list[int]] = {room: [] for room in truth.first_stays}
     known: set[int] = set()
-    parts = []
     for stay in stays:
-        new = [object_id for object_id in stay.objects if object_id not in known]
-        known.update(new)
-        parts.append(f"{truth.room(stay.room)} with {enumerated(truth, new)}")
-    if len(known) <= MOST_TOLD and is_steady(truth, stays[-1]):
-        yield Candidate({}, ", then ".join(parts), spans(stays))
+        new[stay.room] += [object_id for object_id in stay.objects if object_id not in known]
+        known.update(stay.objects)
+    if len(known) <= MOST_TOLD and len(new) <= MOST_DESCRIBED:
+        parts = [f"{truth.room(room)} with {enumerated(truth, object_ids)}" for room, object_ids in new.items()]
+    elif max(map(len, new.values())) < len(NUMBERS):
+        parts = [f"{truth.room(room)} with {_objects(len(object_ids))}" for room, object_ids in new.items()]
+    else:
+        return
+    yield Candidate({}, ", then ".join(parts), spans(stays))
+
+
+def _objects(count: int) -> str:
+    return f"{NUMBERS[count]} object{'' if count == 1 else 's'}"
