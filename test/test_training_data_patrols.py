@@ -19,6 +19,7 @@ from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS
 from fvs_ros.training.recipe import load_recipe
 from fvs_ros.training.run import last_checkpoint, train
+from fvs_ros.training.stage import prepare
 
 
 def patrols(**changes: Any) -> PatrolEpisodes:
@@ -151,6 +152,23 @@ def test_a_stage_with_a_memory_probe_reports_it_and_leaves_a_checkpoint(renderer
     state = json.loads((newest / "trainer_state.json").read_text())
     assert {"probe_known", "probe_here_before", "accuracy_change"} <= set(state["log_history"][0])
     assert FlashVStream.load(str(tmp_path / "run/final"), device="cpu").memory_config.csm_slots == TINY["csm_slots"]
+
+
+def test_data_processes_encode_with_a_tower_that_stays_on_the_cpu(tmp_path: Path) -> None:
+    """The Trainer moves the network to a GPU, if there is one, and a forked process cannot use that."""
+    patrol = {"episodes": 1, "lengths": [12], "rooms": 2, "views": 1}
+    recipe = {
+        "output": str(tmp_path / "run"),
+        "model": {"scratch": {**TINY, "vocabulary": "patrol", "tied_embeddings": True, "frame_pixels": FRAME_SIZE**2}},
+        "encode_in_workers": True,
+        "stages": [{"name": "watched", "patrol": patrol, "steps": 1, "embeddings": "frozen"}],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    config = load_recipe(tmp_path / "recipe.yaml")
+    stage = prepare(config, config.stages[0], None)
+    stage.model.network.to("meta")
+    assert stage.dataset.encoder is not None
+    assert stage.dataset.encoder.tower.device.type == "cpu"
 
 
 def test_frames_are_two_for_each_step(renderer: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
     tower = tower_fingerprint(checkpoint.backbone.tower) if keeps_features else None
     encoder = None
     if config.encode_in_workers and not trained:
-        encoder = FrozenEncoder(checkpoint.backbone.tower, checkpoint.pixels, checkpoint.config.memory)
+        # A copy: the Trainer moves the network to a GPU, which forked processes cannot use.
+        tower_copy = copy.deepcopy(checkpoint.backbone.tower)
+        encoder = FrozenEncoder(tower_copy, checkpoint.pixels, checkpoint.config.memory)
     probe = None
     if stage.memory_probe:
         probe = MemoryProbe(network.config.text_config.hidden_size, PROBE_GROUPS, PROBE_SETS)
