@@ -22,6 +22,7 @@ GAPS = {
     "other": "green cone",
     "kind": "chair",
     "kinds": "chairs",
+    "a_kind": "a chair",
     "colour": "red",
     "room": "kitchen",
     "began": "eight minutes ago",

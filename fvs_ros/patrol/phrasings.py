@@ -27,6 +27,12 @@ _FRAMED_SHARE = 0.5
 """Of the bodies that can stand alone, those that have a frame all the same."""
 _ORIGINAL_SHARE = 0.15
 """Of the trained wording, questions in a template's own phrasings."""
+_PLAIN_BODIES = 4
+"""The first bodies of each kind: how most people ask."""
+_PLAIN_SHARE = 0.3
+"""Of the trained wording beyond what falls to them anyway, questions built on these."""
+_KNOWN_SHARE = 0.2
+"""Of the questions about "a red chair", those that say "the red chair"."""
 _OWNED_SHARE = 0.05
 """Of the questions about an object, those that call it "my"."""
 
@@ -77,8 +83,10 @@ class Grammar:
         ]
 
     def draw(self, kind: str, held_out: bool, random: np.random.Generator) -> str:
-        """One of these constructions: each body is as likely as any other of its side."""
+        """One of these constructions: each body is as likely as any other of its side, but for the plain ones."""
         bodies = self.of(kind, held_out)
+        if not held_out and random.random() < _PLAIN_SHARE:
+            bodies = bodies[:_PLAIN_BODIES]
         body = bodies[random.integers(len(bodies))]
         frames = self.frames.get(body.form, ())
         if body.form in _ALONE and not (frames and random.random() < _FRAMED_SHARE):
@@ -87,6 +95,7 @@ class Grammar:
 
 
 _WHETHER = re.compile(r"^whether\b")
+_ARTICLE = re.compile(r"^an? ")
 
 
 def is_held_out(number: int) -> bool:
@@ -132,6 +141,8 @@ def phrase(
     trained = wording is Wording.TRAINED and originals and random.random() < _ORIGINAL_SHARE
     if wording is Wording.ORIGINAL or trained:
         return originals[random.integers(len(originals))].format(**gaps)
+    if "a_thing" in gaps and random.random() < _KNOWN_SHARE:
+        gaps = {**gaps, "a_thing": _ARTICLE.sub("the ", gaps["a_thing"])}
     construction = grammar().draw(kind, wording is Wording.HELD_OUT, random)
     if random.random() < _OWNED_SHARE:
         construction = construction.replace("the {thing}", "my {thing}")

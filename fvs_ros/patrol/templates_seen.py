@@ -175,7 +175,7 @@ def _recall_any(truth: EpisodeTruth, _: np.random.Generator, trait: Trait) -> It
     for value in KINDS if trait == "kind" else COLOURS:
         sightings = [s for s in truth.sightings if getattr(truth.episode.objects[s.object_id], trait) == value]
         if sightings or value not in doubtful:
-            gaps = {"kinds": PLURALS[value]} if trait == "kind" else {"colour": value}
+            gaps = {"kinds": PLURALS[value], "a_kind": with_article(value)} if trait == "kind" else {"colour": value}
             answer = "yes" if sightings else "no"
             yield Candidate(gaps, answer, spans(sightings) or everything(truth), YES_NO)
 
