@@ -77,6 +77,15 @@ COMMANDS = (
         "make episodes of robot patrols, to train on and to test with",
         (Command("make", "write a patrol as a rosbag2 folder with questions and their answers", "patrol_make"),),
     ),
+    Group(
+        "memory",
+        "look into a robot's episode store, and make it forget",
+        (
+            Command("info", "show what a store holds, episode by episode", "memory_info"),
+            Command("export", "write a store's pictures as JPEG files and its segments as JSON lines", "memory_export"),
+            Command("forget", "remove segments from a store, so that none of their bytes stay", "memory_forget"),
+        ),
+    ),
     Command("train", "train a model by a recipe, or go on with a run", "train"),
 )
 

@@ -28,6 +28,9 @@ COMMANDS = [
     "evaluate benchmark mlvu --data empty --out out --model tiny --max-frames 2 --resizes 1 --seed 0",
     "extract-frames empty --out frames --fps 2",
     "patrol make --seed -1 --out bag --steps 2 --rooms 2 --views 1 --fps 1 --size 64 --questions 2 --families recall",
+    "memory info empty",
+    "memory export empty --out out",
+    "memory forget empty --episode 1 --since 0 --until 1.5 --yes",
     "train recipe.yaml --dry-run --set seed=1 --minutes 1",
     "bench memory --device cpu --model embedded --dtype float32 --steps 1 --seed 0 --json out",
 ]
@@ -55,7 +58,7 @@ WORDS = [
 CASES = [
     (command, place, word)
     for command in COMMANDS
-    for place in range(1 + (command.split()[0] in ("evaluate", "patrol")), len(command.split()))
+    for place in range(1 + (command.split()[0] in ("evaluate", "memory", "patrol")), len(command.split()))
     for word in WORDS
 ]
 
