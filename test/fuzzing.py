@@ -23,8 +23,8 @@ Test = TypeVar("Test", bound=Callable[..., None])
 FACTOR = int(os.environ.get("FVS_FUZZ_EXAMPLES", "1"))
 """How many times as many examples as usual to try; above `CI_FACTOR` they differ from run to run."""
 
-CI_FACTOR = 5
-"""What `.ci/run` sets: a minute and a half more than usual, and the same examples in each run."""
+CI_FACTOR = 13
+"""What `.ci/run` sets: five minutes of them, and the same examples in each run."""
 
 # Far above what any door needs for the small inputs here, so that only a size taken from the input can reach them.
 _MEMORY_BYTES = 2**31

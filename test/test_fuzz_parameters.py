@@ -61,6 +61,7 @@ def running(context: rclpy.Context) -> Iterator[Node]:
 @example({"timeout_s": float("inf")})
 @example({"max_pixels": 2**63 - 1})
 @example({"min_pixels": 300_000})
+@example({"max_new_tokens_limit": 1})
 @fuzz(40)
 def test_at_start(context: rclpy.Context, values: dict[str, Any]) -> None:
     overrides = [Parameter(name, value=value) for name, value in values.items()]

@@ -128,7 +128,7 @@ def test_changes_that_fit_only_together_are_taken_together(node: Any) -> None:
     parameters = StreamParameters(tested)
     (result,) = tested.set_parameters([Parameter("max_new_tokens", value=501)])
     assert not result.successful
-    assert "its limit 500" in result.reason
+    assert "max_new_tokens_limit 500" in result.reason
     assert parameters.stream_config().max_new_tokens == 128
     changes = [Parameter("max_new_tokens", value=400), Parameter("timeout_s", value=5.0)]
     assert tested.set_parameters_atomically(changes).successful

@@ -186,7 +186,7 @@ def set_parameter(client: Client, change: Parameter) -> SetParametersResult:
         (double("timeout_s", 1e9), "out of range"),
         (integer("timeout_s", 5), "type"),
         (integer("max_new_tokens", 0), "out of range"),
-        (integer("max_new_tokens", 51), "its limit 50"),
+        (integer("max_new_tokens", 51), "max_new_tokens_limit 50"),
         (string("model", "elsewhere"), "read-only"),
         (double("fps", 2.0), "read-only"),
         (string("no_such_parameter", ""), "undeclared"),
@@ -258,7 +258,7 @@ def test_parameters_that_do_not_fit_from_the_start_end_the_node_with_a_reason() 
     with ros_domain() as other:
         process = StreamProcess(other, max_new_tokens=2000)
         assert process.wait() == 1
-        assert "max_new_tokens is 2000, its limit 1024" in process.log
+        assert "max_new_tokens is 2000, max_new_tokens_limit 1024" in process.log
         assert "Traceback" not in process.log
 
 

@@ -1,6 +1,6 @@
 """The soak of `scripts/soak.py`, for less than a minute, or for FVS_SOAK_MINUTES, as in `.ci/run`.
 
-Up to 3 of them fit into a test's 300 s; hours are for people, and for the script itself.
+Hours are for people, and for the script itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from conftest import require_ros, ros_domain
 require_ros()
 
 MINUTES = float(os.environ.get("FVS_SOAK_MINUTES", "0.7"))
+LONGEST_S = 60 * MINUTES + 240
+"""With the start, and what is still open at the end."""
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "soak.py"
 
 
@@ -52,10 +54,11 @@ def test_what_did_not_hold_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(LONGEST_S + 10)
 def test_the_node_stands_everything_at_once() -> None:
     options = {"minutes": MINUTES, "samples": 12 + round(4 * MINUTES), "model": "tiny"}
     command = [sys.executable, str(SCRIPT), *(f"--{name}={value}" for name, value in options.items())]
     with ros_domain() as domain:
-        done = subprocess.run([*command, f"--domain={domain}"], capture_output=True, text=True, timeout=290)
+        done = subprocess.run([*command, f"--domain={domain}"], capture_output=True, text=True, timeout=LONGEST_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("all held\n")

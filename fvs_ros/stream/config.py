@@ -88,5 +88,6 @@ class StreamConfig:
             )
         if self.max_new_tokens > self.max_new_tokens_limit:
             raise ValueError(
-                f"max_new_tokens is {self.max_new_tokens}, its limit {self.max_new_tokens_limit}; raise the limit"
+                f"max_new_tokens is {self.max_new_tokens}, max_new_tokens_limit {self.max_new_tokens_limit}; raise the "
+                "limit, or lower max_new_tokens"
             )
