@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,8 +18,10 @@ from fvs_ros.memory.geometry import PATCH
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, EMBEDDED_RECORDING
-from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
+from fvs_ros.patrol import templates_outside
+from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED, Wording
 from fvs_ros.patrol.questions import FAMILIES
+from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
 from fvs_ros.sources.bags import Bag
 from fvs_ros.sources.frame import Frame
 from fvs_ros.sources.recordings import BagSource
@@ -26,6 +30,22 @@ from fvs_ros.stream.config import StreamConfig
 LONGEST_ANSWER = 32
 LAST4 = Condition.parse("last4")
 MEGABYTE = 2**20
+
+OUTSIDE_OF_EACH_KIND = 6
+WORDS_OF_A_STRANGER = Path(__file__).parent / "everyday"
+EVERYDAY = (
+    ("950000-0-0002", "which rooms have you been in, in order?", "office and storeroom"),
+    ("950000-0-0006", "did you see an orange table", "no"),
+    ("950000-0-0008", "what was the first room?", "office"),
+    ("950000-0-0010", "where's my white table", "here"),
+    ("950000-0-0010", "Where did I leave the red toolbox?", OUTSIDE_ANSWER),
+    ("950000-0-0011", "where are you right now", "garage"),
+    ("950000-0-0013", "count the yellow objects you saw", "one"),
+    ("950000-0-0018", "What do you see?", "orange ladder"),
+    ("950000-0-0018", "What is the weather like?", OUTSIDE_ANSWER),
+    ("950000-0-0020", "did you see a green chair?", "yes"),
+)
+"""Typed as people do: asked together with a question of the recording, whose answer each has unless it is outside."""
 
 Replies = dict[Condition, dict[str, Reply]]
 
@@ -163,5 +183,61 @@ def test_the_card_tells_what_the_weights_are(model: FlashVStream) -> None:
     card = (EMBEDDED_FOLDER / "README.md").read_text()
     config = json.loads((EMBEDDED_FOLDER / "config.json").read_text())
     assert config["model_type"] == "flash_vstream_qwen2_vl"
-    for needed in ("config/train/patrol.yaml", "seed", "fvs evaluate patrol", "## Limits", model.fingerprint()):
+    recipes = ("config/train/patrol.yaml", "config/train/patrol_wording.yaml")
+    for needed in (*recipes, "seed", "fvs evaluate patrol", "## Limits", model.fingerprint()):
         assert needed in card
+
+
+@pytest.fixture(scope="module")
+def declined(model: FlashVStream, frames: list[Frame]) -> dict[str, list[bool]]:
+    """Whether questions from outside got the one honest answer, asked after the recording, by kind."""
+    stream = StreamConfig(min_pixels=FRAME_SIZE**2, max_pixels=FRAME_SIZE**2, max_new_tokens=LONGEST_ANSWER)
+    numbers = np.random.default_rng(0)
+    asked, kinds = [], {}
+    for template in templates_outside.TEMPLATES:
+        wording = Wording.HELD_OUT if template.held_out else Wording.TRAINED
+        for number in range(OUTSIDE_OF_EACH_KIND):
+            identity = f"{template.name}-{number}"
+            kinds[identity] = template.name
+            asked.append(StreamQuestion(identity, frames[-1].stamp_ns, template.question({}, wording, numbers)))
+    found: dict[str, list[bool]] = defaultdict(list)
+    for reply in StreamRun(model, RunOptions(stream, conditions=(MEMORY,))).replies(frames, asked):
+        found[kinds[reply.question.id]].append(reply.text == OUTSIDE_ANSWER)
+    return found
+
+
+@pytest.mark.parametrize(("held_out", "wanted"), [(False, 0.9), (True, 0.85)])
+def test_questions_from_outside_its_world_get_one_honest_sentence(
+    declined: dict[str, list[bool]], held_out: bool, wanted: float
+) -> None:
+    # Over 40 patrols it is 97 percent of the trained kinds and 92 of the others, see the card.
+    kinds = [template.name for template in templates_outside.TEMPLATES if template.held_out == held_out]
+    said = [one for kind in kinds for one in declined[kind]]
+    assert sum(map(len, declined.values())) > 300
+    assert sum(said) / len(said) >= wanted, {kind: declined[kind] for kind in kinds if not all(declined[kind])}
+
+
+def test_what_newcomers_ask_is_answered(
+    model: FlashVStream, questions: list[TimedQuestion], frames: list[Frame]
+) -> None:
+    stream = StreamConfig(min_pixels=FRAME_SIZE**2, max_pixels=FRAME_SIZE**2, max_new_tokens=LONGEST_ANSWER)
+    stamps = {one.id: one.time_ns for one in questions}
+    asked = [StreamQuestion(text, stamps[same], text) for same, text, _ in EVERYDAY]
+    replies = StreamRun(model, RunOptions(stream, conditions=(MEMORY,))).replies(frames, asked)
+    assert {reply.question.id: reply.text for reply in replies} == {text: answer for _, text, answer in EVERYDAY}
+
+
+def test_everyday_words_of_a_stranger_are_understood(model: FlashVStream, frames: list[Frame]) -> None:
+    """Questions of the recording, and from outside, in words of somebody who had seen neither grammar nor training."""
+    stream = StreamConfig(min_pixels=FRAME_SIZE**2, max_pixels=FRAME_SIZE**2, max_new_tokens=LONGEST_ANSWER)
+    inside = read_questions(WORDS_OF_A_STRANGER / "questions.jsonl")
+    outside = (WORDS_OF_A_STRANGER / "outside.txt").read_text().splitlines()
+    asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in inside]
+    asked += [StreamQuestion(text, frames[-1].stamp_ns, text) for text in outside]
+    found = {
+        reply.question.id: reply
+        for reply in StreamRun(model, RunOptions(stream, conditions=(MEMORY,))).replies(frames, asked)
+    }
+    # 71 of 84 and 116 of 120 when these weights were made; the weights before had 26 and none.
+    assert right(found, inside) >= 0.75
+    assert sum(found[text].text == OUTSIDE_ANSWER for text in outside) / len(outside) >= 0.92

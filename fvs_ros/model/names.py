@@ -31,4 +31,4 @@ def is_embedded(name: str) -> bool:
 
 def example_question(name: str) -> str:
     """A question to try first, which the model of that name can answer."""
-    return "Which rooms did you visit, in order?" if is_embedded(name) else "What happened so far?"
+    return "Where is the green chair?" if is_embedded(name) else "What happened so far?"
