@@ -177,11 +177,19 @@ def test_a_second_process_is_refused_by_name_until_the_first_is_killed(
         assert len(ids(store)) == 100
 
 
-def permitted(*command: str) -> bool:
-    """Whether a command that needs root's rights, as mounting does, succeeds."""
-    if shutil.which(command[0]) is None:
-        return False
-    return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+def mount(*arguments: str) -> None:
+    """Mounts something, or skips the test with what keeps it from that."""
+    if os.geteuid():
+        pytest.skip("only root may mount")
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount command")
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        pytest.skip(f"this root may not mount: {done.stderr.strip()}")
+
+
+def unmount(folder: Path) -> None:
+    subprocess.run(["umount", str(folder)], check=True, timeout=30)
 
 
 @pytest.mark.parametrize("left", ["closed", "killed"])
@@ -197,8 +205,7 @@ def test_a_folder_that_cannot_be_written_is_read(made: Path, left: str) -> None:
         assert (made / f"{DATABASE}-wal").stat().st_size > 0
     before = folder_bytes(made)
     if os.geteuid() == 0:
-        if not permitted("mount", "-o", "bind,ro", str(made), str(made)):
-            pytest.skip("this root may not mount")
+        mount("-o", "bind,ro", str(made), str(made))
     else:
         made.chmod(0o555)
         for path in made.iterdir():
@@ -221,7 +228,7 @@ def test_a_folder_that_cannot_be_written_is_read(made: Path, left: str) -> None:
                 assert refused.value.problem is Problem.READ_ONLY
     finally:
         if os.geteuid() == 0:
-            assert permitted("umount", str(made))
+            unmount(made)
         made.chmod(0o755)
     assert folder_bytes(made) == before
 
@@ -271,13 +278,12 @@ def check_full_disk(folder: Path, make_space: Callable[[], object], problem: Pro
 
 def test_a_full_disk_costs_new_segments_only(tmp_path: Path) -> None:
     """On a small disk in RAM, where one may be mounted."""
-    if os.geteuid() or not permitted("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)):
-        pytest.skip("mounting a small disk needs root's rights")
+    mount("-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path))
     try:
         (tmp_path / "ballast").write_bytes(bytes(200_000))
         check_full_disk(tmp_path / "store", (tmp_path / "ballast").unlink, Problem.DISK_FULL)
     finally:
-        assert permitted("umount", str(tmp_path))
+        unmount(tmp_path)
 
 
 def test_files_that_may_not_grow_cost_new_segments_only(tmp_path: Path) -> None:
