@@ -111,6 +111,15 @@ def test_a_stamp_must_be_a_number(folder: Path, word: str, capsys: pytest.Captur
     assert f"{word} is not a number of seconds" in capsys.readouterr().err
 
 
+def test_a_stamp_counts_to_the_nanosecond(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = 1_764_240_000
+    with EpisodeStore.open(tmp_path, LIMIT) as store:
+        store.append(segment(second), picture(second))
+    for after_its_end, count in (("0", 1), ("1", 0)):
+        assert run("forget", tmp_path, "--since", f"{second}.50000000{after_its_end}") == 2
+        assert f"{count} of 1 segments would be forgotten" in capsys.readouterr().out
+
+
 def test_a_store_that_is_open_or_absent_is_named(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

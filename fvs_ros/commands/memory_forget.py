@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import math
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fvs_ros.sources.frame import SECOND_NS
 
 if TYPE_CHECKING:
     from fvs_ros.episodic.store import EpisodeStore
 
 # Seconds whose nanoseconds fit 64 bits: 290 years.
-_LARGEST_S = 9e9
+_LARGEST_S = 9_000_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _stamp(text: str) -> int:
+    """Nanoseconds, exactly: as floating-point numbers, stamps of this century are 200 ns apart."""
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not abs(seconds) <= _LARGEST_S:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds up to {_LARGEST_S:g}")
-    return round(seconds * 1e9)
+        seconds = Decimal(text)
+        if abs(seconds) <= _LARGEST_S:
+            return round(seconds * SECOND_NS)
+    except InvalidOperation:
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is not a number of seconds up to {_LARGEST_S}")
 
 
 def run(arguments: argparse.Namespace) -> int:
