@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -67,18 +67,15 @@ class Contents:
                 return row[1]
         return None
 
-    def features(self, fingerprint: str, ids: Iterable[int]) -> Iterator[tuple[int, SegmentFeatures]]:
+    def features(self, fingerprint: str, ids: Sequence[int]) -> dict[int, SegmentFeatures]:
         """What a model made of these segments; those of which it made nothing, or that are damaged, are left out."""
-        model = self.model(fingerprint)
-        for segment in ids:
-            mean = dict(self._arrays("means", model, [segment])).get(segment)
-            keys = dict(self._arrays("retrieval_keys", model, [segment])).get(segment)
-            if mean is not None and keys is not None:
-                yield segment, SegmentFeatures(fingerprint, mean, keys)
+        keys = self.keys(fingerprint, ids)
+        means = self._arrays("means", self.model(fingerprint), ids)
+        return {one: SegmentFeatures(fingerprint, mean, keys[one]) for one, mean in means if one in keys}
 
-    def keys(self, fingerprint: str, ids: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def keys(self, fingerprint: str, ids: Iterable[int]) -> dict[int, np.ndarray]:
         """The retrieval keys alone, float16, which is far less to read than all features."""
-        return self._arrays("retrieval_keys", self.model(fingerprint), ids)
+        return dict(self._arrays("retrieval_keys", self.model(fingerprint), ids))
 
     def model(self, fingerprint: str) -> int:
         """The store's number of a model; 0 for an unknown one."""

@@ -191,12 +191,12 @@ class EpisodeStore:
     def features(self, fingerprint: str, ids: Sequence[int]) -> dict[int, SegmentFeatures]:
         """What a model made of these segments, by id; without those of which there is nothing."""
         with self._reading():
-            return dict(self._contents.features(fingerprint, ids))
+            return self._contents.features(fingerprint, ids)
 
     def keys(self, fingerprint: str) -> dict[int, np.ndarray]:
         """A model's retrieval keys of all segments, float16, by id."""
         with self._reading():
-            return dict(self._contents.keys(fingerprint, self._contents.index.ids.tolist()))
+            return self._contents.keys(fingerprint, self._contents.index.ids.tolist())
 
     def missing_features(self, fingerprint: str) -> list[int]:
         """The ids of the segments of which a model has made nothing yet, newest first."""
