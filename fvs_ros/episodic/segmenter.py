@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_SECOND_NS = 1_000_000_000
+from fvs_ros.sources.frame import SECOND_NS
+
 # Steps over which the stream's contrast and its quiet noise are taken: ten minutes and four, at 1 frame per second.
 _CONTRAST_STEPS = 300
 _NOISE_STEPS = 128
@@ -246,7 +247,7 @@ class Segmenter:
         return min(max(config.noise_factor * noise, least), most)
 
     def _too_long(self, segment: _Segment, step: _Step) -> bool:
-        return step.end_ns - segment.start_ns > self._config.longest_s * _SECOND_NS
+        return step.end_ns - segment.start_ns > self._config.longest_s * SECOND_NS
 
     def _open(self, step: _Step) -> _Segment:
         self._waiting = None
