@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from episodic_data import LIMIT, MODEL, features, fill, ids, picture, segment
 
+from fvs_ros.episodic import store as store_module
 from fvs_ros.episodic.errors import Problem, StoreError
 from fvs_ros.episodic.index import SegmentIndex, sketch
 from fvs_ros.episodic.information import Opener
@@ -34,6 +35,17 @@ def test_the_files_stay_below_the_limit_while_everything_new_is_kept(tmp_path: P
         assert store.info().evicted == len(evicted) > 200
         assert sorted({*ids(store), *evicted}) == list(range(1, 401))
         assert not set(ids(store)) & evicted
+
+
+def test_sqlite_itself_keeps_the_limit_where_room_was_misjudged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "pages_for", lambda sizes: 0)
+    with EpisodeStore.open(tmp_path, LIMIT) as store:
+        with pytest.raises(StoreError) as refused:
+            fill(store, range(2_000))
+        assert refused.value.problem is Problem.DISK_FULL
+        assert disk_bytes(tmp_path) <= LIMIT
 
 
 def test_in_ram_the_limit_holds_too() -> None:

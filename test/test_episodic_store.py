@@ -180,3 +180,19 @@ def test_a_closed_store_says_so(store: EpisodeStore, call: Callable[[EpisodeStor
     with pytest.raises(StoreError) as refused:
         call(store)
     assert refused.value.problem is Problem.CLOSED
+
+
+@pytest.mark.slow
+def test_a_days_store_opens_and_answers_by_time(tmp_path: Path) -> None:
+    """A segment every four seconds for 22 hours; the time that it takes stands in docs/architecture.md."""
+    with EpisodeStore.open(tmp_path) as store:
+        for second in range(0, 80_000, 4):
+            store.append(segment(second, x=second % 97), picture(second), features(second / 80_000))
+    with EpisodeStore.open(tmp_path) as store:
+        found = store.segments(40_000 * SECOND_NS, 40_036 * SECOND_NS)
+        assert [stored.segment.start_ns // SECOND_NS for stored in found] == list(range(40_000, 40_037, 4))
+        assert [store.keyframe(stored.id) for stored in found] == [
+            picture(second) for second in range(40_000, 40_037, 4)
+        ]
+        assert len(store.keys(MODEL)) == store.info().segments == 20_000
+        assert (store.info().evicted, store.notices()) == (0, ())
