@@ -58,8 +58,8 @@ def fixed_seeds() -> None:
 def require_ros() -> None:
     """Skips the test, or the module, without ROS 2 or where the interfaces are missing or older than the code."""
     pytest.importorskip("rclpy", reason=NEEDS_ROS)
-    interfaces = pytest.importorskip("fvs_ros.msg", reason=NEEDS_ROS)
-    if not hasattr(interfaces, "StreamStatistics"):
+    interfaces = pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+    if not hasattr(interfaces, "LoadMemory"):
         pytest.skip(NEEDS_ROS, allow_module_level=True)
 
 
