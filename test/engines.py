@@ -13,6 +13,7 @@ from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
+from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.types import Answer, AskError, MemoryStatus, StreamStatistics
 
 MakeEngine = Callable[..., StreamEngine]
@@ -26,9 +27,11 @@ def engine_maker(model: FakeModel) -> Iterator[MakeEngine]:
     """
     engines: list[StreamEngine] = []
 
-    def make(on_memory: Callable[[MemoryStatus], None] | None = None, **settings: Any) -> StreamEngine:
+    def make(
+        on_memory: Callable[[MemoryStatus], None] | None = None, episodes: Episodes | None = None, **settings: Any
+    ) -> StreamEngine:
         defaults: dict[str, Any] = {"fps": 0, "timeout_s": PATIENCE_S, "prefill_share": 0.0}
-        engines.append(StreamEngine(model, StreamConfig(**defaults | settings), on_memory))
+        engines.append(StreamEngine(model, StreamConfig(**defaults | settings), on_memory, episodes))
         engines[-1].start()
         return engines[-1]
 

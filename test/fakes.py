@@ -52,6 +52,7 @@ class FakeModel:
     The gate `encoding` holds `encode_steps`, `prefilling` holds each chunk of a memory, `answering` each token.
 
     Attributes:
+        weights: its fingerprint.
         encoded: for each call of `encode_steps`, the mean value of each frame.
         work: in order, "prefill" with the steps of the memory of which a chunk was prefilled, and "answer" with the
             number of answers that got a token at once.
@@ -67,6 +68,7 @@ class FakeModel:
 
     def __init__(self, csm_slots: int = 8, dam_slots: int = 4) -> None:
         self.memory_config = FlashMemoryConfig(csm_slots=csm_slots, dam_slots=dam_slots)
+        self.weights = "fake-1"
         self.encoding = Gate()
         self.prefilling = Gate()
         self.answering = Gate()
@@ -81,6 +83,9 @@ class FakeModel:
         self.encode_error: Exception | None = None
         self.answer_error: Exception | None = None
         self.check_error: Exception | None = None
+
+    def fingerprint(self) -> str:
+        return self.weights
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         return GRID

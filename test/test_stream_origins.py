@@ -1,6 +1,6 @@
 from fakes import GRID, SECOND_NS, FakeModel, frame, pose_at
 
-from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
+from fvs_ros.stream.episode_memory import DecodedFrame, EpisodeMemory
 from fvs_ros.stream.origins import StepOrigin, StepOrigins
 
 

@@ -21,7 +21,7 @@ from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import normalise, resize_frames
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.images import PlainImage, decode_compressed_image, decode_image
-from fvs_ros.stream.ingest import DecodedFrame, EpisodeMemory
+from fvs_ros.stream.episode_memory import DecodedFrame, EpisodeMemory
 from fvs_ros.stream.origins import StepOrigin
 
 CAMERA = (1_080, 1_920)

@@ -50,6 +50,16 @@ class EpisodeInformation:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """How full a store is; see `Information`."""
+
+    segments: int
+    file_bytes: int
+    limit_bytes: int
+    evicted: int
+
+
+@dataclass(frozen=True)
 class Information:
     """A store as a whole.
 
@@ -73,6 +83,12 @@ class Information:
     models: dict[str, int]
 
 
+def usage_of(database: Database, contents: Contents) -> Usage:
+    """How full a store is."""
+    evicted = database.setting("evicted", 0)
+    return Usage(len(contents.index), database.file_bytes(), database.budget.limit_bytes, evicted)
+
+
 def describe(database: Database, contents: Contents) -> Information:
     """Reads what there is to say about a store."""
     gaps: dict[int, list[Gap]] = defaultdict(list)
@@ -89,12 +105,13 @@ def describe(database: Database, contents: Contents) -> Information:
         "models",
         "SELECT fingerprint, (SELECT count(*) FROM retrieval_keys WHERE model = number) FROM models ORDER BY number",
     )
+    usage = usage_of(database, contents)
     return Information(
         path=database.path,
-        limit_bytes=database.budget.limit_bytes,
-        file_bytes=database.file_bytes(),
-        segments=len(contents.index),
-        evicted=database.setting("evicted", 0),
+        limit_bytes=usage.limit_bytes,
+        file_bytes=usage.file_bytes,
+        segments=usage.segments,
+        evicted=usage.evicted,
         damaged=len(contents.damaged),
         episodes=tuple(episodes),
         models={row[0]: row[1] for row in models},

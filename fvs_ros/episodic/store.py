@@ -16,7 +16,7 @@ from fvs_ros.episodic.contents import Contents
 from fvs_ros.episodic.database import Database, pages_for, sync_folder
 from fvs_ros.episodic.errors import Notice, Problem, StoreError
 from fvs_ros.episodic.folder import DATABASE, FolderLock, is_unwritable
-from fvs_ros.episodic.information import Information, Opener, describe, notices_about
+from fvs_ros.episodic.information import Information, Opener, Usage, describe, notices_about, usage_of
 from fvs_ros.episodic.segment import Segment, SegmentFeatures, StoredSegment
 from fvs_ros.episodic.writer import Writer
 from fvs_ros.errors import one_line
@@ -257,6 +257,11 @@ class EpisodeStore:
         """What is in the store, and how full it is."""
         with self._reading():
             return describe(self._database, self._contents)
+
+    def usage(self) -> Usage:
+        """How full the store is: cheap enough to be asked with every segment."""
+        with self._reading():
+            return usage_of(self._database, self._contents)
 
     def notices(self) -> tuple[Notice, ...]:
         """Everything that keeps the store from working in full, as of now."""

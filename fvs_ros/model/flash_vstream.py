@@ -20,7 +20,7 @@ from fvs_ros.model.frame_encoder import FrameEncoder
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.names import is_tiny
 from fvs_ros.model.prefix_cache import PrefixCache
-from fvs_ros.model.preprocess import frame_grid
+from fvs_ros.model.preprocess import PixelConfig, frame_grid
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.text_stream import TextStream
@@ -115,8 +115,15 @@ class FlashVStream:
         return cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
 
     def fingerprint(self) -> str:
-        """A short hash of the weights: of the name, the shape and the first 64 values of each."""
-        return fingerprint(self._network.state_dict().items(), FINGERPRINT_VALUES)
+        """A short hash of the weights: of the name, the shape and the first 64 values of each.
+
+        And of how pixels are normalised, where that is not as published.
+        """
+        weights = dict(self._network.state_dict())
+        published = PixelConfig()
+        if (self._pixels.mean, self._pixels.std) != (published.mean, published.std):
+            weights["pixels"] = torch.tensor([self._pixels.mean, self._pixels.std])
+        return fingerprint(weights.items(), FINGERPRINT_VALUES)
 
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         """The patch grid that frames of `height` x `width` pixels are resized to, its area within the bounds."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.answering import AnswerWorker
 from fvs_ros.stream.config import StreamConfig
@@ -24,6 +25,8 @@ from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.log import traceback_without
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
+from fvs_ros.stream.recorder import Recorder
+from fvs_ros.stream.recording import Episodes, RecordingStatus
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, StreamStatistics
 from fvs_ros.stream.watchdog import Watchdog
 
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_OPTIONS = AskOptions()
 # Longest time between two looks at what is overdue.
 WATCH_PERIOD_S = 1.0
+# Grid steps that must be missing before a segment ends for silence.
+SILENT_STEPS = 4
 
 
 class StreamEngine:
@@ -50,10 +55,15 @@ class StreamEngine:
         config: rates, bounds, limits and defaults.
         on_memory: called on the ingest thread after the memory changed, resets included; changes in quick succession
             may be reported as one. No frame is ingested before it returns.
+        episodes: where the stream is kept as segments, and what it goes on with; None keeps nothing.
     """
 
     def __init__(
-        self, model: StreamModel, config: StreamConfig, on_memory: Callable[[MemoryStatus], None] | None = None
+        self,
+        model: StreamModel,
+        config: StreamConfig,
+        on_memory: Callable[[MemoryStatus], None] | None = None,
+        episodes: Episodes | None = None,
     ) -> None:
         self._model = model
         self._config = config
@@ -62,7 +72,10 @@ class StreamEngine:
         self._latest = LatestMemory()
         self._frames = FrameQueue(config, self._changed, self._latest.clear)
         self._questions = QuestionQueue(config, self._changed, self._frames.accounted)
-        ingest = IngestWorker(model, config, self._frames, self._latest, on_memory)
+        self._recorder: Recorder | None = None
+        if episodes is not None:
+            self._recorder = Recorder(episodes, model.fingerprint(), _silence_s(episodes, config))
+        ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder)
         answers = AnswerWorker(model, config, self._questions, self._latest)
         limit_s = config.model_timeout_s
         self._ingest = Watchdog(ingest, "fvs-ingest", limit_s)
@@ -93,6 +106,8 @@ class StreamEngine:
                 return
             self._started = True
             self._questions.activate()
+            if self._recorder is not None:
+                self._recorder.start()
             for started in (self._ingest, self._answers, self._watch_thread):
                 started.start()
 
@@ -119,6 +134,8 @@ class StreamEngine:
                 self._watch_thread.join()
             # Both, whatever the first says.
             ended = self._ingest.join(give_up) & self._answers.join(give_up)
+            if self._recorder is not None:
+                ended &= self._recorder.close(give_up)
         self._latest.current = None
         return ended
 
@@ -189,15 +206,25 @@ class StreamEngine:
     def flush(self, timeout_s: float) -> bool:
         """Waits until each frame submitted so far is accounted for: in memory, dropped, discarded or rejected.
 
+        Where episodes are kept, also until the recorder has taken all of them.
+
         Returns:
             False if that took longer than `timeout_s` seconds, or the engine was closed.
         """
-        return self._frames.wait_accounted(self._frames.mark(), timeout_s)
+        deadline = time.monotonic() + timeout_s
+        if not self._frames.wait_accounted(self._frames.mark(), timeout_s):
+            return False
+        return self._recorder is None or self._recorder.wait_idle(deadline - time.monotonic())
 
     @property
     def status(self) -> MemoryStatus:
         """Status of the newest memory."""
         return self._latest.status
+
+    @property
+    def recording(self) -> RecordingStatus | None:
+        """What is stored of the stream; None where no episodes are kept."""
+        return None if self._recorder is None else self._recorder.status
 
     @property
     def statistics(self) -> StreamStatistics:
@@ -224,3 +251,9 @@ class StreamEngine:
             last=self._answers.last_fault or self._ingest.last_fault,
             out_of_memory=ingest.out_of_memory or answers.out_of_memory or answers.prefill.out_of_memory,
         )
+
+
+def _silence_s(episodes: Episodes, config: StreamConfig) -> float:
+    """Seconds without a step after which a segment ends: at a low rate, steps come slowly."""
+    step_s = FRAMES_PER_STEP / config.fps if config.fps else 0.0
+    return max(episodes.silence_s, SILENT_STEPS * step_s)

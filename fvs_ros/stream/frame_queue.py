@@ -30,10 +30,12 @@ class FrameBatch:
 
     Attributes:
         episode: the episode that they belong to.
+        reason: why it began; empty for the first one.
     """
 
     episode: int
     frames: tuple[Frame, ...]
+    reason: str = ""
 
 
 class FrameQueue:
@@ -62,6 +64,7 @@ class FrameQueue:
         self._kept = 0
         self._in_flight_first = 0
         self._episode = 0
+        self._reason = ""
         self._paused = False
         self._held = False
         self._closed = False
@@ -126,7 +129,7 @@ class FrameQueue:
             self._counters.episodes += 1
             self._counters.clock_move = verdict.moved
             logger.warning("%s: a new episode begins with an empty memory", verdict.moved)
-            self._begin_episode()
+            self._begin_episode(str(verdict.moved))
 
     def _keep(self, frame: Frame) -> bool:
         """Lets an accepted frame wait for the model if it is due."""
@@ -145,10 +148,11 @@ class FrameQueue:
         """Discards the waiting frames. Batches that were taken before can no longer be committed."""
         with self._changed:
             self._counters.discarded += self._guard.restart()
-            self._begin_episode()
+            self._begin_episode("reset")
             self._on_reset(self._episode)
 
-    def _begin_episode(self) -> None:
+    def _begin_episode(self, reason: str) -> None:
+        self._reason = reason
         self._discard_waiting()
         self._policy.restart()
         self._episode += 1
@@ -172,7 +176,9 @@ class FrameQueue:
                 return None
             self._in_flight_first = self._kept - len(self._waiting) + 1
             self._in_flight = min(limit, len(self._waiting))
-            return FrameBatch(self._episode, tuple(self._waiting.popleft() for _ in range(self._in_flight)))
+            return FrameBatch(
+                self._episode, tuple(self._waiting.popleft() for _ in range(self._in_flight)), self._reason
+            )
 
     def reject(self, reason: str, frames: int = 1) -> None:
         """Accounts for frames of the batch that cannot be ingested."""
@@ -193,7 +199,7 @@ class FrameQueue:
                 self._count_rejected(reason, self._in_flight)
                 self._in_flight = 0
             if new_episode and not self._closed:
-                self._begin_episode()
+                self._begin_episode("the model failed while it wrote the memory")
             self._changed.notify_all()
 
     def _count_rejected(self, reason: str, frames: int) -> None:

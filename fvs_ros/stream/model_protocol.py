@@ -108,6 +108,9 @@ class StreamModel(Protocol):
     def memory_config(self) -> FlashMemoryConfig:
         """Sizes of the memory."""
 
+    def fingerprint(self) -> str:
+        """A short hash of all that features depend on, weights and preprocessing. Takes a look at every weight."""
+
     def frame_grid(self, height: int, width: int, min_pixels: int, max_pixels: int) -> PatchGrid:
         """The patch grid of frames of `height` x `width` pixels, resized to an area within the bounds."""
 

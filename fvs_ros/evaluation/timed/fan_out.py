@@ -41,6 +41,7 @@ class ConditionModel:
         check_conditions(conditions, model.memory_config)
         self.name, self.memory_config, self.device = model.name, model.memory_config, model.device
         self.frame_grid, self.encode_steps = model.frame_grid, model.encode_steps
+        self.fingerprint = model.fingerprint
         self.control_tokens_in = model.control_tokens_in
         self.condition = MEMORY
         self.answer_prefix = ""
