@@ -60,7 +60,7 @@ def page() -> str:
         f"""# Phrasings
 
 How the questions of patrols are put into words: ten of each kind, drawn by `scripts/phrasings_page.py` from
-`fvs_ros/patrol/phrasings.yaml` and `outside.yaml`.
+`fvs_ros/patrol/phrasings.yaml`, `phrasings_more.yaml` and `outside.yaml`.
 
 - {len(inside)} kinds are about the patrol, with {min(constructions)} to {max(constructions)} constructions each,
   {sum(constructions):,} in all; {len(outside)} kinds are from outside it.

@@ -1,9 +1,9 @@
 """How people put a question: constructions of each kind, their wording, and the split that tests wording.
 
-`phrasings.yaml` holds the grammar. A *body* is what a kind of question can be built on: a direct question, an indirect
-clause, a noun phrase, or a sentence that stands alone. A *frame* is what may surround the first three ("tell me ...").
-A body in a frame is a *construction*; choices between synonyms make no other one. Every fifth body of a kind, with all
-its constructions, is never trained on: it is the test of wording.
+`phrasings.yaml` holds the grammar, and `phrasings_more.yaml` more bodies for it. A *body* is what a kind of question
+can be built on: a direct question, an indirect clause, a noun phrase, or a sentence that stands alone. A *frame* is
+what may surround the first three ("tell me ..."). A body in a frame is a *construction*; choices between synonyms make
+no other one. Every fifth body of a kind, with all its constructions, is never trained on: it is the test of wording.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from fvs_ros.patrol.config import Wording
 from fvs_ros.patrol.orthography import styled
 
 HELD_OUT_EVERY = 5
-"""One of as many is held out."""
+"""One of as many is held out. Numbers go through the forms of the first file, then on through those of the second:
+it moves no body of the first across the split."""
 
 _FRAMED_SHARE = 0.5
 """Of the bodies that can stand alone, those that have a frame all the same."""
@@ -58,7 +59,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Grammar:
-    """The file `phrasings.yaml`.
+    """The files `phrasings.yaml` and `phrasings_more.yaml`, as one.
 
     Attributes:
         synonyms: words that are chosen from, by the name of their set.
@@ -112,9 +113,10 @@ def read_data(name: str) -> dict[str, Any]:
 def grammar() -> Grammar:
     """The grammar of the package."""
     data = read_data("phrasings.yaml")
+    parts = (data["kinds"], read_data("phrasings_more.yaml")["kinds"])
     bodies = {}
-    for kind, forms in data["kinds"].items():
-        texts = [(form, body) for form in FORMS for body in forms.get(form, ())]
+    for kind in data["kinds"]:
+        texts = [(form, body) for kinds in parts for form in FORMS for body in kinds.get(kind, {}).get(form, ())]
         bodies[kind] = tuple(
             Body(_WHETHER.sub("[whether|if]", text), form, is_held_out(number))
             for number, (form, text) in enumerate(texts)
