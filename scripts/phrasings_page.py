@@ -10,7 +10,7 @@ import numpy as np
 
 from fvs_ros.patrol.config import Wording
 from fvs_ros.patrol.phrasings import grammar
-from fvs_ros.patrol.questions import FAMILIES, TEMPLATES
+from fvs_ros.patrol.questions import CLOCK_FAMILIES, CLOCK_TEMPLATES
 from fvs_ros.patrol.templates import Template
 from fvs_ros.patrol.templates_outside import FAMILY, OutsideTemplate
 from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
@@ -26,6 +26,8 @@ GAPS = {
     "colour": "red",
     "room": "kitchen",
     "began": "eight minutes ago",
+    "clock": "ten past four in the afternoon",
+    "when": "in the last hour",
 }
 TRAINED, HELD_OUT = 7, 3
 _TRIES = 400
@@ -53,8 +55,8 @@ def section(template: Template, number: int) -> str:
 def page() -> str:
     """The whole page."""
     found = grammar()
-    inside = [template for template in TEMPLATES if template.family != FAMILY]
-    outside = [template for template in TEMPLATES if isinstance(template, OutsideTemplate)]
+    inside = [template for template in CLOCK_TEMPLATES if template.family != FAMILY]
+    outside = [template for template in CLOCK_TEMPLATES if isinstance(template, OutsideTemplate)]
     constructions = [sum(len(found.constructions(one.name, side)) for side in (False, True)) for one in inside]
     parts = [
         f"""# Phrasings
@@ -66,10 +68,12 @@ How the questions of patrols are put into words: ten of each kind, drawn by `scr
   {sum(constructions):,} in all; {len(outside)} kinds are from outside it.
 - Wordings in italics are held out: every fifth body of a kind; of the kinds from outside a third, every fifth pattern
   and every fifth word. No training sees them; `fvs evaluate patrol --phrasings held-out` asks them.
+- The kinds of the family range are asked of patrols with a clock alone. What time it is, and how long ago the patrol
+  began, is told before them in every wording.
 """
     ]
-    numbers = {template.name: number for number, template in enumerate(TEMPLATES)}
-    for family in FAMILIES:
+    numbers = {template.name: number for number, template in enumerate(CLOCK_TEMPLATES)}
+    for family in CLOCK_FAMILIES:
         parts.append(f"## {family}\n")
         parts += [section(one, numbers[one.name]) for one in inside if one.family == family]
     parts.append(f"## From outside\n\nThe answer to each is: “{OUTSIDE_ANSWER}”\n")

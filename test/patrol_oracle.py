@@ -6,25 +6,42 @@ Shares no code with `truth` and `templates`, only the episode's arrays and the v
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
 from fvs_ros.patrol.episode import Episode
-from fvs_ros.patrol.questions import TEMPLATES, Question
+from fvs_ros.patrol.questions import CLOCK_TEMPLATES, Question
 from fvs_ros.patrol.vocabulary import NUMBERS, PLURALS
 
 SEEN, FAINT = 36, 4
 AGES = ["a few seconds", "about half a minute", "about a minute", "about two minutes", "about five minutes"]
+LONG = ["about twenty minutes", "about half an hour", "about an hour", "about two hours", "about three hours"]
+LONG += ["about six hours", "about twelve hours", "about a day"]
+LONG_BOUNDS = (1500, 2700, 5400, 9000, 16200, 32400, 64800)
+RECENT = {
+    "five minutes": 300, "ten minutes": 600, "twenty minutes": 1200, "half hour": 1800, "hour": 3600, "two hours": 7200,
+    "three hours": 10800, "six hours": 21600, "twelve hours": 43200,
+}  # fmt: skip
+HOURS = ["twelve", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+PARTS_OF_DAY = ["at night"] * 6 + ["in the morning"] * 6 + ["in the afternoon"] * 6 + ["in the evening"] * 6
 
 
 def gaps_of(question: Question) -> dict[str, str]:
     """The words in the gaps of the question's phrasing; fails where no phrasing of its template fits."""
-    template = next(template for template in TEMPLATES if template.name == question.template)
+    template = next(template for template in CLOCK_TEMPLATES if template.name == question.template)
+    text = question.question
+    if template.family == "range":
+        context = re.match(r"It is .+?\. The patrol began .+? ago\. ", text)
+        assert context is not None
+        text = text[context.end() :]
     for phrasing in template.phrasings:
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(phrasing))
-        match = re.fullmatch(pattern, question.question)
+        match = re.fullmatch(
+            pattern.replace("(?P<when>.+?)", "(?P<when>(in the last|between|yesterday|today).*?)"), text
+        )
         if match:
             return match.groupdict()
     raise AssertionError(f"no phrasing of {question.template} reads {question.question!r}")
@@ -123,8 +140,42 @@ class Oracle:
     def share(self, frame: int) -> str:
         return ("beginning", "middle", "end")[min(int(3 * frame / self.frame), 2)]
 
+    def within(self, when: str) -> list[int]:
+        """The frames of a stretch of time, each looked at on the calendar."""
+        rate = self.episode.config.frame_rate
+        if recent := re.fullmatch("in the last (.+)", when):
+            return list(range(self.frame + 1 - RECENT[recent[1]] * rate, self.frame + 1))
+        stamps = (int(stamp) / 1e9 for stamp in self.episode.stamps_ns[: self.frame + 1])
+        times = [datetime.datetime.fromtimestamp(stamp, datetime.timezone.utc) for stamp in stamps]
+        date = times[-1].date() - datetime.timedelta(days="yesterday" in when)
+        hour = re.fullmatch("(?:yesterday )?between (.+) and (.+) o'clock (.+)", when)
+        if hour is None:
+            assert when in ("yesterday", "today")
+            return [now for now, time in enumerate(times) if time.date() == date]
+        one = next(n for n in range(24) if (HOURS[n % 12], PARTS_OF_DAY[n]) == (hour[1], hour[3]))
+        assert hour[2] == HOURS[(one + 1) % 12]
+        found = [now for now, time in enumerate(times) if (time.date(), time.hour) == (date, one)]
+        assert len(found) == 3600 * rate, "asked about an hour that was not seen wholly"
+        return found
+
+    def frames_within(self, name: str, when: str) -> list[int]:
+        inside = set(self.within(when))
+        return [now for now in self.frames(name) if now in inside]
+
+    def in_room_within(self, room: str, when: str) -> list[str]:
+        """Names in a room in the order of the views inspected, over its visits of a stretch."""
+        inside = self.within(when)
+        visits = [visit for visit in self.of_room(room) if visit.last >= inside[0] and visit.first <= inside[-1]]
+        return list(dict.fromkeys(itertools.chain(*(self.in_visit(visit.index) for visit in visits))))
+
+    def new_within(self, when: str) -> list[str]:
+        inside = set(self.within(when))
+        return [name for name in self.newcomers() if name in self.seen() and self.frames(name)[0] in inside]
+
     def lasted(self, frames: int) -> str:
         seconds = frames / self.episode.config.frame_rate
+        if self.episode.config.clock and seconds >= 1050:
+            return LONG[sum(seconds >= bound for bound in LONG_BOUNDS)]
         rank = sum(seconds >= bound for bound in (10, 40, 90, 180, 420, 780, 1050))
         return [*AGES, "about ten minutes", "about fifteen minutes", "about twenty minutes or more"][rank]
 
@@ -156,6 +207,9 @@ class Oracle:
 
     def age(self, frame: int) -> str:
         seconds = (self.frame - frame) / self.episode.config.frame_rate
+        if self.episode.config.clock and seconds >= 420:
+            rank = sum(seconds >= bound for bound in (900, *LONG_BOUNDS))
+            return f"{['about ten minutes', *LONG][rank]} ago"
         rank = sum(seconds >= bound for bound in (10, 40, 90, 180, 420))
         return f"{[*AGES, 'about ten minutes'][rank]} ago{' or more' if rank == 5 else ''}"
 
@@ -279,6 +333,15 @@ ANSWERS: dict[str, Callable[[Oracle, dict[str, str]], str]] = {
     "change.gone": lambda o, g: _new_or_gone(o.changes(g["room"])[1]),
     "change.still": lambda o, g: yes(g["thing"] in o.in_visit(o.of_room(g["room"])[-1].index)),
     "change.moved": lambda o, g: yes(len({o.episode.room_name(now) for now in o.frames(g["thing"])}) > 1),
+    "range.seen": lambda o, g: yes(_bare(g["a_thing"]) in o.names and o.frames_within(_bare(g["a_thing"]), g["when"])),
+    "range.where": lambda o, g: (
+        only({o.episode.room_name(now) for now in o.frames_within(g["thing"], g["when"])})
+        if g["thing"] in o.names and o.frames_within(g["thing"], g["when"])
+        else "not seen"
+    ),
+    "range.in_room": lambda o, g: listed(o.in_room_within(g["room"], g["when"])),
+    "range.count": lambda o, g: _counted((name for name in o.names if o.frames_within(name, g["when"])), g["kinds"]),
+    "range.new": lambda o, g: listed(o.new_within(g["when"])),
     "time.part_first": lambda o, g: o.share(o.frames(g["thing"])[0]),
     "time.part_last": lambda o, g: o.share(o.frames(g["thing"])[-1]),
     "time.thing": lambda o, g: o.age(o.frames(g["thing"])[-1]),

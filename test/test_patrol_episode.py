@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.config import PatrolConfig, day_config
 from fvs_ros.patrol.episode import EPOCH_NS, Episode, simulate
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE, SPEED_M_S
@@ -165,3 +165,52 @@ def test_an_episode_of_one_frame_is_refused(episode: Episode) -> None:
 def test_stamps_fit_the_seconds_of_a_ros_message(seed: int) -> None:
     episode = simulate(seed, PatrolConfig(steps=2))
     assert EPOCH_NS <= episode.stamps_ns[0] < episode.stamps_ns[-1] < 2**31 * 10**9
+
+
+DAY = 86_400 * 10**9
+
+
+@pytest.fixture(scope="module")
+def hours() -> Episode:
+    return simulate(870_001, day_config(3060))
+
+
+def test_a_clock_begins_at_a_whole_minute_of_the_seeds_day(hours: Episode) -> None:
+    minutes = {simulate(seed, day_config(1)).stamps_ns[0] % DAY / 60e9 for seed in range(40)}
+    assert len(minutes) > 30
+    assert all(minute == int(minute) for minute in minutes)
+    assert max(minutes) - min(minutes) > 1000
+    assert hours.time_of_day_s(0) == int(hours.stamps_ns[0]) % DAY / 1e9
+    assert hours.time_of_day_s(61) == hours.time_of_day_s(0) + 61
+    for seed in (0, 3_999, 999_999):
+        stamps = simulate(seed, day_config(2)).stamps_ns
+        assert (stamps[0] - EPOCH_NS) // DAY in (seed % 4_000 - 1, seed % 4_000)
+        assert stamps[-1] < 2**31 * 10**9
+
+
+def test_a_resting_robot_shows_one_picture_until_its_light_changes(hours: Episode) -> None:
+    still = hours.pictures != np.arange(len(hours))
+    assert 0.3 < still.mean() < 0.7
+    assert (hours.pictures <= np.arange(len(hours))).all()
+    assert (np.arange(len(hours)) - hours.pictures).max() == 59
+    for name in ("poses", "gain", "pixels", "rooms", "views", "visits"):
+        array = getattr(hours, name)
+        assert (array == array[hours.pictures]).all(), name
+    # Only where it rests: at the last view of its visit.
+    for visit in np.unique(hours.visits[still]):
+        plan = hours.world.visits[visit]
+        assert plan.rest_s > 0
+        assert set(hours.views[still & (hours.visits == visit)]) == {plan.views[-1]}
+    assert (simulate(1, CONFIG).pictures == np.arange(200)).all()
+
+
+def test_nights_are_darker_and_warmer_than_days() -> None:
+    day = simulate(2, day_config(43_200))
+    hour = np.array([day.time_of_day_s(frame) for frame in range(len(day))]) // 3600
+    noon, night = day.gain[hour == 12].mean(axis=0), day.gain[hour == 0].mean(axis=0)
+    assert (night < 0.85 * noon).all()
+    assert (night > 0.4 * noon).all()
+    assert night[2] / night[0] < 0.9 * noon[2] / noon[0]
+    means = [day.gain[hour == one].mean() for one in range(24)]
+    assert means[18] < means[15]
+    assert means[5] < means[8]

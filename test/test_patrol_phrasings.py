@@ -13,11 +13,11 @@ import pytest
 from fvs_ros.patrol import orthography, templates_outside
 from fvs_ros.patrol.config import Wording
 from fvs_ros.patrol.phrasings import FORMS, HELD_OUT_EVERY, expanded, grammar, phrase, read_data
-from fvs_ros.patrol.questions import TEMPLATES, tokens
+from fvs_ros.patrol.questions import CLOCK_TEMPLATES, TEMPLATES, tokens
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_SPLIT = "5dcf70edeecaab5520eff631866142b2332a366b9b699c70efbf586750603ed2"
-KINDS = {template.name: template for template in TEMPLATES if template.family != templates_outside.FAMILY}
+KINDS = {template.name: template for template in CLOCK_TEMPLATES if template.family != templates_outside.FAMILY}
 GAPS = {
     "thing": "red chair",
     "a_thing": "an orange box",
@@ -29,6 +29,8 @@ GAPS = {
     "colour": "purple",
     "room": "kitchen",
     "began": "two minutes ago",
+    "clock": "five past two in the afternoon",
+    "when": "in the last hour",
 }
 # What each kind cannot be asked without.
 NEEDED = {
@@ -90,8 +92,10 @@ def test_a_kind_has_at_least_sixty_constructions_of_which_a_fifth_of_the_bodies_
 def test_bodies_of_the_first_file_stay_on_their_side_of_the_split() -> None:
     """Weights have been trained on one side; on the other, figures are told."""
     sides = hashlib.sha256()
+    trained = {template.name for template in TEMPLATES}
     for kind, forms in read_data("phrasings.yaml")["kinds"].items():
-        for body in grammar().bodies[kind][: sum(map(len, forms.values()))]:
+        # Those of patrols with a clock came later.
+        for body in grammar().bodies[kind][: sum(map(len, forms.values()))] if kind in trained else ():
             sides.update(f"{kind} {body.held_out} {body.text}\n".encode())
     assert sides.hexdigest() == FIRST_SPLIT
 

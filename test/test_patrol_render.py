@@ -13,7 +13,7 @@ import pytest
 from patrol_drawing import drawing
 
 from fvs_ros.patrol import mujoco_backend
-from fvs_ros.patrol.config import PatrolConfig
+from fvs_ros.patrol.config import PatrolConfig, day_config
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.errors import PatrolError, RenderError
 from fvs_ros.patrol.motion import NOWHERE
@@ -185,3 +185,24 @@ def test_worlds_and_questions_need_no_mujoco() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout == "5\n", result.stderr
+
+
+def test_a_day_is_drawn_frame_by_frame_as_each_frame_is_alone(renderer: PatrolRenderer) -> None:
+    """Streamed, pictures that stay are drawn once; the bytes are those of a frame that is drawn by itself."""
+    hours = simulate(870_001, day_config(400))
+    resting = int(np.flatnonzero(hours.pictures != np.arange(len(hours)))[0])
+    streamed = dict(
+        zip(range(resting - 3, resting + 70), renderer.frames(hours, range(resting - 3, resting + 70)), strict=True)
+    )
+    for index, frame in streamed.items():
+        assert frame.tobytes() == renderer.frame(hours, index).tobytes(), index
+    assert streamed[resting] is streamed[resting + 1]
+    assert len({id(frame) for frame in streamed.values()}) < 20
+
+
+def test_pictures_that_stay_are_drawn_once(renderer: PatrolRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = simulate(870_001, day_config(400))
+    drawn: list[int] = []
+    monkeypatch.setattr(renderer, "frame", lambda episode, index: drawn.append(index))
+    assert len(list(renderer.frames(hours))) == 800
+    assert len(drawn) == len(np.unique(hours.pictures))

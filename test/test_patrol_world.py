@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fvs_ros.patrol.config import TEST_SEED, PatrolConfig
+from fvs_ros.patrol.config import TEST_SEED, PatrolConfig, day_config
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.layout import (
@@ -173,6 +173,12 @@ def test_chances_of_zero_and_one_are_kept() -> None:
         ({"dwell_s": (0, 4)}, r"dwell_s\[0\] is 0"),
         ({"frame_rate": 0}, "frame_rate is 0"),
         ({"noise": -1.0}, "noise is -1.0"),
+        ({"steps": 43_201}, "steps is 43201; it must be from 1 to 43200"),
+        ({"names": 81}, "names is 81; it must be from 1 to 80"),
+        ({"returns": -0.1}, "returns is -0.1"),
+        ({"guests": 2.0}, "guests is 2.0"),
+        ({"rest_s": (5, 4)}, r"rest_s\[0\] is 5; it must be from 0 to 4"),
+        ({"rest_s": (5, 4000)}, r"rest_s\[1\] is 4000"),
     ],
 )
 def test_settings_out_of_range_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -183,3 +189,58 @@ def test_settings_out_of_range_are_named(arguments: dict[str, Any], message: str
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(PatrolError, match="the seed is -1"):
         make_world(-1, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def day() -> World:
+    return make_world(5, day_config(43_200))
+
+
+def stands(world: World) -> list[list[int]]:
+    """In which visits each object stands somewhere, by its index."""
+    found: list[list[int]] = [[] for _ in world.objects]
+    for number, visit in enumerate(world.visits):
+        for object_id in visit.placements:
+            found[object_id].append(number)
+    return found
+
+
+def test_over_a_day_a_name_is_one_object_that_comes_and_goes(day: World) -> None:
+    names = [scene_object.name for scene_object in day.objects]
+    assert len(set(names)) == len(names) == 72
+    for visit in day.visits:
+        places = list(visit.placements.values())
+        assert len(set(places)) == len(places), "two objects stand in one place"
+    gaps = [np.diff(numbers).max(initial=1) for numbers in stands(day)]
+    # More than a third of them are away for at least ten visits, and come back.
+    assert sum(gap > 10 for gap in gaps) > 24
+    placed = {(object_id, at) for visit in day.visits for object_id, at in visit.placements.items()}
+    assert len(placed) > 300
+
+
+def test_guests_are_there_for_one_visit_and_where_the_robot_does_not_rest(day: World) -> None:
+    guests = [numbers for numbers in stands(day)[:] if len(numbers) > 1 and np.diff(numbers).min() > 1]
+    once = [numbers for numbers in stands(day) if len(numbers) == 1]
+    # Planned is three times what a day has time for, so that most guests come again: after all the others.
+    assert len(guests) + len(once) >= 30
+    for numbers in guests + once:
+        assert all(day.visits[number].rest_s == 0 for number in numbers)
+    firsts = sorted(numbers[0] for numbers in guests + once)
+    assert all(numbers[1] > firsts[-1] for numbers in guests)
+
+
+def test_the_robot_rests_after_each_round(day: World) -> None:
+    rests = [number for number, visit in enumerate(day.visits) if visit.rest_s]
+    assert all(60 <= day.visits[number].rest_s <= 300 for number in rests)
+    rooms = [day.visits[number].room for number in range(rests[0] + 1)]
+    assert sorted(rooms) == list(range(5))
+    assert np.diff(rests).max() <= 5
+    assert not any(visit.rest_s for visit in make_world(5, CONFIG).visits)
+
+
+def test_without_returns_what_is_gone_stays_away() -> None:
+    config = PatrolConfig(steps=3_600, names=40, changes=1.0)
+    world = make_world(5, config)
+    assert len(world.objects) <= 40
+    for numbers in stands(world):
+        assert np.diff(numbers).max(initial=1) == 1

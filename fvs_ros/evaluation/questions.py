@@ -7,7 +7,8 @@
 to the nanosecond if written with nine decimals) says when it is asked. `choices` are texts without letters; `answer`
 is the right one's index from 0 or its text, or without `choices` a text, number, position or yes or no. `proof` lists
 the intervals of the stream that show the answer, on the same clock as the question. `family` groups questions in
-tables. `age_s` (seconds since the newest proof) may be there too; it follows from the others and is not read.
+tables. `exposure_s` says for how many seconds the proof was in view. `age_s` (seconds since the newest proof) may be
+there too; it follows from the others and is not read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fvs_ros.sources.frame import SECOND_NS
 QUESTIONS_FILE = "questions.jsonl"
 """Its name beside the files of a recording."""
 
-_FIELDS = frozenset({"age_s", "id", "t", "stamp", "question", "choices", "answer", "proof", "family"})
+_FIELDS = frozenset({"age_s", "exposure_s", "id", "t", "stamp", "question", "choices", "answer", "proof", "family"})
 # Where the 32-bit seconds of builtin_interfaces/Time end.
 _LATEST_S = 2**31
 
@@ -52,6 +53,8 @@ class TimedQuestion:
         answer: the right choice's index from 0 where there are choices; else as given; None if it is not known.
         proof_ns: intervals that show the answer, nanoseconds on the same clock as `time_ns`.
         family: of questions that are scored together, empty for none.
+        exposure_s: seconds that the proof was in view; None if it is not known, or all of the stream is the proof,
+            because it shows something nowhere.
     """
 
     id: str
@@ -62,6 +65,7 @@ class TimedQuestion:
     answer: Answer | None = None
     proof_ns: tuple[tuple[int, int], ...] = ()
     family: str = ""
+    exposure_s: float | None = None
 
     @property
     def kind(self) -> AnswerKind:
@@ -118,6 +122,8 @@ class TimedQuestion:
             fields["family"] = json.dumps(self.family)
         if self.age_s is not None:
             fields["age_s"] = json.dumps(self.age_s)
+        if self.exposure_s is not None:
+            fields["exposure_s"] = json.dumps(self.exposure_s)
         return "{" + ", ".join(f'"{key}": {text}' for key, text in fields.items()) + "}"
 
 
@@ -164,6 +170,7 @@ def _question(record: Record) -> TimedQuestion:
         answer=_answer(record, choices),
         proof_ns=tuple(_interval(record, value) for value in record.items("proof")) if "proof" in record else (),
         family=record.optional("family", record.text) or "",
+        exposure_s=record.optional("exposure_s", record.number),
     )
 
 

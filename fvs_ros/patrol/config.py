@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from enum import Enum
 
 from fvs_ros.patrol.errors import PatrolError
+from fvs_ros.patrol.vocabulary import COLOURS, KINDS
 
 TEST_SEED = 900_000
 """Seeds from here up are reserved for tests: never for training, never for tuning."""
 
 STEP_S = 2
 """Seconds of one grid step: two frames at 1 frame per second, as the model is trained."""
+
+LONGEST_STEPS = 43_200
+"""Of an episode: 24 hours."""
 
 FRAME_SIZE = 112
 """Pixels along each side of the frames that the shipped model is trained and evaluated on."""
@@ -37,7 +41,7 @@ class PatrolConfig:
     A curriculum starts at `steps=2, drive=False, dwell_s=(2, 2)`, where every grid step shows another view.
 
     Attributes:
-        steps: length in grid steps of 2 s, from 1 to 3600.
+        steps: length in grid steps of 2 s, from 1 to `LONGEST_STEPS`.
         frame_rate: frames per second of the camera; 1 is what the model keeps.
         rooms: named rooms, from 1 to 8, along one corridor.
         views: inspection points per room, from 1 to 4.
@@ -48,6 +52,14 @@ class PatrolConfig:
         dwell_s: shortest and longest stay at a view, whole seconds.
         drive: whether the robot drives between views; False cuts from view to view.
         noise: strength of pose jitter, lighting drift, exposure and sensor noise; 0 for none, 1 for a usual camera.
+        clock: whether there is a time of day: it follows from the stamps in UTC, light follows it, and questions speak
+            of it.
+        names: how many names objects can have in the whole episode, from 1 to all 80. A name is one object: what has
+            been taken away may come back, and there are never two of a name.
+        returns: chance that what is added is something that was taken away before, 0 to 1.
+        guests: chance that something is in a room during one visit and during none before or after, 0 to 1. Half of
+            the names are for guests; once all of them have been, the one longest gone comes again.
+        rest_s: shortest and longest rest at the last view of a round, whole seconds, from 0.
 
     Raises:
         PatrolError: for a value outside its range.
@@ -64,9 +76,14 @@ class PatrolConfig:
     dwell_s: tuple[int, int] = (7, 15)
     drive: bool = True
     noise: float = 1.0
+    clock: bool = False
+    names: int = len(KINDS) * len(COLOURS)
+    returns: float = 0.0
+    guests: float = 0.0
+    rest_s: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        _check("steps", self.steps, 1, 3600)
+        _check("steps", self.steps, 1, LONGEST_STEPS)
         _check("frame_rate", self.frame_rate, 1, 60)
         _check("rooms", self.rooms, 1, 8)
         _check("views", self.views, 1, 4)
@@ -80,6 +97,11 @@ class PatrolConfig:
         shortest, longest = self.dwell_s
         _check("dwell_s[0]", shortest, 1, longest)
         _check("dwell_s[1]", longest, shortest, 600)
+        _check("names", self.names, 1, len(KINDS) * len(COLOURS))
+        _check("returns", self.returns, 0.0, 1.0)
+        _check("guests", self.guests, 0.0, 1.0)
+        _check("rest_s[0]", self.rest_s[0], 0, self.rest_s[1])
+        _check("rest_s[1]", self.rest_s[1], self.rest_s[0], 3600)
 
     @property
     def duration_s(self) -> int:
@@ -90,6 +112,19 @@ class PatrolConfig:
     def frames(self) -> int:
         """How many frames the camera takes."""
         return self.duration_s * self.frame_rate
+
+
+def day_config(steps: int) -> PatrolConfig:
+    """The settings of a patrol with a clock, for lengths of minutes to a day.
+
+    About half of the time the robot rests. Some 40 visits an hour see about 20 changes. Guests are as many as there
+    are names for, at most one in four visits, so that at every length most of them come just once.
+
+    Args:
+        steps: length in grid steps.
+    """
+    hours = steps * STEP_S / 3600
+    return PatrolConfig(steps=steps, clock=True, names=72, returns=0.5, guests=min(0.25, 0.8 / hours), rest_s=(60, 300))
 
 
 def _check(name: str, value: float, lowest: float, highest: float) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fvs_ros.patrol.config import PatrolConfig
 from fvs_ros.patrol.errors import PatrolError
-from fvs_ros.patrol.motion import NOWHERE, plan_route, sample
+from fvs_ros.patrol.motion import NOWHERE, RouteSegment, plan_route, sample
 from fvs_ros.patrol.visibility import CameraPose, Standing, camera_pose, owners, visible_pixels
 from fvs_ros.patrol.vocabulary import CORRIDOR
 from fvs_ros.patrol.world import SceneObject, Stream, World, generator, make_world
@@ -23,7 +23,14 @@ ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_fram
 
 EPOCH_NS = 1_750_000_000_000_000_000
 """Stamp of the first frame of seed 0; each seed begins a day later, for 4000 days, then from the beginning again."""
-_DAY_NS = 86_400_000_000_000
+_DAY_S = 86_400
+_DAY_NS = _DAY_S * SECOND_NS
+STILL_S = 60
+"""Seconds for which the picture of a robot at rest stays the same."""
+_LAMPS = np.array([0.72, 0.66, 0.54])
+"""Factor on each colour channel at night; by day it is 1."""
+_DUSK = 4.0
+"""How fast the sun goes: from 90 to 10 percent of its light takes two hours."""
 # The 32-bit seconds of builtin_interfaces/Time end 4600 days after the first seed, in 2038.
 _DAYS = 4_000
 
@@ -41,6 +48,8 @@ class Episode:
         pixels: how many of the 56 x 56 pixels show each object, int64 [N, O].
         gain: factor of light and exposure on each colour channel, float64 [N, 3].
         sensor_sigma: standard deviation of the sensor's noise in steps of 1/255.
+        pictures: the frame whose picture each frame shows, int64 [N]: its own, but for a robot at rest, whose picture
+            stays until its light changes.
 
     Raises:
         PatrolError: for fewer than two frames.
@@ -55,6 +64,7 @@ class Episode:
     pixels: np.ndarray
     gain: np.ndarray
     sensor_sigma: float
+    pictures: np.ndarray
 
     def __post_init__(self) -> None:
         if len(self.stamps_ns) < 2:
@@ -74,6 +84,10 @@ class Episode:
     def objects(self) -> tuple[SceneObject, ...]:
         """Every object that is somewhere at some time."""
         return self.world.objects
+
+    def time_of_day_s(self, frame: int) -> float:
+        """Seconds since midnight at a frame, in UTC."""
+        return int(self.stamps_ns[frame]) % _DAY_NS / SECOND_NS
 
     def room_name(self, frame: int) -> str:
         """Name of the room in which a frame was taken."""
@@ -133,28 +147,52 @@ def simulate(seed: int, config: PatrolConfig | None = None) -> Episode:
     sway = random.normal(size=(len(poses), 3)).clip(-2, 2) * (0.01, 0.01, np.deg2rad(0.4)) * config.noise
     poses = poses + np.where(views[:, None] == NOWHERE, 0.0, sway)
     period_ns = np.arange(config.frames, dtype=np.int64) * SECOND_NS // config.frame_rate
-    gain, sensor_sigma = _lighting(seed, config, times_s)
+    start_ns = EPOCH_NS + (seed % _DAYS) * _DAY_NS
+    if config.clock:
+        start_ns += _start_s(seed) * SECOND_NS - start_ns % _DAY_NS
+    gain, sensor_sigma = _lighting(seed, config, times_s, start_ns % _DAY_NS / SECOND_NS)
+    pictures = _pictures(segments, config)
     episode = Episode(
         world=world,
-        stamps_ns=EPOCH_NS + (seed % _DAYS) * _DAY_NS + period_ns,
-        poses=poses,
+        stamps_ns=start_ns + period_ns,
+        poses=poses[pictures],
         rooms=np.array([segment.room for segment in segments]),
         views=views,
         visits=np.array([segment.visit for segment in segments]),
         pixels=np.zeros((len(poses), len(world.objects)), np.int64),
-        gain=gain,
+        gain=gain[pictures],
         sensor_sigma=sensor_sigma,
+        pictures=pictures,
     )
-    for frame in range(len(poses)):
+    for frame in np.unique(pictures).tolist():
         standing = episode.standing(frame)
         if standing:
             stands = episode._stands(frame, standing)
             episode.pixels[frame, standing] = visible_pixels(episode.camera(frame), stands)
+    episode.pixels[:] = episode.pixels[pictures]
     return episode
 
 
-def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> tuple[np.ndarray, float]:
-    """Daylight that drifts over minutes, an exposure control that hunts, a sensor that is noisy."""
+def _start_s(seed: int) -> int:
+    """The time of day at which an episode with a clock begins, a whole minute, in seconds since midnight."""
+    return 60 * int(generator(seed, Stream.CLOCK).integers(_DAY_S // 60))
+
+
+def _pictures(segments: Sequence[RouteSegment], config: PatrolConfig) -> np.ndarray:
+    """See `Episode.pictures`; `segments` are those of the frames."""
+    own = np.arange(len(segments))
+    resting = np.array([segment.rest for segment in segments])
+    starts = np.array([np.ceil(segment.start_s * config.frame_rate) for segment in segments], np.int64)
+    period = STILL_S * config.frame_rate
+    return np.where(resting, own - (own - starts) % period, own)
+
+
+def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray, start_s: float) -> tuple[np.ndarray, float]:
+    """Daylight that drifts over minutes, an exposure control that hunts, a sensor that is noisy.
+
+    With a clock, from the time of day `start_s` on, the sun goes down at six in the evening and up at six in the
+    morning; lamps, which are warmer, are on at night.
+    """
     random = generator(seed, Stream.LIGHT)
     period_s, phase = random.uniform(300, 1500), random.uniform(0, 2 * np.pi)
     sun = np.sin(2 * np.pi * times_s / period_s + phase)
@@ -162,4 +200,8 @@ def _lighting(seed: int, config: PatrolConfig, times_s: np.ndarray) -> tuple[np.
     tint = np.array([-0.02, 0.0, 0.04]) * random.uniform(0.3, 1.2)
     exposure = random.normal(size=len(times_s)).clip(-2, 2) * 0.02
     gain = 1.0 + config.noise * (0.08 * sun[:, None] + sun[:, None] * tint + exposure[:, None])
+    if config.clock:
+        height = np.cos(2 * np.pi * ((start_s + times_s) / _DAY_S - 0.5))
+        day = (1 + np.tanh(_DUSK * height)) / 2
+        gain = gain * (_LAMPS + day[:, None] * (1.0 - _LAMPS))
     return gain, float(config.noise * random.uniform(1.5, 5.0))

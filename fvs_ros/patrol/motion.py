@@ -31,6 +31,7 @@ class RouteSegment:
         visit: index of the visit, also for the way to its room.
         room: index of the room it lies in, `NOWHERE` in the corridor.
         view: index of the view inspected, `NOWHERE` on the way.
+        rest: whether the robot rests there, its motors off.
     """
 
     start_s: float
@@ -40,6 +41,7 @@ class RouteSegment:
     visit: int
     room: int
     view: int
+    rest: bool = False
 
 
 class _Route:
@@ -50,8 +52,8 @@ class _Route:
         self.time_s = 0.0
         self.pose = (0.0, 0.0, 0.0)
 
-    def stay(self, seconds: float, visit: int, room: int, view: int) -> None:
-        self._append(self.pose, seconds, visit, room, view)
+    def stay(self, seconds: float, visit: int, room: int, view: int, rest: bool = False) -> None:
+        self._append(self.pose, seconds, visit, room, view, rest)
 
     def drive(self, x: float, y: float, visit: int, room: int) -> None:
         """Turns towards a point and drives there."""
@@ -68,10 +70,12 @@ class _Route:
         end = (self.pose[0], self.pose[1], self.pose[2] + change)
         self._append(end, abs(change) / TURN_RATE, visit, room, NOWHERE)
 
-    def _append(self, end: tuple[float, float, float], seconds: float, visit: int, room: int, view: int) -> None:
+    def _append(
+        self, end: tuple[float, float, float], seconds: float, visit: int, room: int, view: int, rest: bool = False
+    ) -> None:
         if seconds > 0.0:
             stop_s = self.time_s + seconds
-            self.segments.append(RouteSegment(self.time_s, stop_s, self.pose, end, visit, room, view))
+            self.segments.append(RouteSegment(self.time_s, stop_s, self.pose, end, visit, room, view, rest))
             self.time_s = stop_s
         self.pose = end
 
@@ -105,6 +109,7 @@ def _inspect(route: _Route, world: World, number: int, visit: Visit, room: Room,
             route.turn(float(yaw), number, visit.room)
         route.pose = (x, y, float(yaw))
         route.stay(dwell_s, number, visit.room, view_index)
+    route.stay(visit.rest_s, number, visit.room, visit.views[-1], rest=True)
 
 
 def _go_to_room(route: _Route, world: World, number: int, room: Room) -> None:

@@ -16,14 +16,15 @@ from functools import cache
 import numpy as np
 
 from fvs_ros.evaluation.questions import TimedQuestion
-from fvs_ros.patrol import templates_outside, templates_seen, templates_story, templates_time
+from fvs_ros.patrol import templates_outside, templates_range, templates_seen, templates_story, templates_time
+from fvs_ros.patrol.clock import DAY_S, RECENT, clock_words
 from fvs_ros.patrol.config import STEP_S, Wording
 from fvs_ros.patrol.episode import Episode
 from fvs_ros.patrol.errors import PatrolError
 from fvs_ros.patrol.motion import NOWHERE
 from fvs_ros.patrol.orthography import CONTRACTED_TOKENS
 from fvs_ros.patrol.phrasings import wordings
-from fvs_ros.patrol.templates import HERE, NOT_SEEN, NOTHING, YES_NO, Candidate, Template, with_article
+from fvs_ros.patrol.templates import HERE, NOT_SEEN, NOTHING, YES_NO, Candidate, Frames, Template, with_article
 from fvs_ros.patrol.truth import EpisodeRecord
 from fvs_ros.patrol.vocabulary import (
     AGES,
@@ -31,11 +32,14 @@ from fvs_ros.patrol.vocabulary import (
     CORRIDOR,
     DURATIONS,
     KINDS,
+    LONG_AGES,
+    LONG_DURATIONS,
     NUMBERS,
     OUTSIDE_ANSWER,
     PARTS,
     PLURALS,
     ROOMS,
+    TENS,
 )
 from fvs_ros.patrol.world import Stream, generator
 
@@ -45,8 +49,12 @@ TEMPLATES = (
     *templates_time.TEMPLATES,
     *templates_outside.TEMPLATES,
 )
+CLOCK_TEMPLATES = (*TEMPLATES, *templates_range.TEMPLATES)
+"""Those of an episode with a clock."""
 FAMILIES = ("now", "recall", "order", "count", "change", "time", "description")
 """Of the questions about a patrol."""
+CLOCK_FAMILIES = (*FAMILIES, templates_range.FAMILY)
+"""Of the questions about a patrol with a clock."""
 OUTSIDE = templates_outside.FAMILY
 """The family of questions that no patrol answers."""
 HELD_OUT_KINDS = frozenset(template.name for template in templates_outside.TEMPLATES if template.held_out)
@@ -94,18 +102,24 @@ def steady_ends(episode: Episode, seconds: int) -> list[int]:
     ]
 
 
-def check_families(families: Sequence[str], wording: Wording = Wording.ORIGINAL) -> None:
+def check_families(families: Sequence[str], wording: Wording = Wording.ORIGINAL, clock: bool = False) -> None:
     """Refuses an empty list, a name that is neither a family's nor a template's, and one without words in a wording.
+
+    Args:
+        families: of questions, or names of templates.
+        wording: whose words they are in.
+        clock: whether the patrols have a clock.
 
     Raises:
         PatrolError: for these.
     """
-    unknown = sorted(set(families) - {*FAMILIES, OUTSIDE, *(template.name for template in TEMPLATES)})
+    templates, own = (CLOCK_TEMPLATES, CLOCK_FAMILIES) if clock else (TEMPLATES, FAMILIES)
+    unknown = sorted(set(families) - {*own, OUTSIDE, *(template.name for template in templates)})
     if unknown or not families:
         problem = f"families {', '.join(unknown)} are unknown" if unknown else "no family is asked for"
-        known = f"{', '.join(FAMILIES)}, {OUTSIDE}, or single templates such as {TEMPLATES[0].name}"
+        known = f"{', '.join(own)}, {OUTSIDE}, or single templates such as {TEMPLATES[0].name}"
         raise PatrolError(f"{problem}; choose from {known}")
-    wordless = sorted(family for family in families if not _askable(family, wording))
+    wordless = sorted(family for family in families if not _askable(family, wording, clock))
     if wordless:
         raise PatrolError(
             f"{', '.join(wordless)} cannot be asked in {wording.value} phrasings, which have no words for that; choose "
@@ -127,7 +141,7 @@ def ask(
         episode: what they are about.
         count: number of questions; fewer if an episode does not hold enough (a short one has no changes).
         families: some of `FAMILIES` and `OUTSIDE`, or of the names of `TEMPLATES` where only some of a family are
-            wanted.
+            wanted; of `CLOCK_FAMILIES` and `CLOCK_TEMPLATES` where the episode has a clock.
         moments: frames after which they may be asked, from `step_ends`, which is the default.
         draw: each number draws other questions.
         wording: whose words they are in.
@@ -136,7 +150,7 @@ def ask(
         PatrolError: for a family that is unknown or has no words in this wording, a moment that ends no step, or more
             than `MOST_QUESTIONS`.
     """
-    check_families(families, wording)
+    check_families(families, wording, episode.config.clock)
     if not 0 <= count <= MOST_QUESTIONS:
         raise PatrolError(f"{count} questions are asked for; at most {MOST_QUESTIONS} can be drawn of an episode")
     ends = step_ends(episode)
@@ -166,7 +180,8 @@ def _draw(
     record: EpisodeRecord, family: str, moments: Sequence[int], random: np.random.Generator, wording: Wording
 ) -> Question | None:
     """One question of a family or template, without its id, or nothing where the moments looked at hold none."""
-    templates = _askable(family, wording)
+    clock = record.episode.config.clock
+    templates = _askable(family, wording, clock)
     template = templates[random.integers(len(templates))]
     pool: dict[str, list[tuple[int, Candidate]]] = {}
     for moment in random.permutation(len(moments))[:_POOLED_MOMENTS]:
@@ -189,16 +204,25 @@ def _draw(
         answer=choices.index(candidate.answer) if choices else candidate.answer,
         proof_ns=tuple((stamps_ns[start], stamps_ns[end]) for start, end in candidate.proof),
         family=template.family,
+        exposure_s=_exposure_s(record.episode, frame, candidate.proof) if clock else None,
         frame=frame,
         template=template.name,
     )
 
 
+def _exposure_s(episode: Episode, frame: int, proof: Frames) -> float | None:
+    """Seconds that a proof was in view; None for all that was seen, which proves that something was not there."""
+    frames = {number for start, end in proof for number in range(start, end + 1)}
+    return None if len(frames) > frame else len(frames) / episode.config.frame_rate
+
+
 @cache
-def _askable(family: str, wording: Wording) -> tuple[Template, ...]:
+def _askable(family: str, wording: Wording, clock: bool) -> tuple[Template, ...]:
     """The templates of a family, or that of a name, which a wording has words for."""
     return tuple(
-        template for template in TEMPLATES if family in (template.family, template.name) and template.has(wording)
+        template
+        for template in (CLOCK_TEMPLATES if clock else TEMPLATES)
+        if family in (template.family, template.name) and template.has(wording)
     )
 
 
@@ -213,10 +237,12 @@ def tokens(text: str) -> list[str]:
 
 def words() -> tuple[str, ...]:
     """Every token that a question or an answer can hold, as it may be written, sorted."""
-    texts: list[str] = [_GAP.sub(" ", phrasing) for template in TEMPLATES for phrasing in template.phrasings]
+    texts: list[str] = [_GAP.sub(" ", phrasing) for template in CLOCK_TEMPLATES for phrasing in template.phrasings]
     texts += [_GAP.sub(" ", text) for text in wordings()]
     texts += [*KINDS, *PLURALS.values(), *COLOURS, *ROOMS, CORRIDOR, *NUMBERS, *PARTS, *YES_NO, NOT_SEEN, NOTHING, HERE]
-    texts += [text for _, text in (*AGES, *DURATIONS)]
+    texts += [text for _, text in (*AGES, *DURATIONS, *LONG_AGES, *LONG_DURATIONS, *RECENT)]
+    texts += [*TENS, "hour and a half", "in the last hour", "yesterday today between one and two"]
+    texts += [f"It is {clock_words(second)}." for second in range(0, DAY_S, 300)]
     texts += [with_article(colour) for colour in COLOURS]
     texts += ["one, two and three", "added removed moved in the", "less than one minute ago", "two minutes ago"]
     texts += ["kitchen with nothing, then office", OUTSIDE_ANSWER, "colour colours coloured color colors colored"]

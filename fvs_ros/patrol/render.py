@@ -59,12 +59,19 @@ class PatrolRenderer(AbstractContextManager["PatrolRenderer"]):
         """
         drawn = self._board.draw(*_scene(episode, index))
         picture = cv2.resize(drawn, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        return _expose(picture, episode, index)
+        return _expose(picture, episode, int(episode.pictures[index]))
 
     def frames(self, episode: Episode, indices: Iterable[int] | None = None) -> Iterator[np.ndarray]:
-        """The frames of `indices` (default: all), drawn one by one as they are asked for."""
+        """The frames of `indices` (default: all), drawn one by one as they are asked for.
+
+        One that shows the same picture as the one before is the same array.
+        """
+        shown, last = -1, np.empty(0)
         for index in range(len(episode)) if indices is None else indices:
-            yield self.frame(episode, index)
+            picture = int(episode.pictures[index])
+            if picture != shown:
+                shown, last = picture, self.frame(episode, index)
+            yield last
 
     def segmentation(self, episode: Episode, index: int) -> np.ndarray:
         """The index of the object that each pixel shows, -1 for none, int32 [2 * size, 2 * size]."""

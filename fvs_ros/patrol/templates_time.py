@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from fvs_ros.patrol.clock import lasted_words
 from fvs_ros.patrol.templates import (
     Candidate,
     Template,
@@ -18,7 +19,7 @@ from fvs_ros.patrol.templates import (
     template,
 )
 from fvs_ros.patrol.truth import EpisodeTruth, Sighting, Stay
-from fvs_ros.patrol.vocabulary import AGES, DURATIONS, NUMBERS, PARTS, joined
+from fvs_ros.patrol.vocabulary import AGES, DURATIONS, LONG_AGES, LONG_DURATIONS, NUMBERS, PARTS, joined
 
 MOST_DESCRIBED = 4
 """Longer enumerations are not asked for."""
@@ -27,7 +28,7 @@ MOST_TOLD = 6
 MOST_TRIPLES = 8
 """Triples of objects that one moment's candidates compare."""
 LONGEST_MIN = 20
-"""Of a patrol about whose times is asked: the vocabulary counts no further."""
+"""Of a patrol without a clock about whose times is asked: the vocabulary counts no further."""
 _MARGIN = 0.1
 """How far from a border between two answers a time must be, as a share of itself."""
 
@@ -66,20 +67,18 @@ def _sure_moments(truth: EpisodeTruth, moment: int) -> Iterator[Sighting]:
 
 def _began(truth: EpisodeTruth) -> str | None:
     """How long ago the patrol began, in words; None beyond what the words hold."""
-    minutes = truth.frame / truth.episode.config.frame_rate / 60
-    if minutes < 1:
-        return "less than one minute ago"
-    if minutes > LONGEST_MIN:
+    seconds = truth.frame / truth.episode.config.frame_rate
+    if seconds > 60 * LONGEST_MIN and not truth.episode.config.clock:
         return None
-    return f"{NUMBERS[round(minutes)]} minute{'' if round(minutes) == 1 else 's'} ago"
+    return f"{lasted_words(seconds)} ago"
 
 
 def _ago(truth: EpisodeTruth, gap: str, name: str, last: Sighting | Stay) -> Iterator[Candidate]:
     """How long ago something was seen last: nothing while it is in view, or near a border between two answers."""
     age_s = (truth.frame - last.end) / truth.episode.config.frame_rate
-    began = _began(truth)
-    if began is not None and age_s > 0 and all(abs(age_s - bound) >= _MARGIN * bound for bound, _ in AGES[:-1]):
-        answer = next(words for bound, words in AGES if age_s < bound)
+    began, ages = _began(truth), LONG_AGES if truth.episode.config.clock else AGES
+    if began is not None and age_s > 0 and all(abs(age_s - bound) >= _MARGIN * bound for bound, _ in ages[:-1]):
+        answer = next(words for bound, words in ages if age_s < bound)
         yield Candidate({gap: name, "began": began}, answer, spans([last]))
 
 
@@ -105,16 +104,18 @@ def _time_room(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidat
         yield from _ago(truth, "room", truth.room(stay.room), stay)
 
 
-def _lasted(seconds: float) -> str | None:
+def _lasted(truth: EpisodeTruth, frames: int) -> str | None:
     """How long something took, in words; None near a border between two answers."""
-    if any(abs(seconds - bound) < _MARGIN * bound for bound, _ in DURATIONS[:-1]):
+    seconds = frames / truth.episode.config.frame_rate
+    durations = LONG_DURATIONS if truth.episode.config.clock else DURATIONS
+    if any(abs(seconds - bound) < _MARGIN * bound for bound, _ in durations[:-1]):
         return None
-    return next(words for bound, words in DURATIONS if seconds < bound)
+    return next(words for bound, words in durations if seconds < bound)
 
 
 @_template("time.duration")
 def _time_duration(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
-    answer = _lasted(truth.frame / truth.episode.config.frame_rate)
+    answer = _lasted(truth, truth.frame)
     if answer is not None:
         yield Candidate({}, answer, everything(truth))
 
@@ -123,7 +124,7 @@ def _time_duration(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Cand
 def _time_stay(truth: EpisodeTruth, _: np.random.Generator) -> Iterator[Candidate]:
     """How long the robot was in a room it has left, on its last visit."""
     for stay in truth.last_stays.values():
-        answer = _lasted((stay.end - stay.start + 1) / truth.episode.config.frame_rate)
+        answer = _lasted(truth, stay.end - stay.start + 1)
         if answer is not None and stay.end < truth.frame and is_steady(truth, stay):
             yield Candidate({"room": truth.room(stay.room)}, answer, spans([stay]))
 

@@ -73,6 +73,7 @@ class EpisodeRecord:
         first_glimpse: first frame in which more than `FAINT_PX` pixels show an object during a visit, or `NEVER`,
             int64 [visits, objects].
         confirmed: the frame from which an object counts as sighted during a visit, or `NEVER`, same shape.
+        glimpsed: whether more than `FAINT_PX` pixels show an object, bool [N, objects], a column contiguous.
     """
 
     def __init__(self, episode: Episode) -> None:
@@ -82,7 +83,8 @@ class EpisodeRecord:
         visits, objects = int(episode.visits.max()) + 1, len(episode.objects)
         self.first_glimpse = np.full((visits, objects), NEVER)
         self.confirmed = np.full((visits, objects), NEVER)
-        frames, shown = np.nonzero(episode.pixels > FAINT_PX)
+        self.glimpsed = np.asfortranarray(episode.pixels > FAINT_PX)
+        frames, shown = np.nonzero(self.glimpsed)
         np.minimum.at(self.first_glimpse, (episode.visits[frames], shown), frames)
         for object_id in range(objects):
             for start, end in _runs(episode.pixels[:, object_id] >= SEEN_PX, episode.visits):
@@ -162,6 +164,13 @@ class EpisodeTruth:
         """The last stay in each room visited so far, rooms in the order of their first visit."""
         return {stay.room: stay for stay in self.stays}
 
+    @cached_property
+    def _sighted_by_visit(self) -> dict[int, set[int]]:
+        found: dict[int, set[int]] = {}
+        for sighting in self.sightings:
+            found.setdefault(sighting.visit, set()).add(sighting.object_id)
+        return found
+
     def _stay(self, start: int, end: int) -> Stay:
         episode = self.episode
         visit, room = int(episode.visits[start]), int(episode.rooms[start])
@@ -170,7 +179,7 @@ class EpisodeTruth:
         complete = all(np.count_nonzero(views == view) >= self._record.steady for view in plan.views)
         places = [
             (plan.views.index(plan.placements[object_id].view), plan.placements[object_id].place, object_id)
-            for object_id in {sighting.object_id for sighting in self.sightings if sighting.visit == visit}
+            for object_id in self._sighted_by_visit.get(visit, ())
         ]
         objects = tuple(object_id for *_, object_id in sorted(places))
         return Stay(visit, room, start, end, complete, objects, not self.unsure[visit].any())
@@ -182,8 +191,21 @@ class EpisodeTruth:
 
     def last_glimpse(self, object_id: int) -> int:
         """Last frame in which more than `FAINT_PX` pixels show the object, -1 if none so far."""
-        shown = np.flatnonzero(self.episode.pixels[: self.frame + 1, object_id] > FAINT_PX)
+        shown = np.flatnonzero(self._record.glimpsed[: self.frame + 1, object_id])
         return int(shown[-1]) if len(shown) else -1
+
+    def glimpsed(self, start: int, end: int, room: int | None = None) -> frozenset[int]:
+        """Objects of which more than `FAINT_PX` pixels are to be seen.
+
+        Args:
+            start: the first frame.
+            end: the last one, at most `frame`.
+            room: only while the robot is in this one.
+        """
+        shown = self._record.glimpsed[start : end + 1]
+        if room is not None:
+            shown = shown[self.episode.rooms[start : end + 1] == room]
+        return frozenset(np.flatnonzero(shown.any(axis=0)).tolist())
 
     @cached_property
     def calm(self) -> bool:

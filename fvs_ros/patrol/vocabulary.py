@@ -26,6 +26,8 @@ NUMBERS = (
     "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 )  # fmt: skip
 
+TENS = ("zero", "ten", "twenty", "thirty", "forty", "fifty")
+
 PARTS = ("beginning", "middle", "end")
 """Thirds of the patrol so far."""
 
@@ -50,6 +52,33 @@ DURATIONS: tuple[tuple[float, str], ...] = (
     (float("inf"), "about twenty minutes or more"),
 )
 """Upper bound in seconds (excluded) of how long something took, and the words for it."""
+
+LONG_AGES: tuple[tuple[float, str], ...] = (
+    *AGES[:-1],
+    (900.0, "about ten minutes ago"),
+    (1500.0, "about twenty minutes ago"),
+    (2700.0, "about half an hour ago"),
+    (5400.0, "about an hour ago"),
+    (9000.0, "about two hours ago"),
+    (16200.0, "about three hours ago"),
+    (32400.0, "about six hours ago"),
+    (64800.0, "about twelve hours ago"),
+    (float("inf"), "about a day ago"),
+)
+"""As `AGES`, for episodes with a clock."""
+
+LONG_DURATIONS: tuple[tuple[float, str], ...] = (
+    *DURATIONS[:-1],
+    (1500.0, "about twenty minutes"),
+    (2700.0, "about half an hour"),
+    (5400.0, "about an hour"),
+    (9000.0, "about two hours"),
+    (16200.0, "about three hours"),
+    (32400.0, "about six hours"),
+    (64800.0, "about twelve hours"),
+    (float("inf"), "about a day"),
+)
+"""As `DURATIONS`, for episodes with a clock."""
 
 OUTSIDE_ANSWER = "I cannot answer that; ask me what I saw, where, when, how many, in what order, or what changed."
 """To a question about anything but the patrol."""

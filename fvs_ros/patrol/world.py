@@ -35,6 +35,7 @@ class Stream(IntEnum):
     LIGHT = 4
     SENSOR = 5
     QUESTIONS = 6
+    CLOCK = 7
 
 
 def generator(seed: int, stream: Stream, *index: int) -> np.random.Generator:
@@ -80,12 +81,14 @@ class Visit:
         views: its views in the order in which they are inspected.
         dwell_s: seconds at each of them.
         placements: where each object stands during the visit, by its index; some are not there yet, or any more.
+        rest_s: seconds that the robot rests at the last of the views after that.
     """
 
     room: int
     views: tuple[int, ...]
     dwell_s: tuple[int, ...]
     placements: Mapping[int, Placement]
+    rest_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def make_world(seed: int, config: PatrolConfig) -> World:
 
 
 class _Stock:
-    """The objects and where they stand while the visits are planned.
+    """The objects and where they stand while the visits are planned; guests are objects that stand nowhere.
 
     Attributes:
         objects: every object so far.
@@ -129,7 +132,12 @@ class _Stock:
         self._config = config
         self._random = random
         names = [(kind, colour) for kind in KINDS for colour in COLOURS]
-        self._names = [names[index] for index in random.permutation(len(names))]
+        drawn = [names[index] for index in random.permutation(len(names))[: config.names]]
+        residents = len(drawn) // 2 if config.guests else len(drawn)
+        # The next one to be used stands last, for residents as for guests.
+        self._names, self._guest_names = drawn[:residents][::-1], drawn[residents:][::-1]
+        self._gone: list[int] = []
+        self._guests: list[int] = []
         self.objects: list[SceneObject] = []
         self.placements: dict[int, Placement] = {}
         for room in range(config.rooms):
@@ -137,13 +145,33 @@ class _Stock:
                 draw = random.random()
                 count = 0 if draw < config.empty else 2 if draw >= 1.0 - config.pairs else 1
                 for place in random.permutation(PLACES)[:count]:
-                    self._add(Placement(room, view, int(place)))
+                    if self._names:
+                        self._add(Placement(room, view, int(place)))
 
     def _add(self, placement: Placement) -> None:
-        kind, colour = self._names[len(self.objects)]
+        """Something new, or, by the chance of the settings, something that was taken away."""
+        if self._gone and (not self._names or self._random.random() < self._config.returns):
+            self.placements[self._gone.pop(int(self._random.integers(len(self._gone))))] = placement
+        else:
+            self.placements[self._make(self._names)] = placement
+
+    def _make(self, names: list[tuple[str, str]]) -> int:
+        """The index of a new object of the next of these names."""
+        kind, colour = names.pop()
         scale, yaw = self._random.uniform(0.92, 1.14), self._random.uniform(-0.6, 0.6)
-        self.placements[len(self.objects)] = placement
         self.objects.append(SceneObject(kind, colour, float(scale), float(yaw)))
+        return len(self.objects) - 1
+
+    def with_guest(self, room: int) -> dict[int, Placement]:
+        """Where everything stands, and a guest in `room` if a place is free there."""
+        taken = set(self.placements.values())
+        places = (Placement(room, view, place) for view in range(self._config.views) for place in range(PLACES))
+        free = [placement for placement in places if placement not in taken]
+        if not free or not (self._guest_names or self._guests):
+            return dict(self.placements)
+        guest = self._make(self._guest_names) if self._guest_names else self._guests.pop(0)
+        self._guests.append(guest)
+        return {**self.placements, guest: self._one_of(free)}
 
     def change(self, room: int) -> None:
         """Adds, removes or moves one object so that `room` changes; nothing where none of these can be done."""
@@ -161,7 +189,7 @@ class _Stock:
         free_there = [placement for placement in free if placement.room != room]
         shifts = [(one, at) for one in here for at in free_here if at.view != self.placements[one].view]
         kinds = {
-            "add": bool(free_here) and len(self.objects) < len(self._names),
+            "add": bool(free_here) and bool(self._names or (self._gone and self._config.returns)),
             "remove": bool(here),
             "bring": bool(there and free_here),
             "take away": bool(here and free_there),
@@ -174,7 +202,10 @@ class _Stock:
         if kind == "add":
             self._add(self._one_of(free_here))
         elif kind == "remove":
-            del self.placements[self._one_of(here)]
+            removed = self._one_of(here)
+            del self.placements[removed]
+            if self._config.returns:
+                self._gone.append(removed)
         elif kind == "bring":
             self.placements[self._one_of(there)] = self._one_of(free_here)
         elif kind == "take away":
@@ -191,7 +222,8 @@ def _plan_visits(config: PatrolConfig, stock: _Stock, random: np.random.Generato
     visits: list[Visit] = []
     visited: set[int] = set()
     while len(visits) < math.ceil(config.duration_s / shortest_s):
-        for room in _round(config, visits, random):
+        rooms = _round(config, visits, random)
+        for position, room in enumerate(rooms):
             # Nothing is done on a first visit: there is nothing that the robot could compare with.
             if room in visited and random.random() < config.changes:
                 stock.change(room)
@@ -200,7 +232,12 @@ def _plan_visits(config: PatrolConfig, stock: _Stock, random: np.random.Generato
             if random.random() < 0.5:
                 views.reverse()
             dwell = random.integers(config.dwell_s[0], config.dwell_s[1] + 1, len(views))
-            visits.append(Visit(room, tuple(views), tuple(dwell.tolist()), dict(stock.placements)))
+            rests = config.rest_s[1] > 0 and position == len(rooms) - 1
+            rest_s = int(random.integers(config.rest_s[0], config.rest_s[1] + 1)) if rests else 0
+            # Where the robot rests, a guest would be in view for minutes.
+            guest = config.guests > 0.0 and not rests and random.random() < config.guests
+            placements = stock.with_guest(room) if guest else dict(stock.placements)
+            visits.append(Visit(room, tuple(views), tuple(dwell.tolist()), placements, rest_s))
     return visits
 
 
