@@ -24,6 +24,18 @@ OVERRIDES = {
         ["", "raw", "compressed"],
     ),
     "device": (str, f"Where the model runs: auto, cpu, cuda or cuda:N; {FROM_FILE}", None),
+    "memory_dir": (
+        str,
+        f"Folder of the episode store, which outlasts the node: ~/robot_memory; {FROM_FILE} (there: in RAM)",
+        None,
+    ),
+    "memory_bytes": (int, f"Most bytes of the episode store; {FROM_FILE}", None),
+    "resume": (
+        str,
+        f"auto, always or never: whether the memory goes on where the store's last episode ended; {FROM_FILE}",
+        ["", "auto", "always", "never"],
+    ),
+    "map_id": (str, f"Name of the map in which poses hold; {FROM_FILE}", None),
     "autostart": (
         bool,
         f"true configures and activates the node at once, false waits for transitions; {FROM_FILE}",
@@ -63,7 +75,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "respawn",
                 default_value="false",
-                description=f"true starts the node again, with an empty memory, {RESPAWN_DELAY_S:g} s after it ends",
+                description=f"true starts the node again, on its memory_dir, {RESPAWN_DELAY_S:g} s after it ends",
                 choices=BOOLEANS,
             ),
             DeclareLaunchArgument(

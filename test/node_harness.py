@@ -89,6 +89,15 @@ class StreamProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def threads(self) -> list[str]:
+        """Names of the process's threads."""
+        return [task.read_text().strip() for task in Path(f"/proc/{self.pid}/task").glob("*/comm")]
+
     def wait_for_log(self, text: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while text not in self.log:

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
 from fvs_ros.sources.stamp_guard import ClockMove
+from fvs_ros.stream.recording import RecordingStatus
 from fvs_ros.stream.types import MemoryStatus, ModelFaults, StreamStatistics
 
 BEFORE = Observation(
@@ -27,6 +28,8 @@ BEFORE = Observation(
     statistics=StreamStatistics(received=100, ingested=10),
     memory=MemoryStatus(version=3, steps=5, csm_slots=5, dam_slots=3, end_ns=2_500_000_000, bytes=2_000_000),
     capacity=FlashMemoryConfig(6, 3),
+    recording=RecordingStatus(segments=7, bytes=1_500_000, limit_bytes=4_000_000, evicted=2, unrecorded_steps=1),
+    store="/data/store",
 )
 
 
@@ -110,10 +113,11 @@ def test_the_answers_warn_of_new_failures_only(failed: dict[str, int], level: by
 
 
 def test_a_node_without_an_engine_says_so() -> None:
-    stream, memory, answers = StreamDiagnostics("node").statuses(Observation(1.0, "loading the model"))
+    stream, memory, answers, episodes = StreamDiagnostics("node").statuses(Observation(1.0, "loading the model"))
     assert "loading the model" in stream.message
     assert "not configured" in memory.message
     assert answers.level == DiagnosticStatus.OK
+    assert episodes.message == "no store: the node is not configured"
 
 
 def test_an_engine_made_anew_gives_no_negative_rate() -> None:
@@ -150,3 +154,45 @@ def test_a_question_that_hangs_is_an_error_of_the_answers() -> None:
     answers = after(faults=ModelFaults(answers="decode_step has not returned since 10:00:00 (130 s)"))["answers"]
     assert answers.level == DiagnosticStatus.ERROR
     assert "decode_step has not returned since 10:00:00" in answers.message
+
+
+def test_the_episodes_tell_what_is_stored_and_where() -> None:
+    episodes = after()["episodes"]
+    assert (episodes.level, episodes.message) == (DiagnosticStatus.OK, "7 segments")
+    told = values(episodes)
+    assert told["store"] == "/data/store"
+    assert told["size (MB)"] == "1.50 of 4.00"
+    assert (told["segments"], told["segments evicted"], told["grid steps not recorded"]) == ("7", "2", "1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "message"),
+    [
+        ({"problem": "read only"}, DiagnosticStatus.WARN, "read only"),
+        ({"restoring": "5 of 9 segments"}, DiagnosticStatus.OK, "5 of 9 segments"),
+        ({"remaking": "3 to be made"}, DiagnosticStatus.OK, "3 to be made"),
+        ({"remaking": "3 to be made", "problem": "read only"}, DiagnosticStatus.WARN, "read only"),
+        (
+            {"unrecorded_steps": 4, "problem": "the disk is full"},
+            DiagnosticStatus.ERROR,
+            "3 grid steps were not recorded: the disk is full",
+        ),
+        (
+            {"unrecorded_steps": 2},
+            DiagnosticStatus.ERROR,
+            "1 grid steps were not recorded: the disk is slower than the stream",
+        ),
+    ],
+)
+def test_the_episodes_warn_of_what_is_wrong_and_err_while_steps_are_lost(
+    changes: dict[str, Any], level: bytes, message: str
+) -> None:
+    episodes = after(recording=replace(BEFORE.recording, **changes))["episodes"]
+    assert (episodes.level, episodes.message) == (level, message)
+
+
+def test_steps_that_were_lost_before_are_no_error_now() -> None:
+    diagnostics = StreamDiagnostics("node")
+    losing = replace(BEFORE, recording=replace(BEFORE.recording, unrecorded_steps=9))
+    for now, level in ((BEFORE, DiagnosticStatus.OK), (losing, DiagnosticStatus.ERROR), (losing, DiagnosticStatus.OK)):
+        assert diagnostics.statuses(now)[3].level == level

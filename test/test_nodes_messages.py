@@ -26,6 +26,7 @@ from fvs_ros.nodes.messages import (
 )
 from fvs_ros.sources.frame import Pose
 from fvs_ros.sources.stamp_guard import ClockMove
+from fvs_ros.stream.recording import RecordingStatus
 from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment, StreamStatistics
 
 POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
@@ -95,7 +96,9 @@ def test_every_counter_survives_its_message(move: ClockMove | None) -> None:
     for number, field in enumerate(fields(StreamStatistics)):
         if isinstance(getattr(statistics, field.name), int | float):
             setattr(statistics, field.name, number + 1)
-    message = statistics_message(statistics, Time(sec=10))
+    recording = RecordingStatus(segments=101, evicted=102, unrecorded_steps=103)
+    message = statistics_message(statistics, Time(sec=10), recording)
     assert message.stamp.sec == 10
+    assert (message.segments, message.segments_evicted, message.unrecorded_steps) == (101, 102, 103)
     assert [(count.name, count.count) for count in message.rejected] == [("empty", 1), ("step", 2)]
     assert stream_statistics(message) == statistics

@@ -14,10 +14,15 @@ from pathlib import Path
 import pytest
 from conftest import ros_domain
 from fake_hub import NAME, NOWHERE, cached, serving_hub, silent_hub, use_hub
+from fakes import FakeModel
 from node_harness import PATIENCE_S, Client, StreamProcess
 
 from diagnostic_msgs.msg import DiagnosticStatus  # isort: skip
+from rclpy.context import Context  # isort: skip
+from rclpy.executors import SingleThreadedExecutor  # isort: skip
+from fvs_ros.episodic.store import EpisodeStore  # isort: skip
 from fvs_ros.model.tiny import write_tiny_checkpoint  # isort: skip
+from fvs_ros.nodes.model_loader import AbandonedError, Loaded, ModelLoader  # isort: skip
 from fvs_ros.stream.types import ErrorCode  # isort: skip
 
 
@@ -146,3 +151,37 @@ def test_a_signal_ends_the_node_while_its_modules_are_imported(number: int) -> N
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("when", ["while it loads", "when it is there"])
+def test_what_is_loaded_for_nobody_is_closed(tmp_path: Path, when: str) -> None:
+    """Or its lock would keep the next one out."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def load(progress: object) -> Loaded:
+        begun.set()
+        _wait(go_on)
+        return Loaded(FakeModel(), EpisodeStore.open(tmp_path))
+
+    loader = ModelLoader(load)
+    context = Context()
+    context.init()
+    executor = SingleThreadedExecutor(context=context)
+    ended = executor.create_task(loader.load_ahead, executor)
+    executor.spin_once(timeout_sec=0)
+    _wait(begun)
+    if when == "while it loads":
+        loader.abandon()
+        executor.spin_until_future_complete(ended, PATIENCE_S)
+        assert isinstance(ended.result(), AbandonedError)
+        go_on.set()
+    else:
+        go_on.set()
+        executor.spin_until_future_complete(ended, PATIENCE_S)
+        assert ended.result() is None
+        loader.abandon()
+    for thread in threading.enumerate():
+        if thread.name == "fvs-load":
+            thread.join(PATIENCE_S)
+    EpisodeStore.open(tmp_path, create=False).close()
+    context.shutdown()

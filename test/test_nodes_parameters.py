@@ -100,6 +100,10 @@ def test_two_values_may_fit_each_other_though_neither_fits_the_others_default(no
         ("frame_queue", 1, InvalidParameterValueException),
         ("max_new_tokens", 2_000, ValueError),
         ("min_pixels", 300_000, ValueError),
+        ("resume", "sometimes", InvalidParameterValueException),
+        ("memory_bytes", -1, InvalidParameterValueException),
+        ("memory_bytes", 1_000_000, ValueError),
+        ("memory_dir", "~nobody_of_that_name/memory", ValueError),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_at_start(node: Any, name: str, value: Any, error: type) -> None:
@@ -151,3 +155,22 @@ def test_text_parameters_are_quoted_on_the_command_line(given: str, taken: str) 
     assert text_arguments(["node", "--ros-args", "-p", given], ["model"]) == ["node", "--ros-args", "-p", taken]
     assert text_arguments(["--ros-args", "--param", given], ["model"]) == ["--ros-args", "--param", taken]
     assert text_arguments(["--ros-args", "-r", given], ["model"]) == ["--ros-args", "-r", given]
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ("", None),
+        ("~", Path.home()),
+        ("~/robot_memory", Path.home() / "robot_memory"),
+        ("yes", Path.cwd() / "yes"),
+        ("/data/2026", Path("/data/2026")),
+    ],
+)
+def test_the_store_lies_where_a_shell_would_put_it(given: str, folder: Path | None) -> None:
+    assert NodeSettings(memory_dir=given).memory_folder == folder
+
+
+def test_a_limit_too_small_for_a_store_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match=r"memory_bytes is 5; set it to 0 .* or to at least 1048576"):
+        NodeSettings(memory_bytes=5)

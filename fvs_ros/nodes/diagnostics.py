@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.frame_queue import WRONG_STAMP
+from fvs_ros.stream.recording import RecordingStatus
 from fvs_ros.stream.types import MemoryStatus, ModelFaults, StreamStatistics
 
 Level = bytes
@@ -42,6 +43,8 @@ class Observation:
         faults: of the model's calls.
         memory: of the engine.
         capacity: of the memory; None while there is no engine.
+        recording: what is stored of the stream.
+        store: where, as people call it.
     """
 
     now_s: float
@@ -61,6 +64,8 @@ class Observation:
     faults: ModelFaults = field(default_factory=ModelFaults)
     memory: MemoryStatus = field(default_factory=MemoryStatus)
     capacity: FlashMemoryConfig | None = None
+    recording: RecordingStatus = field(default_factory=RecordingStatus)
+    store: str = ""
 
 
 class StreamDiagnostics:
@@ -76,10 +81,10 @@ class StreamDiagnostics:
         self._clock_warned_s = -math.inf
 
     def statuses(self, now: Observation) -> list[DiagnosticStatus]:
-        """The statuses "stream", "memory" and "answers"."""
+        """The statuses "stream", "memory", "answers" and "episodes"."""
         before = self._before or now
         self._before = now
-        return [self._stream(before, now), self._memory(now), self._answers(before, now)]
+        return [self._stream(before, now), self._memory(now), self._answers(before, now), self._episodes(before, now)]
 
     def _stream(self, before: Observation, now: Observation) -> DiagnosticStatus:
         if now.statistics.episodes > before.statistics.episodes:
@@ -158,6 +163,30 @@ class StreamDiagnostics:
                 "questions were refused as busy; ask less often or raise question_queue",
             )
         return self._status("answers", level, message, now, values)
+
+    def _episodes(self, before: Observation, now: Observation) -> DiagnosticStatus:
+        if now.capacity is None:
+            return self._status("episodes", DiagnosticStatus.OK, "no store: the node is not configured", now, {})
+        stored = now.recording
+        values = {
+            "store": now.store,
+            "segments": stored.segments,
+            "size (MB)": f"{stored.bytes / 1e6:.2f} of {stored.limit_bytes / 1e6:.2f}",
+            "segments evicted": stored.evicted,
+            "grid steps not recorded": stored.unrecorded_steps,
+            "resumed": stored.resumed,
+            "restoring": stored.restoring,
+            "features to be made": stored.remaking,
+            "problem": stored.problem,
+        }
+        lost = stored.unrecorded_steps - before.recording.unrecorded_steps
+        level, message = DiagnosticStatus.OK, stored.restoring or stored.remaking or f"{stored.segments} segments"
+        if lost > 0:
+            reason = stored.problem or "the disk is slower than the stream"
+            level, message = DiagnosticStatus.ERROR, f"{lost} grid steps were not recorded: {reason}"
+        elif stored.problem:
+            level, message = DiagnosticStatus.WARN, stored.problem
+        return self._status("episodes", level, message, now, values)
 
     def _status(
         self, part: str, level: Level, message: str, now: Observation, values: Mapping[str, object]

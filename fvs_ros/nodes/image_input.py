@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from fvs_ros.nodes.qos import sensor_qos
 from fvs_ros.nodes.silence import SUFFIX, explain_silence
 from fvs_ros.sources.frame import Frame, ImageError, Pose, refused
 from fvs_ros.sources.images import check_message, decode_compressed_image, decode_image
+from fvs_ros.stream.types import StreamStatistics
 
 try:
     from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
@@ -27,6 +29,11 @@ except ImportError:  # Humble
 LOG_PERIOD_S = 10.0
 
 ImageLike: TypeAlias = Image | CompressedImage
+
+
+def camera_name(node: Node) -> str:
+    """What segments call the camera: its topic after remapping, without the transport."""
+    return node.resolve_topic_name("image").removesuffix(SUFFIX)
 
 
 class ImageInput:
@@ -157,3 +164,12 @@ class ImageInput:
             f"images arrive. Set the parameter qos_overrides.{self.topic}.subscription.{policy} to what it offers "
             f"(ros2 topic info -v {self.topic}), or have it offer more"
         )
+
+
+def with_unstamped(statistics: StreamStatistics, count: int) -> StreamStatistics:
+    """The engine's counters, with the images that never reach it for want of a stamp."""
+    if not count:
+        return statistics
+    return replace(
+        statistics, received=statistics.received + count, rejected={**statistics.rejected, "no_stamp": count}
+    )

@@ -15,10 +15,13 @@ from fvs_ros.msg import Moment as MomentMessage
 from fvs_ros.msg import StreamStatistics as StatisticsMessage
 from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.sources.stamp_guard import ClockMove
+from fvs_ros.stream.recording import RecordingStatus
 from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment, StreamStatistics
 
 # Both have the fields of an answer, but share no class.
 AnswerMessage = TypeVar("AnswerMessage", bound=Any)  # fvs_ros.srv.Ask.Response or fvs_ros.action.Ask.Result
+
+NOTHING_RECORDED = RecordingStatus()
 
 
 def time_message(stamp_ns: int) -> Time:
@@ -127,17 +130,25 @@ def memory_message(status: MemoryStatus, capacity: FlashMemoryConfig, model: str
     )
 
 
-def statistics_message(statistics: StreamStatistics, now: Time) -> StatisticsMessage:
-    """All counters, as they stand at `now`."""
+def statistics_message(
+    statistics: StreamStatistics, now: Time, recording: RecordingStatus = NOTHING_RECORDED
+) -> StatisticsMessage:
+    """All counters of the stream and of what is stored of it, as they stand at `now`."""
     values = dict(vars(statistics))
     move = values.pop("clock_move") or ClockMove(0, 0)
     counts = {name: _counts(value) for name, value in values.items() if isinstance(value, dict)}
     clock = {"clock_before": time_message(move.before_ns), "clock_after": time_message(move.after_ns)}
-    return StatisticsMessage(stamp=now, **{**values, **counts, **clock})
+    return StatisticsMessage(
+        stamp=now,
+        segments=recording.segments,
+        segments_evicted=recording.evicted,
+        unrecorded_steps=recording.unrecorded_steps,
+        **{**values, **counts, **clock},
+    )
 
 
 def stream_statistics(message: StatisticsMessage) -> StreamStatistics:
-    """The counters of a message; the opposite of `statistics_message`."""
+    """The stream's counters of a message; the opposite of `statistics_message`."""
     names = {field.name for field in fields(StreamStatistics)} - {"clock_move"}
     values = {name: getattr(message, name) for name in names}
     move = ClockMove(stamp_nanoseconds(message.clock_before), stamp_nanoseconds(message.clock_after))

@@ -1,15 +1,17 @@
-"""Loading the model while the node stays responsive."""
+"""Loading the model, and opening the episode store, while the node stays responsive."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rclpy.executors import Executor
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.task import Future
 
+from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.nodes.futures import worker_future
 from fvs_ros.nodes.parameters import NodeSettings
 from fvs_ros.sources.images import image_converter
@@ -21,24 +23,38 @@ PROGRESS_PERIOD_S = 10.0
 Progress = Callable[[str], None]
 
 
-class ModelLoader:
-    """Loads a model on a thread of its own.
+class AbandonedError(Exception):
+    """Nobody wants any more what a load would bring."""
 
-    A 7B model takes a minute, a download far longer. On the executor's thread that would block diagnostics, parameters,
-    and the refusal of questions that come too early.
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a node needs before it can be configured; whoever has it closes the store."""
+
+    model: StreamModel
+    store: EpisodeStore
+
+
+class ModelLoader:
+    """Loads a model, and opens the episode store, on a thread of its own.
+
+    A 7B model takes a minute, a download far longer, a day's store a second. On the executor's thread that would block
+    diagnostics, parameters, and the refusal of questions that come too early.
 
     Args:
-        load: returns the model, or raises what went wrong; says what it does by the function that it is given.
+        load: returns both, or raises what went wrong; says what it does by the function that it is given.
 
     Attributes:
         progress: what the load under way does now.
     """
 
-    def __init__(self, load: Callable[[Progress], StreamModel]) -> None:
+    def __init__(self, load: Callable[[Progress], Loaded]) -> None:
         self.progress = ""
         self._load = load
         self._future: Future | None = None
         self._thread: threading.Thread | None = None
+        # Held to decide whose a load's result is: the transition's, or, once that was abandoned, nobody's.
+        self._handing_over = threading.Lock()
 
     @property
     def loading(self) -> bool:
@@ -47,13 +63,14 @@ class ModelLoader:
 
     async def load_ahead(self, executor: Executor) -> Exception | None:
         """Returns once `take` has something to return or raise, and what it will raise; joins a load under way."""
-        if self._future is None:
+        future = self._future
+        if future is None:
             self.progress = ""
-            self._future = worker_future(executor)
-            self._thread = threading.Thread(target=self._run, args=(self._future,), name="fvs-load", daemon=True)
+            self._future = future = worker_future(executor)
+            self._thread = threading.Thread(target=self._run, args=(future,), name="fvs-load", daemon=True)
             self._thread.start()
         try:
-            await self._future
+            await future
         except Exception as error:
             # `take` raises it in the transition, which then fails.
             return error
@@ -61,15 +78,23 @@ class ModelLoader:
 
     def _run(self, future: Future) -> None:
         try:
-            future.set_result(self._load(self._on_progress))
+            loaded = self._load(self._on_progress)
         except Exception as error:
-            future.set_exception(error)
+            with self._handing_over:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        with self._handing_over:
+            if wanted := not future.done():
+                future.set_result(loaded)
+        if not wanted:
+            loaded.store.close()
 
     def _on_progress(self, line: str) -> None:
         self.progress = line
 
-    def take(self) -> StreamModel:
-        """The model that was loaded ahead, or one loaded now; the loader keeps no reference to it.
+    def take(self) -> Loaded:
+        """What was loaded ahead, or is loaded now; the loader keeps no reference to it.
 
         Raises:
             Exception: whatever `load` raised.
@@ -81,7 +106,14 @@ class ModelLoader:
 
     def abandon(self) -> None:
         """Drops what a load brings or has brought, without waiting for it, since it cannot be interrupted."""
-        self._future = None
+        future, self._future = self._future, None
+        if future is None:
+            return
+        with self._handing_over:
+            if not future.done():
+                future.set_exception(AbandonedError("the load was abandoned"))
+        if future.exception() is None:
+            future.result().store.close()
 
 
 def load_stream_model(settings: NodeSettings, logger: RcutilsLogger, on_progress: Progress) -> StreamModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -12,6 +13,8 @@ from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from fvs_ros.episodic.database import LEAST_LIMIT_BYTES
+from fvs_ros.episodic.store import Resume
 from fvs_ros.memory.config import AUTO, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.model.names import EMBEDDED
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
@@ -19,6 +22,8 @@ from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 ParameterValue = bool | int | float | str | list[str]
 
 MOST_PIXELS = 4_000_000
+# Of the episode store: 1 TiB, in which a robot keeps years.
+MOST_MEMORY_BYTES = 2**40
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,11 @@ def rows_of(settings: type) -> list[ParameterRow]:
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """The parameters that are the node's own; `StreamConfig` holds the engine's. `TABLE` describes both."""
+    """The parameters that are the node's own; `StreamConfig` holds the engine's. `TABLE` describes both.
+
+    Raises:
+        ValueError: a limit below what a store needs, or a folder in the home of a user who does not exist.
+    """
 
     model: str = parameter(
         EMBEDDED,
@@ -164,6 +173,47 @@ class NodeSettings:
     pose_tolerance_s: float = parameter(
         0.1, "Seconds by which a pose may miss the image's stamp, or tf may be late", 0, 10
     )
+    memory_dir: str = parameter(
+        "",
+        "Folder of the episode store, which outlasts the node; ~ is the home folder. Empty keeps the store in RAM, and "
+        "it ends with the node",
+    )
+    memory_bytes: int = parameter(
+        0,
+        "Most bytes of the episode store, on the disk or in RAM; 0 takes the limit that it has, 256 MiB for a new one",
+        0,
+        MOST_MEMORY_BYTES,
+    )
+    resume: str = parameter(
+        Resume.AUTO.value,
+        "Whether the memory goes on where the store's last episode ended: auto (if the stamps do), always or never",
+        choices=tuple(choice.value for choice in Resume),
+    )
+    map_id: str = parameter(
+        "",
+        "Name of the map in which poses hold: those of another are never given. Empty is one unnamed map for tf, and "
+        "another one in every run for odometry",
+    )
+
+    def __post_init__(self) -> None:
+        if 0 < self.memory_bytes < LEAST_LIMIT_BYTES:
+            raise ValueError(
+                f"memory_bytes is {self.memory_bytes}; set it to 0 for the store's own limit, or to at least "
+                f"{LEAST_LIMIT_BYTES}"
+            )
+        _expanded(self.memory_dir)
+
+    @property
+    def memory_folder(self) -> Path | None:
+        """The folder of the episode store, absolute; None: in RAM."""
+        return _expanded(self.memory_dir) if self.memory_dir else None
+
+
+def _expanded(folder: str) -> Path:
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"memory_dir is {folder!r}, and there is no such user; write the folder's path") from error
 
 
 # Above what a robot needs, and below what would exhaust its memory; rclpy wants an end of every range.
@@ -200,6 +250,7 @@ class StreamParameters:
             declare(node, row)
         # Only now: while they are declared one by one, two that fit each other may not fit the other's default.
         self.stream_config()
+        self.settings()
         node.add_on_set_parameters_callback(self._check_together)
 
     def settings(self) -> NodeSettings:

@@ -33,17 +33,19 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
-from std_srvs.srv import SetBool, Trigger
 
+from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.model.names import example_question
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.nodes.autostart import Autostart
+from fvs_ros.nodes.command_server import CommandServer
 from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
-from fvs_ros.nodes.image_input import ImageInput
+from fvs_ros.nodes.episode_store import map_id_of, open_episode_store
+from fvs_ros.nodes.image_input import ImageInput, camera_name, with_unstamped
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
 from fvs_ros.nodes.messages import memory_message, statistics_message
-from fvs_ros.nodes.model_loader import ModelLoader, load_stream_model
+from fvs_ros.nodes.model_loader import Loaded, ModelLoader, load_stream_model
 from fvs_ros.nodes.parameters import TABLE, StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
@@ -52,8 +54,8 @@ from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.device_memory import free_device_memory
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.recording import Episodes, RecordingStatus
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus
-from fvs_ros.stream.types import StreamStatistics as EngineStatistics
 
 NAME = "stream_node"
 STATISTICS_PERIOD_S = 1.0
@@ -82,10 +84,10 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     | transition | what happens |
     |---|---|
-    | configure | the model is loaded, the memory is empty |
+    | configure | the model is loaded, the episode store is opened, the memory is as the store's last episode left it |
     | activate | subscribes to the camera, answers questions |
     | deactivate | unsubscribes; the memory is kept, questions are refused as NOT_ACTIVE |
-    | cleanup | the memory and the model are freed |
+    | cleanup | the memory and the model are freed, the episode store is closed |
 
     Attributes:
         state: label of the lifecycle state.
@@ -98,6 +100,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     def __init__(self) -> None:
         self._engine: StreamEngine | None = None
         self._model: StreamModel | None = None
+        self._store: EpisodeStore | None = None
         self._images: ImageInput | None = None
         # Images without a stamp, of the subscriptions before the present one.
         self._unstamped = 0
@@ -112,7 +115,8 @@ class StreamNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self._log_handler = bridge_logging(self.get_logger())
         self._stream_parameters = StreamParameters(self)
-        self._loader = ModelLoader(self._load_model)
+        self._map_id = map_id_of(self._stream_parameters.settings())
+        self._loader = ModelLoader(self._load)
         self._autostart = Autostart(self, self._loader)
         self._guard_change_state()
         self._memory_publisher = self.create_publisher(MemoryState, "~/memory", latched_qos())
@@ -121,8 +125,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._diagnostics = StreamDiagnostics(self.get_fully_qualified_name().lstrip("/"))
         # Steady: with use_sim_time and no /clock, the node must still report.
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(SetBool, "~/pause", self._on_pause)
+        self._commands = CommandServer(self, lambda: self._engine, lambda: self._way_to("configure"))
         self._ask_server = AskServer(self, self._active_engine, self._ask_options, self._no_frames)
 
     def start(self, executor: Executor) -> None:
@@ -160,9 +163,10 @@ class StreamNode(LifecycleNodeMixin, Node):
     async def _on_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response
     ) -> ChangeState.Response:
-        """Does a transition: loads the model beforehand, and refuses an impossible one instead of raising."""
+        """Does a transition: loads what it needs beforehand, and refuses an impossible one instead of raising."""
         wanted = request.transition
-        if self._engine is None and (wanted.label == "configure" or wanted.id == Transition.TRANSITION_CONFIGURE):
+        configure = wanted.label == "configure" or wanted.id == Transition.TRANSITION_CONFIGURE
+        if configure and self.state == "unconfigured":
             await self._loader.load_ahead(self.executor)
         try:
             return self._change_state(request, response)
@@ -173,12 +177,15 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     @_explained
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the model and starts the engine; on SUCCESS the node is inactive, on FAILURE still unconfigured."""
+        """Takes model and store and starts the engine; on SUCCESS the node is inactive, else still unconfigured."""
         settings = self._stream_parameters.settings()
         try:
-            self._model = self._loader.take()
+            loaded = self._loader.take()
+            self._model, self._store = loaded.model, loaded.store
             self._poses = create_pose_source(self, settings)
-            self._engine = StreamEngine(self._model, self._stream_parameters.stream_config(), self._publish_memory)
+            episodes = Episodes(self._store, camera_name(self), self._map_id, Resume(settings.resume))
+            config = self._stream_parameters.stream_config()
+            self._engine = StreamEngine(self._model, config, self._publish_memory, episodes)
             self._engine.start()
         except Exception:
             self._release()
@@ -208,13 +215,14 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     @_explained
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Frees the memory and the model; leads to unconfigured."""
+        """Frees the memory and the model, and closes the store; leads to unconfigured."""
         self._release()
         return self._enter("unconfigured")
 
     @_explained
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees everything, from any state; leads to finalized."""
+        self._loader.abandon()
         self._release()
         return self._enter("finalized")
 
@@ -225,9 +233,12 @@ class StreamNode(LifecycleNodeMixin, Node):
         self.get_logger().info(f"Now {state}")
         return TransitionCallbackReturn.SUCCESS
 
-    def _load_model(self, on_progress: Callable[[str], None]) -> StreamModel:
+    def _load(self, on_progress: Callable[[str], None]) -> Loaded:
         """Called on the loader's thread."""
-        return load_stream_model(self._stream_parameters.settings(), self.get_logger(), on_progress)
+        settings, logger = self._stream_parameters.settings(), self.get_logger()
+        model = load_stream_model(settings, logger, on_progress)
+        on_progress("opening the episode store")
+        return Loaded(model, open_episode_store(settings, camera_name(self), model.fingerprint(), self._map_id, logger))
 
     def _unsubscribe(self) -> None:
         if self._images is not None:
@@ -246,11 +257,14 @@ class StreamNode(LifecycleNodeMixin, Node):
         if self._poses is not None:
             self._poses.close()
             self._poses = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
         if self._model is not None:
             self._model = None
             free_device_memory()
 
-    # Questions and commands
+    # Questions
 
     def _way_to(self, transition: str) -> str:
         """The lifecycle state, why the last transition failed, and what to do."""
@@ -281,24 +295,6 @@ class StreamNode(LifecycleNodeMixin, Node):
     def _no_frames(self) -> str:
         return self._images.no_frames if self._images is not None else ""
 
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._engine is not None
-        if self._engine is None:
-            response.message = f"there is no memory to reset: {self._way_to('configure')}"
-        else:
-            self._engine.reset()
-            response.message = "the memory is empty; the next image begins a new episode"
-        return response
-
-    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        response.success = self._engine is not None
-        if self._engine is None:
-            response.message = f"there is no stream to pause: {self._way_to('configure')}"
-        else:
-            self._engine.pause(request.data)
-            response.message = "images are skipped; the memory stays" if request.data else "images are taken in again"
-        return response
-
     # What the node publishes
 
     def _publish_memory(self, status: MemoryStatus) -> None:
@@ -314,7 +310,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         """As typed counters, and as diagnostics for people."""
         now = self.get_clock().now().to_msg()
         observation = self._observe()
-        self._statistics_publisher.publish(statistics_message(observation.statistics, now))
+        self._statistics_publisher.publish(statistics_message(observation.statistics, now, observation.recording))
         self._diagnostics_publisher.publish(
             DiagnosticArray(header=Header(stamp=now), status=self._diagnostics.statuses(observation))
         )
@@ -330,9 +326,11 @@ class StreamNode(LifecycleNodeMixin, Node):
             now,
             device=str(model.device),
             paused=engine.paused,
-            statistics=_with_unstamped(engine.statistics, self._unstamped + (images.unstamped if images else 0)),
+            statistics=with_unstamped(engine.statistics, self._unstamped + (images.unstamped if images else 0)),
             faults=engine.faults,
             memory=engine.status,
+            recording=engine.recording or RecordingStatus(),
+            store=str(self._stream_parameters.settings().memory_folder or "in RAM"),
             capacity=model.memory_config,
         )
         if images is None:
@@ -348,15 +346,6 @@ class StreamNode(LifecycleNodeMixin, Node):
             stamp_age_s=(self.get_clock().now().nanoseconds - last_stamp_ns) / SECOND_NS if last_stamp_ns else None,
             last_rejection=images.last_rejection,
         )
-
-
-def _with_unstamped(statistics: EngineStatistics, count: int) -> EngineStatistics:
-    """The engine's counters, with the images that never reach it for want of a stamp."""
-    if not count:
-        return statistics
-    return replace(
-        statistics, received=statistics.received + count, rejected={**statistics.rejected, "no_stamp": count}
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,179 @@
+"""The node and its episode store over DDS: where it lies, who may open it, and what is said where it cannot be used."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import require_ros, ros_domain
+from node_harness import PATIENCE_S, Client, StreamProcess, write_talkative_checkpoint
+
+require_ros()
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.logging import get_logger
+
+from fvs_ros.episodic.errors import StoreError
+from fvs_ros.episodic.store import EpisodeStore
+from fvs_ros.nodes.episode_store import map_id_of, open_episode_store
+from fvs_ros.nodes.parameters import NodeSettings
+from fvs_ros.stream.types import ErrorCode
+
+LIMIT = 2**21
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_talkative_checkpoint(folder)
+    return folder
+
+
+@contextmanager
+def started(model: Path, domain: int, *arguments: str, **parameters: object) -> Iterator[StreamProcess]:
+    process = StreamProcess(
+        domain, *arguments, **{"model": model, "fps": 0.0, "prefill_share": 0.0, "memory_bytes": LIMIT, **parameters}
+    )
+    try:
+        yield process
+    finally:
+        process.stop()
+    assert "Traceback" not in process.log
+
+
+@contextmanager
+def node_on(model: Path, folder: Path | str | None, **parameters: object) -> Iterator[tuple[StreamProcess, Client]]:
+    """A node on a store, None for one in RAM, and its client."""
+    if folder is not None:
+        parameters = {"memory_dir": folder, **parameters}
+    with (
+        ros_domain() as domain,
+        started(model, domain, **parameters) as process,
+        Client(domain) as client,
+    ):
+        yield process, client
+
+
+def wait_for_episodes(client: Client, **counted: int) -> None:
+    """Waits for counters of what is stored."""
+
+    def told() -> bool:
+        statistics = client.statistics
+        return statistics is not None and all(getattr(statistics, name) >= least for name, least in counted.items())
+
+    client.wait_for(told, f"counters of at least {counted}")
+
+
+def wait_for_status(client: Client, part: str, level: bytes, text: str) -> None:
+    def said() -> bool:
+        status = client.status(part)
+        return status.level == level and text in status.message
+
+    client.wait_for(said, f"{part}: {text!r}")
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nobody holds the store; raises where it is damaged."""
+    with EpisodeStore.open(folder, create=False) as store:
+        return store.info().damaged == 0
+
+
+def test_a_home_folder_and_a_name_that_looks_like_a_number_are_folders(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with node_on(model, "~/2026") as (process, client):
+        client.wait_until_active(PATIENCE_S)
+        process.wait_for_log(f"Opened the episode store in {tmp_path}/2026: 0 segments")
+        client.wait_diagnostic("episodes", "store", f"{tmp_path}/2026")
+        # Each image differs from the last one, so that every step ends a segment.
+        client.feed(*range(100, 112))
+        wait_for_episodes(client, segments=2)
+        assert client.diagnostic("episodes")["problem"] == ""
+    assert is_free(tmp_path / "2026")
+
+
+def test_without_a_folder_the_store_is_in_ram(model: Path) -> None:
+    with node_on(model, None) as (_, client):
+        client.wait_until_active(PATIENCE_S)
+        client.feed(*range(100, 112))
+        wait_for_episodes(client, segments=2)
+        client.wait_diagnostic("episodes", "store", "in RAM")
+
+
+def test_a_store_that_is_held_is_refused_by_its_holders_name(model: Path, tmp_path: Path) -> None:
+    """And taken once it is free."""
+    with node_on(model, tmp_path) as (holder, first):
+        first.wait_until_active(PATIENCE_S)
+        with node_on(model, tmp_path) as (process, second):
+            reason = f"{tmp_path} is open in process {holder.pid} on "
+            wait_for_status(second, "stream", DiagnosticStatus.ERROR, f"unconfigured: {reason}")
+            refusal = second.refusal()
+            assert refusal.code == ErrorCode.NOT_ACTIVE
+            assert reason in str(refusal)
+            assert "end that, or choose another folder" in process.log
+            first.feed(*range(100, 112))
+            assert holder.stop(signal.SIGKILL) == -signal.SIGKILL
+            assert second.change_state("configure")
+            assert second.change_state("activate")
+            wait_for_status(second, "stream", DiagnosticStatus.OK, "receiving")
+
+
+def test_a_file_that_is_no_store_is_named_and_left_alone(model: Path, tmp_path: Path) -> None:
+    """Until somebody has moved it away."""
+    database = tmp_path / "episodes.sqlite"
+    newer = b"SQLite format 3\0".ljust(60, b"\0") + (99).to_bytes(4, "big") + bytes(4) + b"FVSE" + bytes(100)
+    database.write_bytes(b"not a database")
+    with node_on(model, tmp_path) as (process, client):
+        for content, reason in (
+            (b"not a database", "is not a SQLite database; it is left as it is"),
+            (b"SQLite format 3\0", "is cut off: it has 16 bytes"),
+            (newer, "has format 99, and this version reads up to 1; update the package"),
+        ):
+            if database.read_bytes() != content:
+                database.write_bytes(content)
+                assert not client.change_state("configure")
+            wait_for_status(client, "stream", DiagnosticStatus.ERROR, reason)
+            assert client.state == "unconfigured"
+            assert reason in str(client.refusal())
+            assert "configure, then activate" in str(client.refusal())
+            assert database.read_bytes() == content
+        assert "again in" not in process.log, "another try would fail as well"
+        database.unlink()
+        assert client.change_state("configure")
+    assert is_free(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = NodeSettings(memory_dir=str(tmp_path / "file" / "store"))
+    with pytest.raises(StoreError, match=rf"in {tmp_path}/file/store: Not a directory; set memory_dir to a folder"):
+        open_episode_store(settings, "/image", "weights", "", get_logger("tested"))
+
+
+def test_cycles_of_configure_and_cleanup_leave_no_lock_and_no_thread(model: Path, tmp_path: Path) -> None:
+    with node_on(model, tmp_path, autostart="false") as (process, client):
+        threads = []
+        for cycle in range(3):
+            assert client.change_state("configure")
+            assert client.change_state("activate")
+            client.feed(*range(100 + 20 * cycle, 108 + 20 * cycle))
+            assert client.change_state("deactivate")
+            assert client.change_state("cleanup")
+            assert is_free(tmp_path)
+            threads.append(sorted(process.threads))
+        assert threads[1] == threads[2]
+        assert client.change_state("configure")
+        assert client.change_state("shutdown")
+        assert is_free(tmp_path)
+    with EpisodeStore.open(tmp_path) as store:
+        assert store.info().segments >= 6
+
+
+def test_odometry_has_a_map_of_its_own_in_each_run_unless_one_is_named() -> None:
+    assert map_id_of(NodeSettings()) == map_id_of(NodeSettings(pose_source="tf")) == ""
+    first, second = (map_id_of(NodeSettings(pose_source="odometry")) for _ in range(2))
+    assert first != second
+    assert map_id_of(NodeSettings(pose_source="odometry", map_id="lab")) == "lab"
