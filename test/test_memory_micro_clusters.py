@@ -4,6 +4,8 @@ from torch import Tensor
 
 from fvs_ros.memory.micro_clusters import MicroClusters
 
+ONE = torch.ones(1, dtype=torch.float64)
+
 
 def filled(rows: Tensor, capacity: int, *, time_weight: float = 0.0, horizon: int = 2) -> tuple[MicroClusters, Tensor]:
     """Micro-clusters of the rows, and the one [T] that each row ended in."""
@@ -12,7 +14,7 @@ def filled(rows: Tensor, capacity: int, *, time_weight: float = 0.0, horizon: in
     labels: list[int] = []
     for index, row in enumerate(rows):
         labels.append(int(micro.spare))
-        micro.insert(row, torch.tensor([index]), torch.tensor([10 * index, 10 * index + 5]))
+        micro.insert(row, torch.tensor([index]), torch.tensor([10 * index, 10 * index + 5]), ONE)
         if index < capacity:
             micro.occupy()
         else:
@@ -99,7 +101,7 @@ def test_centroids_and_weights_stand_a_hundred_thousand_steps() -> None:
     micro.weights[0] = 1e5
     row = torch.full((8,), 8.0)
     for index in range(1, 11):
-        micro.insert(row, torch.tensor([index]), torch.tensor([0, 0]))
+        micro.insert(row, torch.tensor([index]), torch.tensor([0, 0]), ONE)
         micro.merge()
     assert float(micro.weights.sum()) == 1e5 + 10
     assert torch.allclose(micro.centroids[:2][micro.weights > 0], torch.tensor(7 + 1e-4), rtol=1e-6)

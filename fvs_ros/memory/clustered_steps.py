@@ -68,8 +68,9 @@ class ClusteredSteps:
         grid: patches of a frame.
         width: D.
         dtype: of the candidates' features, the model's.
-        step: [1] int64, index of the step to insert, and
-        stamps_ns: [2] int64, its start and end: on the device, so that an update reads nothing from the host.
+        step: [1] int64, index of the step to insert,
+        stamps_ns: [3] int64, its start, end and the stamp that it has as a keyframe, and
+        weight: [1] float64, as how many steps it counts: on the device, so that an update reads nothing from the host.
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class ClusteredSteps:
         dtype: torch.dtype,
         step: Tensor,
         stamps_ns: Tensor,
+        weight: Tensor,
     ) -> None:
         self._config = config
-        self._step, self._stamps_ns = step, stamps_ns
+        self._step, self._stamps_ns, self._weight = step, stamps_ns, weight
         self.micro = MicroClusters(
             micro_cluster_count(config),
             grid.low_patches * width,
@@ -98,6 +100,7 @@ class ClusteredSteps:
         # so is the reduction of a snapshot, with and without a provisional step.
         self.captures = device.type == "cuda"
         self.update_graph: CapturedCall[None] | None = None
+        self._eager_updates = EAGER_UPDATES
         self._reduction_graphs: dict[int, CapturedCall[Reduction]] = {}
         self._new_high = torch.zeros(grid.patches, width, device=device, dtype=dtype)
         self._new_low = torch.zeros(grid.low_patches * width, device=device, dtype=dtype)
@@ -114,11 +117,15 @@ class ClusteredSteps:
         return self.candidates.steps[self.candidates.steps != NO_STEP]
 
     def append(self, steps: int, high: Tensor, low: Tensor) -> None:
-        """Adds a complete step, `high` [P, D] and `low` [F] in the memory's dtype, after `steps` others."""
+        """Adds a complete step, `high` [P, D] and `low` [F] in the memory's dtype, after `steps` others.
+
+        Below the capacity its weight is 1: each micro-cluster is a single step.
+        """
         if steps < self.micro.capacity:
             self.insert(steps, high, low)
             self.micro.occupy()
-        elif not self.captures or steps < self.micro.capacity + EAGER_UPDATES:
+        elif not self.captures or self._eager_updates:
+            self._eager_updates = max(0, self._eager_updates - 1)
             self._update(steps, high, low)
         else:
             self._new_high.copy_(high)
@@ -135,9 +142,9 @@ class ClusteredSteps:
         if steps == 0:
             self.micro.set_reference(features)
         spare = self.micro.spare
-        self.micro.insert(features, self._step, self._stamps_ns)
+        self.micro.insert(features, self._step, self._stamps_ns, self._weight)
         if self.candidates is not None:
-            self.candidates.insert(spare, high, low, self._step, self._stamps_ns[:1], self.micro.norms[spare])
+            self.candidates.insert(spare, high, low, self._step, self._stamps_ns[2:], self.micro.norms[spare])
 
     def discard(self) -> None:
         """Forgets the inserted step."""

@@ -67,13 +67,14 @@ class MicroClusters:
         """Makes the stream's first step, [F] float32, the origin of inner products."""
         self.centroids[-1].copy_(low)
 
-    def insert(self, low: Tensor, step: Tensor, stamps_ns: Tensor) -> None:
-        """Writes a step into the spare micro-cluster, which stays spare until `occupy` or `merge`.
+    def insert(self, low: Tensor, step: Tensor, stamps_ns: Tensor, weight: Tensor) -> None:
+        """Writes steps that are alike into the spare micro-cluster, which stays spare until `occupy` or `merge`.
 
         Args:
             low: [F] float32.
-            step: [1] int64, its index in the stream.
-            stamps_ns: [2] int64, its start and end.
+            step: [1] int64, their mean index in the stream.
+            stamps_ns: [2] int64 or more, their start and end first.
+            weight: [1] float64, how many they are.
         """
         reference = self.centroids[-1]
         offset = low - reference
@@ -86,10 +87,10 @@ class MicroClusters:
         set_distances(self.distances, self.spare, torch.where(distances > floor, distances, 0.0))
         self.centroids.index_copy_(0, self.spare, low[None])
         self.norms.index_copy_(0, self.spare, norm[None])
-        self.weights.index_fill_(0, self.spare, 1)
+        self.weights.index_copy_(0, self.spare, weight)
         self.times.index_copy_(0, self.spare, step.double())
         self.start_ns.index_copy_(0, self.spare, stamps_ns[:1])
-        self.end_ns.index_copy_(0, self.spare, stamps_ns[1:])
+        self.end_ns.index_copy_(0, self.spare, stamps_ns[1:2])
 
     def occupy(self) -> None:
         """Takes the spare micro-cluster into use, as long as the stream is no longer than the capacity."""

@@ -52,14 +52,15 @@ class SpacedSteps:
         """The whole state, by name."""
         return {name: getattr(self, name) for name in ("high", "low", "start_ns", "end_ns", "order")}
 
-    def append(self, step: int, high: Tensor, low: Tensor, stamps_ns: Tensor) -> None:
-        """Adds step number `step`: `high` [P, D], `low` [F], the stamps [2] int64 of its start and end."""
-        stride = self._stride(step + 1)
-        if stride != self._stride(step):
-            self.order.copy_(torch.cat([self.order[::2], self.order[1::2]]))
+    def append(self, step: int, high: Tensor, low: Tensor, stamps_ns: Tensor, count: int = 1) -> None:
+        """Adds `count` equal steps from number `step` on: `high` [P, D], `low` [F], stamps [2 or more] from and to."""
         self._write(self._newest, high, low, stamps_ns)
-        if step % stride == 0:
-            self._write(self.order[step // stride].view(1), high, low, stamps_ns)
+        for added in range(step, step + count):
+            stride = self._stride(added + 1)
+            if stride != self._stride(added):
+                self.order.copy_(torch.cat([self.order[::2], self.order[1::2]]))
+            if added % stride == 0:
+                self._write(self.order[added // stride].view(1), high, low, stamps_ns)
 
     def provide(self, high: Tensor, low: Tensor, stamps_ns: Tensor) -> None:
         """Sets the provisional step, which `rows` can count as the newest."""
@@ -98,4 +99,4 @@ class SpacedSteps:
         if self.low.numel():
             self.low.index_copy_(0, index, low[None])
         self.start_ns.index_copy_(0, index, stamps_ns[:1])
-        self.end_ns.index_copy_(0, index, stamps_ns[1:])
+        self.end_ns.index_copy_(0, index, stamps_ns[1:2])

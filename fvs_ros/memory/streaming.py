@@ -5,6 +5,7 @@ Shapes: T grid steps seen, K CSM slots, M DAM slots, R of them filled, P patches
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
@@ -65,13 +66,21 @@ class StreamingFlashMemory:
         self._width = feature_dim
         self._steps = 0
         self._like = torch.zeros(0, grid.low_patches, feature_dim, device=device, dtype=dtype)
-        # Index and stamps of the step to insert.
+        # Of the step to insert: index; start, end, and the stamp that it has as a keyframe; as how many it counts.
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
-        self._stamps_ns = torch.zeros(2, dtype=torch.int64, device=device)
+        self._stamps_ns = torch.zeros(3, dtype=torch.int64, device=device)
+        self._weight = torch.ones(1, dtype=torch.float64, device=device)
         self._clustered: ClusteredSteps | None = None
         if config.clusters:
             self._clustered = ClusteredSteps(
-                config, grid, feature_dim, device, dtype, step=self._step, stamps_ns=self._stamps_ns
+                config,
+                grid,
+                feature_dim,
+                device,
+                dtype,
+                step=self._step,
+                stamps_ns=self._stamps_ns,
+                weight=self._weight,
             )
         spaced_slots = 0 if config.clusters else config.csm_slots
         spaced_keyframes = 0 if keyframes_by_cluster(config) else config.dam_slots
@@ -125,13 +134,48 @@ class StreamingFlashMemory:
             high, low = high[None], low[None]
         self._check(high, low, starts, ends)
         for step_high, step_low, start, end in zip(high, low, starts, ends, strict=True):
-            self._set_times(start, end)
-            high_kept, low_kept = self._keep(step_high, step_low)
-            if self._clustered is not None:
-                self._clustered.append(self._steps, high_kept, low_kept)
-            if self._spaced is not None:
-                self._spaced.append(self._steps, high_kept, low_kept, self._stamps_ns)
-            self._steps += 1
+            self._append(step_high, step_low, (start, end, start), 1)
+
+    @torch.no_grad()
+    def append_run(self, high: Tensor, low: Tensor, start_ns: int, end_ns: int, keyframe_ns: int, weight: int) -> None:
+        """Adds a run of grid steps that show one scene, of which one is left, as if all had its features.
+
+        While each micro-cluster still is a single step, so is each step of the run; beyond, all of them are one
+        micro-cluster of their weight, at the cost of a single step.
+
+        Args:
+            high: [P, D], of one step, the keyframe.
+            low: [P / 4, D], of that step or the mean of all.
+            start_ns: stamp of the run's first frame.
+            end_ns: stamp of its last frame.
+            keyframe_ns: stamp of the keyframe.
+            weight: steps in the run.
+
+        Raises:
+            ValueError: as `append`, or stamps that are not in order, or a weight below 1.
+        """
+        self._check(high[None], low[None], [start_ns], [end_ns])
+        if weight < 1 or not start_ns <= keyframe_ns <= end_ns:
+            raise ValueError(
+                f"a run of {weight} steps from {start_ns} to {end_ns} ns with its keyframe at {keyframe_ns} ns; it "
+                "needs a step or more, and stamps in order"
+            )
+        singles = min(weight, max(0, micro_cluster_count(self._config) - self._steps)) if self._clustered else 0
+
+        edges = [*range(singles + 1), *([weight] if singles < weight else [])]
+        for first, last in itertools.pairwise(edges):
+            start, end = (start_ns + (end_ns - start_ns) * edge // weight for edge in (first, last))
+            self._append(high, low, (start, end, min(max(start, keyframe_ns), end)), last - first)
+
+    def _append(self, high: Tensor, low: Tensor, stamps_ns: tuple[int, int, int], weight: int) -> None:
+        """Adds steps with the same features; stamps of their start, end and keyframe."""
+        self._set_times(*stamps_ns, weight)
+        high, low = self._keep(high, low, weight)
+        if self._clustered is not None:
+            self._clustered.append(self._steps, high, low)
+        if self._spaced is not None:
+            self._spaced.append(self._steps, high, low, self._stamps_ns, weight)
+        self._steps += weight
 
     @torch.no_grad()
     def snapshot(self, provisional: tuple[Tensor, Tensor, int] | None = None) -> MemorySnapshot:
@@ -150,7 +194,7 @@ class StreamingFlashMemory:
             return self._snapshot(self._steps, provisional=False)
         high, low, stamp_ns = provisional
         self._check(high[None], low[None], [stamp_ns], [stamp_ns])
-        self._set_times(stamp_ns, stamp_ns)
+        self._set_times(stamp_ns, stamp_ns, stamp_ns)
         high, low = self._keep(high, low)
         if self._clustered is not None:
             self._clustered.insert(self._steps, high, low)
@@ -237,18 +281,22 @@ class StreamingFlashMemory:
             if end < start:
                 raise ValueError(f"a step ends at {end} ns, before its start at {start} ns")
 
-    def _set_times(self, start_ns: int, end_ns: int) -> None:
-        """Sets index and stamps of the next step."""
+    def _set_times(self, start_ns: int, end_ns: int, keyframe_ns: int, weight: int = 1) -> None:
+        """Sets mean index, stamps and weight of the next steps."""
         # fill_ passes the number with the kernel launch; a copy from the host would wait.
-        self._step.fill_(self._steps)
+        self._step.fill_(self._steps + (weight - 1) // 2)
         self._stamps_ns[0].fill_(start_ns)
         self._stamps_ns[1].fill_(end_ns)
+        self._stamps_ns[2].fill_(keyframe_ns)
+        self._weight.fill_(weight)
 
-    def _keep(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """The next step's features as they are kept, `high` [P, D] and `low` [F]; the window takes them in."""
+    def _keep(self, high: Tensor, low: Tensor, weight: int = 1) -> tuple[Tensor, Tensor]:
+        """The next steps' features as they are kept, `high` [P, D] and `low` [F]; the window takes them in."""
         high, low = high.to(self._like), low.to(self._like).reshape(-1)
         if self._config.window_slots:
-            self._window[self._steps % len(self._window)].copy_(high)
+            ring = len(self._window)
+            for step in range(self._steps + max(0, weight - ring), self._steps + weight):
+                self._window[step % ring].copy_(high)
         return high, low
 
     def _snapshot(self, steps: int, provisional: bool) -> MemorySnapshot:
