@@ -11,7 +11,6 @@ transaction is larger than the other half.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from fvs_ros.episodic.errors import Problem, StoreError, store_error
-from fvs_ros.episodic.folder import APPLICATION_ID, DATABASE, FORMAT, check_header, scrub_unused
+from fvs_ros.episodic.folder import (
+    APPLICATION_ID,
+    DATABASE,
+    FORMAT,
+    PARTIAL,
+    check_header,
+    scrub_unused,
+    sync_folder,
+)
 from fvs_ros.episodic.rows import SCHEMA, Row
 
 PAGE_BYTES = 4096
@@ -119,7 +126,7 @@ class Database:
             connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             _write_schema(connection)
             return connection
-        partial = path.with_name(f"{path.name}.partial")
+        partial = path.with_name(path.name + PARTIAL)
         for leftover in path.parent.glob(f"{partial.name}*"):
             leftover.unlink()
         with self.errors(), contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as connection:
@@ -244,12 +251,3 @@ def _write_schema(connection: sqlite3.Connection) -> None:
     ):
         connection.execute(f"PRAGMA {setting}").fetchall()
     connection.executescript(SCHEMA)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,10 @@ from fvs_ros.episodic.errors import Problem, StoreError
 
 DATABASE = "episodes.sqlite"
 LOCK = "lock"
+SAVED_MEMORY = "memory.safetensors"
+"""The Flash Memory, as it was last saved beside the segments."""
+PARTIAL = ".partial"
+"""Suffix of a file that is not complete yet."""
 APPLICATION_ID = 0x46565345
 """In the database's header: "FVSE"."""
 FORMAT = 1
@@ -55,6 +59,24 @@ class FolderLock:
     def release(self) -> None:
         """Gives the right back; once."""
         os.close(self._file)
+
+
+def delete_saved_memory(path: Path) -> None:
+    """Deletes the saved Flash Memory, and a half written one, for good."""
+    found = [one for one in (path, path.with_name(path.name + PARTIAL)) if one.exists()]
+    for one in found:
+        one.unlink()
+    if found:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_unwritable(error: OSError) -> bool:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from fvs_ros.episodic.contents import Contents
-from fvs_ros.episodic.database import Database, pages_for, sync_folder
+from fvs_ros.episodic.database import Database, pages_for
 from fvs_ros.episodic.errors import Notice, Problem, StoreError
-from fvs_ros.episodic.folder import DATABASE, FolderLock, is_unwritable
+from fvs_ros.episodic.folder import DATABASE, SAVED_MEMORY, FolderLock, delete_saved_memory, is_unwritable, sync_folder
 from fvs_ros.episodic.information import Information, Opener, Usage, describe, notices_about, usage_of
 from fvs_ros.episodic.segment import Segment, SegmentFeatures, StoredSegment
-from fvs_ros.episodic.writer import Writer
+from fvs_ros.episodic.writer import CURRENT_EPISODE, Writer
 from fvs_ros.errors import one_line
 
 DEFAULT_LIMIT_BYTES = 256 * 2**20
@@ -71,7 +71,7 @@ class EpisodeStore:
         self._last_end_ns: int | None = None
         with database.errors():
             self._contents.load()
-            self._episode = database.number("SELECT max(number) FROM episodes")
+            self._episode = self._writer.current_episode()
             self._notices = notices_about(database, opener, unwritable)
             if not database.read_only:
                 self._writer.finish_forgetting()
@@ -164,11 +164,43 @@ class EpisodeStore:
             self._last_end_ns = segment.end_ns
         return Appended(stored.id, stored.episode, tuple(evicted))
 
+    @property
+    def current_episode(self) -> int:
+        """The episode to which the next segment belongs, unless it begins another; 0 before the first."""
+        return self._episode
+
+    @property
+    def last_segment(self) -> int:
+        """The highest id that was ever given to a segment; 0 before the first."""
+        with self._reading():
+            return self._contents.last_id()
+
+    @property
+    def saved_memory(self) -> Path | None:
+        """Where the Flash Memory of the current episode may be saved; None in RAM. `forget` deletes the file."""
+        return None if self._database.path is None else self._database.path.with_name(SAVED_MEMORY)
+
     def begin_episode(self, reason: str) -> int:
         """Begins an episode, to which the next segments belong, and returns its number."""
         with self._writing():
             self._new_episode(reason)
             return self._episode
+
+    def continue_episode(self, number: int) -> None:
+        """Lets the next segments belong to an earlier episode, after the next opening too.
+
+        Raises:
+            StoreError: nothing of it is kept.
+        """
+        with self._writing():
+            if number != self._episode and self._contents.index.end_of(number) is None:
+                raise StoreError(
+                    Problem.MISSING, f"{self._database.name} keeps nothing of episode {number}; choose another"
+                )
+            previous, self._episode = self._episode, number
+            self._database.set(CURRENT_EPISODE, number)
+            self._writer.delete_empty_episode(previous)
+            self._resume, self._last_end_ns = Resume.ALWAYS, None
 
     def segments(
         self, since_ns: int | None = None, until_ns: int | None = None, episode: int | None = None
@@ -237,8 +269,11 @@ class EpisodeStore:
         """Removes the segments that `segments` gives for the same arguments; without any, all. Returns their ids.
 
         No byte of their pictures, rows and features is in any file of the store afterwards. Where it is
-        interrupted, the next opening finishes it. Takes seconds for hundreds of megabytes.
+        interrupted, the next opening finishes it. Takes seconds for hundreds of megabytes. The saved Flash Memory,
+        which may show any of them, is deleted first.
         """
+        if self.saved_memory is not None and not self._database.read_only:
+            delete_saved_memory(self.saved_memory)
         with self._reading():
             chosen = self._contents.index.find(since_ns, until_ns, episode)
         with self._writing():
@@ -334,6 +369,7 @@ class EpisodeStore:
             self._episode,
             self._database.insert("INSERT INTO episodes (reason) VALUES (?)", (one_line(reason, _REASON_LENGTH),)),
         )
+        self._database.set(CURRENT_EPISODE, self._episode)
         self._writer.delete_empty_episode(previous)
         self._resume, self._last_end_ns = Resume.ALWAYS, None
 

@@ -8,6 +8,9 @@ from fvs_ros.episodic.index import sketch
 from fvs_ros.episodic.rows import BLOB_TABLES, Row, array_row, checksum, segment_row
 from fvs_ros.episodic.segment import SegmentFeatures, StoredSegment
 
+CURRENT_EPISODE = "current_episode"
+"""Setting of a store: the number of the episode that goes on."""
+
 
 class Writer:
     """Writes rows of a store and keeps the index beside them."""
@@ -64,7 +67,7 @@ class Writer:
         return evicted
 
     def delete(self, segments: list[int]) -> None:
-        """Deletes the rows of segments, and episodes but the newest of which nothing is left."""
+        """Deletes the rows of segments, and episodes but the current one of which nothing is left."""
         marks = ",".join("?" * len(segments))
         for table in BLOB_TABLES:
             self._database.execute(f"DELETE FROM {table} WHERE segment IN ({marks})", segments)
@@ -73,10 +76,14 @@ class Writer:
         for row in episodes:
             self.delete_empty_episode(row[0])
 
-    def delete_empty_episode(self, number: int) -> None:
-        """Deletes an episode if it has no segments and is not the newest."""
+    def current_episode(self) -> int:
+        """The episode that the next segment belongs to: the newest, unless an earlier one was continued."""
         newest = self._database.number("SELECT max(number) FROM episodes")
-        if number != newest and not self._database.execute(
+        return self._database.setting(CURRENT_EPISODE, newest)
+
+    def delete_empty_episode(self, number: int) -> None:
+        """Deletes an episode if it has no segments and is not the current one."""
+        if number != self.current_episode() and not self._database.execute(
             "SELECT 1 FROM segments WHERE episode = ? LIMIT 1", (number,)
         ):
             self._database.execute("DELETE FROM episodes WHERE number = ?", (number,))

@@ -13,6 +13,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
@@ -23,10 +25,12 @@ from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.log import traceback_without
+from fvs_ros.stream.memory_keeper import MemoryKeeper
 from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.outcomes import Result, done, settle
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
 from fvs_ros.stream.recorder import Recorder
-from fvs_ros.stream.recording import Episodes, RecordingStatus
+from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, StreamStatistics
 from fvs_ros.stream.watchdog import Watchdog
 
@@ -73,9 +77,12 @@ class StreamEngine:
         self._frames = FrameQueue(config, self._changed, self._latest.clear)
         self._questions = QuestionQueue(config, self._changed, self._frames.accounted)
         self._recorder: Recorder | None = None
+        self._keeper: MemoryKeeper | None = None
         if episodes is not None:
-            self._recorder = Recorder(episodes, model.fingerprint(), _silence_s(episodes, config))
-        ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder)
+            fingerprint = model.fingerprint()
+            self._recorder = Recorder(episodes, fingerprint, _silence_s(episodes, config))
+            self._keeper = MemoryKeeper(episodes, self._recorder, fingerprint)
+        ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
         answers = AnswerWorker(model, config, self._questions, self._latest)
         limit_s = config.model_timeout_s
         self._ingest = Watchdog(ingest, "fvs-ingest", limit_s)
@@ -225,6 +232,76 @@ class StreamEngine:
     def recording(self) -> RecordingStatus | None:
         """What is stored of the stream; None where no episodes are kept."""
         return None if self._recorder is None else self._recorder.status
+
+    def save_memory(self, timeout_s: float) -> str:
+        """Ends the open segment, and saves the Flash Memory beside the segments.
+
+        Returns:
+            What is kept now, in a sentence.
+
+        Raises:
+            RecordingError: no episodes are kept, the engine is closed, or `timeout_s` seconds were not enough.
+            StoreError: the store cannot be written.
+        """
+        return self._request(lambda keeper, ingest: keeper.save(ingest), timeout_s)
+
+    def load_memory(self, episode: int | None, timeout_s: float) -> str:
+        """The Flash Memory becomes that of a stored episode; frames go on in it if their stamps do.
+
+        Args:
+            episode: the store's number; None takes the last of which anything is kept.
+            timeout_s: longest wait. What takes longer goes on.
+
+        Returns:
+            What it is, in a sentence.
+
+        Raises:
+            RecordingError: as for `save_memory`.
+            StoreError: nothing is kept of that episode, or the store cannot be read.
+        """
+        return self._request(lambda keeper, ingest: done(keeper.load(ingest, episode)), timeout_s)
+
+    def forget(self, since_ns: int | None, until_ns: int | None, episode: int | None, timeout_s: float) -> int:
+        """Removes what was seen in a closed range of stamps, for good: from the store, its files, and the Flash Memory.
+
+        The Flash Memory is made again from what remains of its episode. Answers that are being given end as they began.
+
+        Args:
+            since_ns: None for all before `until_ns`.
+            until_ns: None for all since `since_ns`.
+            episode: of one episode only, by the store's number; None for all.
+            timeout_s: longest wait. What takes longer goes on.
+
+        Returns:
+            How many segments were removed.
+
+        Raises:
+            RecordingError: as for `save_memory`.
+            StoreError: the store cannot be written.
+        """
+        return self._request(lambda keeper, ingest: done(keeper.forget(ingest, since_ns, until_ns, episode)), timeout_s)
+
+    def _request(self, work: Callable[[MemoryKeeper, IngestWorker], Future[Result]], timeout_s: float) -> Result:
+        """Has some work done on the ingest thread, between batches, and waits for its result."""
+        keeper = self._keeper
+        if keeper is None:
+            raise RecordingError("no episodes are kept; set memory_dir, or give the engine an episode store")
+        outcome: Future[Result] = Future()
+
+        def run(ingest: IngestWorker) -> None:
+            try:
+                work(keeper, ingest).add_done_callback(lambda inner: settle(outcome, inner))
+            except BaseException as error:
+                outcome.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+
+        if not (self._started and self._frames.request(run)):
+            raise RecordingError("the engine is not running; activate the node first")
+        try:
+            return outcome.result(timeout_s)
+        except FutureTimeoutError:
+            raise RecordingError(f"that took longer than {timeout_s:g} s; it goes on, look again later") from None
 
     @property
     def statistics(self) -> StreamStatistics:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fvs_ros.episodic.segment import Segment
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
@@ -34,18 +35,42 @@ class DecodedFrame:
     origin: StepOrigin
 
 
+@dataclass(frozen=True, eq=False)
+class MemoryState:
+    """A memory at one moment, from which another goes on.
+
+    Attributes:
+        grid: patches of its frames.
+        tensors: of `StepMemory.state_dict`.
+        origins: of the steps that can become keyframes, and of others.
+        start_ns, end_ns: stamps of the first frame, and of the last of a complete step.
+        frame_id: of that frame.
+        ready: on CUDA recorded once the tensors are there.
+    """
+
+    grid: PatchGrid
+    tensors: Mapping[str, Tensor]
+    origins: Mapping[int, StepOrigin]
+    start_ns: int
+    end_ns: int
+    frame_id: str
+    ready: torch.cuda.Event | None = None
+
+
 class EpisodeMemory:
     """The memory of one episode, its frames paired into grid steps. Used by one thread.
 
     Args:
         model: encodes the frames and makes the memory.
         grid: patches that all frames of the episode are resized to.
-        episode: its number.
+        episode: the engine's number of it.
         static_tolerance: see `StaticSceneFilter`.
         calls: the calls of the model by the worker that has this memory.
         recorder: gets each complete grid step; None keeps none.
 
     Attributes:
+        grid, episode: as given.
+        end_ns: stamp of the newest frame of a complete step; None before the first.
         static_frames: frames whose step was not encoded because it shows the last encoded step's scene.
         calls: as given; a worker that takes the memory over sets its own.
         out_of_memory: the last time that the device's memory did not suffice for a batch; empty before that.
@@ -63,8 +88,8 @@ class EpisodeMemory:
     ) -> None:
         self._model = model
         self._recorder = recorder
-        self._grid = grid
-        self._episode = episode
+        self.grid = grid
+        self.episode = episode
         self._memory = memory = model.new_memory(grid)
         # Not through self: a reference cycle would keep the gigabytes of an episode beyond its end, until collected.
         self._origins = StepOrigins(lambda: memory.candidate_steps().tolist())
@@ -78,12 +103,68 @@ class EpisodeMemory:
         self.intact = True
         self._ready: torch.cuda.Event | None = None
         self._start_ns: int | None = None
+        self.end_ns: int | None = None
+        self._frame_id = ""
 
     def continued(self) -> EpisodeMemory:
         """This memory, after a batch that was given up."""
         self._static_scene.forget()
         self._ready = None
         return self
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the memory on its device, the same from its beginning to its end."""
+        return self._memory.bytes
+
+    def overlaps(self, since_ns: int | None, until_ns: int | None) -> bool:
+        """Whether any of its frames may lie in a closed range of stamps; None for open."""
+        newest_ns = self._unpaired.stamp_ns if self._unpaired is not None else self.end_ns
+        oldest_ns = newest_ns if self._start_ns is None else self._start_ns
+        if newest_ns is None or oldest_ns is None:
+            return False
+        return (since_ns is None or newest_ns >= since_ns) and (until_ns is None or oldest_ns <= until_ns)
+
+    def state(self) -> MemoryState | None:
+        """The memory of all complete steps in storage of its own; None before the first."""
+        if self._start_ns is None or self.end_ns is None:
+            return None
+        tensors = self._memory.state_dict()
+        ready = None
+        if self._model.device.type == "cuda":
+            ready = torch.cuda.current_stream(self._model.device).record_event()
+        origins = self._origins.view()
+        return MemoryState(self.grid, tensors, origins, self._start_ns, self.end_ns, self._frame_id, ready)
+
+    def load(self, state: MemoryState) -> None:
+        """Goes on from a state, while empty.
+
+        Raises:
+            ValueError: it is of a memory with other settings. This one is unchanged.
+        """
+        self._memory.load_state_dict(state.tensors)
+        self._origins.restore(state.origins)
+        self._start_ns, self.end_ns, self._frame_id = state.start_ns, state.end_ns, state.frame_id
+
+    def encode_pictures(self, pictures: Sequence[np.ndarray]) -> StepFeatures:
+        """Features of pictures, RGB uint8 [height, width, 3] of any size, each as a step of its own."""
+        return self._encode_frames([picture for picture in pictures for _ in range(FRAMES_PER_STEP)])
+
+    def append_segment(self, high: Tensor, low: Tensor, segment: Segment) -> None:
+        """Adds a stored segment: its keyframe's features [P, D] and its mean's, or the keyframe's, [P / 4, D]."""
+        first, stamps_ns = self._memory.steps, (segment.start_ns, segment.end_ns, segment.keyframe_ns)
+        with self.calls.call("memory update"):
+            self._memory.append_run(high, low, *stamps_ns, segment.weight)
+        self._origins.add(first, [StepOrigin(segment.frame_id, segment.pose)] * segment.weight)
+        self._start_ns = segment.start_ns if self._start_ns is None else self._start_ns
+        self.end_ns, self._frame_id = segment.end_ns, segment.frame_id
+
+    def publication(self) -> PublishedMemory | None:
+        """The memory of all complete steps, without a version yet; None before the first."""
+        if self.end_ns is None:
+            return None
+        snapshot = self._memory.snapshot()
+        return PublishedMemory(snapshot, self._origins.view(), self._status(snapshot, self.end_ns, self._frame_id))
 
     @property
     def has_unpaired(self) -> bool:
@@ -127,17 +208,23 @@ class EpisodeMemory:
         self._unpaired = unpaired
         if self._start_ns is None:
             self._start_ns = frames[0].stamp_ns
-        status = MemoryStatus(
-            episode=self._episode,
+        if steps:
+            last = frames[FRAMES_PER_STEP * steps - 1]
+            self.end_ns, self._frame_id = last.stamp_ns, last.origin.frame_id
+        status = self._status(snapshot, frames[-1].stamp_ns, frames[-1].origin.frame_id)
+        return PublishedMemory(snapshot, origins, status)
+
+    def _status(self, snapshot: MemorySnapshot, end_ns: int, frame_id: str) -> MemoryStatus:
+        return MemoryStatus(
+            episode=self.episode,
             steps=snapshot.steps,
             csm_slots=snapshot.csm.shape[0],
             dam_slots=snapshot.dam.shape[0],
-            start_ns=self._start_ns,
-            end_ns=frames[-1].stamp_ns,
+            start_ns=end_ns if self._start_ns is None else self._start_ns,
+            end_ns=end_ns,
             bytes=self._memory.bytes,
-            frame_id=frames[-1].origin.frame_id,
+            frame_id=frame_id,
         )
-        return PublishedMemory(snapshot, origins, status)
 
     def _append(
         self, features: StepFeatures, frames: Sequence[DecodedFrame]
@@ -171,7 +258,7 @@ class EpisodeMemory:
             low = host.copy_(low, non_blocking=True)
             ready = torch.cuda.current_stream(self._model.device).record_event()
         return [
-            RecordedStep(self._grid, low[step], first.stamp_ns, last.stamp_ns, last.image, last.origin, ready)
+            RecordedStep(self.grid, low[step], first.stamp_ns, last.stamp_ns, last.image, last.origin, ready)
             for step, (first, last) in enumerate(zip(frames[0 : 2 * steps : 2], frames[1 : 2 * steps : 2], strict=True))
         ]
 
@@ -207,7 +294,7 @@ class EpisodeMemory:
         """Features of whole steps; where the device's memory does not suffice, in halves, down to single steps."""
         try:
             with self.calls.call("encode_steps"):
-                return self._model.encode_steps(frames, self._grid)
+                return self._model.encode_steps(frames, self.grid)
         except Exception as error:
             steps = len(frames) // FRAMES_PER_STEP
             if not is_out_of_memory(error):

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.sampling import RatePolicy
@@ -31,11 +32,13 @@ class FrameBatch:
     Attributes:
         episode: the episode that they belong to.
         reason: why it began; empty for the first one.
+        requests: to be done in place of frames.
     """
 
     episode: int
     frames: tuple[Frame, ...]
     reason: str = ""
+    requests: tuple[Callable[[Any], None], ...] = ()
 
 
 class FrameQueue:
@@ -65,6 +68,7 @@ class FrameQueue:
         self._in_flight_first = 0
         self._episode = 0
         self._reason = ""
+        self._requests: deque[Callable[[Any], None]] = deque()
         self._paused = False
         self._held = False
         self._closed = False
@@ -144,12 +148,40 @@ class FrameQueue:
         self._kept += 1
         return True
 
-    def new_episode(self) -> None:
-        """Discards the waiting frames. Batches that were taken before can no longer be committed."""
+    def new_episode(self) -> int:
+        """Discards the waiting frames and returns the new episode's number.
+
+        Batches that were taken before can no longer be committed.
+        """
         with self._changed:
             self._counters.discarded += self._guard.restart()
             self._begin_episode("reset")
             self._on_reset(self._episode)
+            return self._episode
+
+    def start_over(self, episode: int, reason: str) -> int:
+        """Begins an episode with the frames that were taken and those that wait, unless `episode` is over already.
+
+        It is not announced: the memory can be asked until the next is published.
+
+        Returns:
+            The number of their episode.
+        """
+        with self._changed:
+            if episode != self._episode:
+                return episode
+            self._counters.episodes += 1
+            self._episode += 1
+            self._reason = reason
+            return self._episode
+
+    def request(self, work: Callable[[Any], None]) -> bool:
+        """Has the taker call something with itself before it takes more frames; False once the queue is closed."""
+        with self._changed:
+            if not self._closed:
+                self._requests.append(work)
+                self._changed.notify_all()
+            return not self._closed
 
     def _begin_episode(self, reason: str) -> None:
         self._reason = reason
@@ -163,15 +195,17 @@ class FrameQueue:
         self._changed.notify_all()
 
     def take(self, limit: int, episode: int) -> FrameBatch | None:
-        """Waits for frames, or for an episode other than `episode`, and takes the oldest up to `limit` frames.
+        """Waits for frames, a request, or an episode other than `episode`; takes the oldest up to `limit` frames.
 
         Returns:
             None once the queue is closed.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or not (self._held or (self._episode == episode and not self._waiting))
-            )
+            self._changed.wait_for(lambda: self._closed or self._requests or self._has_more_than(episode))
+            if self._requests:
+                requests = tuple(self._requests)
+                self._requests.clear()
+                return FrameBatch(self._episode, (), self._reason, requests)
             if self._closed:
                 return None
             self._in_flight_first = self._kept - len(self._waiting) + 1
@@ -179,6 +213,10 @@ class FrameQueue:
             return FrameBatch(
                 self._episode, tuple(self._waiting.popleft() for _ in range(self._in_flight)), self._reason
             )
+
+    def _has_more_than(self, episode: int) -> bool:
+        """Whether there are frames to take, or another episode."""
+        return not self._held and (self._episode != episode or bool(self._waiting))
 
     def reject(self, reason: str, frames: int = 1) -> None:
         """Accounts for frames of the batch that cannot be ingested."""

@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
+from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
@@ -18,6 +20,7 @@ from fvs_ros.stream.episode_memory import DecodedFrame, EpisodeMemory
 from fvs_ros.stream.frame_queue import FrameBatch, FrameQueue
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.log import ThrottledLog
+from fvs_ros.stream.memory_keeper import MemoryKeeper
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.origins import StepOrigin
 from fvs_ros.stream.recorder import Recorder
@@ -42,6 +45,7 @@ class IngestWorker:
         on_memory: called on this worker's thread after the memory changed, resets included; changes in quick
             succession may be reported as one.
         recorder: stores the stream as segments; None keeps none.
+        keeper: restores, saves and changes the memory, where there is a recorder.
 
     Attributes:
         static_frames: frames ingested without encoding them, over all episodes.
@@ -59,9 +63,13 @@ class IngestWorker:
         latest: LatestMemory,
         on_memory: Callable[[MemoryStatus], None] | None,
         recorder: Recorder | None = None,
+        keeper: MemoryKeeper | None = None,
     ) -> None:
         self._model = model
         self._recorder = recorder
+        self._keeper = keeper
+        # Restores the memory before the first frame; the first generation alone does.
+        self._begins = keeper
         self._config = config
         self._frames = frames
         self._latest = latest
@@ -82,7 +90,9 @@ class IngestWorker:
         The frames in hand are rejected. The memory goes on, unless the call was writing it: then the published one is
         kept until frames of a new episode are in memory.
         """
-        other = IngestWorker(self._model, self._config, self._frames, self._latest, self._on_memory, self._recorder)
+        own = (self._model, self._config, self._frames, self._latest, self._on_memory, self._recorder, self._keeper)
+        other = IngestWorker(*own)
+        other._begins = None
         memory = self._memory
         if memory is not None and memory.intact:
             memory.calls = other.calls
@@ -100,15 +110,22 @@ class IngestWorker:
     def run(self) -> None:
         """Runs until the queue is closed."""
         with _own_stream(self._model.device):
+            if self._begins is not None:
+                self._begins.begin(self)
+                self._announce()
             while (batch := self._frames.take(self._room(), self._episode)) is not None:
                 if batch.episode != self._episode:
                     self._episode = batch.episode
                     self._memory = None
                     if self._recorder is not None:
                         self._recorder.begin_episode(batch.reason)
+                for request in batch.requests:
+                    request(self)
                 if batch.frames:
                     self._ingest(batch)
                 self._announce()
+            if self._keeper is not None:
+                self._keeper.finish(self._memory)
             self._memory = None
 
     def _room(self) -> int:
@@ -122,14 +139,10 @@ class IngestWorker:
         if not frames:
             return
         try:
+            if self._keeper is not None:
+                batch = self._join(self._keeper, batch, frames[0])
             if self._memory is None:
-                height, width = frames[0].image.shape[:2]
-                with self.calls.call("new_memory"):
-                    grid = self._model.frame_grid(height, width, self._config.min_pixels, self._config.max_pixels)
-                    memory = EpisodeMemory(
-                        self._model, grid, batch.episode, self._config.static_tolerance, self.calls, self._recorder
-                    )
-                self._memory = memory
+                self._memory = self.new_memory(self._grid_of(frames[0]))
             before = self._memory.static_frames
             published = self._memory.add(frames)
             self.out_of_memory = self._memory.out_of_memory
@@ -155,6 +168,52 @@ class IngestWorker:
             self.last_batch_s = time.perf_counter() - begin
 
         self._frames.commit(batch.episode, len(frames), publish)
+        if self._keeper is not None:
+            self._keeper.after_batch(self._memory)
+
+    def _grid_of(self, frame: DecodedFrame) -> PatchGrid:
+        height, width = frame.image.shape[:2]
+        with self.calls.call("frame_grid"):
+            return self._model.frame_grid(height, width, self._config.min_pixels, self._config.max_pixels)
+
+    def _join(self, keeper: MemoryKeeper, batch: FrameBatch, frame: DecodedFrame) -> FrameBatch:
+        """The batch as of the episode it belongs to: where a memory was restored, its first frame decides."""
+        if not keeper.undecided:
+            return batch
+        if refusal := keeper.goes_on(frame.stamp_ns):
+            self._episode = self._frames.start_over(batch.episode, refusal)
+            self._memory = None
+            if self._recorder is not None:
+                self._recorder.begin_episode(refusal)
+            return replace(batch, episode=self._episode)
+        grid = self._grid_of(frame)
+        if self._memory is not None and self._memory.grid != grid:
+            keeper.resize(self, grid)
+        return batch
+
+    @property
+    def memory(self) -> EpisodeMemory | None:
+        """The memory of the running episode; None before its first frame."""
+        return self._memory
+
+    def new_memory(self, grid: PatchGrid) -> EpisodeMemory:
+        """An empty memory of the running episode."""
+        with self.calls.call("new_memory"):
+            tolerance = self._config.static_tolerance
+            return EpisodeMemory(self._model, grid, self._episode, tolerance, self.calls, self._recorder)
+
+    def adopt(self, memory: EpisodeMemory) -> None:
+        """Goes on with a memory and publishes it."""
+        with self.calls.call("memory update"):
+            published = memory.publication()
+        self._memory = memory
+        if published is not None:
+            self._frames.commit(memory.episode, 0, lambda: self._latest.publish(published))
+
+    def drop_memory(self) -> None:
+        """Goes on without a memory, in a new episode of the engine; waiting frames are discarded."""
+        self._memory = None
+        self._episode = self._frames.new_episode()
 
     def _decode(self, frame: Frame) -> DecodedFrame | None:
         """Decodes a frame and looks up its pose; None, counted and logged, if it has no usable image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,8 +30,17 @@ class StepMemory(Protocol):
     def append(self, high: Tensor, low: Tensor, start_ns: Sequence[int], end_ns: Sequence[int]) -> None:
         """See `StreamingFlashMemory.append`."""
 
+    def append_run(self, high: Tensor, low: Tensor, start_ns: int, end_ns: int, keyframe_ns: int, weight: int) -> None:
+        """See `StreamingFlashMemory.append_run`."""
+
     def snapshot(self, provisional: tuple[Tensor, Tensor, int] | None = None) -> MemorySnapshot:
         """See `StreamingFlashMemory.snapshot`."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `StreamingFlashMemory.state_dict`."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `StreamingFlashMemory.load_state_dict`."""
 
 
 class StreamGeneration(Protocol):

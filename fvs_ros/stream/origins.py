@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fvs_ros.sources.frame import Pose
@@ -45,6 +45,10 @@ class StepOrigins:
             self._added = 0
             live = set(self._live_steps())
             self._origins = {step: origin for step, origin in self._origins.items() if step in live}
+
+    def restore(self, origins: Mapping[int, StepOrigin]) -> None:
+        """Records the origins of a memory that goes on from another."""
+        self._origins = dict(origins)
 
     def view(self) -> dict[int, StepOrigin]:
         """A copy of the origins, a few hundred references: cheap beside the batch of frames it is made for."""

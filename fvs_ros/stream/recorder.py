@@ -66,6 +66,16 @@ class Recorder:
         """What is stored, and what is wrong, as of the last segment."""
         return self._status
 
+    @property
+    def episode(self) -> int:
+        """The store's number of the episode that steps belong to now; 0 where it has not begun there yet."""
+        return 0 if self._due_episode is not None else self._store.current_episode
+
+    @property
+    def open_steps(self) -> int:
+        """Steps that are in no segment yet. On the recorder's thread alone, like all that follows."""
+        return self._builder.open_steps
+
     def say(self, **changes: str) -> None:
         """Changes sentences of `status`."""
         with self._changed:
@@ -156,7 +166,7 @@ class Recorder:
     def _next(self) -> RecordedStep | Callable[[], None] | None:
         """Waits for the next thing to do; None once closed and nothing waits."""
         with self._changed:
-            silence_s = self._silence_s if self._builder.open and self._silence_s < threading.TIMEOUT_MAX else None
+            silence_s = min(self._silence_s, threading.TIMEOUT_MAX) if self._builder.open_steps else None
             if not self._changed.wait_for(lambda: self._waiting or self._closed, silence_s):
                 self._busy = True
                 return self.end_segment
@@ -173,15 +183,50 @@ class Recorder:
         self._keep(self._builder.append(step))
 
     def end_segment(self) -> None:
-        """Ends the open segment and stores it. On the recorder's thread alone."""
+        """Ends the open segment and stores it."""
         self._keep(self._builder.close())
 
     def new_episode(self, reason: str) -> None:
-        """Ends the open segment; the next one begins an episode. On the recorder's thread alone."""
+        """Ends the open segment; the next one begins an episode."""
         self.end_segment()
         self._due_episode = reason
-        self._attempt(self._begin_due_episode)
+        self._attempt(self.settle_episode)
         self._tell()
+
+    def continue_episode(self, number: int) -> None:
+        """Ends the open segment; the next ones belong to an earlier episode. A store that cannot be written stays so.
+
+        Raises:
+            StoreError: nothing is kept of that episode.
+        """
+        self.end_segment()
+        try:
+            self._store.continue_episode(number)
+        except StoreError as error:
+            if error.problem is not Problem.READ_ONLY:
+                raise
+        self._due_episode = None
+
+    def forget(self, since_ns: int | None, until_ns: int | None, episode: int | None) -> int:
+        """Removes segments from the store; returns how many.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        try:
+            return len(self._store.forget(since_ns, until_ns, episode))
+        finally:
+            self._tell()
+
+    def settle_episode(self) -> None:
+        """Begins the episode that is due, or a store's first one, so that it has a number.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        if self._due_episode is not None or not self._store.current_episode:
+            self._store.begin_episode(self._due_episode or "start")
+            self._due_episode = None
 
     def _keep(self, segments: list[BuiltSegment]) -> None:
         for one in segments:
@@ -192,13 +237,9 @@ class Recorder:
             self._tell()
 
     def _append(self, built: BuiltSegment) -> None:
-        self._begin_due_episode()
-        self._store.append(built.segment, built.keyframe, built.features)
-
-    def _begin_due_episode(self) -> None:
         if self._due_episode is not None:
-            self._store.begin_episode(self._due_episode)
-            self._due_episode = None
+            self.settle_episode()
+        self._store.append(built.segment, built.keyframe, built.features)
 
     def _attempt(self, write: Callable[[], object]) -> bool:
         """Whether a write succeeded. After one that failed, none is tried for a while."""

@@ -76,9 +76,9 @@ class SegmentBuilder:
         self._seen: list[tuple[int, StepOrigin]] = []
 
     @property
-    def open(self) -> bool:
-        """Whether a segment is open."""
-        return bool(self._seen)
+    def open_steps(self) -> int:
+        """Steps that are in no segment yet."""
+        return len(self._seen)
 
     def append(self, step: RecordedStep) -> list[BuiltSegment]:
         """Takes a step; returns the segments that have turned out to be over.

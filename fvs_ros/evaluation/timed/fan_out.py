@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -147,6 +147,16 @@ class _ConditionMemory:
         self._memory.append(high, low, start_ns, end_ns)
         for step in zip(high, low, start_ns, end_ns, strict=True):
             self._history.add(*step)
+
+    def append_run(self, high: Tensor, low: Tensor, start_ns: int, end_ns: int, keyframe_ns: int, weight: int) -> None:
+        """What an earlier run saw: no control knows of it."""
+        self._memory.append_run(high, low, start_ns, end_ns, keyframe_ns, weight)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._memory.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self._memory.load_state_dict(state)
 
     def snapshot(self, provisional: tuple[Tensor, Tensor, int] | None = None) -> MemorySnapshot:
         if provisional is not None:
