@@ -17,6 +17,7 @@ from fvs_ros.memory.config import KLARGE_RETRIEVE_COS, NEAREST, SAMPLE, FlashMem
 from fvs_ros.memory.csm import CsmSlots, reduce_to_slots, slots_of_steps
 from fvs_ros.memory.keyframes import Keyframes, largest_clusters, steps_of_clusters
 from fvs_ros.memory.micro_clusters import MicroClusters
+from fvs_ros.memory.slot_reduction import prepare
 from fvs_ros.memory.snapshot import PatchGrid
 
 # Micro-clusters: MICRO_PER_SLOT K + MICRO_EXTRA. With 8 slots and 20 K steps of a curved drift, the variance was up to
@@ -86,6 +87,7 @@ class ClusteredSteps:
     ) -> None:
         self._config = config
         self._step, self._stamps_ns, self._weight = step, stamps_ns, weight
+        prepare(device)
         self.micro = MicroClusters(
             micro_cluster_count(config),
             grid.low_patches * width,

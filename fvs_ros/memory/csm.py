@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fvs_ros.memory.micro_clusters import MicroClusters
-from fvs_ros.memory.slot_reduction import membership, reduce_clusters
+from fvs_ros.memory.reduction_by_tensors import membership
+from fvs_ros.memory.slot_reduction import reduce_clusters
 
 
 @dataclass(frozen=True)

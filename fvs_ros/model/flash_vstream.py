@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import AUTO, FlashMemoryConfig
+from fvs_ros.memory.slot_reduction import prepare
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
@@ -112,6 +113,8 @@ class FlashVStream:
             memory = checkpoint.config.memory.with_methods(temporal_method, spatial_method)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
+        # Now, not when the first frame has come.
+        prepare(target)
         return cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
 
     def fingerprint(self) -> str:
