@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fvs_ros.commands.arguments import INCOMPLETE, positive
+from fvs_ros.commands.episode_arguments import add_episode_arguments, opened_episodes
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
 from fvs_ros.errors import ReadableError, one_line
 
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-fps", type=positive, help="images per second of a folder (default 1)")
     parser.add_argument("--rate", type=positive, default=1.0, help="speed of a recording (default 1)")
     parser.add_argument("--fps", type=positive, help="frames kept per second of stream (default 1)")
+    add_episode_arguments(
+        parser, "auto", "with --memory-dir, whether the stream goes on in the last episode: auto does if its stamps do"
+    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest length (default 128)")
 
 
@@ -107,8 +111,10 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     from fvs_ros.chat.prompt import prompt, read_lines
     from fvs_ros.chat.screen import Screen
     from fvs_ros.model.names import example_question
+    from fvs_ros.sources.cameras import LiveSource
     from fvs_ros.stream.config import StreamConfig
     from fvs_ros.stream.engine import StreamEngine
+    from fvs_ros.stream.recording import SILENCE_S
 
     # One answer at a time, so that their tokens do not mingle on the screen.
     config = StreamConfig(parallel_questions=1)
@@ -119,13 +125,17 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     typed = interactive and console.is_terminal and sys.stdin is not None and sys.stdin.isatty()
     model = load_model(arguments)
     with ExitStack() as stack:
-        engine = stack.enter_context(StreamEngine(model, config))
+        silence_s = SILENCE_S if isinstance(source, LiveSource) else math.inf
+        episodes = stack.enter_context(opened_episodes(arguments, model, source.name, silence_s))
+        engine = stack.enter_context(StreamEngine(model, config, episodes=episodes))
         chat = Chat(engine, model.memory_config, arguments.max_new_tokens)
         player = Player(source, engine, arguments.ask, chat.on_cue, arguments.rate, patient=not interactive)
         stack.enter_context(closing(player))
         show = stack.enter_context(prompt(chat.post if typed else None)) if console.is_terminal else None
         screen = Screen(console, show)
         screen.note(f"{source.name}, answered by {model.name}")
+        for notice in () if episodes is None else episodes.store.notices():
+            screen.note(notice.message, style="yellow")
         if typed:
             screen.note("type a question at any time and press Enter; Ctrl-D or Ctrl-C ends")
             screen.note(f"such as: {example_question(arguments.model)}")
@@ -134,6 +144,10 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
         player.start()
         chat.run(player, screen, interactive, typed)
         left_out = chat.note_left_out(player, screen)
+        # What waits is stored before it is counted.
+        engine.close()
+        for note in () if engine.recording is None else engine.recording.notes():
+            screen.note(note, style="yellow")
     if typed:
         return 0
     return 1 if chat.failed or player.error else INCOMPLETE if left_out else 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.commands.arguments import INCOMPLETE
+from fvs_ros.commands.episode_arguments import add_episode_arguments, opened_episodes
 from fvs_ros.commands.evaluation import (
     add_timed_arguments,
     exit_code,
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="plain",
         help="plain asks as written; options lists the choices as the published evaluation does (%(default)s)",
     )
+    add_episode_arguments(
+        parser,
+        "never",
+        "with --memory-dir: never asks about this recording alone, whatever the store holds; with auto and always the "
+        "memory begins with the store's last episode, and --controls, which know this recording alone, are refused",
+    )
     live = parser.add_argument_group(
         "live", "drive the running stream node over DDS instead; its model, not --model, answers, and drops count"
     )
@@ -78,6 +85,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     require_plots()
     if arguments.live:
         _require_live(arguments)
+    _check_episodes(arguments)
     console = Console()
     written = read_questions(arguments.questions)
     source = open_source(arguments.bag, arguments.topic)
@@ -101,6 +109,20 @@ def _replay(arguments: argparse.Namespace) -> int:
         source.close()
     # What a model that is too slow for a live stream drops is a result.
     return INCOMPLETE if source.notes or result.statistics.lost > result.statistics.dropped else 0
+
+
+def _check_episodes(arguments: argparse.Namespace) -> None:
+    """Before any work.
+
+    Raises:
+        ValueError: for what cannot be asked of an episode store.
+    """
+    if arguments.live and arguments.memory_dir is not None:
+        raise ValueError("--live asks the node, which keeps its own episodes (memory_dir); leave --memory-dir out")
+    if arguments.resume != "never" and arguments.memory_dir is None:
+        raise ValueError(f"--resume {arguments.resume} goes on with the episodes of --memory-dir, which is missing")
+    if arguments.resume != "never" and arguments.controls != ():
+        raise ValueError("--controls know this recording alone; leave out --controls or --resume")
 
 
 def _require_live(arguments: argparse.Namespace) -> None:
@@ -129,7 +151,14 @@ def _deterministic(
     options = run_options(arguments)
     model = load_model(arguments)
     settings = {**settings, **stream_settings(options.stream), **model_settings(model)}
-    result = replay(model, options, source, questions, arguments.prompt, settings, arguments.out, console)
+    with opened_episodes(arguments, model, source.name) as episodes:
+        if episodes is not None and arguments.resume != "never":
+            # Then answers depend on what is in the store.
+            store = episodes.store
+            after = f"episode {store.current_episode}, segment {store.last_segment}"
+            settings = {**settings, "resume": f"{arguments.resume}, after {after}"}
+        form, out = arguments.prompt, arguments.out
+        result = replay(model, options, source, questions, form, settings, out, console, episodes)
     return replace(result, timings={**result.timings, "model": arguments.model})
 
 

@@ -31,6 +31,7 @@ from fvs_ros.stream.outcomes import Result, done, settle
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
+from fvs_ros.stream.remake import FeatureRemaker
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, StreamStatistics
 from fvs_ros.stream.watchdog import Watchdog
 
@@ -78,10 +79,12 @@ class StreamEngine:
         self._questions = QuestionQueue(config, self._changed, self._frames.accounted)
         self._recorder: Recorder | None = None
         self._keeper: MemoryKeeper | None = None
+        self._remaker: FeatureRemaker | None = None
         if episodes is not None:
             fingerprint = model.fingerprint()
             self._recorder = Recorder(episodes, fingerprint, _silence_s(episodes, config))
             self._keeper = MemoryKeeper(episodes, self._recorder, fingerprint)
+            self._remaker = FeatureRemaker(episodes.store, fingerprint, self._recorder, self._frames.request_when_idle)
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
         answers = AnswerWorker(model, config, self._questions, self._latest)
         limit_s = config.model_timeout_s
@@ -115,6 +118,8 @@ class StreamEngine:
             self._questions.activate()
             if self._recorder is not None:
                 self._recorder.start()
+            if self._remaker is not None:
+                self._remaker.start()
             for started in (self._ingest, self._answers, self._watch_thread):
                 started.start()
 

@@ -69,6 +69,7 @@ class FrameQueue:
         self._episode = 0
         self._reason = ""
         self._requests: deque[Callable[[Any], None]] = deque()
+        self._idle_requests: deque[Callable[[Any], None]] = deque()
         self._paused = False
         self._held = False
         self._closed = False
@@ -183,6 +184,14 @@ class FrameQueue:
                 self._changed.notify_all()
             return not self._closed
 
+    def request_when_idle(self, work: Callable[[Any], None]) -> bool:
+        """Has the taker call something with itself once no frame waits, or never; False once the queue is closed."""
+        with self._changed:
+            if not self._closed:
+                self._idle_requests.append(work)
+                self._changed.notify_all()
+            return not self._closed
+
     def _begin_episode(self, reason: str) -> None:
         self._reason = reason
         self._discard_waiting()
@@ -201,13 +210,17 @@ class FrameQueue:
             None once the queue is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._requests or self._has_more_than(episode))
+            self._changed.wait_for(
+                lambda: self._closed or self._requests or self._idle_requests or self._has_more_than(episode)
+            )
             if self._requests:
                 requests = tuple(self._requests)
                 self._requests.clear()
                 return FrameBatch(self._episode, (), self._reason, requests)
             if self._closed:
                 return None
+            if not self._has_more_than(episode):
+                return FrameBatch(self._episode, (), self._reason, (self._idle_requests.popleft(),))
             self._in_flight_first = self._kept - len(self._waiting) + 1
             self._in_flight = min(limit, len(self._waiting))
             return FrameBatch(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
-from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
@@ -195,6 +195,16 @@ class IngestWorker:
     def memory(self) -> EpisodeMemory | None:
         """The memory of the running episode; None before its first frame."""
         return self._memory
+
+    @property
+    def grid(self) -> PatchGrid | None:
+        """Patches of the stream's frames; None before the first."""
+        return None if self._memory is None else self._memory.grid
+
+    def encode(self, picture: np.ndarray, grid: PatchGrid) -> StepFeatures:
+        """Features of an RGB picture, uint8 [height, width, 3], as a step of its own."""
+        with self.calls.call("encode_steps"):
+            return self._model.encode_steps([picture] * FRAMES_PER_STEP, grid)
 
     def new_memory(self, grid: PatchGrid) -> EpisodeMemory:
         """An empty memory of the running episode."""

@@ -59,3 +59,9 @@ class RecordingStatus:
     restoring: str = ""
     remaking: str = ""
     resumed: str = ""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person must know at the end of a stream: what was not kept, and why."""
+        unrecorded = f"{self.unrecorded_steps} grid steps were not kept in the episode store"
+        problem = f"the episode store: {self.problem}"
+        return (unrecorded,) * bool(self.unrecorded_steps) + (problem,) * bool(self.problem)

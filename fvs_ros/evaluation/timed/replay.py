@@ -23,6 +23,7 @@ from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.recordings import FrameSource
 from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.types import MemoryStatus, StreamStatistics
 
 PLAIN, OPTIONS = "plain", "options"
@@ -146,6 +147,7 @@ def replay(
     settings: Mapping[str, object],
     out: Path,
     console: Console,
+    episodes: Episodes | None = None,
 ) -> ReplayResult:
     """Replays a recording, or the rest of an interrupted replay into `out`.
 
@@ -158,6 +160,7 @@ def replay(
         settings: what answers depend on, for JSON; another run's answers in `out` are refused.
         out: a folder, made where it is missing.
         console: shows progress.
+        episodes: where the stream is kept, and what it goes on with.
 
     Raises:
         DataError: `out` holds answers of other settings, or damaged ones.
@@ -171,7 +174,7 @@ def replay(
         totals = {"frames": source.frame_count or None, "answers": len(questions) * len(files)}
         progress = RunProgress(totals, console)
         watch = _Watch(progress)
-        run = StreamRun(model, options, watch.on_frame, watch.on_memory)
+        run = StreamRun(model, options, watch.on_frame, watch.on_memory, episodes)
         by_id = {one.id: one for one in questions}
         with progress:
             progress.skip("answers", len(answered))
@@ -192,6 +195,7 @@ def replay(
         statistics=run.statistics,
         timings={"wall_s": wall_s, "frames_per_s": frames_per_s, "resident_bytes": watch.resident},
         resident=tuple(watch.resident),
+        notes=run.recording.notes() if run.recording else (),
     )
 
 

@@ -23,6 +23,7 @@ from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.recording import Episodes, RecordingStatus
 from fvs_ros.stream.types import AskError, MemoryStatus, Moment, StreamStatistics
 
 
@@ -121,9 +122,11 @@ class StreamRun:
         options: how.
         on_frame: called on the caller's thread with each frame once it is submitted.
         on_memory: called on the engine's thread with each new memory.
+        episodes: where the streams are kept, and what the first goes on with; None keeps nothing.
 
     Attributes:
         statistics: of the newest stream, complete once its replies are.
+        recording: likewise, what is kept of it.
 
     Raises:
         ValueError: a condition that the model's memory cannot hold.
@@ -135,8 +138,11 @@ class StreamRun:
         options: RunOptions,
         on_frame: Callable[[Frame], None] | None = None,
         on_memory: Callable[[MemoryStatus], None] | None = None,
+        episodes: Episodes | None = None,
     ) -> None:
         self.statistics = StreamStatistics()
+        self.recording: RecordingStatus | None = None
+        self._episodes = episodes
         self._model = ConditionModel(model, options.conditions)
         self._conditions = options.conditions
         self._on_frame = on_frame
@@ -174,11 +180,12 @@ class StreamRun:
             raise ValueError("two questions have one id; ids must differ")
         moments = [list(same) for _, same in itertools.groupby(ordered, key=lambda question: question.stamp_ns)]
         upcoming = _Upcoming(frames)
-        with StreamEngine(self._model, self._config, self._on_memory) as engine:
+        with StreamEngine(self._model, self._config, self._on_memory, self._episodes) as engine:
             for asked in moments:
                 self._feed(engine, upcoming.until(asked[0].stamp_ns))
                 yield from self._ask(engine, asked, answered)
             self._feed(engine, upcoming.until(None))
+        self.recording = engine.recording
 
     def _feed(self, engine: StreamEngine, frames: Iterator[Frame]) -> None:
         """Hands frames over, group by group, and waits until all of them are in memory."""
