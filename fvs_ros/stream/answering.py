@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
+from fvs_ros.stream.excerpts import ExcerptPrefill
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.log import quotes, traceback_without
 from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel
@@ -65,6 +66,7 @@ class AnswerWorker:
         self._latest = latest
         self.calls = ModelCalls()
         self.prefill = PrefillScheduler(model, latest, config.prefill_share, self.calls)
+        self._excerpts = ExcerptPrefill(model, self.calls)
         self.out_of_memory = ""
         # The question that the model is reading.
         self._starting: AcceptedQuestion | None = None
@@ -81,7 +83,9 @@ class AnswerWorker:
                 self._end_settled()
                 self.prefill.release_unused()
                 self._start_waiting()
+                self._start_about_excerpts()
                 self._decode_step()
+                self._excerpts.release_unused()
                 self._prefill_chunk()
         except Exception as error:
             self._fail([running.question for running in self._running], error)
@@ -89,6 +93,7 @@ class AnswerWorker:
         finally:
             for running in list(self._running):
                 self._end(running)
+            self._excerpts.close()
             self.prefill.close()
 
     def successor(self, reason: str) -> AnswerWorker:
@@ -119,20 +124,23 @@ class AnswerWorker:
 
     def _admit(self, question: AcceptedQuestion) -> None:
         newest = self._latest.current
-        if newest is not None and (question.fresh or self.prefill.on_demand):
+        if newest is not None and question.memory is None and (question.fresh or self.prefill.on_demand):
             question.needed_version = newest.status.version
         self._waiting.append(question)
 
     def _end_settled(self) -> None:
         """Drops the questions that were cancelled or timed out."""
-        self._waiting = [question for question in self._waiting if not question.pending.settled()]
+        for question in [question for question in self._waiting if question.pending.settled()]:
+            self._waiting.remove(question)
+            if question.memory is not None and question.memory.exception() is None:
+                self._excerpts.give_up(question.memory.result())
         for running in [running for running in self._running if running.question.pending.settled()]:
             self._end(running)
 
     def _start_waiting(self) -> None:
         """Starts the questions that the current memory serves; fails all if there is no memory."""
         memory = self.prefill.current
-        for question in list(self._waiting):
+        for question in [question for question in self._waiting if question.memory is None]:
             if len(self._running) >= self._parallel_questions:
                 return
             if self._latest.current is None:
@@ -145,6 +153,27 @@ class AnswerWorker:
                 )
             elif memory is not None and memory.status.version >= question.needed_version:
                 self._start(question, memory)
+
+    def _start_about_excerpts(self) -> None:
+        """Starts the questions about ranges of stamps whose memory is prefilled, and prefills that of the next."""
+        for question in [question for question in self._waiting if question.memory is not None]:
+            if len(self._running) >= self._parallel_questions:
+                return
+            assert question.memory is not None
+            error = question.memory.exception()
+            try:
+                if error is not None:
+                    raise error
+                ready = self._excerpts.ready(question.memory.result())
+            except AskError as refusal:
+                self._waiting.remove(question)
+                question.pending.settle(refusal)
+            except Exception as failure:
+                self._waiting.remove(question)
+                self._fail([question], failure)
+            else:
+                if ready is not None:
+                    self._start(question, ready)
 
     def _start(self, question: AcceptedQuestion, memory: ReadyMemory) -> None:
         self._starting = question
@@ -205,13 +234,14 @@ class AnswerWorker:
                 self._emit(running)
 
     def _prefill_chunk(self) -> None:
-        needed_version = max((question.needed_version for question in self._waiting), default=None)
+        about_newest = [question for question in self._waiting if question.memory is None]
+        needed_version = max((question.needed_version for question in about_newest), default=None)
         try:
             self.prefill.advance(needed_version, bool(self._running))
         except Exception as error:
-            questions, self._waiting = self._waiting, []
-            if questions:
-                self._fail(questions, error)
+            self._waiting = [question for question in self._waiting if question.memory is not None]
+            if about_newest:
+                self._fail(about_newest, error)
 
     def _emit(self, running: _Running) -> None:
         """Emits the new text of an answer, and ends a complete one. A settled question emits nothing more."""

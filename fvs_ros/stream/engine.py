@@ -23,7 +23,7 @@ from fvs_ros.stream.answering import AnswerWorker
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
-from fvs_ros.stream.latest_memory import LatestMemory
+from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import traceback_without
 from fvs_ros.stream.memory_keeper import MemoryKeeper
 from fvs_ros.stream.model_protocol import StreamModel
@@ -83,7 +83,9 @@ class StreamEngine:
         if episodes is not None:
             fingerprint = model.fingerprint()
             self._recorder = Recorder(episodes, fingerprint, _silence_s(episodes, config))
-            self._keeper = MemoryKeeper(episodes, self._recorder, fingerprint)
+            # As many as the memory keeps apart.
+            most_segments = max(model.memory_config.csm_slots, model.memory_config.dam_slots)
+            self._keeper = MemoryKeeper(episodes, self._recorder, fingerprint, most_segments)
             self._remaker = FeatureRemaker(episodes.store, fingerprint, self._recorder, self._frames.request_when_idle)
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
         answers = AnswerWorker(model, config, self._questions, self._latest)
@@ -175,7 +177,7 @@ class StreamEngine:
 
         Args:
             question: in any language that the model knows.
-            options: limits and freshness.
+            options: limits, freshness, and a range of stamps.
             on_token: called on the answer thread with each chunk of the answer's text as it is decoded.
         """
         asked = time.perf_counter()
@@ -184,7 +186,8 @@ class StreamEngine:
             self._questions.require_active()
             limits = check_question(question, options, self._config, self._model.control_tokens_in)
             after_frame = self._frames.mark() if options.fresh else 0
-            accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame)
+            excerpt = self._excerpt(options, after_frame) if options.ranged else None
+            accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
             self._questions.put(accepted)
         except AskError as error:
             pending.settle(error)
@@ -193,6 +196,16 @@ class StreamEngine:
             logger.debug("the same in full", exc_info=error)
             pending.settle(AskError(ErrorCode.MODEL_ERROR, f"the model failed to check the question: {error}"))
         return pending
+
+    def _excerpt(self, options: AskOptions, after_frame: int) -> Future[PublishedMemory]:
+        """The memory of a range of stamps, to be made on the ingest thread."""
+        since_ns, until_ns = options.since_ns, options.until_ns
+        try:
+            excerpt = self._submit(lambda keeper, ingest: done(keeper.excerpt(ingest, since_ns, until_ns)), after_frame)
+        except RecordingError as error:
+            raise AskError(ErrorCode.INVALID_QUESTION, f"since and until need stored segments: {error}") from error
+        excerpt.add_done_callback(lambda _: self._questions.look_again())
+        return excerpt
 
     def reset(self) -> None:
         """Forgets everything; the next frame begins a new episode. Running answers keep their memory."""
@@ -288,6 +301,15 @@ class StreamEngine:
 
     def _request(self, work: Callable[[MemoryKeeper, IngestWorker], Future[Result]], timeout_s: float) -> Result:
         """Has some work done on the ingest thread, between batches, and waits for its result."""
+        try:
+            return self._submit(work).result(timeout_s)
+        except FutureTimeoutError:
+            raise RecordingError(f"that took longer than {timeout_s:g} s; it goes on, look again later") from None
+
+    def _submit(
+        self, work: Callable[[MemoryKeeper, IngestWorker], Future[Result]], after_frame: int = 0
+    ) -> Future[Result]:
+        """Has some work done on the ingest thread, between batches, once frames up to a number are accounted for."""
         keeper = self._keeper
         if keeper is None:
             raise RecordingError("no episodes are kept; set memory_dir, or give the engine an episode store")
@@ -301,12 +323,9 @@ class StreamEngine:
                 if not isinstance(error, Exception):
                     raise
 
-        if not (self._started and self._frames.request(run)):
+        if not (self._started and self._frames.request(run, after_frame)):
             raise RecordingError("the engine is not running; activate the node first")
-        try:
-            return outcome.result(timeout_s)
-        except FutureTimeoutError:
-            raise RecordingError(f"that took longer than {timeout_s:g} s; it goes on, look again later") from None
+        return outcome
 
     @property
     def statistics(self) -> StreamStatistics:

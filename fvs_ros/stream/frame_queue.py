@@ -68,7 +68,8 @@ class FrameQueue:
         self._in_flight_first = 0
         self._episode = 0
         self._reason = ""
-        self._requests: deque[Callable[[Any], None]] = deque()
+        # Each with the number of the frame that must be taken before it.
+        self._requests: list[tuple[int, Callable[[Any], None]]] = []
         self._idle_requests: deque[Callable[[Any], None]] = deque()
         self._paused = False
         self._held = False
@@ -176,11 +177,16 @@ class FrameQueue:
             self._reason = reason
             return self._episode
 
-    def request(self, work: Callable[[Any], None]) -> bool:
-        """Has the taker call something with itself before it takes more frames; False once the queue is closed."""
+    def request(self, work: Callable[[Any], None], after_frame: int = 0) -> bool:
+        """Has the taker call something with itself before it takes more frames; False once the queue is closed.
+
+        Args:
+            work: is called on the taker's thread.
+            after_frame: number of a frame that must be accounted for before.
+        """
         with self._changed:
             if not self._closed:
-                self._requests.append(work)
+                self._requests.append((after_frame, work))
                 self._changed.notify_all()
             return not self._closed
 
@@ -211,12 +217,11 @@ class FrameQueue:
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or self._requests or self._idle_requests or self._has_more_than(episode)
+                lambda: self._closed or self._due_requests() or self._idle_requests or self._has_more_than(episode)
             )
-            if self._requests:
-                requests = tuple(self._requests)
-                self._requests.clear()
-                return FrameBatch(self._episode, (), self._reason, requests)
+            if due := self._due_requests():
+                self._requests = [one for one in self._requests if one not in due]
+                return FrameBatch(self._episode, (), self._reason, tuple(work for _, work in due))
             if self._closed:
                 return None
             if not self._has_more_than(episode):
@@ -226,6 +231,10 @@ class FrameQueue:
             return FrameBatch(
                 self._episode, tuple(self._waiting.popleft() for _ in range(self._in_flight)), self._reason
             )
+
+    def _due_requests(self) -> list[tuple[int, Callable[[Any], None]]]:
+        """Those whose frames are accounted for; all once closed, so that none waits for ever."""
+        return [one for one in self._requests if self._closed or self._kept - len(self._waiting) >= one[0]]
 
     def _has_more_than(self, episode: int) -> bool:
         """Whether there are frames to take, or another episode."""

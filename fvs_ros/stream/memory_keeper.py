@@ -13,10 +13,12 @@ from fvs_ros.episodic.store import Resume
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.episode_memory import EpisodeMemory, MemoryState
+from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.restore import Restored, Restorer
 from fvs_ros.stream.saved_memory import MOST_BYTES, Description, write
+from fvs_ros.stream.types import AskError, ErrorCode
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +52,15 @@ class MemoryKeeper:
         episodes: the store, and what to go on with.
         recorder: stores its segments.
         fingerprint: of the model.
+        most_segments: that the memory of a range of stamps is made of.
     """
 
-    def __init__(self, episodes: Episodes, recorder: Recorder, fingerprint: str) -> None:
+    def __init__(self, episodes: Episodes, recorder: Recorder, fingerprint: str, most_segments: int) -> None:
         self._store = episodes.store
         self._map_id = episodes.map_id
         self._resume = episodes.resume
         self._fingerprint = fingerprint
+        self._most_segments = most_segments
         self._recorder = recorder
         self._restorer = Restorer(episodes, fingerprint, lambda progress: recorder.say(restoring=progress))
         # A memory of an earlier run, until the first frame tells whether the stream goes on in it.
@@ -153,6 +157,38 @@ class MemoryKeeper:
         if restored is None:
             raise StoreError(Problem.DAMAGED, f"no picture of episode {number} can be read; choose another")
         return f"The Flash Memory is that of episode {number}, from {restored.made_from}."
+
+    def excerpt(self, holder: MemoryHolder, since_ns: int | None, until_ns: int | None) -> PublishedMemory:
+        """A memory of what was seen in a closed range of stamps, beside the holder's own.
+
+        Args:
+            holder: makes it.
+            since_ns: stamp; None for all before `until_ns`.
+            until_ns: stamp; None for all since `since_ns`.
+
+        Raises:
+            AskError: nothing was seen then.
+            StoreError: the store cannot be read.
+            Exception: what the model fails with.
+        """
+        unstored = self._recorder.call(self._recorder.open_segments).result()
+        grid = holder.memory.grid if holder.memory is not None else None
+        try:
+            memory = self._restorer.excerpt(since_ns, until_ns, unstored, holder.new_memory, grid, self._most_segments)
+        finally:
+            self._recorder.say(restoring="")
+        published = memory.publication() if memory is not None else None
+        if published is None:
+            kept = self._store.segments()
+            known = [one.segment for one in kept] + [one.segment for one in unstored]
+            spans = "nothing is stored"
+            if known:
+                first_ns, last_ns = min(one.start_ns for one in known), max(one.end_ns for one in known)
+                spans = f"what is stored lies between {_seconds(first_ns)} and {_seconds(last_ns)}, with gaps"
+            since = "the beginning" if since_ns is None else _seconds(since_ns)
+            until = "now" if until_ns is None else _seconds(until_ns)
+            raise AskError(ErrorCode.NO_FRAMES, f"nothing was seen between {since} and {until}; {spans}")
+        return published
 
     def forget(self, holder: MemoryHolder, since_ns: int | None, until_ns: int | None, episode: int | None) -> int:
         """Removes what was seen from the store and the memory, and returns how many segments that were.

@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
+from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode, QuestionCounters
 
 # Lone surrogates, which Python makes of arguments and lines, and what ROS 2 puts for bytes that are no UTF-8.
@@ -120,6 +121,8 @@ def check_question(
     timeout_s = config.timeout_s if options.timeout_s is None else options.timeout_s
     if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
         raise invalid(f"timeout_s is {timeout_s}; ask for more than 0 and at most {LONGEST_TIMEOUT_S:g} seconds")
+    if options.since_ns is not None and options.until_ns is not None and options.since_ns > options.until_ns:
+        raise invalid(f"since is {options.since_ns} ns, after until, which is {options.until_ns} ns; exchange the two")
     return Limits(max_new_tokens, timeout_s)
 
 
@@ -131,6 +134,7 @@ class AcceptedQuestion:
         asked: `time.perf_counter()` at its arrival.
         fresh: answer from the newest memory once the frames up to `after_frame` are accounted for.
         after_frame: number of the frame that must be accounted for first, 0 for none.
+        memory: what it is answered from, where it is about a range of stamps; None for the newest memory.
         needed_version: lowest version of the memory that it may be answered from.
         started: whether the model has begun to answer.
         chunks: chunks of text emitted so far.
@@ -143,6 +147,7 @@ class AcceptedQuestion:
     asked: float
     fresh: bool = False
     after_frame: int = 0
+    memory: Future[PublishedMemory] | None = None
     needed_version: int = 0
     started: bool = False
     chunks: int = 0
@@ -265,7 +270,7 @@ class QuestionQueue:
     def take(
         self, limit: int, otherwise: Callable[[], bool] = lambda: False, timeout_s: float | None = None
     ) -> list[AcceptedQuestion] | None:
-        """Takes the oldest questions whose frames are accounted for, up to `limit`; waits if there is none.
+        """Takes the oldest questions whose frames and memories are there, up to `limit`; waits if there is none.
 
         Args:
             limit: most questions to take.
@@ -284,8 +289,17 @@ class QuestionQueue:
                 self._waiting.remove(question)
             return taken
 
+    def look_again(self) -> None:
+        """Wakes `take`: the memory of a question is there."""
+        with self._changed:
+            self._changed.notify_all()
+
     def _ready(self) -> list[AcceptedQuestion]:
-        return [question for question in self._waiting if self._frames_accounted(question.after_frame)]
+        return [
+            question
+            for question in self._waiting
+            if self._frames_accounted(question.after_frame) and (question.memory is None or question.memory.done())
+        ]
 
     def close(self) -> None:
         """Cancels all questions and ends `take`."""

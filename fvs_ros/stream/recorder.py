@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -181,6 +182,10 @@ class Recorder:
 
     def _take(self, step: RecordedStep) -> None:
         self._keep(self._builder.append(step))
+
+    def open_segments(self) -> list[BuiltSegment]:
+        """What is in no segment yet, as the segments that it would be if the stream ended here; it stays open."""
+        return copy.deepcopy(self._builder).close()
 
     def end_segment(self) -> None:
         """Ends the open segment and stores it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from fvs_ros.stream.origins import StepOrigin
 from fvs_ros.stream.pictures import decode_jpeg, grid_of_picture
 from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.saved_memory import SavedMemoryError, read
-from fvs_ros.stream.segment_builder import merge_blocks
+from fvs_ros.stream.segment_builder import BuiltSegment, merge_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,44 @@ class Restorer:
         rebuilt = f"{appended} of {len(segments)} segments"
         return Restored(memory, episode, f"the saved memory and {rebuilt} after it" if saved else rebuilt)
 
+    def excerpt(
+        self,
+        since_ns: int | None,
+        until_ns: int | None,
+        unstored: Sequence[BuiltSegment],
+        new_memory: NewMemory,
+        grid: PatchGrid | None,
+        most: int,
+    ) -> EpisodeMemory | None:
+        """A memory of what was seen in a closed range of stamps, in all episodes; None where nothing was.
+
+        Of a segment that reaches beyond the range, the steps within count.
+
+        Args:
+            since_ns: stamp; None for all before `until_ns`.
+            until_ns: stamp; None for all since `since_ns`.
+            unstored: segments that the store does not hold yet.
+            new_memory: makes an empty memory for a patch grid.
+            grid: patches of a frame; None takes that of the newest picture.
+            most: segments that it is made of; more are thinned.
+
+        Raises:
+            StoreError: the store cannot be read.
+            Exception: what the model fails with.
+        """
+        # Those of the store have ids from 1.
+        built = {-number: one for number, one in enumerate(unstored, 1)}
+        known = [(one.id, one.segment) for one in self._store.segments(since_ns, until_ns)]
+        known += [(number, one.segment) for number, one in built.items()]
+        cut = [(number, part) for number, one in known if (part := within(one, since_ns, until_ns)) is not None]
+        if not cut:
+            return None
+        cut.sort(key=lambda one: (one[1].start_ns, one[1].end_ns))
+        newest = cut[-1][1]
+        memory = new_memory(grid or grid_of_picture(newest.width, newest.height))
+        self._append(memory, thinned(cut, most), built)
+        return None if memory.end_ns is None else memory
+
     def _saved(self, episode: int, new_memory: NewMemory, grid: PatchGrid | None) -> _Saved | None:
         """The saved memory, if there is one and it fits; what keeps it from that is logged."""
         path = self._store.saved_memory
@@ -137,25 +175,55 @@ class Restorer:
             return None
         return _Saved(memory, of.last_segment, of.open_steps)
 
-    def _append(self, memory: EpisodeMemory, segments: Sequence[tuple[int, Segment]]) -> int:
+    def _append(
+        self,
+        memory: EpisodeMemory,
+        segments: Sequence[tuple[int, Segment]],
+        unstored: Mapping[int, BuiltSegment] | None = None,
+    ) -> int:
         """Adds segments whose pictures are sound to a memory, and returns how many those are."""
+        unstored = unstored or {}
         appended = 0
         for first in range(0, len(segments), _AT_ONCE):
             self._on_progress(f"{first} of {len(segments)} segments")
             pictured = [
                 (identifier, segment, picture)
                 for identifier, segment in segments[first : first + _AT_ONCE]
-                if (picture := decode_jpeg(self._store.keyframe(identifier) or b"")) is not None
+                if (picture := decode_jpeg(self._keyframe(identifier, unstored))) is not None
             ]
             if not pictured:
                 continue
             features = memory.encode_pictures([picture for _, _, picture in pictured])
             means = self._store.features(self._fingerprint, [identifier for identifier, _, _ in pictured])
+            means |= {identifier: one.features for identifier, one in unstored.items()}
             for step, (identifier, segment, _) in enumerate(pictured):
                 low = mean_of(means.get(identifier), memory.grid, features.low[step])
                 memory.append_segment(features.high[step], low, segment)
             appended += len(pictured)
         return appended
+
+    def _keyframe(self, identifier: int, unstored: Mapping[int, BuiltSegment]) -> bytes:
+        return unstored[identifier].keyframe if identifier in unstored else self._store.keyframe(identifier) or b""
+
+
+def within(segment: Segment, since_ns: int | None, until_ns: int | None) -> Segment | None:
+    """The part of a segment in a closed range of stamps, with the share of its weight, at least 1; None for no part.
+
+    A segment shows one scene, so that its keyframe stands for any part of it, at the nearest stamp within.
+    """
+    start_ns = segment.start_ns if since_ns is None else max(segment.start_ns, since_ns)
+    end_ns = segment.end_ns if until_ns is None else min(segment.end_ns, until_ns)
+    if start_ns > end_ns:
+        return None
+    length_ns = segment.end_ns - segment.start_ns
+    share = (end_ns - start_ns) / length_ns if length_ns else 1.0
+    return replace(
+        segment,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        keyframe_ns=min(max(segment.keyframe_ns, start_ns), end_ns),
+        weight=max(1, round(share * segment.weight)),
+    )
 
 
 def mean_of(features: SegmentFeatures | None, grid: PatchGrid, own: Tensor) -> Tensor:

@@ -66,11 +66,20 @@ class AskOptions:
         timeout_s: most seconds from the question to its complete answer.
         fresh: wait for a memory that holds every frame submitted before the question, and for its prefill; otherwise
             answer from the newest memory that is prefilled already.
+        since_ns, until_ns: answer from what was seen in this closed range of stamps alone, as it would have been at its
+            end; None leaves that side open. It takes a memory of its own, made of the stored segments.
     """
 
     max_new_tokens: int | None = None
     timeout_s: float | None = None
     fresh: bool = False
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+    @property
+    def ranged(self) -> bool:
+        """Whether the answer is to be given from a range of stamps."""
+        return self.since_ns is not None or self.until_ns is not None
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Answer:
 
     Attributes:
         moments: in time order.
-        memory_version: `MemoryStatus.version` of that memory.
+        memory_version: `MemoryStatus.version` of that memory; 0 for one of a range of stamps.
         start_ns, end_ns: stamps of the first and last frame in that memory.
         steps: grid steps seen by that memory.
         first_token_s, total_s: seconds from the question's arrival, waiting included.
