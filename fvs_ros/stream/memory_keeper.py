@@ -222,11 +222,13 @@ class MemoryKeeper:
     def _restore(self, holder: MemoryHolder, episode: int, grid: PatchGrid | None) -> Restored | None:
         try:
             self._restored = restored = self._restorer.restore(episode, holder.new_memory, grid)
+            if restored is not None:
+                holder.adopt(restored.memory)
+                self._recorder.say(
+                    resumed=f"episode {episode} is back from {restored.made_from}; no frame has come since"
+                )
         finally:
             self._recorder.say(restoring="")
-        if restored is not None:
-            self._recorder.say(resumed=f"episode {episode} is back from {restored.made_from}; no frame has come since")
-            holder.adopt(restored.memory)
         return restored
 
     def _state(self, memory: EpisodeMemory | None) -> MemoryState | None:
