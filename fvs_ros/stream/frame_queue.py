@@ -223,7 +223,8 @@ class FrameQueue:
                 self._requests = [one for one in self._requests if one not in due]
                 return FrameBatch(self._episode, (), self._reason, tuple(work for _, work in due))
             if self._closed:
-                return None
+                # A reset just before the end counts.
+                return None if self._episode == episode else FrameBatch(self._episode, (), self._reason)
             if not self._has_more_than(episode):
                 return FrameBatch(self._episode, (), self._reason, (self._idle_requests.popleft(),))
             self._in_flight_first = self._kept - len(self._waiting) + 1
