@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import require_ros, ros_domain
-from node_harness import PATIENCE_S, Client, StreamProcess, write_talkative_checkpoint
+from conftest import require_ros
+from node_harness import PATIENCE_S, Client, write_talkative_checkpoint
+from store_nodes import node_on, wait_for_episodes
 
 require_ros()
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -21,49 +20,12 @@ from fvs_ros.nodes.episode_store import map_id_of, open_episode_store
 from fvs_ros.nodes.parameters import NodeSettings
 from fvs_ros.stream.types import ErrorCode
 
-LIMIT = 2**21
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     write_talkative_checkpoint(folder)
     return folder
-
-
-@contextmanager
-def started(model: Path, domain: int, *arguments: str, **parameters: object) -> Iterator[StreamProcess]:
-    process = StreamProcess(
-        domain, *arguments, **{"model": model, "fps": 0.0, "prefill_share": 0.0, "memory_bytes": LIMIT, **parameters}
-    )
-    try:
-        yield process
-    finally:
-        process.stop()
-    assert "Traceback" not in process.log
-
-
-@contextmanager
-def node_on(model: Path, folder: Path | str | None, **parameters: object) -> Iterator[tuple[StreamProcess, Client]]:
-    """A node on a store, None for one in RAM, and its client."""
-    if folder is not None:
-        parameters = {"memory_dir": folder, **parameters}
-    with (
-        ros_domain() as domain,
-        started(model, domain, **parameters) as process,
-        Client(domain) as client,
-    ):
-        yield process, client
-
-
-def wait_for_episodes(client: Client, **counted: int) -> None:
-    """Waits for counters of what is stored."""
-
-    def told() -> bool:
-        statistics = client.statistics
-        return statistics is not None and all(getattr(statistics, name) >= least for name, least in counted.items())
-
-    client.wait_for(told, f"counters of at least {counted}")
 
 
 def wait_for_status(client: Client, part: str, level: bytes, text: str) -> None:

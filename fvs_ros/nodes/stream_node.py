@@ -86,7 +86,7 @@ class StreamNode(LifecycleNodeMixin, Node):
     |---|---|
     | configure | the model is loaded, the episode store is opened, the memory is as the store's last episode left it |
     | activate | subscribes to the camera, answers questions |
-    | deactivate | unsubscribes; the memory is kept, questions are refused as NOT_ACTIVE |
+    | deactivate | unsubscribes; the memory is kept and saved, questions are refused as NOT_ACTIVE |
     | cleanup | the memory and the model are freed, the episode store is closed |
 
     Attributes:
@@ -186,11 +186,12 @@ class StreamNode(LifecycleNodeMixin, Node):
             episodes = Episodes(self._store, camera_name(self), self._map_id, Resume(settings.resume))
             config = self._stream_parameters.stream_config()
             self._engine = StreamEngine(self._model, config, self._publish_memory, episodes)
+            # Before the engine publishes what it restores, which this would replace.
+            self._publish_memory(self._engine.status)
             self._engine.start()
         except Exception:
             self._release()
             raise
-        self._publish_memory(self._engine.status)
         return self._enter("inactive")
 
     @_explained
@@ -209,8 +210,9 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     @_explained
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribes; the memory stays, and questions on their way are still answered. Leads to inactive."""
+        """Unsubscribes; the memory stays and is saved, and questions on their way are answered. Leads to inactive."""
         self._unsubscribe()
+        self._commands.save()
         return self._enter("inactive")
 
     @_explained
@@ -250,7 +252,9 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._unsubscribe()
         self._unstamped = 0
         if self._engine is not None:
-            self._hung |= not self._engine.close(Patience(self.context).over)
+            patience = Patience(self.context)
+            # Both, whatever the first says.
+            self._hung |= (not self._engine.close(patience.over)) | (not self._commands.wait(patience.over))
             self._engine = None
             # Late subscribers must not take the last memory for the present one.
             self._publish_memory(MemoryStatus())

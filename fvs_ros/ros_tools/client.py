@@ -1,4 +1,4 @@
-"""A Python client of the stream node: ask it, stream an answer, watch its memory, reset and pause it.
+"""A Python client of the stream node: ask it, stream an answer, watch, reset, save, load and forget its memory.
 
 For instance::
 
@@ -9,12 +9,12 @@ For instance::
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import rclpy
+from builtin_interfaces.msg import Time
 from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
@@ -26,15 +26,14 @@ from fvs_ros.action import Ask as AskAction
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
-from fvs_ros.srv import Ask
-from fvs_ros.stream.config import LONGEST_TIMEOUT_S
-from fvs_ros.stream.types import AskError, ErrorCode
+from fvs_ros.ros_tools.requests import episode_number, longest_wait, question_fields
+from fvs_ros.srv import Ask, Forget, LoadMemory
 
 DEFAULT_NODE = "/stream_node"
 # For what the node does at once. Discovery takes seconds, on a busy machine tens of them.
 DEFAULT_TIMEOUT_S = 60.0
-# The node ends a question at its timeout; what it then sends may take this long.
-_DELIVERY_S = 5.0
+# For saving, loading and forgetting: the node's own limit, and a little more.
+COMMAND_TIMEOUT_S = 660.0
 # The longest spin: between two, conditions are looked at and `on_wait` runs.
 _TICK_S = 0.02
 # One look at the lifecycle state. A request that crosses the node's start or end is lost.
@@ -154,8 +153,8 @@ class FlashVStreamClient:
             AskError: there is no answer; `code` says why.
             TimeoutError: the service is not offered, or the node does not respond.
         """
-        request = Ask.Request(**_fields(question, max_new_tokens, timeout_s, fresh))
-        return answered(self._call(Ask, self._ask_service, request, response_s=_longest_wait(timeout_s)))
+        request = Ask.Request(**question_fields(question, max_new_tokens, timeout_s, fresh))
+        return answered(self._call(Ask, self._ask_service, request, response_s=longest_wait(timeout_s)))
 
     def ask_stream(
         self,
@@ -189,7 +188,7 @@ class FlashVStreamClient:
             if on_token is not None:
                 on_token(token)
 
-        goal = AskAction.Goal(**_fields(question, max_new_tokens, timeout_s, fresh))
+        goal = AskAction.Goal(**question_fields(question, max_new_tokens, timeout_s, fresh))
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
         handle = self.result_of(
             self._action.send_goal_async(goal, lambda message: add(message.feedback.token)),
@@ -197,7 +196,7 @@ class FlashVStreamClient:
         )
         if not handle.accepted:
             raise RefusedError(f"{self.node} rejected the question's goal")
-        return AnswerStream(self.result_of, handle, tokens, add, _longest_wait(timeout_s))
+        return AnswerStream(self.result_of, handle, tokens, add, longest_wait(timeout_s))
 
     # The node
 
@@ -244,7 +243,9 @@ class FlashVStreamClient:
         return self.statistics
 
     def reset(self) -> None:
-        """Has the node forget everything; a new episode begins with its next image.
+        """Has the node begin anew: its memory is empty, and the next image begins a new episode.
+
+        What is stored stays; `forget` removes it.
 
         Raises:
             RefusedError: the node is not configured.
@@ -260,6 +261,69 @@ class FlashVStreamClient:
             TimeoutError: the node does not respond.
         """
         _done(self._call(SetBool, f"{self.node}/pause", SetBool.Request(data=paused)))
+
+    def save_memory(self, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """Has the node save its memory and all that it has seen up to now; returns what it saved, in a sentence.
+
+        Nobody need do that: a segment is stored when it ends, and the memory every few minutes and where the node ends.
+
+        Raises:
+            RefusedError: it cannot be saved, another command is under way, or the node is not configured.
+            TimeoutError: the node does not respond.
+        """
+        return _done(self._call(Trigger, f"{self.node}/save_memory", Trigger.Request(), response_s=timeout_s))
+
+    def load_memory(self, episode: int = 0, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """Has the node take up a stored episode; returns what is in memory now, in a sentence.
+
+        Frames go on in it where their stamps do.
+
+        Args:
+            episode: as `fvs memory info` numbers them; 0 is the last one.
+            timeout_s: longest wait, in seconds.
+
+        Raises:
+            RefusedError: there is no such episode, another command is under way, or the node is not configured.
+            TimeoutError: the node does not respond.
+            ValueError: no message can hold the number.
+        """
+        request = LoadMemory.Request(episode=episode_number(episode))
+        return _done(self._call(LoadMemory, f"{self.node}/load_memory", request, response_s=timeout_s))
+
+    def forget(
+        self,
+        since: Time | None = None,
+        until: Time | None = None,
+        episode: int = 0,
+        *,
+        everything: bool = False,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> int:
+        """Has the node forget what was seen in a range of time, in an episode, or all. There is no way back.
+
+        Pictures, features and the memory's share are gone, from the disk too, for all segments that overlap the range.
+
+        Args:
+            since: first stamp, such as a moment's `start`; None: from the beginning.
+            until: last stamp; None: to the end.
+            episode: as `fvs memory info` numbers them; 0 is any.
+            everything: must be true where nothing else is given.
+            timeout_s: longest wait, in seconds.
+
+        Returns:
+            How many stored segments are gone.
+
+        Raises:
+            RefusedError: the wish makes no sense, another command is under way, or the node is not configured.
+            TimeoutError: the node does not respond.
+            ValueError: no message can hold the episode's number.
+        """
+        request = Forget.Request(
+            since=since or Time(), until=until or Time(), episode=episode_number(episode), everything=everything
+        )
+        response = self._call(Forget, f"{self.node}/forget", request, response_s=timeout_s)
+        _done(response)
+        return response.segments
 
     # Waiting
 
@@ -329,29 +393,8 @@ class FlashVStreamClient:
         self.statistics = message
 
 
-def _fields(question: str, max_new_tokens: int, timeout_s: float, fresh: bool) -> dict[str, Any]:
-    """The fields of a request. Where one cannot hold a value, rclpy raises, aborts, or cuts a text off at its zero.
-
-    Raises:
-        AskError: INVALID_QUESTION.
-    """
-    problem = ""
-    if broken := re.search("[\0\ud800-\udfff]", question):
-        problem = f"the question's character {broken.start() + 1} is {broken[0]!a}, so leave it out"
-    if not 0 <= max_new_tokens < 2**32:
-        problem = f"max_new_tokens is {max_new_tokens}; ask for 0, the node's default, or for 1 to {2**32 - 1}"
-    if not 0 <= timeout_s <= LONGEST_TIMEOUT_S:
-        problem = f"timeout_s is {timeout_s}; ask for 0, the node's default, or at most {LONGEST_TIMEOUT_S:g} seconds"
-    if problem:
-        raise AskError(ErrorCode.INVALID_QUESTION, problem)
-    # Converted: a whole number in a float field aborts the process where the interfaces were built with assertions.
-    return {"question": question, "max_new_tokens": max_new_tokens, "timeout_s": float(timeout_s), "fresh": fresh}
-
-
-def _longest_wait(timeout_s: float) -> float:
-    return (timeout_s or LONGEST_TIMEOUT_S) + _DELIVERY_S
-
-
-def _done(response: Any) -> None:
+def _done(response: Any) -> str:
+    """The message of a command that was done."""
     if not response.success:
         raise RefusedError(response.message)
+    return response.message
