@@ -32,7 +32,10 @@ def history(steps: StepFeatures, *conditions: Condition, **options: Any) -> Step
     return made
 
 
-@pytest.mark.parametrize("name", ["memory", "last4", "last120", "uniform", "question-only", "csm-only", "dam-only"])
+@pytest.mark.parametrize(
+    "name",
+    ["memory", "last4", "last120", "uniform", "question-only", "csm-only", "dam-only", "newest", "random", "oracle"],
+)
 def test_a_view_is_called_what_it_was_parsed_from(name: str) -> None:
     assert Condition.parse(name).name == name
 
@@ -142,3 +145,59 @@ def test_halves_of_the_memory_keep_their_own_tokens() -> None:
         assert memory_positions(part, 3, CONFIG.horizon).shape == (3, part.tokens)
     assert torch.equal(memory_positions(dam, 3, 12), memory_positions(memory, 3, 12)[:, : dam.tokens])
     assert show(MEMORY, memory, none) is memory
+
+
+RANDOM, ORACLE, NEWEST = (Condition.parse(name) for name in ("random", "oracle", "newest"))
+
+
+def test_the_newest_steps_fill_the_memorys_budget() -> None:
+    stream = features(31)
+    shown = show(NEWEST, build_memory(stream, GRID, CONFIG), history(stream, NEWEST))
+    assert shown.csm_times.tolist() == [25, 26, 27, 28, 29, 30]
+    assert shown.tokens == history(stream, UNIFORM).uniform().tokens
+
+
+def test_told_steps_are_shown_at_their_true_times_with_as_many_tokens() -> None:
+    stream = features(31)
+    steps = (1, 2, 9, 17, 20, 30)
+    kept = history(stream, RANDOM, ORACLE, UNIFORM, told=dict.fromkeys(steps, 100))
+    memory = build_memory(stream, GRID, CONFIG)
+    shown = show(RANDOM, memory, kept, steps)
+    assert shown.csm_times.tolist() == list(steps)
+    assert torch.equal(shown.csm, stream.low[list(steps)])
+    assert shown.csm_start_ns.tolist() == [2 * step for step in steps]
+    assert shown.steps == 31
+    assert shown.tokens == history(stream, UNIFORM).uniform().tokens
+    assert show(ORACLE, memory, kept, (2, 30)).csm_times.tolist() == [2, 30]
+    with pytest.raises(ValueError, match="7 steps are to be shown; the memory has 6 slots"):
+        kept.chosen((0, *steps))
+    # Nothing is kept beside them.
+    assert not kept._spaced
+
+
+def test_evenly_spaced_steps_that_are_told_are_those_that_uniform_sampling_keeps() -> None:
+    stream = features(31)
+    steps = (0, 6, 12, 18, 24, 30)
+    memory = build_memory(stream, GRID, CONFIG)
+    told = show(UNIFORM, memory, history(stream, UNIFORM, told=dict.fromkeys(steps, 100)), steps)
+    plain = show(UNIFORM, memory, history(stream, UNIFORM))
+    assert torch.equal(told.features(), plain.features())
+    assert torch.equal(memory_positions(told, 5, CONFIG.horizon), memory_positions(plain, 5, CONFIG.horizon))
+
+
+def test_told_steps_are_let_go_after_the_last_question_that_shows_them() -> None:
+    # Step 3 ends at 7; it is asked about at 9 and never again, step 1 at 9 and 31.
+    kept = history(features(15), RANDOM, told={1: 31, 3: 9})
+    assert kept.chosen([1]).csm_times.tolist() == [1]
+    with pytest.raises(KeyError):
+        kept.chosen([3])
+    before = history(features(5), RANDOM, told={1: 31, 3: 9})
+    assert before.chosen([1, 3]).csm_times.tolist() == [1, 3]
+
+
+def test_told_steps_do_not_hold_on_to_the_batch_that_they_came_in() -> None:
+    batch = features(64)
+    kept = StepHistory([RANDOM], GRID, CONFIG, told={5: 1000})
+    for index in range(64):
+        kept.add(batch.high[index], batch.low[index], 2 * index, 2 * index + 1)
+    assert kept._kept[5].high.untyped_storage().nbytes() == batch.high[5].nbytes

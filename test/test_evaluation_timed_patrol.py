@@ -12,15 +12,15 @@ import pytest
 from patrol_drawing import drawing
 
 from fvs_ros.cli import main
-from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_seeds
+from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_hours, parse_seeds
 from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
 from fvs_ros.evaluation.answers import AnswerRow
-from fvs_ros.evaluation.timed.patrol import PatrolPlan, declined, guessed, timed
+from fvs_ros.evaluation.timed.patrol import DayPlan, PatrolPlan, declined, guessed, timed
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
 from fvs_ros.patrol.errors import PatrolError
-from fvs_ros.patrol.questions import FAMILIES, OUTSIDE
+from fvs_ros.patrol.questions import CLOCK_FAMILIES, FAMILIES, OUTSIDE
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
 from fvs_ros.stream.config import StreamConfig
@@ -48,6 +48,34 @@ def test_seeds_are_a_range_or_a_list(text: str, seeds: list[int]) -> None:
 def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"FIRST:LAST|at least one"):
         parse_seeds(text)
+
+
+@pytest.mark.parametrize(("text", "hours"), [("0.3,1.7,6,24", [0.3, 1.7, 6.0, 24.0]), ("6,0.5", [0.5, 6.0])])
+def test_hours_are_a_list_the_shortest_first(text: str, hours: list[float]) -> None:
+    assert parse_hours(text) == hours
+
+
+@pytest.mark.parametrize("text", ["", "a", "0", "25", "6,6", "-1", "nan", "inf"])
+def test_other_hours_are_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="hours"):
+        parse_hours(text)
+
+
+def test_a_day_is_asked_about_with_its_clock_a_thousand_times_at_least() -> None:
+    plan = DayPlan.of(1.7, families=("range", "now"))
+    assert (plan.shortest, plan.longest, plan.hours) == (3060, 3060, 1.7)
+    assert DayPlan.of(24).config(3).steps == 43_200
+    assert DayPlan.of(6).asked_families == CLOCK_FAMILIES
+    assert 7 * DayPlan.of(6).questions > 1000
+    episode = plan.episode(3)
+    assert episode.config.clock
+    questions = plan.ask(episode)
+    assert {question.family for question in questions} == {"range", "now"}
+    assert len({question.frame for question in questions}) == 20
+    with pytest.raises(PatrolError, match="steps is 0"):
+        DayPlan.of(0.0001)
+    with pytest.raises(PatrolError, match="families range are unknown"):
+        PatrolPlan(families=("range",))
 
 
 @pytest.mark.parametrize("fields", [{"questions": 0}, {"moments": 0}, {"shortest": 0}, {"shortest": 9, "longest": 8}])
@@ -193,3 +221,54 @@ def test_several_processes_give_the_same_answers(model: Path, tmp_path: Path, fe
 def test_impossible_lengths_are_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(model, tmp_path, "--steps", "20", "10") == 1
     assert "must not be shorter" in capsys.readouterr().err
+
+
+@pytest.fixture
+def few_day_guesses(few_guesses: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fvs_ros.evaluation.timed.patrol._GUESS_DAYS", 1)
+    monkeypatch.setattr("fvs_ros.evaluation.timed.patrol._GUESS_DAY_QUESTIONS", 40)
+
+
+def evaluate_days(model: Path, out: Path, *more: str) -> int:
+    command = ["evaluate", "patrol", "--model", str(model), "--out", str(out), "--hours", "0.05,0.02", "--questions"]
+    return main([*command, "16", "--moments", "2", "--max-new-tokens", "2", "--device", "cpu", *more])
+
+
+def test_hours_give_a_table_of_lengths_with_all_controls(
+    model: Path, tmp_path: Path, few_day_guesses: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate_days(model, tmp_path, "--seeds", "900000") == 0
+    printed = capsys.readouterr().out
+    kept = json.loads((tmp_path / "days.json").read_text())
+    assert kept["conditions"] == ["memory", "uniform", "newest", "last4", "random", "oracle", "guess"]
+    assert [one["hours"] for one in kept["lengths"]] == [0.02, 0.05]
+    assert (tmp_path / "days.svg").read_text().startswith("<svg")
+    assert max(map(len, printed.splitlines())) <= max(80, len(str(tmp_path)) + 60)
+    assert "0.02 h" in printed
+    episodes = json.loads((tmp_path / "hours-0.05" / "timings.json").read_text())["episodes"]
+    assert [one["steps"] for one in episodes] == [90]
+    assert all(0 < one["draw_s"] + one["encode_s"] < one["total_s"] for one in episodes)
+    questions = lines(tmp_path / "hours-0.05" / "answers.oracle.jsonl")
+    assert len(questions) == kept["lengths"][1]["questions"]
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_answers_about_days(model: Path, tmp_path: Path, few_day_guesses: None) -> None:
+    seeds = ("--seeds", "900000,900001")
+    assert evaluate_days(model, tmp_path / "one", *seeds) == 0
+    assert evaluate_days(model, tmp_path / "two", *seeds, "--workers", "2") == 0
+    for name in ("days.json", "hours-0.02/report.json", "hours-0.05/answers.random.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_hours_and_steps_cannot_both_set_the_length(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(model, tmp_path, "--hours", "0.1") == 1
+    assert "leave one out" in capsys.readouterr().err
+
+
+def test_random_and_oracle_can_be_asked_for_without_a_clock_too(model: Path, tmp_path: Path, few_guesses: None) -> None:
+    assert evaluate(model, tmp_path, "--seeds", "900000", "--controls", "random", "oracle", "uniform") == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["conditions"] == ["memory", "random", "oracle", "uniform", "guess"]

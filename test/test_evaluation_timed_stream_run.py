@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from fakes import SECOND_NS, FakeModel, frame
 
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition
 from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
+from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import Frame, ImageError
 from fvs_ros.stream.config import StreamConfig
 
@@ -174,3 +177,53 @@ def test_views_must_be_named_and_differ() -> None:
         RunOptions(conditions=())
     with pytest.raises(ValueError, match="memory, memory"):
         RunOptions(conditions=(MEMORY, MEMORY))
+
+
+def test_each_question_is_shown_the_steps_that_it_names(model: FakeModel) -> None:
+    oracle = Condition.parse("oracle")
+    frames = [frame(second, value=second) for second in range(20)]
+    questions = [
+        question("a", 19, steps={"oracle": (0, 9)}),
+        question("b", 19, steps={"oracle": (0, 9)}),
+        question("c", 19, steps={"oracle": (4,)}),
+        question("d", 9, steps={"oracle": (0, 1, 4)}),
+    ]
+    replies = list(run(model, MEMORY, oracle).replies(frames, questions))
+    found = {reply.question.id: (reply.text, reply.prefilled) for reply in replies if reply.condition == oracle}
+    assert found == {
+        "a": ("10 steps: 0.5 18.5", False),
+        "b": ("10 steps: 0.5 18.5", True),
+        "c": ("10 steps: 8.5", False),
+        "d": ("5 steps: 0.5 2.5 8.5", False),
+    }
+
+
+@pytest.mark.parametrize("name", ["oracle", "random"])
+def test_a_control_that_must_be_told_its_steps_says_so(model: FakeModel, name: str) -> None:
+    replies = run(model, MEMORY, Condition.parse(name)).replies([frame(0)], [question("a", 1)])
+    with pytest.raises(ValueError, match=f"{name} shows steps that questions name, and these name none"):
+        next(replies)
+
+
+def test_snapshots_before_questions_alone_give_the_same_answers() -> None:
+    frames = [frame(second, value=second) for second in range(61)]
+    questions = [question("a", 8.5), question("b", 41), question("c", 41), question("d", 60)]
+    always, seldom = FakeModel(), FakeModel()
+    options = RunOptions(StreamConfig(batch_steps=2), ALL_VIEWS)
+    expected = told(StreamRun(always, options).replies(frames, questions))
+    made = []
+    new_memory = seldom.new_memory
+
+    def counted(grid: PatchGrid) -> StreamingFlashMemory:
+        memory = new_memory(grid)
+        snapshot = memory.snapshot
+        memory.snapshot = lambda *args: made.append(1) or snapshot(*args)  # type: ignore[method-assign, func-returns-value]
+        return memory
+
+    seldom.new_memory = counted  # type: ignore[method-assign]
+    found = told(StreamRun(seldom, replace(options, snapshot_always=False)).replies(frames, questions))
+    # But for the number of memories that were published, which is the same too.
+    assert found == expected
+    assert seldom.encoded == always.encoded
+    # The first of all, and one for each moment.
+    assert len(made) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 
 import numpy as np
@@ -74,6 +75,32 @@ def test_what_a_clock_tells_stands_before_the_words(episode: Episode, wording: W
     assert all(
         question.question.startswith("It is ") and " The patrol began " in question.question for question in questions
     )
+
+
+def test_age_and_exposure_are_those_of_the_evidence() -> None:
+    """One thing, in view from frame 5 to 12, and from 4 to 7 of the second visit; nothing else is ever seen."""
+    made = simulate(3, day_config(60))
+    again = int(np.flatnonzero((made.visits == 1) & (made.rooms >= 0))[0]) + 4
+    pixels = np.zeros_like(made.pixels)
+    pixels[5:13, 0] = pixels[again : again + 4, 0] = 50
+    seen = dataclasses.replace(made, pixels=pixels)
+    newest = step_ends(seen)[-1]
+    ago = newest - (again + 3)
+
+    def told(kind: str) -> dict[str, tuple[float | None, float | None]]:
+        asked = ask(seen, 30, (kind,), [newest])
+        return {question.answer_text: (question.age_s, question.exposure_s) for question in asked}
+
+    thing = seen.objects[0]
+    assert told("recall.colour") == {thing.colour: (ago, 12)}
+    assert told("order.first") == {thing.name: (newest - 12, 8)}
+    # None of a kind: all that was seen proves it, and nothing was in view.
+    assert told("count.kind") == {"one": (ago, 12), "zero": (0, None)}
+    # In the last room alone.
+    assert made.rooms[5] != made.rooms[again]
+    assert told("recall.where") == {made.room_name(again): (ago, 4)}
+    lines = [json.loads(one.to_json()) for one in ask(seen, 10, ("count.kind",), [newest])]
+    assert {line.get("exposure_s") for line in lines} == {12.0, None}
 
 
 def test_ranges_are_for_patrols_with_a_clock_alone() -> None:

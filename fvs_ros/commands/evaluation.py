@@ -145,6 +145,7 @@ def publish(
     console: Console,
     replayed: ReplayResult | None = None,
     in_thirds: Sequence[str] = (),
+    printed: bool = True,
 ) -> None:
     """Writes an evaluation's report, timings and page to `out`, and prints its tables.
 
@@ -157,6 +158,7 @@ def publish(
         console: where to print.
         replayed: the recording's replay, for its page.
         in_thirds: families that are also shown in thirds by age.
+        printed: whether the tables are.
     """
     from fvs_ros.evaluation.answers import replace_text
     from fvs_ros.evaluation.timed.console import print_evaluation
@@ -167,5 +169,6 @@ def publish(
     replace_text(out / REPORT, report.to_json())
     replace_text(out / TIMINGS, timings.to_json())
     replace_text(out / PAGE, page(report, timings, answers, replayed))
-    print_evaluation(report, timings.latency, console, in_thirds)
+    if printed:
+        print_evaluation(report, timings.latency, console, in_thirds)
     console.print(f"{out / PAGE} shows all of it", markup=False, highlight=False)

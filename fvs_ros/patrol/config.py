@@ -124,7 +124,8 @@ def day_config(steps: int) -> PatrolConfig:
         steps: length in grid steps.
     """
     hours = steps * STEP_S / 3600
-    return PatrolConfig(steps=steps, clock=True, names=72, returns=0.5, guests=min(0.25, 0.8 / hours), rest_s=(60, 300))
+    guests = 0.8 / max(hours, 3.2)
+    return PatrolConfig(steps=steps, clock=True, names=72, returns=0.5, guests=guests, rest_s=(60, 300))
 
 
 def _check(name: str, value: float, lowest: float, highest: float) -> None:

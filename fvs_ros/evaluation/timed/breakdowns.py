@@ -16,6 +16,7 @@ from fvs_ros.stream.types import Moment
 
 ALL, FAMILY, AGE = "all", "family", "age of the evidence"
 THIRD, FAMILY_THIRD = "third by age", "third by age within a family"
+ALL_QUESTIONS = "all questions"
 # How many of the best ranked moments count; None for all.
 TOP = (1, 3, None)
 _MOMENTS = ("the first moment", "the first 3 moments", "any moment")
@@ -192,7 +193,7 @@ def breakdowns(graded: Sequence[GradedAnswer]) -> dict[str, Groups]:
     aged = [one for one in graded if one.question.age_s is not None]
     bands = grouped(aged, lambda one: [max(start for start in AGE_BANDS_S if start <= _age_s(one))])
     found: dict[str, Groups] = {
-        ALL: {"all questions": list(graded)},
+        ALL: {ALL_QUESTIONS: list(graded)},
         FAMILY: dict(sorted(_families(graded).items())),
         AGE: {_band_name(start): bands[start] for start in sorted(bands)},
         THIRD: _thirds(aged, ""),
@@ -249,13 +250,13 @@ def tables(
     for breakdown, groups in breakdowns(graded).items():
         for name, members in groups.items():
             for metric in used:
-                rows.setdefault((metric, breakdown), []).append(_row(name, members, metric, conditions))
+                rows.setdefault((metric, breakdown), []).append(breakdown_row(name, members, metric, conditions))
     found = [BreakdownTable(one.name, one.unit, breakdown, tuple(some)) for (one, breakdown), some in rows.items()]
     names = [metric.name for metric in used]
     return sorted(found, key=lambda table: names.index(table.metric))
 
 
-def _row(name: str, graded: Sequence[GradedAnswer], metric: Metric, conditions: Sequence[str]) -> BreakdownRow:
+def breakdown_row(name: str, graded: Sequence[GradedAnswer], metric: Metric, conditions: Sequence[str]) -> BreakdownRow:
     """The metric's mean in one group, for each condition."""
     of = grouped(graded, lambda one: [one.condition])
     values = {

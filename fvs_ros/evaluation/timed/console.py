@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fvs_ros.evaluation.statistics import Estimate
 from fvs_ros.evaluation.timed.breakdowns import AGE, ALL, CORRECT, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, Difference
+from fvs_ros.evaluation.timed.days import EXPOSURE, ONCE, ONCE_S, DayReport
 from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
 from fvs_ros.terminal import printable
 
@@ -61,6 +62,22 @@ def print_evaluation(
         console.print(table)
     for note in report.notes:
         console.print(note, markup=False)
+
+
+def print_days(report: DayReport, console: Console) -> None:
+    """Prints what is correct against length: by condition, family, age and exposure, a column a length."""
+    console = Console(file=console.file, width=min(console.width, WIDTH), highlight=False)
+    console.print("patrols with a clock: exact answers, %, with 95 % bootstrap intervals, drawn by")
+    console.print(f"episodes; {ONCE!r} is recall of what was in view for at most {ONCE_S:g} s in all", markup=False)
+    for breakdown in (ALL, FAMILY, AGE, EXPOSURE):
+        table = plain_table(breakdown, ("",), [f"{one.hours:g} h" for one in report.lengths], widest=20)
+        for name in report.names(breakdown):
+            rows = [one.row(breakdown, name) for one in report.lengths]
+            table.add_row(Text(name, style="bold"), *(f"n = {row.questions}" if row else "-" for row in rows))
+            for condition in report.conditions:
+                values = [row.values[condition] if row else None for row in rows]
+                table.add_row(f"  {condition}", *("-" if one is None else one.text(100.0, 0, 0) for one in values))
+        console.print(table)
 
 
 def shown(value: Estimate | None, unit: str) -> str:

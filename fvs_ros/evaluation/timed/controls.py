@@ -11,12 +11,13 @@ from __future__ import annotations
 import enum
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fvs_ros.evaluation.timed.chosen_steps import evenly_spaced
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.offline import build_memory
@@ -39,6 +40,13 @@ class ConditionKind(enum.Enum):
     QUESTION_ONLY = "question-only"
     CSM_ONLY = "csm-only"
     DAM_ONLY = "dam-only"
+    NEWEST = "newest"
+    RANDOM = "random"
+    ORACLE = "oracle"
+
+
+TOLD = (ConditionKind.RANDOM, ConditionKind.ORACLE)
+"""Conditions that show the steps which come with a question (`StreamQuestion.steps`)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,10 @@ class Condition:
       newest steps stays where the memory has one.
     - ``csm-only``, ``dam-only``: the tokens of that part of the memory alone.
     - ``question-only``: nothing. What is right then can be guessed.
+    - ``newest``: the newest steps, as many as the memory has CSM slots.
+    - ``random``: as many steps drawn at random.
+    - ``oracle``: the newest steps and those of the question's proof, see `chosen_steps.oracle_steps`. What is wrong
+      then was not missed but misread.
 
     Attributes:
         frames: N of ``lastN``, 0 for others.
@@ -120,6 +132,8 @@ class StepHistory:
         config: the memory's sizes.
         uniform_bytes: of steps kept for uniform sampling. When they are full every second one is let go, and the
             nearest kept step stands for a wanted one.
+        told: the steps that questions name, each with the stamp of the last question that does. They are kept until
+            that has been asked, and nothing is kept for uniform sampling, whose steps are among them.
 
     Raises:
         ValueError: a condition of more frames than the CSM holds.
@@ -131,16 +145,23 @@ class StepHistory:
         grid: PatchGrid,
         config: FlashMemoryConfig,
         uniform_bytes: int = UNIFORM_BYTES,
+        told: Mapping[int, int] | None = None,
     ) -> None:
         conditions = tuple(conditions)
         check_conditions(conditions, config)
         self._grid = grid
         self._config = config
-        self._uniform = any(condition.kind is ConditionKind.UNIFORM for condition in conditions)
-        window = config.window_slots if self._uniform else 0
+        kinds = {condition.kind for condition in conditions}
+        self._windowed = bool(kinds & {ConditionKind.UNIFORM, *TOLD})
+        self._uniform = ConditionKind.UNIFORM in kinds and not told
+        window = config.window_slots if self._windowed else 0
+        newest = config.csm_slots if ConditionKind.NEWEST in kinds else 0
         self._newest: deque[Step] = deque(
-            maxlen=max(window, *(condition.frames // FRAMES_PER_STEP for condition in conditions), 0)
+            maxlen=max(window, newest, *(condition.frames // FRAMES_PER_STEP for condition in conditions), 0)
         )
+        self._told = dict(told or {})
+        self._asked_ns = sorted(set(self._told.values()), reverse=True)
+        self._kept: dict[int, Step] = {}
         self._uniform_bytes = uniform_bytes
         self._spaced: list[Step] = []
         self._stride = 1
@@ -159,6 +180,18 @@ class StepHistory:
             # On the host, where there is room; the GPU belongs to the memory that is measured.
             self._spaced.append(Step(index, high.cpu(), low.cpu(), start_ns, end_ns))
             self._thin()
+        if index in self._told:
+            # A copy: what is handed in is a part of a whole batch, which would stay with it.
+            self._kept[index] = Step(index, high.to("cpu", copy=True), low.to("cpu", copy=True), start_ns, end_ns)
+        self._forget(start_ns)
+
+    def _forget(self, now_ns: int) -> None:
+        """Lets those told steps go whose last question has been asked."""
+        if not self._asked_ns or now_ns <= self._asked_ns[-1]:
+            return
+        while self._asked_ns and now_ns > self._asked_ns[-1]:
+            self._asked_ns.pop()
+        self._kept = {index: step for index, step in self._kept.items() if self._told[index] >= now_ns}
 
     def provide(self, high: Tensor, low: Tensor, stamp_ns: int) -> None:
         """An unpaired newest frame, doubled into a step; it counts until the next step is added."""
@@ -177,6 +210,21 @@ class StepHistory:
         """A memory of the newest `frames` frames, or as many as there are."""
         return self._memory(self._last_steps(frames // FRAMES_PER_STEP))
 
+    def newest(self) -> MemorySnapshot:
+        """A memory of as many of the newest steps as the CSM has slots."""
+        return self.last(FRAMES_PER_STEP * self._config.csm_slots)
+
+    def chosen(self, steps: Sequence[int]) -> MemorySnapshot:
+        """A memory of told steps, in order.
+
+        Raises:
+            KeyError: a step that was not told, is yet to come, or is no longer needed.
+            ValueError: more steps than the CSM has slots.
+        """
+        if len(steps) > self._config.csm_slots:
+            raise ValueError(f"{len(steps)} steps are to be shown; the memory has {self._config.csm_slots} slots")
+        return self._memory([self._kept[index] for index in steps])
+
     def uniform(self) -> MemorySnapshot:
         """A memory of evenly spaced steps, as many as the CSM has slots; of all steps while they fit."""
         steps = [*self._spaced, *self._unpaired]
@@ -184,8 +232,8 @@ class StepHistory:
         if total <= slots:
             return self._memory(steps)
         indices = torch.tensor([step.index for step in steps])
-        wanted = torch.linspace(0, total - 1, slots, dtype=torch.float64)
-        nearest = (indices[None, :] - wanted.round()[:, None]).abs().argmin(1)
+        wanted = torch.tensor(evenly_spaced(total, slots))
+        nearest = (indices[None, :] - wanted[:, None]).abs().argmin(1)
         return self._memory([steps[place] for place in nearest.tolist()])
 
     def _last_steps(self, count: int) -> list[Step]:
@@ -208,7 +256,7 @@ class StepHistory:
         )
         total = self._steps + len(self._unpaired)
         # The window holds the newest steps of the stream, not of the choice; they are the same unless it is spaced.
-        newest = self._last_steps(memory.window.shape[0]) if self._uniform else []
+        newest = self._last_steps(memory.window.shape[0]) if self._windowed else []
         window = torch.stack([step.high.to(device) for step in newest]) if newest else memory.window
         return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps], window=window)
 
@@ -221,7 +269,7 @@ def check_conditions(conditions: Iterable[Condition], config: FlashMemoryConfig)
     """
     most = FRAMES_PER_STEP * config.csm_slots
     for condition in conditions:
-        if most == 0 and condition.kind in (ConditionKind.UNIFORM, ConditionKind.LAST):
+        if most == 0 and condition.kind in (*TOLD, ConditionKind.UNIFORM, ConditionKind.LAST, ConditionKind.NEWEST):
             raise ValueError(
                 f"{condition.name} fills the CSM's slots, and this memory has none; leave {condition.name} out"
             )
@@ -232,14 +280,21 @@ def check_conditions(conditions: Iterable[Condition], config: FlashMemoryConfig)
             )
 
 
-def show(condition: Condition, memory: MemorySnapshot, history: StepHistory) -> MemorySnapshot:
+def show(
+    condition: Condition, memory: MemorySnapshot, history: StepHistory, steps: Sequence[int] = ()
+) -> MemorySnapshot:
     """What the model is shown of a stream under a condition.
 
     Args:
         condition: which.
         memory: the Flash Memory.
         history: fed with the same steps as `memory`, for conditions that include theirs.
+        steps: those that the question names for the condition; they go before what the condition would show.
     """
+    if steps:
+        return history.chosen(steps)
+    if condition.kind is ConditionKind.NEWEST:
+        return history.newest()
     if condition.kind is ConditionKind.LAST:
         return history.last(condition.frames)
     if condition.kind is ConditionKind.UNIFORM:

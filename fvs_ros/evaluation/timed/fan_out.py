@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition, StepHistory, check_conditions, show
-from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.stream.model_protocol import (
     StepMemory,
     StreamGeneration,
@@ -29,7 +31,11 @@ class ConditionModel:
 
     Attributes:
         condition: what the next answers are given from.
+        steps: what the next question names for the condition, see `controls.show`.
+        told: the steps that questions of the next stream name, see `StepHistory`.
         answer_prefix: what the next answers are made to begin with.
+        unread: while True nobody asks, so that the newest snapshot stands for those that would follow it.
+        encode_s: seconds spent on encoding so far.
 
     What has nothing to do with conditions is the model's own.
 
@@ -40,27 +46,38 @@ class ConditionModel:
     def __init__(self, model: StreamModel, conditions: Sequence[Condition]) -> None:
         check_conditions(conditions, model.memory_config)
         self.name, self.memory_config, self.device = model.name, model.memory_config, model.device
-        self.frame_grid, self.encode_steps = model.frame_grid, model.encode_steps
+        self.frame_grid = model.frame_grid
         self.fingerprint = model.fingerprint
         self.control_tokens_in = model.control_tokens_in
         self.condition = MEMORY
+        self.steps: tuple[int, ...] = ()
+        self.told: Mapping[int, int] = {}
         self.answer_prefix = ""
+        self.unread = False
+        self.encode_s = 0.0
         self._model = model
         self._conditions = tuple(conditions)
         self._history: StepHistory | None = None
         self._memory: MemorySnapshot | None = None
         # The same object for all questions at a moment, because the model keeps what it computed of the last one.
-        self._shown: dict[Condition, MemorySnapshot] = {}
+        self._shown: dict[tuple[Condition, tuple[int, ...]], MemorySnapshot] = {}
 
     @property
     def shown(self) -> MemorySnapshot | None:
         """What the newest answer was given from; None before the first."""
-        return self._shown.get(self.condition)
+        return self._shown.get((self.condition, self.steps))
+
+    def encode_steps(self, frames: Sequence[np.ndarray], grid: PatchGrid) -> StepFeatures:
+        """See `StreamModel.encode_steps`."""
+        begin = time.perf_counter()
+        features = self._model.encode_steps(frames, grid)
+        self.encode_s += time.perf_counter() - begin
+        return features
 
     def new_memory(self, grid: PatchGrid) -> StepMemory:
         """See `StreamModel.new_memory`."""
-        self._history = StepHistory(self._conditions, grid, self.memory_config)
-        return _ConditionMemory(self._model.new_memory(grid), self._history)
+        self._history = StepHistory(self._conditions, grid, self.memory_config, told=self.told)
+        return _ConditionMemory(self, self._model.new_memory(grid), self._history)
 
     def new_prefix_cache(self) -> StreamPrefixCache:
         """See `StreamModel.new_prefix_cache`."""
@@ -73,9 +90,10 @@ class ConditionModel:
         if self._memory is not snapshot:
             self._memory = snapshot
             self._shown = {}
-        if self.condition not in self._shown:
-            self._shown[self.condition] = show(self.condition, snapshot, self._history)
-        return self._shown[self.condition]
+        key = (self.condition, self.steps)
+        if key not in self._shown:
+            self._shown[key] = show(self.condition, snapshot, self._history, self.steps)
+        return self._shown[key]
 
 
 class _ConditionCache:
@@ -99,7 +117,7 @@ class _ConditionPrefilled:
         self._model = model
         self._cache = cache
         self._snapshot = snapshot
-        self._condition: Condition | None = None
+        self._shown: MemorySnapshot | None = None
         self._prefilled: StreamPrefilledMemory | None = None
 
     def prefill_chunk(self) -> bool:
@@ -108,9 +126,9 @@ class _ConditionPrefilled:
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
         shown = self._model.show(self._snapshot)
-        if self._prefilled is None or self._condition != self._model.condition:
+        if self._prefilled is None or self._shown is not shown:
             self.close()
-            self._condition, self._prefilled = self._model.condition, self._cache.allocate(shown)
+            self._shown, self._prefilled = shown, self._cache.allocate(shown)
             while not self._prefilled.prefill_chunk():
                 pass
         return self._prefilled.start(question, max_new_tokens, answer_prefix or self._model.answer_prefix)
@@ -128,9 +146,11 @@ class _ConditionPrefilled:
 class _ConditionMemory:
     """A memory that also adds each step to the history."""
 
-    def __init__(self, memory: StepMemory, history: StepHistory) -> None:
+    def __init__(self, model: ConditionModel, memory: StepMemory, history: StepHistory) -> None:
+        self._model = model
         self._memory = memory
         self._history = history
+        self._snapshot: MemorySnapshot | None = None
 
     @property
     def steps(self) -> int:
@@ -161,4 +181,6 @@ class _ConditionMemory:
     def snapshot(self, provisional: tuple[Tensor, Tensor, int] | None = None) -> MemorySnapshot:
         if provisional is not None:
             self._history.provide(*provisional)
-        return self._memory.snapshot(provisional)
+        if self._snapshot is None or not self._model.unread:
+            self._snapshot = self._memory.snapshot(provisional)
+        return self._snapshot

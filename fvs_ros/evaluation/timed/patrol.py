@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.questions import TimedQuestion
+from fvs_ros.evaluation.timed.chosen_steps import evenly_spaced, oracle_steps, random_steps
+from fvs_ros.evaluation.timed.controls import TOLD, Condition, ConditionKind
 from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
-from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig, Wording
+from fvs_ros.patrol.config import FRAME_SIZE, STEP_S, PatrolConfig, Wording, day_config
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.questions import (
+    CLOCK_FAMILIES,
     FAMILIES,
     HELD_OUT_KINDS,
     OUTSIDE,
@@ -26,7 +30,7 @@ from fvs_ros.patrol.questions import (
     step_ends,
 )
 from fvs_ros.patrol.vocabulary import OUTSIDE_ANSWER
-from fvs_ros.sources.frame import Frame
+from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.stream.model_protocol import StreamModel
 
 if TYPE_CHECKING:
@@ -37,10 +41,35 @@ GUESS = "guess"
 STRIDE = 50
 # Below the seeds for tests; what is learnt of them is which answers are frequent.
 _GUESS_SEED, GUESS_EPISODES, _GUESS_QUESTIONS = 800_000, 40, 200
+_GUESS_DAYS, _GUESS_DAY_QUESTIONS = 4, 1000
 
 
 EpisodeRows = Mapping[str, Sequence[AnswerRow]]
 """What came of one episode: the rows of each condition, by its name."""
+
+
+@dataclass(frozen=True)
+class EpisodeCost:
+    """What an episode took.
+
+    Attributes:
+        steps: grid steps.
+        draw_s, encode_s: seconds spent on drawing its frames, and on encoding them.
+        total_s: seconds for all of it: simulation, memory and answers too.
+    """
+
+    steps: int
+    draw_s: float
+    encode_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class EpisodeAnswers:
+    """Answers about one episode, and what they took."""
+
+    rows: EpisodeRows
+    cost: EpisodeCost
 
 
 @dataclass(frozen=True)
@@ -68,6 +97,9 @@ class PatrolPlan:
     phrasings: str = Wording.ORIGINAL.value
     families: tuple[str, ...] = ()
 
+    clock: ClassVar[bool] = False
+    """Whether the patrols have a time of day."""
+
     def __post_init__(self) -> None:
         for name in ("questions", "moments", "shortest"):
             if getattr(self, name) < 1:
@@ -77,7 +109,7 @@ class PatrolPlan:
         known = [wording.value for wording in Wording]
         if self.phrasings not in known:
             raise ValueError(f"phrasings is {self.phrasings!r}; choose from {', '.join(known)}")
-        check_families(self.asked_families, self.wording)
+        check_families(self.asked_families, self.wording, self.clock)
 
     @property
     def wording(self) -> Wording:
@@ -87,7 +119,8 @@ class PatrolPlan:
     @property
     def asked_families(self) -> tuple[str, ...]:
         """The families that are asked, all of them written out."""
-        return self.families or (FAMILIES if self.wording is Wording.ORIGINAL else (*FAMILIES, OUTSIDE))
+        own = CLOCK_FAMILIES if self.clock else FAMILIES
+        return self.families or (own if self.wording is Wording.ORIGINAL else (*own, OUTSIDE))
 
     def steps(self, seed: int) -> int:
         """The length of a seed's episode in grid steps."""
@@ -100,14 +133,82 @@ class PatrolPlan:
         Raises:
             PatrolError: for a seed below 0, or a length that no patrol can have.
         """
-        return simulate(seed, PatrolConfig(steps=self.steps(seed)))
+        return simulate(seed, self.config(seed))
+
+    def config(self, seed: int) -> PatrolConfig:
+        """The settings of a seed's episode."""
+        return PatrolConfig(steps=self.steps(seed))
 
     def ask(self, episode: Episode) -> list[Question]:
         """The questions about an episode."""
+        return ask(episode, self.questions, self.asked_families, self._moments(episode), wording=self.wording)
+
+    @property
+    def guess_episodes(self) -> int:
+        """How many other episodes a guess knows."""
+        return GUESS_EPISODES
+
+    def guessable(self) -> list[Question]:
+        """Questions about other episodes, whose answers a guess may count."""
+        return [
+            question
+            for seed in range(_GUESS_SEED, _GUESS_SEED + self.guess_episodes)
+            for question in ask(self.episode(seed), _GUESS_QUESTIONS, self.asked_families, wording=self.wording)
+        ]
+
+    def _moments(self, episode: Episode) -> list[int]:
         ends = step_ends(episode)
         count = min(self.moments, len(ends))
-        moments = [ends[len(ends) * (n + 1) // count - 1] for n in range(count)]
-        return ask(episode, self.questions, self.asked_families, moments, wording=self.wording)
+        return [ends[len(ends) * (n + 1) // count - 1] for n in range(count)]
+
+
+@dataclass(frozen=True)
+class DayPlan(PatrolPlan):
+    """What is asked of a patrol with a clock, of one length; see `patrol.config.day_config`.
+
+    Attributes:
+        shortest, longest: both are the length that `hours` gives.
+    """
+
+    questions: int = 160
+    moments: int = 20
+
+    clock: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, hours: float, **settings: object) -> DayPlan:
+        """The plan for a length in hours; `settings` are further fields.
+
+        Raises:
+            PatrolError: no patrol can be as long, or as short.
+        """
+        config = day_config(round(hours * 3600 / STEP_S))
+        return cls(**{**settings, "shortest": config.steps, "longest": config.steps})  # type: ignore[arg-type]
+
+    @property
+    def hours(self) -> float:
+        """The length of an episode."""
+        return self.shortest * STEP_S / 3600
+
+    @property
+    def guess_episodes(self) -> int:
+        """See `PatrolPlan.guess_episodes`: few, since days take a while."""
+        return _GUESS_DAYS
+
+    def config(self, seed: int) -> PatrolConfig:
+        """See `PatrolPlan.config`."""
+        return day_config(self.steps(seed))
+
+    def guessable(self) -> list[Question]:
+        """See `PatrolPlan.guessable`: at the plan's moments."""
+        episodes = map(self.episode, range(_GUESS_SEED, _GUESS_SEED + self.guess_episodes))
+        return [
+            question
+            for episode in episodes
+            for question in ask(
+                episode, _GUESS_DAY_QUESTIONS, self.asked_families, self._moments(episode), wording=self.wording
+            )
+        ]
 
 
 def timed(question: Question) -> TimedQuestion:
@@ -128,26 +229,71 @@ def declined(questions: Sequence[Question], rows: Mapping[str, AnswerRow]) -> tu
 
 def answer_episode(
     model: StreamModel, options: RunOptions, plan: PatrolPlan, seed: int, renderer: PatrolRenderer
-) -> EpisodeRows:
+) -> EpisodeAnswers:
     """Runs one episode through a model.
 
     Raises:
         RenderError: it cannot be drawn here.
     """
+    begin = time.perf_counter()
     episode = plan.episode(seed)
     questions = {question.id: timed(question) for question in plan.ask(episode)}
-    asked = [StreamQuestion(one.id, one.time_ns, one.question) for one in questions.values()]
+    asked = [
+        StreamQuestion(one.id, one.time_ns, one.question, steps=_told(plan, options, model, episode, one))
+        for one in questions.values()
+    ]
     rows: defaultdict[str, list[AnswerRow]] = defaultdict(list)
-    for reply in StreamRun(model, options).replies(_frames(episode, renderer), asked):
+    run, drawing = StreamRun(model, options), _Drawing(episode, renderer)
+    for reply in run.replies(drawing.frames(), asked):
         question = questions[reply.question.id]
         rows[reply.condition.name].append(reply.row(question.id, question.question, question.answer))
-    return dict(rows)
+    cost = EpisodeCost(episode.config.steps, drawing.seconds, run.encode_s, time.perf_counter() - begin)
+    return EpisodeAnswers(dict(rows), cost)
 
 
-def _frames(episode: Episode, renderer: PatrolRenderer) -> Iterator[Frame]:
-    """Frames drawn as they are read: on the caller's thread, where the renderer's context lives."""
-    for stamp, image in zip(episode.stamps_ns.tolist(), renderer.frames(episode), strict=True):
-        yield Frame(stamp, lambda image=image: image)  # type: ignore[misc]
+def _told(
+    plan: PatrolPlan, options: RunOptions, model: StreamModel, episode: Episode, question: TimedQuestion
+) -> dict[str, tuple[int, ...]]:
+    """The steps that a question names for conditions that are told them.
+
+    With a clock, evenly spaced ones are among them: of a day they would not all stay in memory until then.
+    """
+    step_ns = STEP_S * SECOND_NS
+    begin_ns, slots = int(episode.stamps_ns[0]), model.memory_config.csm_slots
+    total = (question.time_ns - begin_ns) // step_ns + 1
+
+    def steps(condition: Condition) -> list[int]:
+        if condition.kind is ConditionKind.ORACLE:
+            proof = [((start - begin_ns) // step_ns, (end - begin_ns) // step_ns) for start, end in question.proof_ns]
+            return oracle_steps(total, slots, proof)
+        if condition.kind is ConditionKind.RANDOM:
+            return random_steps(total, slots, episode.world.seed)
+        return evenly_spaced(total, slots)
+
+    kinds = (*TOLD, ConditionKind.UNIFORM) if plan.clock else TOLD
+    return {one.name: tuple(steps(one)) for one in options.conditions if one.kind in kinds}
+
+
+class _Drawing:
+    """Frames drawn as they are read: on the caller's thread, where the renderer's context lives.
+
+    Attributes:
+        seconds: that it took so far.
+    """
+
+    def __init__(self, episode: Episode, renderer: PatrolRenderer) -> None:
+        self._episode = episode
+        self._renderer = renderer
+        self.seconds = 0.0
+
+    def frames(self) -> Iterator[Frame]:
+        """All of them."""
+        images = self._renderer.frames(self._episode)
+        for stamp in self._episode.stamps_ns.tolist():
+            begin = time.perf_counter()
+            image = next(images)
+            self.seconds += time.perf_counter() - begin
+            yield Frame(stamp, lambda image=image: image)  # type: ignore[misc]
 
 
 def answer_episodes(
@@ -156,7 +302,7 @@ def answer_episodes(
     plan: PatrolPlan,
     seeds: Sequence[int],
     workers: int,
-) -> Iterator[EpisodeRows]:
+) -> Iterator[EpisodeAnswers]:
     """Runs episodes, in this process or in several; they come as they are done.
 
     Args:
@@ -186,7 +332,7 @@ def answer_episodes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _worker(load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> Callable[[int], EpisodeRows]:
+def _worker(load: Callable[[], StreamModel], options: RunOptions, plan: PatrolPlan) -> Callable[[int], EpisodeAnswers]:
     """Runs the episode of a seed, with a model and a renderer that are made once."""
     from fvs_ros.patrol.render import shared_renderer
 
@@ -206,22 +352,19 @@ def _start_worker(load: Callable[[], StreamModel], options: RunOptions, plan: Pa
 
 
 @cache
-def _process_worker() -> Callable[[int], EpisodeRows]:
+def _process_worker() -> Callable[[int], EpisodeAnswers]:
     """Made with the first episode and not at the process's start, where an error would only break the pool."""
     assert _worker_arguments is not None
     return _worker(*_worker_arguments)
 
 
-def _work(seed: int) -> EpisodeRows:
+def _work(seed: int) -> EpisodeAnswers:
     return _process_worker()(seed)
 
 
 def guessed(plan: PatrolPlan, asked: Sequence[Question]) -> list[AnswerRow]:
     """Answers of a model without eyes: to each question the most frequent answer in other episodes."""
-    known: list[Question] = []
-    for seed in range(_GUESS_SEED, _GUESS_SEED + GUESS_EPISODES):
-        episode = plan.episode(seed)
-        known += ask(episode, _GUESS_QUESTIONS, plan.asked_families, wording=plan.wording)
+    known = plan.guessable()
     return [
         AnswerRow(question.id, question.question, question.answer_text, guess)
         for question, guess in zip(asked, guesses(known, asked), strict=True)

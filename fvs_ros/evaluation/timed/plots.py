@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fvs_ros.evaluation.answers import ANSWERS, AnswerRow
-from fvs_ros.evaluation.timed.breakdowns import BreakdownTable, Difference
+from fvs_ros.evaluation.timed.breakdowns import ALL, ALL_QUESTIONS, BreakdownTable, Difference
 from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import Moment
@@ -20,6 +20,7 @@ from fvs_ros.stream.types import Moment
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from fvs_ros.evaluation.timed.days import DayReport
     from fvs_ros.evaluation.timed.replay import ReplayResult
 
 # The memory stands out; controls keep their colours whichever of them are there (Okabe and Ito, for all eyes).
@@ -30,6 +31,9 @@ COLOURS = {
     "csm-only": "#56b4e9",
     "dam-only": "#cc79a7",
     "guess": "#c9ced6",
+    "oracle": "#009e73",
+    "random": "#cc79a7",
+    "newest": "#56b4e9",
 }
 _LAST_COLOUR = "#d55e00"
 RIGHT, WRONG, UNKNOWN = "#009e73", "#d55e00", "#8a8f98"
@@ -115,6 +119,37 @@ def accuracy_plot(table: BreakdownTable, conditions: Sequence[str], name: str) -
         axes.set(ylim=(0, 100), ylabel="correct, %")
         axes.grid(axis="y")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(conditions))
+    return made[0]
+
+
+def length_plot(report: DayReport, name: str) -> str:
+    """Shares of right answers against the length of the patrol, a line a condition, with their intervals."""
+    with _figure(name, 3.8) as (axes, made):
+        for number, condition in enumerate(report.conditions):
+            # Side by side, so that intervals at one length do not hide each other.
+            aside = 1.02 ** (number - (len(report.conditions) - 1) / 2)
+            hours, shares, lows, highs = [], [], [], []
+            for one in report.lengths:
+                row = one.row(ALL, ALL_QUESTIONS)
+                value = row.values[condition] if row else None
+                if value is None:
+                    continue
+                low, high = (value.value if bound is None else bound for bound in (value.low, value.high))
+                hours.append(one.hours * aside)
+                shares.append(100 * value.value)
+                lows.append(100 * max(0.0, value.value - low))
+                highs.append(100 * max(0.0, high - value.value))
+            width = 2.2 if condition == MEMORY.name else 1.3
+            spans, shade = np.array([lows, highs]), colour(condition)
+            axes.errorbar(
+                hours, shares, spans, marker="o", capsize=2, label=condition, color=shade, linewidth=width, elinewidth=1
+            )
+        lengths = [one.hours for one in report.lengths]
+        axes.set(xscale="log", ylim=(0, 100), xlabel="hours of patrol", ylabel="exact answers, %")
+        axes.set_xticks(lengths, [f"{one.hours:g}\nn = {one.questions}" for one in report.lengths])
+        axes.set_xticks([], minor=True)
+        axes.grid(axis="y")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return made[0]
 
 

@@ -10,11 +10,12 @@ For instance::
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fvs_ros.evaluation.answers import Answer, AnswerRow
-from fvs_ros.evaluation.timed.controls import MEMORY, Condition, ConditionKind
+from fvs_ros.evaluation.timed.chosen_steps import last_needed
+from fvs_ros.evaluation.timed.controls import MEMORY, TOLD, Condition, ConditionKind
 from fvs_ros.evaluation.timed.fan_out import ConditionModel
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import MemorySnapshot
@@ -36,12 +37,15 @@ class StreamQuestion:
         stamp_ns: when, nanoseconds on the stream's clock. Frames of this very stamp are seen, later ones are not.
         text: as asked.
         answer_prefix: what the answer is made to begin with, empty for nothing.
+        steps: grid steps of the stream that are shown under a condition, by its name; conditions that need to be told
+            them are in `controls.TOLD`.
     """
 
     id: str
     stamp_ns: int
     text: str
     answer_prefix: str = ""
+    steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class RunOptions:
     Attributes:
         stream: as for the node; queues and timeouts are the run's own, because nothing may be dropped or given up.
         conditions: each question is asked once under each.
+        snapshot_always: whether a snapshot is made of the memory after each group of frames, as in the node, or only
+            before questions. Answers are the same.
 
     Raises:
         ValueError: no condition, or one twice.
@@ -58,6 +64,7 @@ class RunOptions:
 
     stream: StreamConfig = field(default_factory=StreamConfig)
     conditions: tuple[Condition, ...] = (MEMORY,)
+    snapshot_always: bool = True
 
     def __post_init__(self) -> None:
         if not self.conditions or len(set(self.conditions)) < len(self.conditions):
@@ -145,6 +152,7 @@ class StreamRun:
         self._episodes = episodes
         self._model = ConditionModel(model, options.conditions)
         self._conditions = options.conditions
+        self._snapshot_always = options.snapshot_always
         self._on_frame = on_frame
         self._on_memory = on_memory
         self._group = FRAMES_PER_STEP * options.stream.batch_steps
@@ -152,6 +160,11 @@ class StreamRun:
         self._config = replace(
             options.stream, frame_queue=max(2, self._group), timeout_s=LONGEST_TIMEOUT_S, prefill_share=0.0
         )
+
+    @property
+    def encode_s(self) -> float:
+        """Seconds spent on encoding frames, of all streams so far."""
+        return self._model.encode_s
 
     def replies(
         self,
@@ -173,11 +186,18 @@ class StreamRun:
             The replies in the order in which they are given.
 
         Raises:
-            ValueError: two questions have one id.
+            ValueError: two questions have one id, or one names no steps for a condition that needs them.
         """
         ordered = sorted(questions, key=lambda question: question.stamp_ns)
         if len({question.id for question in ordered}) < len(ordered):
             raise ValueError("two questions have one id; ids must differ")
+        for condition in self._conditions:
+            if condition.kind in TOLD and any(not question.steps.get(condition.name) for question in ordered):
+                raise ValueError(
+                    f"{condition.name} shows steps that questions name, and these name none; it is for patrols"
+                )
+        named = [(question.stamp_ns, steps) for question in ordered for steps in question.steps.values()]
+        self._model.told = last_needed(named)
         moments = [list(same) for _, same in itertools.groupby(ordered, key=lambda question: question.stamp_ns)]
         upcoming = _Upcoming(frames)
         with StreamEngine(self._model, self._config, self._on_memory, self._episodes) as engine:
@@ -203,6 +223,7 @@ class StreamRun:
                     if self._on_frame is not None:
                         self._on_frame(frame)
                     frame = next(frames, None)
+                self._model.unread = not self._snapshot_always and frame is not None
             if not engine.flush(LONGEST_TIMEOUT_S):
                 raise RuntimeError(
                     f"the engine was closed, or took more than {LONGEST_TIMEOUT_S:g} s for {kept} frames"
@@ -214,12 +235,13 @@ class StreamRun:
     ) -> Iterator[Reply]:
         for condition in self._conditions:
             self._model.condition = condition
-            prefilled = False
+            read: tuple[int, ...] | None = None
             for question in questions:
                 if (question.id, condition.name) in answered:
                     continue
-                yield self._reply(engine, question, condition, prefilled)
-                prefilled = True
+                self._model.steps = tuple(question.steps.get(condition.name, ()))
+                yield self._reply(engine, question, condition, prefilled=self._model.steps == read)
+                read = self._model.steps
 
     def _reply(self, engine: StreamEngine, question: StreamQuestion, condition: Condition, prefilled: bool) -> Reply:
         self._model.answer_prefix = question.answer_prefix
