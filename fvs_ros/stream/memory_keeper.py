@@ -15,7 +15,7 @@ from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.episode_memory import EpisodeMemory, MemoryState
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.recorder import Recorder
-from fvs_ros.stream.recording import Episodes
+from fvs_ros.stream.recording import Episodes, RecordingError
 from fvs_ros.stream.restore import Restored, Restorer
 from fvs_ros.stream.saved_memory import MOST_BYTES, Description, write
 from fvs_ros.stream.types import AskError, ErrorCode
@@ -242,6 +242,8 @@ class MemoryKeeper:
 
         def save() -> str:
             self._recorder.end_segment()
+            if self._recorder.failure:
+                raise RecordingError(self._recorder.failure)
             self._recorder.settle_episode()
             size = 0 if state is None else self._write(state)
             usage = self._store.usage()

@@ -41,6 +41,9 @@ class Recorder:
         episodes: the store, and what its segments are called.
         fingerprint: of the model.
         silence_s: wall-clock seconds without a step after which the open segment ends.
+
+    Attributes:
+        failure: of the last attempt to store something, in words; empty if it succeeded.
     """
 
     def __init__(self, episodes: Episodes, fingerprint: str, silence_s: float) -> None:
@@ -55,7 +58,7 @@ class Recorder:
         self._log = ThrottledLog(logger)
         # Why the next segment begins an episode; None where it goes on with the last one.
         self._due_episode = "start" if episodes.resume is Resume.NEVER else None
-        self._failure = ""
+        self.failure = ""
         self._failures = 0
         self._paused_until = 0.0
         self._status = RecordingStatus()
@@ -253,13 +256,14 @@ class Recorder:
         try:
             write()
         except StoreError as error:
-            self._failure = str(error)
+            self.failure = str(error)
             if error.problem is not Problem.TOO_LARGE:
-                self._paused_until = time.monotonic() + min(FIRST_PAUSE_S * 2**self._failures, LONGEST_PAUSE_S)
+                pause_s = FIRST_PAUSE_S * 2 ** min(self._failures, 16)
+                self._paused_until = time.monotonic() + min(pause_s, LONGEST_PAUSE_S)
                 self._failures += 1
             self._log.log(logging.WARNING, error.problem.name, f"not recorded: {error}")
             return False
-        self._failure, self._failures = "", 0
+        self.failure, self._failures = "", 0
         return True
 
     def _leave_out(self, steps: int) -> None:
@@ -271,9 +275,9 @@ class Recorder:
             usage = self._store.usage()
             lasting = [notice.message for notice in self._store.notices() if notice.problem in _LASTING]
         except StoreError as error:
-            self._failure = str(error)
+            self.failure = str(error)
             usage, lasting = None, []
-        problem = self._failure or "; ".join(lasting)
+        problem = self.failure or "; ".join(lasting)
         with self._changed:
             self._status = replace(self._status, problem=problem)
             if usage is not None:

@@ -1,0 +1,135 @@
+"""What was seen is forgotten through the engine: no byte of it is left, in no file and not in the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import failure, feed, result
+from episode_engines import killed, running, scenes
+from episodic_data import folder_bytes
+from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
+
+from fvs_ros.episodic.store import EpisodeStore
+from fvs_ros.episodic.writer import Writer
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.types import ErrorCode
+
+# A stamp of this century, so that its 8 bytes are in no file by chance.
+BEGIN = 1_764_240_000
+SECRET = 137
+VALUES = (40, SECRET, 90)
+# The secret scene's first and last stamp.
+SINCE_NS, UNTIL_NS = (BEGIN + 6) * SECOND_NS, (BEGIN + 11) * SECOND_NS
+
+
+def traces(store: EpisodeStore) -> dict[str, bytes]:
+    """What is to vanish, by what it is: taken before it does."""
+    (secret,) = store.segments(SINCE_NS, UNTIL_NS)
+    jpeg = store.keyframe(secret.id)
+    assert jpeg is not None
+    return {
+        "picture": jpeg[-200:],
+        "features in the store": np.full(12, SECRET, np.float16).tobytes(),
+        "features in the saved memory": np.full(12, SECRET, np.float32).tobytes(),
+        "stamp in a row": secret.segment.end_ns.to_bytes(8, "big"),
+        "stamp in the saved memory": ((BEGIN + 10) * SECOND_NS).to_bytes(8, "little"),
+    }
+
+
+def found(folder: Path, wanted: dict[str, bytes]) -> set[str]:
+    content = folder_bytes(folder)
+    return {name for name, trace in wanted.items() if trace in content}
+
+
+def assert_gone(engine: StreamEngine, steps: int) -> None:
+    answer = result(engine.ask("What?"))
+    assert f" {SECRET}" not in answer.text
+    assert answer.steps == steps
+    assert not any(SINCE_NS <= moment.stamp_ns <= UNTIL_NS for moment in answer.moments)
+
+
+def test_a_range_is_gone_from_the_files_and_from_the_memory(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with running(folder) as (engine, store):
+        scenes(engine, BEGIN, VALUES)
+        engine.save_memory(PATIENCE_S)
+        wanted = traces(store)
+        assert found(folder, wanted) == set(wanted)
+        episode = engine.status.episode
+        assert engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S) == 1
+        assert found(folder, wanted) == set()
+        assert engine.status.episode > episode, "no answer begins from the memory before"
+        assert_gone(engine, 6)
+        scenes(engine, BEGIN + 18, (60,))
+        assert_gone(engine, 9)
+        assert engine.recording is not None
+        assert engine.recording.segments == 2
+    assert found(folder, wanted) == set()
+    with running(folder) as (engine, store):
+        assert_gone(engine, 9)
+        assert len(store.info().episodes) == 1
+
+
+def test_what_is_in_the_open_segment_is_forgotten_too(tmp_path: Path) -> None:
+    with running(tmp_path / "store") as (engine, store):
+        scenes(engine, BEGIN, (40, SECRET))
+        feed(engine, frame(BEGIN + 12, SECRET))
+        assert len(store.segments()) == 1
+        assert engine.forget(SINCE_NS, None, None, PATIENCE_S) == 1
+        assert_gone(engine, 3)
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["all", "its episode"])
+def test_after_everything_is_forgotten_nothing_can_be_asked_until_a_frame_comes(
+    everything: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store"
+    with running(folder) as (engine, store):
+        scenes(engine, BEGIN, VALUES)
+        engine.save_memory(PATIENCE_S)
+        wanted = traces(store)
+        assert engine.forget(None, None, None if everything else store.current_episode, PATIENCE_S) == 3
+        assert found(folder, wanted) == set()
+        assert failure(engine.ask("What?")).code is ErrorCode.NO_FRAMES
+        scenes(engine, BEGIN + 50, (7,))
+        assert result(engine.ask("What?")).steps == 3
+
+
+def test_what_the_memory_does_not_show_leaves_it_as_it_is(tmp_path: Path) -> None:
+    model = FakeModel()
+    with running(tmp_path / "store", model) as (engine, store):
+        scenes(engine, BEGIN, (SECRET,))
+        engine.reset()
+        scenes(engine, BEGIN + 50, (7, 70))
+        version, encoded = engine.status.version, len(model.encoded)
+        assert engine.forget(None, None, 1, PATIENCE_S) == 1
+        assert engine.forget(None, UNTIL_NS, None, PATIENCE_S) == 0
+        assert (engine.status.version, len(model.encoded)) == (version, encoded)
+        assert engine.status.steps == 6
+        assert [stored.episode for stored in store.segments()] == [2, 2]
+
+
+def test_a_kill_in_the_middle_only_delays_it_to_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "store"
+    left: list[Path] = []
+    finish = Writer.finish_forgetting
+
+    def interrupted(writer: Writer) -> None:
+        if not left:
+            left.append(killed(folder))
+        finish(writer)
+
+    with running(folder) as (engine, store):
+        scenes(engine, BEGIN, VALUES)
+        engine.save_memory(PATIENCE_S)
+        wanted = traces(store)
+        monkeypatch.setattr(Writer, "finish_forgetting", interrupted)
+        engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S)
+    before = found(left[0], wanted)
+    assert {"picture", "stamp in a row"} <= before
+    assert not before & {"features in the saved memory", "stamp in the saved memory"}, "it is deleted first"
+    with running(left[0]) as (engine, _):
+        assert_gone(engine, 6)
+        assert found(left[0], wanted) == set()
