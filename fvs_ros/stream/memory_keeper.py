@@ -117,10 +117,10 @@ class MemoryKeeper:
         """Saves the memory if that is due."""
         if time.monotonic() < self._save_at_s or (self._saving is not None and not self._saving.done()):
             return
+        self._save_at_s = time.monotonic() + SAVE_EVERY_S
         begin_s = time.thread_time()
         state = self._state(memory)
         copied_s = time.thread_time() - begin_s
-        self._save_at_s = time.monotonic() + SAVE_EVERY_S
         if state is not None:
             self._saving = self._recorder.call(lambda: self._save_now_and_then(state, copied_s))
 
@@ -235,7 +235,12 @@ class MemoryKeeper:
         """A copy of the memory, if it can be saved."""
         if memory is None or self._store.saved_memory is None or memory.bytes > MOST_BYTES:
             return None
-        return memory.state()
+        try:
+            return memory.state()
+        except Exception:
+            # For want of the device's memory; the segments are kept all the same.
+            logger.exception("the Flash Memory could not be copied to be saved")
+            return None
 
     def _save_on_recorder(self, memory: EpisodeMemory | None) -> Future[str]:
         state = self._state(memory)
