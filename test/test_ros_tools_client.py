@@ -12,6 +12,7 @@ from node_harness import PATIENCE_S, Client, StreamProcess, running_node
 
 require_ros()
 import rclpy
+from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
 
 from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
@@ -55,6 +56,25 @@ def test_asking_returns_the_response(client: FlashVStreamClient) -> None:
     assert response.success
     assert response.answer
     assert (response.memory_steps, response.memory_end.sec) == (2, 4)
+
+
+def test_asking_about_a_range_is_answered_from_it_alone(client: FlashVStreamClient, domain: int) -> None:
+    with Client(domain, NODE) as camera:
+        camera.feed(*range(11, 17))
+        whole = client.ask("What?", max_new_tokens=2, fresh=True)
+        assert whole.memory_steps == 5
+        for ask in (client.ask, lambda *of, **more: client.ask_stream(*of, **more).result()):
+            part = ask("What?", max_new_tokens=2, since=Time(sec=12), until=Time(sec=14))
+            assert part.answer
+            assert (part.memory_start.sec, part.memory_end.sec, part.memory_version) == (12, 14, 0)
+            assert 1 <= part.memory_steps < 5
+            assert {moment.stamp.sec for moment in part.moments} <= {12, 13, 14}
+    # Not the node's own reason for an empty memory, as it has one.
+    with pytest.raises(AskError, match=r"nothing was seen between 100\.000 s and now") as caught:
+        client.ask("What?", since=Time(sec=100))
+    assert caught.value.code == ErrorCode.NO_FRAMES
+    with pytest.raises(AskError, match="after until"):
+        client.ask("What?", since=Time(sec=9), until=Time(sec=8))
 
 
 def test_a_timeout_in_whole_seconds_is_taken(client: FlashVStreamClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.nodes.futures import worker_future
-from fvs_ros.nodes.messages import fill_answer, fill_error
+from fvs_ros.nodes.messages import fill_answer, fill_error, open_stamp
 from fvs_ros.nodes.qos import question_qos
 from fvs_ros.nodes.reply_pacer import ReplyPacer
 from fvs_ros.srv import Ask as AskService
@@ -81,7 +81,7 @@ class AskServer:
             await self._settled(pending)
             fill_answer(response, pending.result())
         except AskError as error:
-            fill_error(response, self._explained(error))
+            fill_error(response, self._explained(request, error))
         await self._pacer.turn()
         return response
 
@@ -106,7 +106,7 @@ class AskServer:
             await self._pacer.turn()
             goal.succeed()
         except AskError as error:
-            fill_error(result, self._explained(error))
+            fill_error(result, self._explained(goal.request, error))
             await self._pacer.turn()
             if goal.is_cancel_requested and error.code == ErrorCode.CANCELLED:
                 goal.canceled()
@@ -114,9 +114,10 @@ class AskServer:
                 goal.abort()
         return result
 
-    def _explained(self, error: AskError) -> AskError:
-        """A lack of frames with its cause, as far as the node knows it."""
-        cause = self._no_frames() if error.code == ErrorCode.NO_FRAMES else ""
+    def _explained(self, request: Any, error: AskError) -> AskError:
+        """A lack of frames in the newest memory with its cause, as far as the node knows it."""
+        newest = open_stamp(request.since) is None and open_stamp(request.until) is None
+        cause = self._no_frames() if error.code == ErrorCode.NO_FRAMES and newest else ""
         return AskError(error.code, f"no frame is in memory: {cause}") if cause else error
 
     async def _settled(self, pending: PendingAnswer) -> None:

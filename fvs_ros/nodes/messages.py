@@ -35,6 +35,11 @@ def stamp_nanoseconds(stamp: Time) -> int:
     return stamp.sec * SECOND_NS + stamp.nanosec
 
 
+def open_stamp(stamp: Time) -> int | None:
+    """One end of a range of stamps in nanoseconds; None for zero, which leaves it open."""
+    return stamp_nanoseconds(stamp) or None
+
+
 def fill_answer(message: AnswerMessage, answer: Answer) -> AnswerMessage:
     """Fills in a response or a result with an answer, and returns it."""
     message.success = True

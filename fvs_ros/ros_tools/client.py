@@ -26,8 +26,10 @@ from fvs_ros.action import Ask as AskAction
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
-from fvs_ros.ros_tools.requests import episode_number, longest_wait, question_fields
+from fvs_ros.ros_tools.requests import RefusedError, done, episode_number, longest_wait, question_fields
 from fvs_ros.srv import Ask, Forget, LoadMemory
+
+__all__ = ["FlashVStreamClient", "RefusedError"]
 
 DEFAULT_NODE = "/stream_node"
 # For what the node does at once. Discovery takes seconds, on a busy machine tens of them.
@@ -41,10 +43,6 @@ _STATE_S = 2.0
 
 Value = TypeVar("Value")
 AnyClient = TypeVar("AnyClient", bound="FlashVStreamClient")
-
-
-class RefusedError(Exception):
-    """The node does not do what it was asked for in its present state. The message is the node's own."""
 
 
 class FlashVStreamClient:
@@ -79,10 +77,8 @@ class FlashVStreamClient:
         on_wait: Callable[[], None] | None = None,
     ) -> None:
         if ros_node is not None and ros_node.executor is not None:
-            raise ValueError(
-                f"{ros_node.get_fully_qualified_name()} is in an executor already; leave ros_node out, and the client "
-                "makes a node of its own"
-            )
+            name = ros_node.get_fully_qualified_name()
+            raise ValueError(f"{name} is in an executor already; leave ros_node out, for a node of the client's own")
         self.node = node
         self.memory: MemoryState | None = None
         self.statistics: StreamStatistics | None = None
@@ -136,7 +132,14 @@ class FlashVStreamClient:
     # Questions
 
     def ask(
-        self, question: str, *, max_new_tokens: int = 0, timeout_s: float = DEFAULT_TIMEOUT_S, fresh: bool = False
+        self,
+        question: str,
+        *,
+        max_new_tokens: int = 0,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        fresh: bool = False,
+        since: Time | None = None,
+        until: Time | None = None,
     ) -> Ask.Response:
         """Asks through the service, and waits for the whole answer.
 
@@ -145,6 +148,8 @@ class FlashVStreamClient:
             max_new_tokens: the answer's longest length; 0 takes the node's parameter.
             timeout_s: seconds from the question to its complete answer; 0 takes the node's parameter.
             fresh: answer from a memory that holds every frame that arrived before the question.
+            since: answer only from what was seen from this stamp on; None for all before `until`.
+            until: answer only from what was seen up to this stamp; None for all since `since`.
 
         Returns:
             The `fvs_ros/srv/Ask` response, of which `success` is true.
@@ -153,7 +158,7 @@ class FlashVStreamClient:
             AskError: there is no answer; `code` says why.
             TimeoutError: the service is not offered, or the node does not respond.
         """
-        request = Ask.Request(**question_fields(question, max_new_tokens, timeout_s, fresh))
+        request = Ask.Request(**question_fields(question, max_new_tokens, timeout_s, fresh, since, until))
         return answered(self._call(Ask, self._ask_service, request, response_s=longest_wait(timeout_s)))
 
     def ask_stream(
@@ -164,6 +169,8 @@ class FlashVStreamClient:
         max_new_tokens: int = 0,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         fresh: bool = False,
+        since: Time | None = None,
+        until: Time | None = None,
     ) -> AnswerStream:
         """Asks through the action, and returns once the node has accepted the goal.
 
@@ -175,6 +182,8 @@ class FlashVStreamClient:
             max_new_tokens: see `ask`.
             timeout_s: see `ask`.
             fresh: see `ask`.
+            since: see `ask`.
+            until: see `ask`.
 
         Raises:
             AskError: no ROS message can hold the question or a limit. What the node refuses, `result` raises.
@@ -188,7 +197,7 @@ class FlashVStreamClient:
             if on_token is not None:
                 on_token(token)
 
-        goal = AskAction.Goal(**question_fields(question, max_new_tokens, timeout_s, fresh))
+        goal = AskAction.Goal(**question_fields(question, max_new_tokens, timeout_s, fresh, since, until))
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
         handle = self.result_of(
             self._action.send_goal_async(goal, lambda message: add(message.feedback.token)),
@@ -227,9 +236,8 @@ class FlashVStreamClient:
         Raises:
             TimeoutError: it does not in time.
         """
-        self.wait_for(
-            lambda: self.memory is not None and condition(self.memory), f"a memory on {self.node}/memory", timeout_s
-        )
+        what = f"a memory on {self.node}/memory"
+        self.wait_for(lambda: self.memory is not None and condition(self.memory), what, timeout_s)
         return self.memory
 
     def next_statistics(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> StreamStatistics:
@@ -251,7 +259,7 @@ class FlashVStreamClient:
             RefusedError: the node is not configured.
             TimeoutError: the node does not respond.
         """
-        _done(self._call(Trigger, f"{self.node}/reset", Trigger.Request()))
+        done(self._call(Trigger, f"{self.node}/reset", Trigger.Request()))
 
     def pause(self, paused: bool = True) -> None:
         """Has the node skip its images, or take them in again; the memory stays and answers.
@@ -260,7 +268,7 @@ class FlashVStreamClient:
             RefusedError: the node is not configured.
             TimeoutError: the node does not respond.
         """
-        _done(self._call(SetBool, f"{self.node}/pause", SetBool.Request(data=paused)))
+        done(self._call(SetBool, f"{self.node}/pause", SetBool.Request(data=paused)))
 
     def save_memory(self, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Has the node save its memory and all that it has seen up to now; returns what it saved, in a sentence.
@@ -271,7 +279,7 @@ class FlashVStreamClient:
             RefusedError: it cannot be saved, another command is under way, or the node is not configured.
             TimeoutError: the node does not respond.
         """
-        return _done(self._call(Trigger, f"{self.node}/save_memory", Trigger.Request(), response_s=timeout_s))
+        return done(self._call(Trigger, f"{self.node}/save_memory", Trigger.Request(), response_s=timeout_s))
 
     def load_memory(self, episode: int = 0, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Has the node take up a stored episode; returns what is in memory now, in a sentence.
@@ -288,7 +296,7 @@ class FlashVStreamClient:
             ValueError: no message can hold the number.
         """
         request = LoadMemory.Request(episode=episode_number(episode))
-        return _done(self._call(LoadMemory, f"{self.node}/load_memory", request, response_s=timeout_s))
+        return done(self._call(LoadMemory, f"{self.node}/load_memory", request, response_s=timeout_s))
 
     def forget(
         self,
@@ -322,7 +330,7 @@ class FlashVStreamClient:
             since=since or Time(), until=until or Time(), episode=episode_number(episode), everything=everything
         )
         response = self._call(Forget, f"{self.node}/forget", request, response_s=timeout_s)
-        _done(response)
+        done(response)
         return response.segments
 
     # Waiting
@@ -366,7 +374,6 @@ class FlashVStreamClient:
         return future.result()
 
     def _state(self) -> str:
-        """Label of the node's lifecycle state."""
         service = f"{self.node}/get_state"
         response = self._call(GetState, service, GetState.Request(), ready_s=_STATE_S, response_s=_STATE_S)
         return response.current_state.label
@@ -391,10 +398,3 @@ class FlashVStreamClient:
 
     def _on_statistics(self, message: StreamStatistics) -> None:
         self.statistics = message
-
-
-def _done(response: Any) -> str:
-    """The message of a command that was done."""
-    if not response.success:
-        raise RefusedError(response.message)
-    return response.message

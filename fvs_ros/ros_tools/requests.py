@@ -1,9 +1,11 @@
-"""What a client asks for, as the fields of a request that can hold it."""
+"""What a client asks for, as the fields of a request that can hold it, and whether a command was done."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from builtin_interfaces.msg import Time
 
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S
 from fvs_ros.stream.types import AskError, ErrorCode
@@ -12,7 +14,13 @@ from fvs_ros.stream.types import AskError, ErrorCode
 _DELIVERY_S = 5.0
 
 
-def question_fields(question: str, max_new_tokens: int, timeout_s: float, fresh: bool) -> dict[str, Any]:
+class RefusedError(Exception):
+    """The node does not do what it was asked for in its present state. The message is the node's own."""
+
+
+def question_fields(
+    question: str, max_new_tokens: int, timeout_s: float, fresh: bool, since: Time | None, until: Time | None
+) -> dict[str, Any]:
     """The fields of a request. Where one cannot hold a value, rclpy raises, aborts, or cuts a text off at its zero.
 
     Raises:
@@ -28,7 +36,14 @@ def question_fields(question: str, max_new_tokens: int, timeout_s: float, fresh:
     if problem:
         raise AskError(ErrorCode.INVALID_QUESTION, problem)
     # Converted: a whole number in a float field aborts the process where the interfaces were built with assertions.
-    return {"question": question, "max_new_tokens": max_new_tokens, "timeout_s": float(timeout_s), "fresh": fresh}
+    return {
+        "question": question,
+        "max_new_tokens": max_new_tokens,
+        "timeout_s": float(timeout_s),
+        "fresh": fresh,
+        "since": since or Time(),
+        "until": until or Time(),
+    }
 
 
 def longest_wait(timeout_s: float) -> float:
@@ -45,3 +60,14 @@ def episode_number(number: int) -> int:
     if not 0 <= number < 2**32:
         raise ValueError(f"episode is {number}; name one as `fvs memory info` numbers them, or 0")
     return number
+
+
+def done(response: Any) -> str:
+    """The message of a command that was done.
+
+    Raises:
+        RefusedError: it was not.
+    """
+    if not response.success:
+        raise RefusedError(response.message)
+    return response.message
