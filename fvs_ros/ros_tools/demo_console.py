@@ -52,11 +52,17 @@ class DemoConsole:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def heading(self, rows: dict[str, str]) -> None:
-        """What is about to run."""
-        self._console.print(Rule("fvs_ros demo", style="cyan"))
+    def heading(self, rows: dict[str, str], title: str = "fvs_ros demo") -> None:
+        """What is about to run, or has just happened."""
+        self._console.print(Rule(title, style="cyan"))
         for name, text in rows.items():
             self._answers.row(name, Text(text))
+
+    def act(self, title: str, rows: dict[str, str]) -> None:
+        """A further part of the demo, in which the stream begins anew or goes on."""
+        self._logged_s = 0.0
+        self._console.print()
+        self.heading(rows, title)
 
     def note(self, text: str) -> None:
         """A line about what happens."""
@@ -79,10 +85,10 @@ class DemoConsole:
             filled = round(_BAR_WIDTH * elapsed_s / self._seconds)
             self._answers.row("stream", Text(f"[{'#' * filled:-<{_BAR_WIDTH}}] {description}", style="dim"))
 
-    def question(self, elapsed_s: float, door: str, text: str) -> None:
+    def question(self, when: str, door: str, text: str) -> None:
         """A question that is being asked through `door` now."""
         self._console.print()
-        self._console.print(Rule(f"{elapsed_s:.1f} s into the stream, {door}", style="cyan", align="left"))
+        self._console.print(Rule(f"{when}, {door}", style="cyan", align="left"))
         self._answers.row("question", Text(text, style="bold"))
 
     def begin_tokens(self) -> None:
@@ -101,11 +107,19 @@ class DemoConsole:
         self._answers.end_line()
         self._progress.start()
 
-    def answer(self, response: Any, start_ns: int, streamed: bool = False) -> None:
-        """An answer (`fvs_ros/srv/Ask` response or action result) with its evidence and its cost."""
+    def answer(self, response: Any, start_ns: int, streamed: bool = False, brief: bool = False) -> None:
+        """An answer (`fvs_ros/srv/Ask` response or action result) with its evidence and its cost.
+
+        Args:
+            response: as it came.
+            start_ns: stamp of the stream's beginning.
+            streamed: whether its text is shown already.
+            brief: leave evidence and cost out.
+        """
         if not streamed:
             self._answers.answer(response.answer)
-
+        if brief:
+            return
         self._answers.moments([placeless_moment(moment) for moment in response.moments], start_ns)
         span_s = (stamp_nanoseconds(response.memory_end) - stamp_nanoseconds(response.memory_start)) / SECOND_NS
         version = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"

@@ -15,6 +15,9 @@ ANY_VIDEO = (
     "Where was the cyclist with the helmet?",
     "Describe everything that happened, in order.",
 )
+# Beside QUESTIONS_FILE in a recording. At its first stamp the node is killed; questions of that stamp are asked when it
+# is back, those of later ones while the stream goes on.
+AFTER_RESTART_FILE = "questions_after_restart.jsonl"
 # Fractions of the stream at which they are asked; the last one is streamed.
 _ASK_AT = (0.15, 0.4, 0.65, 0.9)
 # A question with a stamp is asked so long after the image of that stamp, which is on its way meanwhile.
@@ -54,18 +57,19 @@ def for_any_video(seconds: float) -> list[DemoQuestion]:
     ]
 
 
-def of_recording(folder: Path, start_ns: int, seconds: float) -> list[DemoQuestion]:
+def of_recording(folder: Path, start_ns: int, seconds: float, file_name: str = QUESTIONS_FILE) -> list[DemoQuestion]:
     """The questions of a recording that fall into its first `seconds`; every fourth one is streamed.
 
     Args:
-        folder: of the recording; without `QUESTIONS_FILE` there are none.
+        folder: of the recording; without the file there are none.
         start_ns: stamp of its first image.
         seconds: of stream to be played.
+        file_name: of the questions.
 
     Raises:
         DataError: the file breaks the form of timed questions.
     """
-    file = folder / QUESTIONS_FILE
+    file = folder / file_name
     if not file.is_file():
         return []
     timed = [

@@ -99,6 +99,13 @@ class Processes:
         """The process's number."""
         return self._running[name].pid
 
+    def kill(self, name: str) -> int:
+        """Ends a process by SIGKILL, which it cannot prepare for, and returns its number; it may be started again."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+        return process.pid
+
     def check(self) -> None:
         """Raise ProcessError if a process has ended or has logged that it cannot do its work."""
         for name, process in self._running.items():
