@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 from memory_steps import append_all, assert_same, empty_memory, random_steps
+from reduction_problems import KINDS, degenerate, micro_clusters
 from torch import Tensor
 
 from fvs_ros import memory
@@ -24,8 +25,8 @@ def parts(request: pytest.FixtureRequest) -> ModuleType:
     if request.param == "tensors":
         return reduction_by_tensors
     pytest.importorskip("numba")
-    assert implementation(CPU) is not reduction_by_tensors
-    return implementation(CPU)
+    assert implementation(CPU, 40) is not reduction_by_tensors
+    return implementation(CPU, 40)
 
 
 @pytest.fixture
@@ -34,17 +35,9 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "fvs_ros.memory.reduction_by_loops", raising=False)
     monkeypatch.delattr(memory, "reduction_by_loops", raising=False)
-    slot_reduction._compiled.cache_clear()
+    slot_reduction._loops.cache_clear()
     yield
-    slot_reduction._compiled.cache_clear()
-
-
-def micro_clusters(count: int, seed: int, features: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.randn(count, features, dtype=torch.float64, generator=generator)
-    weights = torch.randint(1, 9, (count,), generator=generator).double()
-    distances = (means[:, None] - means).square().sum(2)
-    return distances, weights, torch.arange(count).double(), means
+    slot_reduction._loops.cache_clear()
 
 
 def direct_sum_of_squares(means: Tensor, weights: Tensor, labels: Tensor) -> float:
@@ -144,34 +137,11 @@ def test_a_drift_is_segmented_better_than_agglomeration_alone_does() -> None:
     assert labels.bincount().tolist() == [6] * 5
 
 
-def degenerate(kind: str, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances, weights and times of problems with many equal choices, or with none but rounding."""
-    generator = torch.Generator().manual_seed(seed)
-    distances, weights, times, _ = micro_clusters(count, seed)
-    copies = torch.randint(count, (count,), generator=generator).sort().values // 3
-    if kind == "still":
-        distances, weights = torch.zeros_like(distances), torch.ones_like(weights)
-    elif kind == "copies":
-        distances = distances[copies][:, copies]
-    elif kind == "returns":
-        scenes = torch.randint(1 + count // 5, (count,), generator=generator)
-        distances = distances[scenes][:, scenes]
-    elif kind == "even":
-        distances, weights = (times[:, None] - times).square(), torch.ones_like(weights)
-    elif kind == "heavy":
-        weights = (weights * 3 - 2) ** 6
-        times = times.cumsum(0) / 7
-    return distances, weights, times
-
-
-KINDS = ("random", "still", "copies", "returns", "even", "heavy")
-
-
 @pytest.mark.parametrize("time_weight", [0.0, 250.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_loops_decide_as_tensors_do(kind: str, time_weight: float) -> None:
     pytest.importorskip("numba")
-    loops = implementation(CPU)
+    loops = implementation(CPU, 40)
     assert loops is not reduction_by_tensors
     sizes = [(1, 1), (2, 1), (9, 9), (10, 9), (31, 1), (33, 16), (40, 13), (137, 60)]
     for seed, (count, slots) in itertools.product(range(4), sizes):
@@ -211,7 +181,7 @@ def test_loops_give_valid_slots_or_refuse_what_is_not_finite(value: float, slots
     distances, weights, times, _ = micro_clusters(20, seed=7)
     distances[3] = distances[:, 3] = value
     distances[3, 3] = 0
-    loops = implementation(CPU)
+    loops = implementation(CPU, 40)
     for start in (
         lambda: loops.agglomerate(distances, weights, times, slots),
         lambda: loops.segment_time(distances, weights, slots),
@@ -227,22 +197,23 @@ def test_loops_name_features_that_are_not_finite() -> None:
     distances, weights, times, _ = micro_clusters(20, seed=7)
     distances[3] = distances[:, 3] = float("nan")
     for part in (
-        lambda: implementation(CPU).agglomerate(distances, weights, times, 5),
-        lambda: implementation(CPU).segment_time(distances, weights, 5),
+        lambda: implementation(CPU, 40).agglomerate(distances, weights, times, 5),
+        lambda: implementation(CPU, 40).segment_time(distances, weights, 5),
     ):
         with pytest.raises(ValueError, match="not finite; the features must be"):
             part()
 
 
-def test_only_a_cpu_has_loops() -> None:
-    assert implementation(torch.device("meta")) is reduction_by_tensors
-    assert implementation(torch.device("cuda")) is reduction_by_tensors
+def test_other_devices_and_large_problems_have_tensors() -> None:
+    assert implementation(torch.device("meta"), 40) is reduction_by_tensors
+    too_many = slot_reduction.MOST_KERNEL_CLUSTERS + 1
+    assert implementation(torch.device("cuda"), too_many) is reduction_by_tensors
 
 
 @pytest.mark.usefixtures("without_numba")
 def test_without_numba_tensors_take_over_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    assert implementation(CPU) is reduction_by_tensors
-    assert implementation(CPU) is reduction_by_tensors
+    assert implementation(CPU, 40) is reduction_by_tensors
+    assert implementation(CPU, 40) is reduction_by_tensors
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "numba does not work here" in record.message
@@ -254,6 +225,6 @@ def test_a_memory_is_the_same_with_loops_and_with_tensors(time_weight: float, mo
     memory = append_all(empty_memory(12, 5, 3, time_weight=time_weight), random_steps(150))
     provisional = random_steps(1).high[0], random_steps(1).low[0], 1_500
     by_loops = memory.snapshot(), memory.snapshot(provisional=provisional)
-    monkeypatch.setattr(slot_reduction, "implementation", lambda device: reduction_by_tensors)
+    monkeypatch.setattr(slot_reduction, "implementation", lambda device, clusters: reduction_by_tensors)
     assert_same(memory.snapshot(), by_loops[0])
     assert_same(memory.snapshot(provisional=provisional), by_loops[1])

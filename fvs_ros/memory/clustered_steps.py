@@ -87,7 +87,7 @@ class ClusteredSteps:
     ) -> None:
         self._config = config
         self._step, self._stamps_ns, self._weight = step, stamps_ns, weight
-        prepare(device)
+        prepare(device, micro_cluster_count(config), config.csm_slots)
         self.micro = MicroClusters(
             micro_cluster_count(config),
             grid.low_patches * width,

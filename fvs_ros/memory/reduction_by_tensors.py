@@ -41,6 +41,20 @@ def slot_sums(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) ->
     return members @ weights, spreads, (spreads * members * weights).sum(1) / 2
 
 
+def squares_and_costs(
+    totals: Tensor, spreads: Tensor, inner: Tensor, weights: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a move of a micro-cluster is judged by, from `slot_sums`.
+
+    Returns:
+        squares: [V], squared distance to the centroid of its own slot.
+        costs: [K, V], of moving it to each slot; infinite at its own.
+    """
+    squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
+    costs = (merge_factors(totals, weights) * squares).scatter_(0, labels[None], INFINITY)
+    return squares.gather(0, labels[None])[0], costs
+
+
 def agglomerate(distances: Tensor, weights: Tensor, times: Tensor, slots: int) -> Tensor:
     """Labels [V] by Ward's method: the cheapest pair is merged, V - K times."""
     count = weights.shape[0]
@@ -62,8 +76,8 @@ def agglomerate(distances: Tensor, weights: Tensor, times: Tensor, slots: int) -
     return ((weights > 0).cumsum(0) - 1)[heads]
 
 
-def segment_time(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
-    """Labels [V] of the K consecutive segments with the least sum of squares, by dynamic programming."""
+def segment_costs(distances: Tensor, weights: Tensor) -> Tensor:
+    """Costs [V + 1, V + 1], at [b, a] of one slot of the micro-clusters a to b - 1; infinite but for b > a."""
     count = weights.shape[0]
     # sums[a, b]: over the first a rows and first b columns.
     sums = distances.new_zeros(count + 1, count + 1)
@@ -72,9 +86,14 @@ def segment_time(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
     corners = sums.diagonal()
     blocks = corners[None] - sums - sums.T + corners[:, None]
     index = torch.arange(count + 1, device=weights.device)
-    # costs[b, a]: of one slot of the micro-clusters a to b - 1.
     spans = totals[:, None] - totals[None]
-    costs = torch.where(index[:, None] > index[None], blocks.T / spans / 2, INFINITY).contiguous()
+    return torch.where(index[:, None] > index[None], blocks.T / spans / 2, INFINITY).contiguous()
+
+
+def segment_time(distances: Tensor, weights: Tensor, slots: int) -> Tensor:
+    """Labels [V] of the K consecutive segments with the least sum of squares, by dynamic programming."""
+    costs = segment_costs(distances, weights)
+    index = torch.arange(weights.shape[0] + 1, device=weights.device)
     best = costs[:, 0]
     previous = []
     # Reused: a new tensor of this size would be mapped and unmapped each time, which costs more than the sum.
@@ -98,10 +117,7 @@ def refine(distances: Tensor, weights: Tensor, labels: Tensor, slots: int) -> Te
     """
     labels = labels.clone()
     totals, spreads, inner = slot_sums(distances, weights, labels, slots)
-    # squares[k, i]: squared distance of micro-cluster i to the centroid of slot k; costs[k, i]: of moving it there.
-    squares = spreads / totals[:, None] - (inner / totals.square())[:, None]
-    own = squares.gather(0, labels[None])[0]
-    costs = (merge_factors(totals, weights) * squares).scatter_(0, labels[None], INFINITY)
+    own, costs = squares_and_costs(totals, spreads, inner, weights, labels)
     for _ in range(slots):
         left = totals[labels] - weights
         gains = weights * totals[labels] / left * own

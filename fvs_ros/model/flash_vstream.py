@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fvs_ros.memory.clustered_steps import micro_cluster_count
 from fvs_ros.memory.config import AUTO, FlashMemoryConfig
 from fvs_ros.memory.slot_reduction import prepare
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
@@ -113,8 +114,9 @@ class FlashVStream:
             memory = checkpoint.config.memory.with_methods(temporal_method, spatial_method)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
-        # Now, not when the first frame has come.
-        prepare(target)
+        if memory.clusters:
+            # Now, not when the first frame has come.
+            prepare(target, micro_cluster_count(memory), memory.csm_slots)
         return cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
 
     def fingerprint(self) -> str:
