@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from episodic_data import LIMIT, MODEL, features, fill, folder_bytes, ids, picture, segment
+from mounting import mount, unmount, unwritable
 
 import fvs_ros
 from fvs_ros.episodic import folder as folder_module
@@ -177,21 +178,6 @@ def test_a_second_process_is_refused_by_name_until_the_first_is_killed(
         assert len(ids(store)) == 100
 
 
-def mount(*arguments: str) -> None:
-    """Mounts something, or skips the test with what keeps it from that."""
-    if os.geteuid():
-        pytest.skip("only root may mount")
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount command")
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, timeout=30)
-    if done.returncode:
-        pytest.skip(f"this root may not mount: {done.stderr.strip()}")
-
-
-def unmount(folder: Path) -> None:
-    subprocess.run(["umount", str(folder)], check=True, timeout=30)
-
-
 @pytest.mark.parametrize("left", ["closed", "killed"])
 def test_a_folder_that_cannot_be_written_is_read(made: Path, left: str) -> None:
     """Root ignores the modes of files: there the folder is mounted read-only."""
@@ -204,13 +190,7 @@ def test_a_folder_that_cannot_be_written_is_read(made: Path, left: str) -> None:
         copy.rename(made)
         assert (made / f"{DATABASE}-wal").stat().st_size > 0
     before = folder_bytes(made)
-    if os.geteuid() == 0:
-        mount("-o", "bind,ro", str(made), str(made))
-    else:
-        made.chmod(0o555)
-        for path in made.iterdir():
-            path.chmod(0o444)
-    try:
+    with unwritable(made):
         with pytest.raises(OSError, match=r"Read-only|denied"):
             (made / "new").touch()
         with EpisodeStore.open(made, LIMIT) as store:
@@ -226,10 +206,6 @@ def test_a_folder_that_cannot_be_written_is_read(made: Path, left: str) -> None:
                 with pytest.raises(StoreError) as refused:
                     change()
                 assert refused.value.problem is Problem.READ_ONLY
-    finally:
-        if os.geteuid() == 0:
-            unmount(made)
-        made.chmod(0o755)
     assert folder_bytes(made) == before
 
 

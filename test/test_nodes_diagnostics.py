@@ -196,3 +196,9 @@ def test_steps_that_were_lost_before_are_no_error_now() -> None:
     losing = replace(BEFORE, recording=replace(BEFORE.recording, unrecorded_steps=9))
     for now, level in ((BEFORE, DiagnosticStatus.OK), (losing, DiagnosticStatus.ERROR), (losing, DiagnosticStatus.OK)):
         assert diagnostics.statuses(now)[3].level == level
+
+
+def test_steps_that_a_folder_cannot_take_are_a_warning() -> None:
+    lost = replace(BEFORE.recording, unrecorded_steps=4, problem="make its folder writable")
+    episodes = after(recording=lost, store="/data/store (read only)")["episodes"]
+    assert (episodes.level, episodes.message) == (DiagnosticStatus.WARN, "make its folder writable")

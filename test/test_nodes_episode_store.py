@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import require_ros
+from mounting import unwritable
 from node_harness import PATIENCE_S, Client, write_talkative_checkpoint
 from store_nodes import node_on, wait_for_episodes
 
@@ -18,6 +19,7 @@ from fvs_ros.episodic.errors import StoreError
 from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.nodes.episode_store import map_id_of, open_episode_store
 from fvs_ros.nodes.parameters import NodeSettings
+from fvs_ros.ros_tools.client import RefusedError
 from fvs_ros.stream.types import ErrorCode
 
 
@@ -113,6 +115,27 @@ def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path: Path) -
     settings = NodeSettings(memory_dir=str(tmp_path / "file" / "store"))
     with pytest.raises(StoreError, match=rf"in {tmp_path}/file/store: Not a directory; set memory_dir to a folder"):
         open_episode_store(settings, "/image", "weights", "", get_logger("tested"))
+
+
+def test_a_folder_that_can_only_be_read_answers_and_keeps_nothing_new(model: Path, tmp_path: Path) -> None:
+    with node_on(model, tmp_path) as (_, client):
+        client.wait_until_active(PATIENCE_S)
+        client.feed(*range(100, 112))
+        client.save_memory()
+    with unwritable(tmp_path), node_on(model, tmp_path) as (process, client):
+        client.wait_until_active(PATIENCE_S)
+        memory = client.wait_for_memory(lambda memory: memory.steps > 0)
+        assert client.ask_anything().memory_end == memory.end
+        wait_for_status(client, "episodes", DiagnosticStatus.WARN, "make its folder writable")
+        client.wait_diagnostic("episodes", "store", f"{tmp_path} (read only)")
+        stored = client.next_statistics().segments
+        client.feed(*range(120, 130))
+        wait_for_episodes(client, unrecorded_steps=1)
+        wait_for_status(client, "episodes", DiagnosticStatus.WARN, "reading only")
+        assert client.next_statistics().segments == stored
+        with pytest.raises(RefusedError, match="reading only"):
+            client.forget(everything=True)
+        assert process.stop() == 0
 
 
 def test_cycles_of_configure_and_cleanup_leave_no_lock_and_no_thread(model: Path, tmp_path: Path) -> None:

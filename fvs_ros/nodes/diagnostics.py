@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.nodes.episode_store import READ_ONLY
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.frame_queue import WRONG_STAMP
 from fvs_ros.stream.recording import RecordingStatus
@@ -44,7 +45,7 @@ class Observation:
         memory: of the engine.
         capacity: of the memory; None while there is no engine.
         recording: what is stored of the stream.
-        store: where, as people call it.
+        store: where, as `store_name` calls it.
     """
 
     now_s: float
@@ -181,7 +182,8 @@ class StreamDiagnostics:
         }
         lost = stored.unrecorded_steps - before.recording.unrecorded_steps
         level, message = DiagnosticStatus.OK, stored.restoring or stored.remaking or f"{stored.segments} segments"
-        if lost > 0:
+        # Who gave a folder that can only be read was warned; steps that are lost elsewhere are an error.
+        if lost > 0 and not now.store.endswith(READ_ONLY):
             reason = stored.problem or "the disk is slower than the stream"
             level, message = DiagnosticStatus.ERROR, f"{lost} grid steps were not recorded: {reason}"
         elif stored.problem:

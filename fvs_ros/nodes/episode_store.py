@@ -11,6 +11,8 @@ from fvs_ros.episodic.information import Opener
 from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.nodes.parameters import NodeSettings
 
+READ_ONLY = " (read only)"
+
 
 def open_episode_store(
     settings: NodeSettings, camera: str, fingerprint: str, map_id: str, logger: RcutilsLogger
@@ -45,6 +47,12 @@ def open_episode_store(
     for notice in store.notices():
         logger.warning(f"Episode store: {notice.message}")
     return store
+
+
+def store_name(store: EpisodeStore, settings: NodeSettings) -> str:
+    """Where a store lies, as people call it, with `READ_ONLY` behind it where nothing new is kept in it."""
+    unwritable = any(notice.problem is Problem.READ_ONLY for notice in store.notices())
+    return f"{settings.memory_folder or 'in RAM'}{READ_ONLY if unwritable else ''}"
 
 
 def map_id_of(settings: NodeSettings) -> str:

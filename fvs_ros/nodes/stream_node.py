@@ -41,7 +41,7 @@ from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.nodes.autostart import Autostart
 from fvs_ros.nodes.command_server import CommandServer
 from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
-from fvs_ros.nodes.episode_store import map_id_of, open_episode_store
+from fvs_ros.nodes.episode_store import map_id_of, open_episode_store, store_name
 from fvs_ros.nodes.image_input import ImageInput, camera_name, with_unstamped
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
 from fvs_ros.nodes.messages import memory_message, open_stamp, statistics_message
@@ -101,6 +101,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._engine: StreamEngine | None = None
         self._model: StreamModel | None = None
         self._store: EpisodeStore | None = None
+        self._store_name = ""
         self._images: ImageInput | None = None
         # Images without a stamp, of the subscriptions before the present one.
         self._unstamped = 0
@@ -182,6 +183,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         try:
             loaded = self._loader.take()
             self._model, self._store = loaded.model, loaded.store
+            self._store_name = store_name(loaded.store, settings)
             self._poses = create_pose_source(self, settings)
             episodes = Episodes(self._store, camera_name(self), self._map_id, Resume(settings.resume))
             config = self._stream_parameters.stream_config()
@@ -336,7 +338,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             faults=engine.faults,
             memory=engine.status,
             recording=engine.recording or RecordingStatus(),
-            store=str(self._stream_parameters.settings().memory_folder or "in RAM"),
+            store=self._store_name,
             capacity=model.memory_config,
         )
         if images is None:
