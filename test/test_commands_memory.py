@@ -9,7 +9,7 @@ import pytest
 from episodic_data import LIMIT, features, fill, folder_bytes, ids, mark, picture, segment
 
 from fvs_ros import cli
-from fvs_ros.episodic.folder import DATABASE
+from fvs_ros.episodic.folder import DATABASE, SAVED_MEMORY
 from fvs_ros.episodic.store import EpisodeStore
 
 
@@ -47,6 +47,15 @@ def test_info_shows_episodes_gaps_and_size(folder: Path, capsys: pytest.CaptureF
     assert "[a] reset" in output
     assert "READ_ONLY" not in output
     assert len(folder_bytes(folder)) == len(before)
+    (folder / SAVED_MEMORY).write_bytes(bytes(123))
+    assert run("info", folder) == 0
+    assert "the Flash Memory is saved beside it: 123 bytes" in capsys.readouterr().out
+
+
+def test_forget_deletes_the_saved_memory(folder: Path) -> None:
+    (folder / SAVED_MEMORY).write_bytes(bytes(123))
+    assert run("forget", folder, "--episode", "1", "--yes") == 0
+    assert not (folder / SAVED_MEMORY).exists()
 
 
 def test_export_writes_every_picture_and_a_line_a_segment(

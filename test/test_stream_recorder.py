@@ -222,6 +222,19 @@ def test_a_store_that_cannot_be_written_is_restored_from_and_told(
         assert engine.status.steps == 9, "it is rebuilt as it was"
 
 
+def test_a_disk_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    gate.shut()
+    with running(None) as (engine, store):
+        monkeypatch.setattr(store, "append", lambda *_: gate.go_through())
+        feed(engine, frame(0), frame(1))
+        assert not engine.close(lambda: True)
+        monkeypatch.setattr(recorder_module, "LONGEST_CLOSE_S", 0.0)
+        assert not engine.close()
+        gate.open()
+        wait_until(engine.close)
+
+
 def test_a_worker_that_takes_over_goes_on_recording() -> None:
     model = FakeModel()
     with running(None, model, model_timeout_s=0.2) as (engine, store):
@@ -239,9 +252,10 @@ def test_a_worker_that_takes_over_goes_on_recording() -> None:
 def snapshots(
     model: FlashVStream, episodes: Episodes | None, images: list[np.ndarray]
 ) -> tuple[list[MemorySnapshot], str]:
-    """Every memory of a stream of a real network, and an answer at its end."""
+    """Every memory of a stream of a real network, and an answer from the last."""
     taken: list[MemorySnapshot] = []
-    with StreamEngine(model, StreamConfig(fps=0, max_pixels=12_544, min_pixels=3_136), episodes=episodes) as engine:
+    config = StreamConfig(fps=0, max_pixels=12_544, min_pixels=3_136, prefill_share=0.0)
+    with StreamEngine(model, config, episodes=episodes) as engine:
         for second, image in enumerate(images):
             feed(engine, Frame(second * SECOND_NS, partial(np.copy, image)))
             current = engine._latest.current

@@ -111,3 +111,36 @@ def test_a_long_episode_is_thinned_with_its_weights_added_up(tmp_path: Path, mon
         assert sum(map(len, model.encoded)) == 2 * 5
         assert engine.status.steps == 36
         assert (engine.status.start_ns, engine.status.end_ns) == (0, 71 * SECOND_NS)
+
+
+def saved_at(folder: Path) -> int:
+    """Distinguishes two savings: each writes a file of its own."""
+    return (folder / "memory.safetensors").stat().st_ino
+
+
+def test_a_memory_that_takes_long_to_save_is_saved_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_keeper, "SAVE_EVERY_S", 0.0)
+    for share, again in ((math.inf, True), (1e-9, False)):
+        monkeypatch.setattr(memory_keeper, "SAVING_SHARE", share)
+        folder = tmp_path / f"store-{share}"
+        with running(folder) as (engine, _):
+            scenes(engine, 0, (40,))
+            # The recorder is idle: the first saving is over, and the next one's time is known.
+            first = saved_at(folder)
+            kept = (folder / "memory.safetensors").open("rb")
+            scenes(engine, 6, (90,))
+            assert (saved_at(folder) != first) == again
+            kept.close()
+
+
+def test_a_memory_above_the_bound_is_not_saved_and_comes_back_from_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_keeper, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(memory_keeper, "SAVE_EVERY_S", 0.0)
+    with running(tmp_path / "store") as (engine, _):
+        scenes(engine)
+        assert "Flash Memory" not in engine.save_memory(PATIENCE_S)
+    assert not (tmp_path / "store" / "memory.safetensors").exists()
+    with running(tmp_path / "store") as (engine, _):
+        assert engine.status.steps == 9

@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{information.path}: {information.segments} segments, {information.evicted} evicted, "
         f"{information.file_bytes} of {information.limit_bytes} bytes ({full:.0f} percent)"
     )
+    if information.saved_memory_bytes:
+        console.print(f"the Flash Memory is saved beside it: {information.saved_memory_bytes} bytes")
     for fingerprint, segments in information.models.items():
         console.print(f"features of {segments} segments for the model {fingerprint}")
     table = Table("episode", "segments", "from (s)", "to (s)", "gaps (s)", "began by")

@@ -9,6 +9,7 @@ from pathlib import Path
 from fvs_ros.episodic.contents import Contents
 from fvs_ros.episodic.database import Database
 from fvs_ros.episodic.errors import Notice, Problem
+from fvs_ros.episodic.folder import SAVED_MEMORY
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Information:
 
     Attributes:
         path: of the database; None in RAM.
-        limit_bytes, file_bytes: most bytes of all files, and bytes now.
+        limit_bytes, file_bytes: most bytes of the database with its log, and bytes now.
         segments: how many are kept.
+        saved_memory_bytes: of the Flash Memory that is saved beside the database, which no limit counts; 0 without one.
         evicted: how many went to make room since the store was made.
         damaged: rows that were met and left out since it was opened.
         episodes: in their order.
@@ -76,6 +78,7 @@ class Information:
     path: Path | None
     limit_bytes: int
     file_bytes: int
+    saved_memory_bytes: int
     segments: int
     evicted: int
     damaged: int
@@ -106,10 +109,12 @@ def describe(database: Database, contents: Contents) -> Information:
         "SELECT fingerprint, (SELECT count(*) FROM retrieval_keys WHERE model = number) FROM models ORDER BY number",
     )
     usage = usage_of(database, contents)
+    saved = None if database.path is None else database.path.with_name(SAVED_MEMORY)
     return Information(
         path=database.path,
         limit_bytes=usage.limit_bytes,
         file_bytes=usage.file_bytes,
+        saved_memory_bytes=saved.stat().st_size if saved is not None and saved.exists() else 0,
         segments=usage.segments,
         evicted=usage.evicted,
         damaged=len(contents.damaged),

@@ -94,7 +94,8 @@ class EpisodeStore:
 
         Args:
             folder: holds the store's files alone, or those of others too; other files are left alone.
-            limit_bytes: most bytes of all its files together; None: the limit it was last opened with.
+            limit_bytes: most bytes of the database and its log; None: the limit it was last opened with. The saved
+                Flash Memory, which has one size for ever, is not counted.
             opener: camera, model and map of the one who opens it.
             resume: whether the next segment continues the last episode.
             read_only: write nothing.

@@ -27,6 +27,8 @@ MOST_WAITING_STEPS = 16
 MOST_WAITING_BYTES = 2**28
 # After a failed write the store reads its list anew, which may take seconds: so not with every segment.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+# Longest wait for a disk that hangs, at the end.
+LONGEST_CLOSE_S = 60.0
 # What keeps a store from working in full, beyond the one segment or model.
 _LASTING = (Problem.READ_ONLY, Problem.DISK_FULL, Problem.DISK_FAILS, Problem.DAMAGED)
 
@@ -145,9 +147,11 @@ class Recorder:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        deadline = time.monotonic() + LONGEST_CLOSE_S
         while self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(0.1)
-            if give_up():
+            if give_up() or time.monotonic() > deadline:
+                logger.warning("what waits to be stored is not stored yet; the recorder's thread is left behind")
                 break
         return not self._thread.is_alive()
 
