@@ -115,6 +115,19 @@ def test_what_was_reset_does_not_come_back(tmp_path: Path) -> None:
             engine.reset()
 
 
+def test_a_reset_before_the_first_frame_ends_what_was_restored(tmp_path: Path) -> None:
+    with running(tmp_path / "store") as (engine, _):
+        scenes(engine)
+    with running(tmp_path / "store") as (engine, store):
+        engine.reset()
+        scenes(engine, 100, (7,))
+        assert engine.status.steps == 3
+        assert engine.recording is not None
+        assert engine.recording.resumed == ""
+        engine.save_memory(PATIENCE_S)
+        assert [(one.reason, one.segments) for one in store.info().episodes] == [("start", 3), ("reset", 1)]
+
+
 def test_a_clock_that_is_set_back_begins_an_episode_of_the_store(tmp_path: Path) -> None:
     with running(tmp_path / "store") as (engine, store):
         scenes(engine, 1_000)
@@ -155,4 +168,6 @@ def test_another_camera_size_rebuilds_the_memory_at_that_size(
         assert engine.status.steps == 12
         text = result(engine.ask("What?", AskOptions(max_new_tokens=20))).text
         assert text == "12 steps: 40 40 200 200 90 90 10 10"
+        assert engine.recording is not None
+        assert "goes on after a gap of 0:01:23" in engine.recording.resumed
         assert "patches, and now come 4 x 8" in caplog.text

@@ -97,7 +97,7 @@ class IngestWorker:
         if memory is not None and memory.intact:
             memory.calls = other.calls
             other._memory = memory.continued()
-            other._episode = self._episode
+        other._episode = self._episode
         self._memory = None
         other._announced = self._announced
         other.static_frames = self.static_frames
@@ -117,8 +117,8 @@ class IngestWorker:
                 if batch.episode != self._episode:
                     self._episode = batch.episode
                     self._memory = None
-                    if self._recorder is not None:
-                        self._recorder.begin_episode(batch.reason)
+                    if self._keeper is not None:
+                        self._keeper.new_episode(batch.reason)
                 for request in batch.requests:
                     request(self)
                 if batch.frames:
@@ -183,8 +183,6 @@ class IngestWorker:
         if refusal := keeper.goes_on(frame.stamp_ns):
             self._episode = self._frames.start_over(batch.episode, refusal)
             self._memory = None
-            if self._recorder is not None:
-                self._recorder.begin_episode(refusal)
             return replace(batch, episode=self._episode)
         grid = self._grid_of(frame)
         if self._memory is not None and self._memory.grid != grid:

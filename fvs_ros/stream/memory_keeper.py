@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import time
 from concurrent.futures import Future
 from typing import Protocol
@@ -78,7 +79,10 @@ class MemoryKeeper:
         if not episode:
             return
         try:
-            self._restore(holder, episode, None)
+            restored = self._restore(holder, episode, None)
+            if restored is not None:
+                said = f"episode {episode} is back from {restored.made_from}; no frame has come since"
+                self._recorder.say(resumed=said)
         except Exception as error:
             logger.exception("episode %d could not be restored", episode)
             self._recorder.say(resumed=f"episode {episode} could not be restored: {type(error).__name__}: {error}")
@@ -89,7 +93,7 @@ class MemoryKeeper:
         return self._restored is not None
 
     def goes_on(self, stamp_ns: int) -> str:
-        """Whether a frame goes on in a restored memory: empty if so, else why a new episode begins with it."""
+        """Whether a frame goes on in a restored memory: empty if so, else why a new episode has begun with it."""
         restored, self._restored = self._restored, None
         if restored is None or restored.memory.end_ns is None:
             return ""
@@ -101,11 +105,19 @@ class MemoryKeeper:
             )
             logger.warning("%s: a new episode begins with an empty memory", reason)
             self._recorder.say(resumed=f"a new episode: {reason}")
+            self.new_episode(reason)
             return reason
         gap = datetime.timedelta(seconds=round(abs(stamp_ns - end_ns) / SECOND_NS))
         said = f"a gap of {gap}" if stamp_ns >= end_ns else f"stamps that went back by {gap}"
         self._recorder.say(resumed=f"episode {restored.episode} goes on after {said}; from {restored.made_from}")
         return ""
+
+    def new_episode(self, reason: str) -> None:
+        """Begins an episode of the store: what was restored is over, too."""
+        if self._restored is not None:
+            self._restored = None
+            self._recorder.say(resumed="")
+        self._recorder.begin_episode(reason)
 
     def resize(self, holder: MemoryHolder, grid: PatchGrid) -> None:
         """Makes a restored memory again, for frames of another size."""
@@ -156,6 +168,7 @@ class MemoryKeeper:
         restored = self._restore(holder, number, None)
         if restored is None:
             raise StoreError(Problem.DAMAGED, f"no picture of episode {number} can be read; choose another")
+        self._recorder.say(resumed=f"episode {number} was loaded from {restored.made_from}; no frame has come since")
         return f"The Flash Memory is that of episode {number}, from {restored.made_from}."
 
     def excerpt(self, holder: MemoryHolder, since_ns: int | None, until_ns: int | None) -> PublishedMemory:
@@ -224,12 +237,9 @@ class MemoryKeeper:
             self._restored = restored = self._restorer.restore(episode, holder.new_memory, grid)
             if restored is not None:
                 holder.adopt(restored.memory)
-                self._recorder.say(
-                    resumed=f"episode {episode} is back from {restored.made_from}; no frame has come since"
-                )
+            return restored
         finally:
             self._recorder.say(restoring="")
-        return restored
 
     def _state(self, memory: EpisodeMemory | None) -> MemoryState | None:
         """A copy of the memory, if it can be saved."""
@@ -246,6 +256,7 @@ class MemoryKeeper:
         state = self._state(memory)
 
         def save() -> str:
+            self._recorder.retry()
             self._recorder.end_segment()
             if self._recorder.failure:
                 raise RecordingError(self._recorder.failure)
@@ -264,6 +275,9 @@ class MemoryKeeper:
             self._recorder.settle_episode()
             self._write(state)
         except (StoreError, OSError) as error:
+            if isinstance(error, StoreError) and error.problem is Problem.READ_ONLY:
+                self._save_at_s = math.inf
+                return
             logger.warning("the Flash Memory could not be saved: %s", error)
         spent_s = copied_s + time.thread_time() - begin_s
         self._save_at_s = time.monotonic() + max(SAVE_EVERY_S, spent_s / SAVING_SHARE)

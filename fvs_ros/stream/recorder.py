@@ -198,6 +198,10 @@ class Recorder:
         """Ends the open segment and stores it."""
         self._keep(self._builder.close())
 
+    def retry(self) -> None:
+        """Forgets that the store failed: the next write is tried at once."""
+        self.failure, self._failures, self._paused_until = "", 0, 0.0
+
     def new_episode(self, reason: str) -> None:
         """Ends the open segment; the next one begins an episode."""
         self.end_segment()
