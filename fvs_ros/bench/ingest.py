@@ -70,10 +70,13 @@ def bench_ingest(name: str, setup: Setup) -> list[Measurement]:
     held = _held_bytes(stream, batch, setup)
     step_floor, batch_floor = (costs.encode(grid, count).floor_ms(machine) / count for count in (1, batch))
     share = [milliseconds / 1e3 * CAMERA_STEPS_PER_S for milliseconds in batched]
+    alone = summarise("encode a step (ViT)", "ms", encode, floor=step_floor)
+    whole = summarise("a step to memory", "ms", step, floor=step_floor, target=targets.step_ms)
     return [
         *frames,
-        summarise("encode a step (ViT)", "ms", encode, floor=step_floor),
-        summarise("a step to memory", "ms", step, floor=step_floor, target=targets.step_ms),
+        alone,
+        whole,
+        single("a step / its ViT", "x", whole.median / alone.median, targets.step_over_encode),
         summarise(f"step in a batch of {batch}", "ms", batched, floor=batch_floor, target=targets.batched_step_ms),
         summarise("share of 30 fps camera", "x", share, target=targets.camera_share),
         single(f"growth since step {SETTLED}", "x", growth(held), GROWTH),
