@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from memory_steps import GRID, append_all, assert_same, empty_memory, random_steps, take
 
+from fvs_ros.memory import clustered_steps
 from fvs_ros.memory.clustered_steps import micro_cluster_count
 from fvs_ros.memory.config import SPATIAL_METHODS, FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
@@ -81,3 +85,27 @@ def test_a_run_of_no_steps_or_with_stamps_out_of_order_is_refused(
     with pytest.raises(ValueError, match=r"a run of|ends at"):
         memory.append_run(features.high[0], features.low[0], start, end, keyframe, weight)
     assert memory.steps == 0
+
+
+def test_a_recorded_update_takes_weight_and_stamps_of_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA, where one update is recorded and replayed: what changes must come through tensors that stay."""
+
+    class Called:
+        def __init__(self, function: Callable[[], Any], warm_up: bool = True) -> None:
+            self.function = function
+
+        def __call__(self) -> Any:
+            return self.function()
+
+    monkeypatch.setattr(clustered_steps, "CapturedCall", Called)
+    plain, recorded = (memory_of("kmeans_ordered", "klarge_retrieve") for _ in range(2))
+    assert recorded._clustered is not None
+    recorded._clustered.captures = True
+    features = random_steps(60)
+    for memory in (plain, recorded):
+        append_all(memory, take(features, 0, 35))
+        for step, weight in ((40, 7), (41, 300), (42, 1)):
+            memory.append_run(features.high[step], features.low[step], 10 * step, 10 * step + 9, 10 * step + 4, weight)
+        append_all(memory, take(features, 50, 60), first=50)
+    assert recorded._clustered.update_graph is not None
+    assert_same(plain.snapshot(), recorded.snapshot())
