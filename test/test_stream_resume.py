@@ -10,8 +10,12 @@ from engines import result
 from episode_engines import killed, running, scenes, wait_until
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
+from fvs_ros.episodic.information import Opener
 from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.types import AskOptions
 
 
@@ -115,6 +119,18 @@ def test_what_was_reset_does_not_come_back(tmp_path: Path) -> None:
             engine.reset()
 
 
+def test_what_the_store_says_of_another_camera_is_told(tmp_path: Path) -> None:
+    with running(tmp_path / "store") as (engine, _):
+        scenes(engine)
+    with (
+        EpisodeStore.open(tmp_path / "store", opener=Opener("rear")) as store,
+        StreamEngine(FakeModel(), StreamConfig(), episodes=Episodes(store, "rear")) as engine,
+    ):
+        assert engine.recording is not None
+        assert "holds segments of front beside those of rear" in engine.recording.problem
+        assert engine.recording.notes() == ()
+
+
 def test_a_reset_before_the_first_frame_ends_what_was_restored(tmp_path: Path) -> None:
     with running(tmp_path / "store") as (engine, _):
         scenes(engine)
@@ -170,4 +186,5 @@ def test_another_camera_size_rebuilds_the_memory_at_that_size(
         assert text == "12 steps: 40 40 200 200 90 90 10 10"
         assert engine.recording is not None
         assert "goes on after a gap of 0:01:23" in engine.recording.resumed
+        assert engine.recording.resumed.endswith("made anew for frames of 4 x 8 patches")
         assert "patches, and now come 4 x 8" in caplog.text

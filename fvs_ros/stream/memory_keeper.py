@@ -124,6 +124,8 @@ class MemoryKeeper:
         logger.warning("frames have another size than those of the restored memory, which is made from segments again")
         self._restore(holder, self._store.current_episode, grid)
         self._restored = None
+        resumed = self._recorder.status.resumed
+        self._recorder.say(resumed=f"{resumed}; made anew for frames of {grid.width} x {grid.height} patches")
 
     def after_batch(self, memory: EpisodeMemory) -> None:
         """Saves the memory if that is due."""

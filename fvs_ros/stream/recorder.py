@@ -29,8 +29,6 @@ MOST_WAITING_BYTES = 2**28
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 # Longest wait for a disk that hangs, at the end.
 LONGEST_CLOSE_S = 60.0
-# What keeps a store from working in full, beyond the one segment or model.
-_LASTING = (Problem.READ_ONLY, Problem.DISK_FULL, Problem.DISK_FAILS, Problem.DAMAGED)
 
 
 class Recorder:
@@ -281,11 +279,12 @@ class Recorder:
         """Brings `status` up to date with the store."""
         try:
             usage = self._store.usage()
-            lasting = [notice.message for notice in self._store.notices() if notice.problem in _LASTING]
+            # Features of another model are made anew, which `remaking` tells.
+            notices = [one.message for one in self._store.notices() if one.problem is not Problem.ANOTHER_MODEL]
         except StoreError as error:
             self.failure = str(error)
-            usage, lasting = None, []
-        problem = self.failure or "; ".join(lasting)
+            usage, notices = None, []
+        problem = self.failure or "; ".join(notices)
         with self._changed:
             self._status = replace(self._status, problem=problem)
             if usage is not None:

@@ -44,7 +44,7 @@ class RecordingStatus:
         bytes, limit_bytes: of the store's database, and at most.
         evicted: segments that went to make room since the store was made.
         unrecorded_steps: grid steps of this run that were never stored: the recorder was behind, or the store failed.
-        problem: what is wrong now.
+        problem: what is wrong now: why the last segment was not stored, or what the store says of itself.
         restoring: progress of the Flash Memory's rebuilding.
         remaking: progress of features that are made anew for this model.
         resumed: which episode this run goes on with, and the gap before it.
@@ -62,6 +62,7 @@ class RecordingStatus:
 
     def notes(self) -> tuple[str, ...]:
         """What a person must know at the end of a stream: what was not kept, and why."""
-        unrecorded = f"{self.unrecorded_steps} grid steps were not kept in the episode store"
-        problem = f"the episode store: {self.problem}"
-        return (unrecorded,) * bool(self.unrecorded_steps) + (problem,) * bool(self.problem)
+        if not self.unrecorded_steps:
+            return ()
+        reason = self.problem or "the disk was slower than the stream"
+        return (f"{self.unrecorded_steps} grid steps were not kept in the episode store: {reason}",)
