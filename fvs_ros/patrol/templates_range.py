@@ -23,7 +23,7 @@ from fvs_ros.patrol.templates import (
     unseen_names,
     with_article,
 )
-from fvs_ros.patrol.truth import EpisodeTruth, Sighting
+from fvs_ros.patrol.truth import STEADY_S, EpisodeTruth, Sighting
 from fvs_ros.patrol.vocabulary import KINDS, NUMBERS, PLURALS
 
 FAMILY = "range"
@@ -102,7 +102,7 @@ class _Stretch:
         return found
 
     def _overlaps(self, sighting: Sighting, start: int, end: int) -> bool:
-        steady = 2 * self.truth.episode.config.frame_rate
+        steady = STEADY_S * self.truth.episode.config.frame_rate
         return min(sighting.end, end) - max(sighting.start, start) + 1 >= steady
 
     def _cut(self, one: Sighting) -> Sighting:
