@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import resource
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,10 +24,12 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.sources.frame import Frame, Pose
+from fvs_ros.stream import engine as engine_module
 from fvs_ros.stream import recorder as recorder_module
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.pictures import decode_jpeg
+from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
 from fvs_ros.stream.segment_builder import merge_blocks, pose_spread, rows_and_columns
 
@@ -81,11 +82,19 @@ def test_a_segment_ends_with_silence_and_the_next_frame_begins_another() -> None
         assert store.info().episodes[0].gaps == ()
 
 
-def test_at_a_low_rate_silence_is_four_steps() -> None:
-    with running(None, silence_s=0.02, fps=0.01) as (engine, store):
-        feed(engine, frame(0, 50), frame(100, 50))
-        assert not threading.Event().wait(0.1)
-        assert store.segments() == []
+@pytest.mark.parametrize(("fps", "silence_s", "expected"), [(0.0, 10.0, 10.0), (1.0, 10.0, 10.0), (0.01, 10.0, 800.0)])
+def test_at_a_low_rate_silence_is_four_steps(
+    fps: float, silence_s: float, expected: float, store: EpisodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def made(episodes: Episodes, fingerprint: str, silence_s: float) -> Recorder:
+        given.append(silence_s)
+        return Recorder(episodes, fingerprint, silence_s)
+
+    monkeypatch.setattr(engine_module, "Recorder", made)
+    StreamEngine(FakeModel(), StreamConfig(fps=fps), episodes=Episodes(store, "front", silence_s=silence_s))
+    assert given == [expected]
 
 
 def test_a_frame_without_a_partner_is_not_stored() -> None:
