@@ -213,3 +213,37 @@ def test_a_part_of_a_segment_keeps_its_share() -> None:
     assert (single.start_ns, single.end_ns, single.weight) == (30, 30, 1)
     assert within(whole, 31, 99) is None
     assert within(whole, None, 9) is None
+
+
+def test_ranges_that_nobody_waits_for_any_more_cost_nothing(make_engine: MakeEngine, model: FakeModel) -> None:
+    """Neither those that were cancelled in the queue, nor those that found it full."""
+    with EpisodeStore.open(None, opener=Opener("front", fingerprint=model.fingerprint())) as store:
+        engine = make_engine(episodes=Episodes(store, "front", silence_s=math.inf), question_queue=4)
+        feed(engine, *(frame(second, 40) for second in range(6)))
+        model.encoding.shut()
+        engine.submit(frame(6))
+        model.encoding.wait_reached()
+        encoded = len(model.encoded)
+        asked = [engine.ask("What?", between(0, 5)) for _ in range(20)]
+        assert [failure(pending).code for pending in asked[4:]] == [ErrorCode.BUSY] * 16
+        assert all(pending.cancel() for pending in asked[:4])
+        model.encoding.open()
+        engine.save_memory(PATIENCE_S)
+        assert len(model.encoded) == encoded
+        engine.close()
+
+
+def test_frames_come_into_memory_between_two_ranges(engine: StreamEngine, model: FakeModel) -> None:
+    model.encoding.shut()
+    engine.submit(frame(24, 111))
+    model.encoding.wait_reached()
+    encoded = len(model.encoded)
+    asked = [engine.ask("What?", between(6, 11)) for _ in range(3)]
+    for second, value in ((25, 121), (26, 131)):
+        engine.submit(frame(second, value))
+    model.encoding.open()
+    for pending in asked:
+        assert result(pending).steps == 3
+    first, second_one, *_ = model.encoded[encoded:]
+    assert first[0] == pytest.approx(200, abs=2)
+    assert second_one == [111, 121, 131, 131]

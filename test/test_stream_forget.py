@@ -11,10 +11,10 @@ from episode_engines import killed, running, scenes
 from episodic_data import folder_bytes
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
-from fvs_ros.episodic.store import EpisodeStore
+from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.episodic.writer import Writer
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import ErrorCode
+from fvs_ros.stream.types import AskOptions, ErrorCode
 
 # A stamp of this century, so that its 8 bytes are in no file by chance.
 BEGIN = 1_764_240_000
@@ -133,3 +133,38 @@ def test_a_kill_in_the_middle_only_delays_it_to_the_next_start(tmp_path: Path, m
     with running(left[0]) as (engine, _):
         assert_gone(engine, 6)
         assert found(left[0], wanted) == set()
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_no_answer_begins_from_a_range_that_was_made_before(chunks: int, tmp_path: Path) -> None:
+    """Such as one that waits for its turn; what it is about may be of another episode, which leaves the memory."""
+    model = FakeModel()
+    model.chunks_of_a_memory = chunks
+    with running(tmp_path / "store", model, parallel_questions=2) as (engine, _):
+        scenes(engine, BEGIN, VALUES)
+        engine.reset()
+        scenes(engine, BEGIN + 50, (7,))
+        model.answering.shut()
+        plain = [engine.ask("What?") for _ in range(2)]
+        model.answering.wait_reached()
+        ranged = engine.ask("What?", AskOptions(since_ns=SINCE_NS, until_ns=UNTIL_NS))
+        engine.save_memory(PATIENCE_S)
+        assert engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S) == 1
+        model.answering.open()
+        assert [result(pending).steps for pending in plain] == [3, 3]
+        error = failure(ranged)
+        assert error.code is ErrorCode.CANCELLED
+        assert "ask again" in str(error)
+        answer = result(engine.ask("What?", AskOptions(since_ns=BEGIN * SECOND_NS, until_ns=(BEGIN + 17) * SECOND_NS)))
+        assert answer.steps == 6
+        assert f" {SECRET}" not in answer.text
+
+
+def test_a_memory_that_went_on_with_stamps_of_the_past_forgets_too(tmp_path: Path) -> None:
+    with running(tmp_path / "store") as (engine, _):
+        scenes(engine, BEGIN, VALUES)
+    with running(tmp_path / "store", resume=Resume.ALWAYS) as (engine, _):
+        scenes(engine, 100, (7,))
+        assert engine.status.steps == 12
+        assert engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S) == 1
+        assert_gone(engine, 9)

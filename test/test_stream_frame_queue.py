@@ -267,3 +267,28 @@ def test_frames_that_hold_much_make_room_for_the_newest_early() -> None:
     assert batch is not None
     assert batch.frames == (huge,)
     assert queue.counters.dropped == 4
+
+
+def test_frames_and_requests_take_turns() -> None:
+    queue = make_queue()
+    for second in range(3):
+        queue.offer(frame(second))
+    for _ in range(3):
+        queue.request(lambda _: None)
+    kinds = []
+    for _ in range(6):
+        batch = queue.take(1, episode=0)
+        assert batch is not None
+        kinds.append("frames" if batch.frames else "request")
+        queue.commit(0, len(batch.frames), lambda: None)
+    assert kinds == ["request", "frames"] * 3
+
+
+def test_an_episode_that_is_to_follow_one_that_is_over_does_not_begin() -> None:
+    queue = make_queue()
+    assert queue.new_episode(after=0) == 1
+    queue.new_episode()
+    assert queue.new_episode(after=1) == 1
+    batch = queue.take(8, episode=1)
+    assert batch is not None
+    assert batch.episode == 2

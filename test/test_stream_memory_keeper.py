@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from episode_engines import running, scenes
 from fakes import PATIENCE_S, FakeModel, frame
 
 from fvs_ros.episodic.errors import StoreError
+from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.recording import RecordingError
@@ -69,3 +72,29 @@ def test_a_request_waits_no_longer_than_it_may() -> None:
             engine.save_memory(0.05)
         model.encoding.open()
         assert engine.save_memory(PATIENCE_S)
+
+
+def test_a_reset_while_an_episode_is_being_loaded_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    info = EpisodeStore.info
+
+    def held(store: EpisodeStore) -> object:
+        reached.set()
+        assert go_on.wait(PATIENCE_S)
+        return info(store)
+
+    with running(None) as (engine, store), ThreadPoolExecutor() as pool:
+        scenes(engine)
+        with monkeypatch.context() as patch:
+            patch.setattr(EpisodeStore, "info", held)
+            loading = pool.submit(engine.load_memory, 1, PATIENCE_S)
+            assert reached.wait(PATIENCE_S)
+            engine.reset()
+            go_on.set()
+            loading.result(PATIENCE_S)
+        engine.save_memory(PATIENCE_S)
+        assert engine.status.steps == 0
+        scenes(engine, 100, (7,))
+        assert engine.status.steps == 3
+        engine.save_memory(PATIENCE_S)
+        assert [(one.number, one.reason) for one in store.info().episodes] == [(1, "start"), (2, "reset")]

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from engines import MakeEngine, failure, feed, result
+from episode_engines import running, scenes, wait_until
 from fakes import PATIENCE_S, FakeGeneration, FakeModel, FakePrefilledMemory, frame
 
 from fvs_ros.memory.streaming import StreamingFlashMemory
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import AskOptions, ErrorCode
 
 HUNG_S = 0.2
@@ -157,6 +159,27 @@ def test_an_engine_whose_model_hangs_can_be_closed(
     assert hang.reached.wait(PATIENCE_S)
     engine.close()
     assert not hang.returned.is_set()
+
+
+def test_a_range_whose_pictures_hang_fails_that_question_alone_and_what_waits_behind_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = FakeModel()
+    with running(None, model, model_timeout_s=HUNG_S) as (engine, _):
+        scenes(engine)
+        hangs = HangsOnce(monkeypatch, model, "encode_steps")
+        hung = engine.ask("What?", AskOptions(since_ns=0, until_ns=5 * SECOND_NS))
+        assert hangs.reached.wait(PATIENCE_S)
+        behind = engine.ask("What?", AskOptions(since_ns=6 * SECOND_NS, until_ns=11 * SECOND_NS))
+        assert result(behind).steps == 3
+        assert "encode_steps" in engine.faults.ingest
+        hangs.let_go()
+        error = failure(hung)
+        assert (error.code, "hung" in str(error)) == (ErrorCode.MODEL_ERROR, True)
+        wait_until(lambda: not engine.faults.ingest)
+        assert result(engine.ask("What?")).steps == 9
+        assert engine.faults.answers == ""
+        assert engine.save_memory(PATIENCE_S)
 
 
 def test_a_worker_that_an_error_ended_is_replaced(

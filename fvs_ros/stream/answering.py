@@ -164,7 +164,13 @@ class AnswerWorker:
             try:
                 if error is not None:
                     raise error
-                ready = self._excerpts.ready(question.memory.result())
+                memory = question.memory.result()
+                if memory.forgettings != self._latest.forgettings:
+                    self._excerpts.give_up(memory)
+                    raise AskError(
+                        ErrorCode.CANCELLED, "something stored was forgotten while the question waited; ask again"
+                    )
+                ready = self._excerpts.ready(memory)
             except AskError as refusal:
                 self._waiting.remove(question)
                 question.pending.settle(refusal)

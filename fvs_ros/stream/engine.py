@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.sources.frame import Frame
@@ -186,9 +187,11 @@ class StreamEngine:
             self._questions.require_active()
             limits = check_question(question, options, self._config, self._model.control_tokens_in)
             after_frame = self._frames.mark() if options.fresh else 0
-            excerpt = self._excerpt(options, after_frame) if options.ranged else None
+            excerpt: Future[PublishedMemory] | None = Future() if options.ranged else None
             accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
             self._questions.put(accepted)
+            if excerpt is not None:
+                self._make_excerpt(excerpt, pending, options, after_frame)
         except AskError as error:
             pending.settle(error)
         except Exception as error:
@@ -197,15 +200,22 @@ class StreamEngine:
             pending.settle(AskError(ErrorCode.MODEL_ERROR, f"the model failed to check the question: {error}"))
         return pending
 
-    def _excerpt(self, options: AskOptions, after_frame: int) -> Future[PublishedMemory]:
-        """The memory of a range of stamps, to be made on the ingest thread."""
-        since_ns, until_ns = options.since_ns, options.until_ns
+    def _make_excerpt(
+        self, excerpt: Future[PublishedMemory], pending: PendingAnswer, options: AskOptions, after_frame: int
+    ) -> None:
+        """Has the memory of a range of stamps made on the ingest thread, if the question still waits then."""
+
+        def make(keeper: MemoryKeeper, ingest: IngestWorker) -> Future[PublishedMemory]:
+            if pending.settled():
+                raise AskError(ErrorCode.CANCELLED, "nobody waits for it any more")
+            made = keeper.excerpt(ingest, options.since_ns, options.until_ns)
+            return done(replace(made, forgettings=self._latest.forgettings))
+
+        excerpt.add_done_callback(lambda _: self._questions.look_again())
         try:
-            excerpt = self._submit(lambda keeper, ingest: done(keeper.excerpt(ingest, since_ns, until_ns)), after_frame)
+            self._submit(make, excerpt, after_frame)
         except RecordingError as error:
             raise AskError(ErrorCode.INVALID_QUESTION, f"since and until need stored segments: {error}") from error
-        excerpt.add_done_callback(lambda _: self._questions.look_again())
-        return excerpt
 
     def reset(self) -> None:
         """Forgets everything; the next frame begins a new episode. Running answers keep their memory."""
@@ -301,31 +311,36 @@ class StreamEngine:
 
     def _request(self, work: Callable[[MemoryKeeper, IngestWorker], Future[Result]], timeout_s: float) -> Result:
         """Has some work done on the ingest thread, between batches, and waits for its result."""
+        outcome: Future[Result] = Future()
+        self._submit(work, outcome)
         try:
-            return self._submit(work).result(timeout_s)
+            return outcome.result(timeout_s)
         except FutureTimeoutError:
             raise RecordingError(f"that took longer than {timeout_s:g} s; it goes on, look again later") from None
 
     def _submit(
-        self, work: Callable[[MemoryKeeper, IngestWorker], Future[Result]], after_frame: int = 0
-    ) -> Future[Result]:
+        self,
+        work: Callable[[MemoryKeeper, IngestWorker], Future[Result]],
+        outcome: Future[Result],
+        after_frame: int = 0,
+    ) -> None:
         """Has some work done on the ingest thread, between batches, once frames up to a number are accounted for."""
         keeper = self._keeper
         if keeper is None:
             raise RecordingError("no episodes are kept; set memory_dir, or give the engine an episode store")
-        outcome: Future[Result] = Future()
 
         def run(ingest: IngestWorker) -> None:
             try:
                 work(keeper, ingest).add_done_callback(lambda inner: settle(outcome, inner))
-            except BaseException as error:
+            except Exception as error:
                 outcome.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
+            except BaseException:
+                # It ends this worker, and must not end the thread that waits for the outcome as well.
+                outcome.set_exception(RecordingError("a call of the model hung meanwhile; try again"))
+                raise
 
         if not (self._started and self._frames.request(run, after_frame)):
             raise RecordingError("the engine is not running; activate the node first")
-        return outcome
 
     @property
     def statistics(self) -> StreamStatistics:

@@ -119,11 +119,16 @@ class EpisodeMemory:
 
     def overlaps(self, since_ns: int | None, until_ns: int | None) -> bool:
         """Whether any of its frames may lie in a closed range of stamps; None for open."""
-        newest_ns = self._unpaired.stamp_ns if self._unpaired is not None else self.end_ns
-        oldest_ns = newest_ns if self._start_ns is None else self._start_ns
-        if newest_ns is None or oldest_ns is None:
+        stamps = [] if self._unpaired is None else [self._unpaired.stamp_ns]
+        if self.end_ns is not None:
+            # Not the first and the last: a memory that goes on whatever the stamps (`Resume.ALWAYS`) has them in any
+            # order.
+            snapshot = self._memory.snapshot()
+            for seen in (snapshot.csm_start_ns, snapshot.csm_end_ns, snapshot.dam_stamps_ns):
+                stamps += seen.tolist()
+        if not stamps:
             return False
-        return (since_ns is None or newest_ns >= since_ns) and (until_ns is None or oldest_ns <= until_ns)
+        return (since_ns is None or max(stamps) >= since_ns) and (until_ns is None or min(stamps) <= until_ns)
 
     def state(self) -> MemoryState | None:
         """The memory of all complete steps in storage of its own; None before the first."""

@@ -32,13 +32,13 @@ class FrameBatch:
     Attributes:
         episode: the episode that they belong to.
         reason: why it began; empty for the first one.
-        requests: to be done in place of frames.
+        request: to be done in place of frames; None for none.
     """
 
     episode: int
     frames: tuple[Frame, ...]
     reason: str = ""
-    requests: tuple[Callable[[Any], None], ...] = ()
+    request: Callable[[Any], None] | None = None
 
 
 class FrameQueue:
@@ -71,6 +71,8 @@ class FrameQueue:
         # Each with the number of the frame that must be taken before it.
         self._requests: list[tuple[int, Callable[[Any], None]]] = []
         self._idle_requests: deque[Callable[[Any], None]] = deque()
+        # Whether a request was the last thing taken: waiting frames come next, so that neither holds up the other.
+        self._frames_next = False
         self._paused = False
         self._held = False
         self._closed = False
@@ -150,12 +152,18 @@ class FrameQueue:
         self._kept += 1
         return True
 
-    def new_episode(self) -> int:
+    def new_episode(self, after: int | None = None) -> int:
         """Discards the waiting frames and returns the new episode's number.
 
         Batches that were taken before can no longer be committed.
+
+        Args:
+            after: the episode that it is to follow; where that is over already, nothing is done, and the taker still
+                has to learn why. None: whichever is running.
         """
         with self._changed:
+            if after is not None and after != self._episode:
+                return after
             self._counters.discarded += self._guard.restart()
             self._begin_episode("reset")
             self._on_reset(self._episode)
@@ -178,7 +186,9 @@ class FrameQueue:
             return self._episode
 
     def request(self, work: Callable[[Any], None], after_frame: int = 0) -> bool:
-        """Has the taker call something with itself before it takes more frames; False once the queue is closed.
+        """Has the taker call something with itself between two batches; False once the queue is closed.
+
+        Requests are done in their order. Where frames wait, a batch of them is taken between two requests.
 
         Args:
             work: is called on the taker's thread.
@@ -219,14 +229,18 @@ class FrameQueue:
             self._changed.wait_for(
                 lambda: self._closed or self._due_requests() or self._idle_requests or self._has_more_than(episode)
             )
-            if due := self._due_requests():
-                self._requests = [one for one in self._requests if one not in due]
-                return FrameBatch(self._episode, (), self._reason, tuple(work for _, work in due))
+            due = self._due_requests()
+            if due and not (self._frames_next and self._has_more_than(episode)):
+                # One at a time: what a hung one leaves behind is done by the taker's successor.
+                self._frames_next = True
+                self._requests.remove(due[0])
+                return FrameBatch(self._episode, (), self._reason, due[0][1])
+            self._frames_next = False
             if self._closed:
                 # A reset just before the end counts.
                 return None if self._episode == episode else FrameBatch(self._episode, (), self._reason)
             if not self._has_more_than(episode):
-                return FrameBatch(self._episode, (), self._reason, (self._idle_requests.popleft(),))
+                return FrameBatch(self._episode, (), self._reason, self._idle_requests.popleft())
             self._in_flight_first = self._kept - len(self._waiting) + 1
             self._in_flight = min(limit, len(self._waiting))
             return FrameBatch(

@@ -119,8 +119,8 @@ class IngestWorker:
                     self._memory = None
                     if self._keeper is not None:
                         self._keeper.new_episode(batch.reason)
-                for request in batch.requests:
-                    request(self)
+                if batch.request is not None:
+                    batch.request(self)
                 if batch.frames:
                     self._ingest(batch)
                 self._announce()
@@ -219,9 +219,16 @@ class IngestWorker:
             self._frames.commit(memory.episode, 0, lambda: self._latest.publish(published))
 
     def drop_memory(self) -> None:
-        """Goes on without a memory, in a new episode of the engine; waiting frames are discarded."""
+        """Goes on without a memory, in a new episode of the engine; waiting frames are discarded.
+
+        A reset that came meanwhile has done that already, and is dealt with once the request is over.
+        """
         self._memory = None
-        self._episode = self._frames.new_episode()
+        self._episode = self._frames.new_episode(self._episode)
+
+    def outdate_excerpts(self) -> None:
+        """Lets no answer begin from an excerpt that was made before."""
+        self._latest.forgettings += 1
 
     def _decode(self, frame: Frame) -> DecodedFrame | None:
         """Decodes a frame and looks up its pose; None, counted and logged, if it has no usable image."""

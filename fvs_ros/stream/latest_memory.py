@@ -20,11 +20,13 @@ class PublishedMemory:
 
     Attributes:
         origins: of every step in `snapshot.dam_steps`.
+        forgettings: of an excerpt, `LatestMemory.forgettings` when it was made.
     """
 
     snapshot: MemorySnapshot
     origins: Mapping[int, StepOrigin]
     status: MemoryStatus
+    forgettings: int = 0
 
     def moments(self) -> tuple[Moment, ...]:
         """One moment per DAM slot, in time order. Waits for the device."""
@@ -62,11 +64,13 @@ class LatestMemory:
     Attributes:
         current: None until the first frame of an episode is in memory.
         status: of the newest memory, or of the empty one after `clear`.
+        forgettings: how often something stored was forgotten. Written by the ingest thread alone.
     """
 
     def __init__(self) -> None:
         self.current: PublishedMemory | None = None
         self.status = MemoryStatus()
+        self.forgettings = 0
 
     def publish(self, memory: PublishedMemory) -> None:
         """Replaces the memory, under the next version number."""

@@ -45,6 +45,9 @@ class MemoryHolder(Protocol):
     def drop_memory(self) -> None:
         """Goes on without a memory, in a new episode of the engine; waiting frames are discarded."""
 
+    def outdate_excerpts(self) -> None:
+        """Lets no answer begin from an excerpt that was made before."""
+
 
 class MemoryKeeper:
     """Restores, saves, loads and forgets. Every method is called on the ingest thread, between batches.
@@ -224,6 +227,7 @@ class MemoryKeeper:
         grid = memory.grid if memory is not None else None
         del memory
         joined = self._restored is None
+        holder.outdate_excerpts()
         if affected:
             holder.drop_memory()
         try:
