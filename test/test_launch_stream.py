@@ -12,7 +12,13 @@ def test_stream_launch_file() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("image_transport", "jpeg"), ("log_level", "loud"), ("respawn", "maybe"), ("use_sim_time", "1")],
+    [
+        ("image_transport", "jpeg"),
+        ("log_level", "loud"),
+        ("respawn", "maybe"),
+        ("resume", "sometimes"),
+        ("use_sim_time", "1"),
+    ],
 )
 def test_a_value_that_is_no_choice_is_refused_with_the_choices(name: str, value: str) -> None:
     status, output = launch("stream.launch.py", **{name: value})

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import require_ros, ros_domain
-from fakes import PATIENCE_S
-from node_harness import Client, write_talkative_checkpoint
+from node_harness import PATIENCE_S, Client, write_talkative_checkpoint
 from store_nodes import node_on, wait_for_episodes
 
 require_ros()
@@ -127,6 +126,8 @@ def test_deactivating_saves_and_a_node_that_is_not_configured_refuses(model: Pat
         client.wait_until_active(PATIENCE_S)
         client.feed(100, 101)
         assert client.change_state("deactivate")
+        # The open segment ends by itself after a while, but no memory is saved then.
+        client.wait_for((tmp_path / "memory.safetensors").exists, "the memory to be saved")
         wait_for_episodes(client, segments=1)
         assert process.stop(signal.SIGKILL) == -signal.SIGKILL
     with node_on(model, tmp_path, autostart="false") as (process, client):

@@ -61,6 +61,7 @@ class DemoConsole:
     def act(self, title: str, rows: dict[str, str]) -> None:
         """A further part of the demo, in which the stream begins anew or goes on."""
         self._logged_s = 0.0
+        self._progress.update(self._task, completed=0.0, description="waiting for images")
         self._console.print()
         self.heading(rows, title)
 
