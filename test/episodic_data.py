@@ -65,4 +65,4 @@ def ids(store: EpisodeStore) -> list[int]:
 
 def folder_bytes(folder: Path) -> bytes:
     """Everything in all files of a folder."""
-    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())

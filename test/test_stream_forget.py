@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from engines import failure, feed, result
 from episode_engines import killed, running, scenes
 from episodic_data import folder_bytes
@@ -13,6 +14,7 @@ from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
 from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.episodic.writer import Writer
+from fvs_ros.stream import saved_memory
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import AskOptions, ErrorCode
 
@@ -168,3 +170,29 @@ def test_a_memory_that_went_on_with_stamps_of_the_past_forgets_too(tmp_path: Pat
         assert engine.status.steps == 12
         assert engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S) == 1
         assert_gone(engine, 9)
+
+
+def test_what_a_kill_in_the_middle_of_saving_left_is_forgotten_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safetensors writes a temporary file beside the one that it is told, under a name of its own."""
+    folder = tmp_path / "store"
+    left: list[Path] = []
+    save_file = saved_memory.save_file
+
+    def interrupted(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        save_file(tensors, path.with_name(".tmpK1ll3d"), metadata)
+        left.append(killed(folder))
+        path.with_name(".tmpK1ll3d").unlink()
+        save_file(tensors, path, metadata)
+
+    with running(folder) as (engine, store):
+        scenes(engine, BEGIN, VALUES)
+        monkeypatch.setattr(saved_memory, "save_file", interrupted)
+        engine.save_memory(PATIENCE_S)
+        monkeypatch.setattr(saved_memory, "save_file", save_file)
+        wanted = traces(store)
+    assert "features in the saved memory" in found(left[0], wanted)
+    with running(left[0]) as (engine, _):
+        engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S)
+        assert found(left[0], wanted) == set()

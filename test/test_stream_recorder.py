@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -309,3 +310,27 @@ def test_a_spread_is_about_the_keyframe_and_in_its_frame() -> None:
     assert spread.metres == pytest.approx(1.0)
     assert spread.radians == pytest.approx(math.sqrt(0.5))
     assert pose_spread(pose_at(3), [pose_at(3)]) == PoseSpread(0.0, 0.0)
+
+
+@pytest.mark.parametrize("by", ["deleting", "moving", "replacing"])
+def test_a_folder_that_vanishes_is_told_and_stops_neither_frames_nor_answers(by: str, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with running(folder) as (engine, _):
+        scenes(engine)
+        if by == "deleting":
+            shutil.rmtree(folder)
+        else:
+            folder.rename(tmp_path / "elsewhere")
+        if by == "replacing":
+            shutil.copytree(tmp_path / "elsewhere", folder)
+        scenes(engine, 50)
+        assert engine.recording is not None
+        assert engine.recording.unrecorded_steps > 0
+        assert f"{folder / 'episodes.sqlite'} was deleted, moved or replaced" in engine.recording.problem
+        for request in (
+            lambda: engine.save_memory(PATIENCE_S),
+            lambda: engine.forget(0, 5 * SECOND_NS, None, PATIENCE_S),
+        ):
+            with pytest.raises((StoreError, RecordingError), match="deleted, moved or replaced"):
+                request()
+        assert result(engine.ask("What?")).steps == 18

@@ -12,6 +12,8 @@ from episode_engines import killed, running, scenes
 from fakes import PATIENCE_S, SECOND_NS, FakeModel
 
 from fvs_ros.stream import memory_keeper, restore
+from fvs_ros.stream.recorder import Recorder
+from fvs_ros.stream.saved_memory import read
 
 
 def flip_a_byte(path: Path) -> None:
@@ -144,3 +146,40 @@ def test_a_memory_above_the_bound_is_not_saved_and_comes_back_from_segments(
     assert not (tmp_path / "store" / "memory.safetensors").exists()
     with running(tmp_path / "store") as (engine, _):
         assert engine.status.steps == 9
+
+
+def test_the_memory_of_a_database_that_was_deleted_does_not_come_back(tmp_path: Path) -> None:
+    """Not before the first segment of the new one, and not after it."""
+    folder = tmp_path / "store"
+    with running(folder) as (engine, _):
+        scenes(engine)
+    old = (folder / "memory.safetensors").read_bytes()
+    (folder / "episodes.sqlite").unlink()
+    with running(folder) as (engine, _):
+        scenes(engine, 50, (7, 70))
+        left = killed(folder)
+    assert not (left / "memory.safetensors").exists()
+    (left / "memory.safetensors").write_bytes(old)
+    with running(left) as (engine, _):
+        assert (engine.status.steps, engine.status.start_ns) == (3, 50 * SECOND_NS)
+
+
+def test_steps_after_a_segment_that_was_never_stored_are_not_taken_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is saved with a step of it; the disk then fails until the next scene."""
+    monkeypatch.setattr(memory_keeper, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(memory_keeper, "SAVING_SHARE", math.inf)
+    with running(tmp_path / "store") as (engine, _):
+        scenes(engine)
+        monkeypatch.setattr(memory_keeper.MemoryKeeper, "after_batch", lambda *_: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "_attempt", lambda *_: False)
+            scenes(engine, 18, (250,))
+        scenes(engine, 24, (10, 130))
+        left = killed(tmp_path / "store")
+    saved, about = read(left / "memory.safetensors")
+    assert about.open_steps > 0
+    with running(left) as (engine, store):
+        assert [stored.segment.weight for stored in store.segments()] == [3, 3, 3, 3]
+        assert engine.status.steps == int(saved.tensors["steps"]) + 6

@@ -91,6 +91,7 @@ class Database:
         self.path = None if folder is None else folder / DATABASE
         self.name = "the episode store in RAM" if self.path is None else str(self.path)
         self.read_only = read_only
+        self._file: tuple[int, int] | None = None
         if self.path is not None and self.path.exists():
             check_header(self.path)
             self._connection = self._connect(self.path)
@@ -118,6 +119,7 @@ class Database:
             )
             # Before the log is first read: no file of shared memory then, and no other program in between.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._file = _identity(path)
             return connection
 
     def _create(self, path: Path | None) -> sqlite3.Connection:
@@ -169,6 +171,13 @@ class Database:
         if self.read_only:
             raise StoreError(
                 Problem.READ_ONLY, f"{self.name} is open for reading only; open it where it can be written"
+            )
+        if self.path is not None and _identity(self.path) != self._file:
+            # SQLite goes on writing to a file that has no name any more.
+            raise StoreError(
+                Problem.DISK_FAILS,
+                f"{self.name} was deleted, moved or replaced while it was open, and nothing new is kept; put it back, "
+                "or start again",
             )
         with self.errors():
             self._connection.execute("BEGIN IMMEDIATE")
@@ -239,6 +248,15 @@ class Database:
         """Moves the log into the database and closes it; a full disk leaves the log for the next opening."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; None for none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _write_schema(connection: sqlite3.Connection) -> None:

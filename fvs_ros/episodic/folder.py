@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -63,11 +64,21 @@ class FolderLock:
 
 def delete_saved_memory(path: Path) -> None:
     """Deletes the saved Flash Memory, and a half written one, for good."""
-    found = [one for one in (path, path.with_name(path.name + PARTIAL)) if one.exists()]
-    for one in found:
-        one.unlink()
-    if found:
+    # Both, whatever the first says.
+    if delete(path) | delete(path.with_name(path.name + PARTIAL)):
         sync_folder(path.parent)
+
+
+def delete(path: Path) -> bool:
+    """Deletes a file, or a folder with all that is in it; returns whether it was there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        return True
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -121,6 +121,9 @@ class EpisodeStore:
                 if not (exists and is_unwritable(error)):
                     raise
                 read_only = unwritable = True
+            if not exists:
+                # Of a database that somebody deleted: what it showed must not come back in a new one.
+                delete_saved_memory(folder / SAVED_MEMORY)
         if limit_bytes is None and (folder is None or not exists):
             limit_bytes = DEFAULT_LIMIT_BYTES
         try:
@@ -274,7 +277,14 @@ class EpisodeStore:
         which may show any of them, is deleted first.
         """
         if self.saved_memory is not None and not self._database.read_only:
-            delete_saved_memory(self.saved_memory)
+            try:
+                delete_saved_memory(self.saved_memory)
+            except OSError as error:
+                raise StoreError(
+                    Problem.DISK_FAILS,
+                    f"{self.saved_memory} cannot be deleted ({error.strerror}), and nothing is forgotten; make its "
+                    "folder writable",
+                ) from error
         with self._reading():
             chosen = self._contents.index.find(since_ns, until_ns, episode)
         with self._writing():

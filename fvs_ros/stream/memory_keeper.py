@@ -218,7 +218,7 @@ class MemoryKeeper:
             episode: of one episode only, by the store's number; None for all.
 
         Raises:
-            StoreError: the store cannot be written.
+            StoreError: the store cannot be written. Where it has removed nothing, the memory stays as well.
         """
         self._recorder.call(self._recorder.end_segment).result()
         current = self._recorder.episode
@@ -228,11 +228,15 @@ class MemoryKeeper:
         del memory
         joined = self._restored is None
         holder.outdate_excerpts()
-        if affected:
-            holder.drop_memory()
+        segments = self._store.usage().segments
         try:
             return self._recorder.call(lambda: self._recorder.forget(since_ns, until_ns, episode)).result()
+        except StoreError:
+            affected &= self._store.usage().segments < segments
+            raise
         finally:
+            if affected:
+                holder.drop_memory()
             if affected and current:
                 self._restore(holder, current, grid)
                 if joined:
@@ -280,11 +284,11 @@ class MemoryKeeper:
         try:
             self._recorder.settle_episode()
             self._write(state)
-        except (StoreError, OSError) as error:
+        except (StoreError, RecordingError) as error:
             if isinstance(error, StoreError) and error.problem is Problem.READ_ONLY:
                 self._save_at_s = math.inf
                 return
-            logger.warning("the Flash Memory could not be saved: %s", error)
+            logger.warning("not saved: %s", error)
         spent_s = copied_s + time.thread_time() - begin_s
         self._save_at_s = time.monotonic() + max(SAVE_EVERY_S, spent_s / SAVING_SHARE)
 
@@ -295,7 +299,10 @@ class MemoryKeeper:
         description = Description(
             self._fingerprint, store.current_episode, self._map_id, store.last_segment, recorder.open_steps
         )
-        return write(path, state, description)
+        try:
+            return write(path, state, description)
+        except OSError as error:
+            raise RecordingError(f"the Flash Memory was not saved: {error}") from error
 
 
 def _log_failure(saved: Future[str]) -> None:

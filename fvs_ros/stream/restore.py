@@ -98,7 +98,7 @@ class Restorer:
         segments = [(one.id, one.segment) for one in stored if one.id > after]
         if saved is not None:
             memory = saved.memory
-            segments = without_steps(segments, saved.open_steps)
+            segments = without_steps(segments, saved.open_steps, saved.memory.end_ns)
         elif segments:
             newest = segments[-1][1]
             memory = new_memory(grid or grid_of_picture(newest.width, newest.height))
@@ -157,6 +157,11 @@ class Restorer:
             state, of = read(path)
             if of.episode != episode:
                 return None
+            if of.last_segment > self._store.last_segment:
+                raise SavedMemoryError(
+                    f"{path} was saved after segment {of.last_segment}, and this store has had "
+                    f"{self._store.last_segment}: it is of another one"
+                )
             if of.fingerprint != self._fingerprint:
                 raise SavedMemoryError(f"{path} is of the model {of.fingerprint}, and this one is {self._fingerprint}")
             if grid is not None and grid != state.grid:
@@ -233,11 +238,14 @@ def mean_of(features: SegmentFeatures | None, grid: PatchGrid, own: Tensor) -> T
     return merge_blocks(features.mean).to(own)
 
 
-def without_steps(segments: Sequence[tuple[int, Segment]], steps: int) -> list[tuple[int, Segment]]:
-    """These segments with their ids, without the first `steps` grid steps of all."""
+def without_steps(segments: Sequence[tuple[int, Segment]], steps: int, end_ns: int | None) -> list[tuple[int, Segment]]:
+    """These segments with their ids, without the first `steps` grid steps of those that begin by `end_ns`.
+
+    Where one of them could not be stored, or was evicted, those that follow keep their steps.
+    """
     left = []
     for identifier, segment in segments:
-        taken = min(steps, segment.weight)
+        taken = min(steps, segment.weight) if end_ns is None or segment.start_ns <= end_ns else 0
         steps -= taken
         if taken < segment.weight:
             left.append((identifier, replace(segment, weight=segment.weight - taken)))

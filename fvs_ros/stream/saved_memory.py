@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fvs_ros.episodic.folder import PARTIAL, sync_folder
+from fvs_ros.episodic.folder import PARTIAL, delete, sync_folder
 from fvs_ros.errors import ReadableError
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.sources.frame import Pose
@@ -72,16 +73,20 @@ def write(path: Path, state: MemoryState, description: Description) -> int:
         "frame_id": state.frame_id,
         "origins": [[step, one.frame_id, *_numbers(one.pose)] for step, one in state.origins.items()],
     }
+    # A folder: safetensors writes a temporary file of its own beside the one it is told, and a kill leaves that behind.
     partial = path.with_name(path.name + PARTIAL)
     try:
-        save_file(tensors, partial, metadata={_DESCRIPTION: json.dumps(header), _HASH: _hash(header, tensors)})
-        with partial.open("rb") as file:
+        delete(partial)
+        partial.mkdir()
+        written = partial / path.name
+        save_file(tensors, written, metadata={_DESCRIPTION: json.dumps(header), _HASH: _hash(header, tensors)})
+        with written.open("rb") as file:
             os.fsync(file.fileno())
-        partial.replace(path)
+        written.replace(path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
     sync_folder(path.parent)
     return path.stat().st_size
 
