@@ -10,6 +10,7 @@ import pytest
 from episodic_data import LIMIT, MODEL, features, fill, ids, picture, segment
 
 from fvs_ros.episodic import store as store_module
+from fvs_ros.episodic.database import PAGE_BYTES, Budget
 from fvs_ros.episodic.errors import Problem, StoreError
 from fvs_ros.episodic.index import SegmentIndex, sketch
 from fvs_ros.episodic.information import Opener
@@ -68,6 +69,17 @@ def test_a_lower_limit_evicts_when_the_store_is_opened(tmp_path: Path) -> None:
     assert disk_bytes(tmp_path) <= LIMIT
     with EpisodeStore.open(tmp_path) as store:
         assert store.info().limit_bytes == LIMIT
+
+
+def test_a_lower_limit_holds_for_what_comes_after_it_too(tmp_path: Path) -> None:
+    """Where the database alone is below it when it is opened, and has more pages than its share."""
+    with EpisodeStore.open(tmp_path, 2 * LIMIT) as store:
+        fill(store, range(150))
+    assert Budget(LIMIT).database_pages * PAGE_BYTES < disk_bytes(tmp_path) < LIMIT
+    with EpisodeStore.open(tmp_path, LIMIT) as store:
+        for later in range(150, 450):
+            fill(store, range(later, later + 1))
+            assert disk_bytes(tmp_path) <= LIMIT
 
 
 def test_what_was_seen_once_outlasts_what_is_seen_all_day(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def refused(command: Callable[[], object]) -> str:
 
 def pictures(folder: Path) -> int:
     """Beginnings of JPEG files in all files of a folder, whatever they are."""
-    return sum(file.read_bytes().count(JPEG) for file in folder.iterdir())
+    return sum(file.read_bytes().count(JPEG) for file in folder.rglob("*") if file.is_file())
 
 
 def scenes(client: Client, first: int, last: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fvs_ros.episodic.contents import Contents
-from fvs_ros.episodic.database import Database
+from fvs_ros.episodic.database import Database, pages_for
 from fvs_ros.episodic.index import sketch
 from fvs_ros.episodic.rows import BLOB_TABLES, Row, array_row, checksum, segment_row
 from fvs_ros.episodic.segment import SegmentFeatures, StoredSegment
@@ -111,12 +111,15 @@ class Writer:
 
     def shrink(self, model: int) -> None:
         """Evicts down to a limit that became smaller, and from here on lets SQLite hold it."""
-        while self._database.free_pages() < 0:
+        # Further than that: room for the next segment, made at once, would be more than the log takes.
+        wanted = pages_for([]) if self._database.free_pages() < 0 else 0
+        while (before := self._database.free_pages()) < wanted:
             with self._database.transaction():
-                before = self._database.free_pages()
-                self.make_room(min(0, before + self._database.budget.log_pages // 4), model)
+                self.make_room(min(wanted, before + self._database.budget.log_pages // 4), model)
                 if self._database.free_pages() == before:
                     break
-        if self._database.file_bytes() > self._database.budget.limit_bytes:
+        if self._database.number("PRAGMA page_count") > self._database.budget.database_pages:
+            # SQLite takes no limit below the pages that the file has: the free ones among them would keep the log's
+            # share.
             self._database.give_back_pages()
         self._database.limit_pages()
