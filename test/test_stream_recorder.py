@@ -15,6 +15,7 @@ import pytest
 import torch
 from engines import MakeEngine, feed, result
 from episode_engines import running, scenes, wait_until
+from episodic_data import folder_bytes
 from fakes import GRID, PATIENCE_S, SECOND_NS, FakeModel, Gate, frame, pose_at
 
 from fvs_ros.episodic.errors import Problem, StoreError
@@ -323,6 +324,7 @@ def test_a_folder_that_vanishes_is_told_and_stops_neither_frames_nor_answers(by:
             folder.rename(tmp_path / "elsewhere")
         if by == "replacing":
             shutil.copytree(tmp_path / "elsewhere", folder)
+        others = folder_bytes(folder)
         scenes(engine, 50)
         assert engine.recording is not None
         assert engine.recording.unrecorded_steps > 0
@@ -334,3 +336,4 @@ def test_a_folder_that_vanishes_is_told_and_stops_neither_frames_nor_answers(by:
             with pytest.raises((StoreError, RecordingError), match="deleted, moved or replaced"):
                 request()
         assert result(engine.ask("What?")).steps == 18
+    assert folder_bytes(folder) == others, "what another store keeps there is left alone"

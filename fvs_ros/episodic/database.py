@@ -172,13 +172,7 @@ class Database:
             raise StoreError(
                 Problem.READ_ONLY, f"{self.name} is open for reading only; open it where it can be written"
             )
-        if self.path is not None and _identity(self.path) != self._file:
-            # SQLite goes on writing to a file that has no name any more.
-            raise StoreError(
-                Problem.DISK_FAILS,
-                f"{self.name} was deleted, moved or replaced while it was open, and nothing new is kept; put it back, "
-                "or start again",
-            )
+        self.require_in_place()
         with self.errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -188,6 +182,19 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def require_in_place(self) -> None:
+        """SQLite goes on writing to a file that has no name any more.
+
+        Raises:
+            StoreError: the file was deleted, moved or replaced since it was opened.
+        """
+        if self.path is not None and _identity(self.path) != self._file:
+            raise StoreError(
+                Problem.DISK_FAILS,
+                f"{self.name} was deleted, moved or replaced while it was open, and nothing new is kept; put it back, "
+                "or start again",
+            )
 
     def execute(self, statement: str, values: Row = ()) -> list[Any]:
         """The rows that a statement gives."""

@@ -184,6 +184,11 @@ class EpisodeStore:
         """Where the Flash Memory of the current episode may be saved; None in RAM. `forget` deletes the file."""
         return None if self._database.path is None else self._database.path.with_name(SAVED_MEMORY)
 
+    def require_in_place(self) -> None:
+        """Raises `StoreError` where the folder is not this store's any more: nothing may be written beside it then."""
+        with self._reading():
+            self._database.require_in_place()
+
     def begin_episode(self, reason: str) -> int:
         """Begins an episode, to which the next segments belong, and returns its number."""
         with self._writing():
@@ -277,6 +282,7 @@ class EpisodeStore:
         which may show any of them, is deleted first.
         """
         if self.saved_memory is not None and not self._database.read_only:
+            self.require_in_place()
             try:
                 delete_saved_memory(self.saved_memory)
             except OSError as error:

@@ -295,6 +295,7 @@ class MemoryKeeper:
     def _write(self, state: MemoryState) -> int:
         path = self._store.saved_memory
         assert path is not None
+        self._store.require_in_place()
         recorder, store = self._recorder, self._store
         description = Description(
             self._fingerprint, store.current_episode, self._map_id, store.last_segment, recorder.open_steps
