@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from engines import result
+from engines import failure, result
 from episode_engines import killed, running, scenes, wait_until
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
@@ -16,7 +17,7 @@ from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.recording import Episodes
-from fvs_ros.stream.types import AskOptions
+from fvs_ros.stream.types import AskOptions, ErrorCode
 
 
 def test_what_was_seen_before_a_restart_is_answered_before_a_frame_comes(tmp_path: Path) -> None:
@@ -188,3 +189,29 @@ def test_another_camera_size_rebuilds_the_memory_at_that_size(
         assert "goes on after a gap of 0:01:23" in engine.recording.resumed
         assert engine.recording.resumed.endswith("made anew for frames of 4 x 8 patches")
         assert "patches, and now come 4 x 8" in caplog.text
+
+
+def test_an_engine_that_is_closed_while_it_restores_does_not_finish_that_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "store"
+    with running(folder) as (engine, _):
+        scenes(engine, 0, tuple(range(0, 240, 4)))
+    (folder / "memory.safetensors").unlink()
+    caplog.clear()
+    model = FakeModel()
+    model.encoding.shut()
+    with EpisodeStore.open(folder, opener=Opener("front", fingerprint=model.fingerprint(), map_id="house")) as store:
+        engine = StreamEngine(model, StreamConfig(fps=0), episodes=Episodes(store, "front", "house"))
+        engine.start()
+        model.encoding.wait_reached()
+        asked = engine.ask("What?", AskOptions(since_ns=0))
+        with ThreadPoolExecutor() as pool:
+            closing = pool.submit(engine.close)
+            assert failure(asked).code is ErrorCode.CANCELLED
+            model.encoding.open()
+            assert closing.result(PATIENCE_S)
+        assert len(model.encoded) == 1, "of 15 calls"
+    assert caplog.text == ""
+    with running(folder) as (engine, _):
+        assert engine.status.steps == 180

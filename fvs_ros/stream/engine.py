@@ -86,7 +86,10 @@ class StreamEngine:
             self._recorder = Recorder(episodes, fingerprint, _silence_s(episodes, config))
             # As many as the memory keeps apart.
             most_segments = max(model.memory_config.csm_slots, model.memory_config.dam_slots)
-            self._keeper = MemoryKeeper(episodes, self._recorder, fingerprint, most_segments)
+            frames = self._frames
+            self._keeper = MemoryKeeper(
+                episodes, self._recorder, fingerprint, most_segments, closing=lambda: frames.closed
+            )
             self._remaker = FeatureRemaker(episodes.store, fingerprint, self._recorder, self._frames.request_when_idle)
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
         answers = AnswerWorker(model, config, self._questions, self._latest)

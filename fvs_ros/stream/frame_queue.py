@@ -93,6 +93,11 @@ class FrameQueue:
         """Whether frames are skipped."""
         return self._paused
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is taken any more but requests."""
+        return self._closed
+
     def pause(self, paused: bool) -> None:
         """While paused, frames are skipped whatever their stamp; those that wait already are still taken."""
         with self._changed:

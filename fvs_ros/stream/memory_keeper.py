@@ -6,6 +6,7 @@ import datetime
 import logging
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -57,16 +58,25 @@ class MemoryKeeper:
         recorder: stores its segments.
         fingerprint: of the model.
         most_segments: that the memory of a range of stamps is made of.
+        closing: whether the engine is being closed: then no memory is made to its end.
     """
 
-    def __init__(self, episodes: Episodes, recorder: Recorder, fingerprint: str, most_segments: int) -> None:
+    def __init__(
+        self,
+        episodes: Episodes,
+        recorder: Recorder,
+        fingerprint: str,
+        most_segments: int,
+        closing: Callable[[], bool],
+    ) -> None:
         self._store = episodes.store
         self._map_id = episodes.map_id
         self._resume = episodes.resume
         self._fingerprint = fingerprint
         self._most_segments = most_segments
         self._recorder = recorder
-        self._restorer = Restorer(episodes, fingerprint, lambda progress: recorder.say(restoring=progress))
+        self._closing = closing
+        self._restorer = Restorer(episodes, fingerprint, self._on_progress)
         # A memory of an earlier run, until the first frame tells whether the stream goes on in it.
         self._restored: Restored | None = None
         self._saving: Future[None] | None = None
@@ -75,6 +85,11 @@ class MemoryKeeper:
         self._last_episode = 0 if self._resume is Resume.NEVER else self._store.current_episode
         if self._last_episode:
             recorder.say(restoring=f"episode {self._last_episode}")
+
+    def _on_progress(self, progress: str) -> None:
+        if self._closing():
+            raise RecordingError("the engine is closed, and the memory is not made to its end")
+        self._recorder.say(restoring=progress)
 
     def begin(self, holder: MemoryHolder) -> None:
         """Restores what the store's last episode left. Whatever goes wrong is told, and the memory stays empty."""
@@ -86,6 +101,9 @@ class MemoryKeeper:
             if restored is not None:
                 said = f"episode {episode} is back from {restored.made_from}; no frame has come since"
                 self._recorder.say(resumed=said)
+        except RecordingError:
+            # Closed meanwhile: the next one restores it.
+            return
         except Exception as error:
             logger.exception("episode %d could not be restored", episode)
             self._recorder.say(resumed=f"episode {episode} could not be restored: {type(error).__name__}: {error}")
@@ -125,7 +143,11 @@ class MemoryKeeper:
     def resize(self, holder: MemoryHolder, grid: PatchGrid) -> None:
         """Makes a restored memory again, for frames of another size."""
         logger.warning("frames have another size than those of the restored memory, which is made from segments again")
-        self._restore(holder, self._store.current_episode, grid)
+        try:
+            self._restore(holder, self._store.current_episode, grid)
+        except RecordingError:
+            # Closed meanwhile: these frames are discarded.
+            return
         self._restored = None
         resumed = self._recorder.status.resumed
         self._recorder.say(resumed=f"{resumed}; made anew for frames of {grid.width} x {grid.height} patches")
