@@ -53,13 +53,12 @@ def scenes(client: Client, first: int, last: int) -> None:
 
 def test_a_node_that_was_killed_knows_what_it_knew(model: Path, tmp_path: Path) -> None:
     """Before any new image, with the old stamps; then its stream goes on in the same memory."""
-    with node_on(model, tmp_path) as (process, client):
+    with node_on(model, tmp_path, signal.SIGKILL) as (_, client):
         client.wait_until_active(PATIENCE_S)
         scenes(client, 100, 119)
         wait_for_episodes(client, segments=4)
         stored = client.next_statistics().segments
-        assert process.stop(signal.SIGKILL) == -signal.SIGKILL
-    with node_on(model, tmp_path) as (process, client):
+    with node_on(model, tmp_path) as (_, client):
         client.wait_until_active(PATIENCE_S)
         memory = client.wait_for_memory(lambda memory: memory.steps > 0)
         assert client.next_statistics().segments >= stored
@@ -75,12 +74,11 @@ def test_a_node_that_was_killed_knows_what_it_knew(model: Path, tmp_path: Path) 
 
 
 def test_saving_ends_the_open_segment_and_says_what_is_kept(model: Path, tmp_path: Path) -> None:
-    with node_on(model, tmp_path) as (process, client):
+    with node_on(model, tmp_path, signal.SIGKILL) as (_, client):
         client.wait_until_active(PATIENCE_S)
         assert client.feed(100, 101).steps == 1
         assert client.save_memory().startswith("1 segments in ")
         assert client.next_statistics().segments == 1
-        assert process.stop(signal.SIGKILL) == -signal.SIGKILL
     with node_on(model, tmp_path) as (_, client):
         client.wait_until_active(PATIENCE_S)
         memory = client.wait_for_memory(lambda memory: memory.steps > 0)
@@ -122,14 +120,13 @@ def test_an_earlier_episode_is_loaded_and_forgotten_ones_are_gone(model: Path, t
 
 
 def test_deactivating_saves_and_a_node_that_is_not_configured_refuses(model: Path, tmp_path: Path) -> None:
-    with node_on(model, tmp_path) as (process, client):
+    with node_on(model, tmp_path, signal.SIGKILL) as (_, client):
         client.wait_until_active(PATIENCE_S)
         client.feed(100, 101)
         assert client.change_state("deactivate")
         # The open segment ends by itself after a while, but no memory is saved then.
         client.wait_for((tmp_path / "memory.safetensors").exists, "the memory to be saved")
         wait_for_episodes(client, segments=1)
-        assert process.stop(signal.SIGKILL) == -signal.SIGKILL
     with node_on(model, tmp_path, autostart="false") as (process, client):
         for command in (client.save_memory, client.load_memory, lambda: client.forget(everything=True)):
             assert refused(command).startswith(
