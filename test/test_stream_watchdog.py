@@ -12,13 +12,20 @@ import pytest
 import torch
 from engines import MakeEngine, failure, feed, result
 from episode_engines import running, scenes, wait_until
-from fakes import PATIENCE_S, FakeGeneration, FakeModel, FakePrefilledMemory, frame
+from fakes import GRID, PATIENCE_S, FakeGeneration, FakeModel, FakePrefilledMemory, frame
 
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.stream.recording import RecordingError
 from fvs_ros.stream.types import AskOptions, ErrorCode
 
 HUNG_S = 0.2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled() -> None:
+    """Compiles the reduction, which the first memory of a process otherwise does, for longer than `HUNG_S`."""
+    FakeModel().new_memory(GRID)
 
 
 class HangsOnce:
@@ -173,13 +180,32 @@ def test_a_range_whose_pictures_hang_fails_that_question_alone_and_what_waits_be
         behind = engine.ask("What?", AskOptions(since_ns=6 * SECOND_NS, until_ns=11 * SECOND_NS))
         assert result(behind).steps == 3
         assert "encode_steps" in engine.faults.ingest
-        hangs.let_go()
         error = failure(hung)
-        assert (error.code, "hung" in str(error)) == (ErrorCode.MODEL_ERROR, True)
+        assert error.code is ErrorCode.MODEL_ERROR
+        assert "encode_steps has not returned" in str(error)
+        hangs.let_go()
         wait_until(lambda: not engine.faults.ingest)
         assert result(engine.ask("What?")).steps == 9
         assert engine.faults.answers == ""
         assert engine.save_memory(PATIENCE_S)
+
+
+def test_a_forgetting_whose_rebuilding_hangs_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked for is gone all the same, and other commands are not held up."""
+    model = FakeModel()
+    with running(None, model, model_timeout_s=HUNG_S) as (engine, store):
+        scenes(engine)
+        hangs = HangsOnce(monkeypatch, model, "encode_steps")
+        with pytest.raises(RecordingError, match="encode_steps has not returned"):
+            engine.forget(0, 5 * SECOND_NS, None, PATIENCE_S)
+        assert not hangs.returned.is_set()
+        assert [stored.segment.start_ns for stored in store.segments()] == [6 * SECOND_NS, 12 * SECOND_NS]
+        assert "episode 1" in engine.load_memory(1, PATIENCE_S)
+        assert engine.status.steps == 6
+        hangs.let_go()
+        wait_until(lambda: not engine.faults.ingest)
+        scenes(engine, 50, (7,))
+        assert engine.status.steps == 9
 
 
 def test_a_worker_that_an_error_ended_is_replaced(

@@ -28,7 +28,7 @@ from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import traceback_without
 from fvs_ros.stream.memory_keeper import MemoryKeeper
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.outcomes import Result, done, settle
+from fvs_ros.stream.outcomes import Result, done, fail, settle
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
@@ -336,13 +336,12 @@ class StreamEngine:
             try:
                 work(keeper, ingest).add_done_callback(lambda inner: settle(outcome, inner))
             except Exception as error:
-                outcome.set_exception(error)
-            except BaseException:
-                # It ends this worker, and must not end the thread that waits for the outcome as well.
-                outcome.set_exception(RecordingError("a call of the model hung meanwhile; try again"))
-                raise
+                fail(outcome, error)
 
-        if not (self._started and self._frames.request(run, after_frame)):
+        def give_up(why: str) -> None:
+            fail(outcome, RecordingError(f"{why}; it is given up, try again"))
+
+        if not (self._started and self._frames.request(run, after_frame, give_up)):
             raise RecordingError("the engine is not running; activate the node first")
 
     @property

@@ -41,6 +41,15 @@ class FrameBatch:
     request: Callable[[Any], None] | None = None
 
 
+@dataclass(frozen=True)
+class _Request:
+    """Something that the taker is asked to do; see `FrameQueue.request`."""
+
+    work: Callable[[Any], None]
+    after_frame: int
+    give_up: Callable[[str], None]
+
+
 class FrameQueue:
     """Kept frames on their way to the memory: bounded, and the newest win.
 
@@ -68,8 +77,9 @@ class FrameQueue:
         self._in_flight_first = 0
         self._episode = 0
         self._reason = ""
-        # Each with the number of the frame that must be taken before it.
-        self._requests: list[tuple[int, Callable[[Any], None]]] = []
+        self._requests: list[_Request] = []
+        # What the taker is doing now.
+        self._request_in_hand: _Request | None = None
         self._idle_requests: deque[Callable[[Any], None]] = deque()
         # Whether a request was the last thing taken: waiting frames come next, so that neither holds up the other.
         self._frames_next = False
@@ -190,7 +200,9 @@ class FrameQueue:
             self._reason = reason
             return self._episode
 
-    def request(self, work: Callable[[Any], None], after_frame: int = 0) -> bool:
+    def request(
+        self, work: Callable[[Any], None], after_frame: int = 0, give_up: Callable[[str], None] = lambda _: None
+    ) -> bool:
         """Has the taker call something with itself between two batches; False once the queue is closed.
 
         Requests are done in their order. Where frames wait, a batch of them is taken between two requests.
@@ -198,10 +210,11 @@ class FrameQueue:
         Args:
             work: is called on the taker's thread.
             after_frame: number of a frame that must be accounted for before.
+            give_up: is called with the reason where the taker was given up in the middle of it.
         """
         with self._changed:
             if not self._closed:
-                self._requests.append((after_frame, work))
+                self._requests.append(_Request(work, after_frame, give_up))
                 self._changed.notify_all()
             return not self._closed
 
@@ -234,12 +247,14 @@ class FrameQueue:
             self._changed.wait_for(
                 lambda: self._closed or self._due_requests() or self._idle_requests or self._has_more_than(episode)
             )
+            self._request_in_hand = None
             due = self._due_requests()
             if due and not (self._frames_next and self._has_more_than(episode)):
                 # One at a time: what a hung one leaves behind is done by the taker's successor.
                 self._frames_next = True
                 self._requests.remove(due[0])
-                return FrameBatch(self._episode, (), self._reason, due[0][1])
+                self._request_in_hand = due[0]
+                return FrameBatch(self._episode, (), self._reason, due[0].work)
             self._frames_next = False
             if self._closed:
                 # A reset just before the end counts.
@@ -252,9 +267,9 @@ class FrameQueue:
                 self._episode, tuple(self._waiting.popleft() for _ in range(self._in_flight)), self._reason
             )
 
-    def _due_requests(self) -> list[tuple[int, Callable[[Any], None]]]:
+    def _due_requests(self) -> list[_Request]:
         """Those whose frames are accounted for; all once closed, so that none waits for ever."""
-        return [one for one in self._requests if self._closed or self._kept - len(self._waiting) >= one[0]]
+        return [one for one in self._requests if self._closed or self._kept - len(self._waiting) >= one.after_frame]
 
     def _has_more_than(self, episode: int) -> bool:
         """Whether there are frames to take, or another episode."""
@@ -267,11 +282,12 @@ class FrameQueue:
             self._count_rejected(reason, frames)
             self._changed.notify_all()
 
-    def abandon(self, reason: str, new_episode: bool) -> None:
-        """Accounts for the whole batch of a taker that gave up; the next may take.
+    def abandon(self, reason: str, new_episode: bool, why: str) -> None:
+        """Accounts for the whole batch of a taker that gave up, and for its request; the next may take.
 
         Args:
             reason: in `FrameCounters.rejected`.
+            why: for whoever waits for the request.
             new_episode: begin one, which is not announced: the memory can be asked until the next is published.
         """
         with self._changed:
@@ -280,7 +296,10 @@ class FrameQueue:
                 self._in_flight = 0
             if new_episode and not self._closed:
                 self._begin_episode("the model failed while it wrote the memory")
+            request, self._request_in_hand = self._request_in_hand, None
             self._changed.notify_all()
+        if request is not None:
+            request.give_up(why)
 
     def _count_rejected(self, reason: str, frames: int) -> None:
         self._counters.rejected[reason] = self._counters.rejected.get(reason, 0) + frames

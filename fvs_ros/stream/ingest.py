@@ -104,7 +104,7 @@ class IngestWorker:
         other.last_batch_s = self.last_batch_s
         other.last_error = reason
         other.out_of_memory = self.out_of_memory
-        self._frames.abandon(MODEL_ERROR, new_episode=memory is not None and not memory.intact)
+        self._frames.abandon(MODEL_ERROR, memory is not None and not memory.intact, reason)
         return other
 
     def run(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+import contextlib
+from concurrent.futures import Future, InvalidStateError
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -16,9 +17,16 @@ def done(result: Result) -> Future[Result]:
 
 
 def settle(outcome: Future[Result], inner: Future[Result]) -> None:
-    """Gives a future the outcome of another that is done."""
+    """Gives a future the outcome of another that is done, unless it has one."""
     error = inner.exception()
-    if error is None:
+    if error is not None:
+        fail(outcome, error)
+        return
+    with contextlib.suppress(InvalidStateError):
         outcome.set_result(inner.result())
-    else:
+
+
+def fail(outcome: Future[Result], error: BaseException) -> None:
+    """Fails a future, unless it has an outcome."""
+    with contextlib.suppress(InvalidStateError):
         outcome.set_exception(error)
