@@ -257,8 +257,14 @@ def test_several_processes_give_the_same_answers_about_days(model: Path, tmp_pat
     seeds = ("--seeds", "900000,900001")
     assert evaluate_days(model, tmp_path / "one", *seeds) == 0
     assert evaluate_days(model, tmp_path / "two", *seeds, "--workers", "2") == 0
-    for name in ("days.json", "hours-0.02/report.json", "hours-0.05/answers.random.jsonl"):
+    for name in ("days.json", "hours-0.02/report.json", "hours-0.05/report.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    for name in ("random", "oracle"):
+        one, two = (
+            {row["id"]: row["response"] for row in lines(tmp_path / run / "hours-0.05" / f"answers.{name}.jsonl")}
+            for run in ("one", "two")
+        )
+        assert one == two
 
 
 def test_hours_and_steps_cannot_both_set_the_length(
