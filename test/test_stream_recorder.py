@@ -18,6 +18,7 @@ from episode_engines import running, scenes, wait_until
 from episodic_data import folder_bytes
 from fakes import GRID, PATIENCE_S, SECOND_NS, FakeModel, Gate, frame, pose_at
 
+from fvs_ros.episodic.database import Budget
 from fvs_ros.episodic.errors import Problem, StoreError
 from fvs_ros.episodic.segment import PoseSpread
 from fvs_ros.episodic.store import Appended, EpisodeStore
@@ -34,6 +35,7 @@ from fvs_ros.stream.pictures import decode_jpeg
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
 from fvs_ros.stream.segment_builder import merge_blocks, pose_spread, rows_and_columns
+from fvs_ros.stream.types import AskOptions
 
 
 @pytest.fixture
@@ -337,3 +339,25 @@ def test_a_folder_that_vanishes_is_told_and_stops_neither_frames_nor_answers(by:
                 request()
         assert result(engine.ask("What?")).steps == 18
     assert folder_bytes(folder) == others, "what another store keeps there is left alone"
+
+
+def test_a_picture_whose_features_are_too_large_is_stored_without_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As those of a large model at a high resolution are: 3 MB at 1,280 x 720 pixels."""
+    with running(None) as (engine, store):
+        scenes(engine, 0, (40,))
+        engine.save_memory(PATIENCE_S)
+        (first,) = store.segments()
+        keyframe = store.keyframe(first.id)
+        assert keyframe is not None
+        monkeypatch.setattr(Budget, "largest_segment", len(keyframe) + 8)
+        scenes(engine, 6, (40,))
+        engine.save_memory(PATIENCE_S)
+        assert engine.recording is not None
+        assert (engine.recording.unrecorded_steps, engine.recording.problem) == (0, "")
+        assert [stored.segment.weight for stored in store.segments()] == [3, 3]
+        assert list(store.features("fake-1", [1, 2])) == [1]
+        assert "recorded without its features" in caplog.text
+        answer = result(engine.ask("What?", AskOptions(since_ns=6 * SECOND_NS)))
+        assert answer.text.startswith("3 steps: 40")

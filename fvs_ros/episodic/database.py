@@ -32,6 +32,8 @@ from fvs_ros.episodic.rows import SCHEMA, Row
 PAGE_BYTES = 4096
 LEAST_LIMIT_BYTES = 2**20
 _MOST_LOG_BYTES = 4 * 2**20
+LARGEST_USEFUL_LIMIT_BYTES = 4 * _MOST_LOG_BYTES
+"""Beyond this limit a store takes more segments, but no larger ones."""
 # Of SQLite for each page in its log.
 _FRAME_BYTES = PAGE_BYTES + 24
 # Beyond the pages of a segment's own values: rows in eight tables, their indices, and pages that split.

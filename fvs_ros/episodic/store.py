@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fvs_ros.episodic.contents import Contents
-from fvs_ros.episodic.database import Database, pages_for
+from fvs_ros.episodic.database import LARGEST_USEFUL_LIMIT_BYTES, Database, pages_for
 from fvs_ros.episodic.errors import Notice, Problem, StoreError
 from fvs_ros.episodic.folder import DATABASE, SAVED_MEMORY, FolderLock, delete_saved_memory, is_unwritable, sync_folder
 from fvs_ros.episodic.information import Information, Opener, Usage, describe, notices_about, usage_of
@@ -156,7 +156,8 @@ class EpisodeStore:
             raise StoreError(
                 Problem.TOO_LARGE,
                 f"a segment of {sum(sizes)} bytes; with a limit of {self._database.budget.limit_bytes} the store takes "
-                f"{self._database.budget.largest_segment} at most: raise the limit, or lower the JPEG quality",
+                f"{self._database.budget.largest_segment} at most: raise the limit (up to "
+                f"{LARGEST_USEFUL_LIMIT_BYTES}, beyond which that stays), or lower max_pixels",
             )
         with self._writing():
             evicted = self._writer.make_room(pages_for(sizes), self._model())

@@ -253,7 +253,14 @@ class Recorder:
     def _append(self, built: BuiltSegment) -> None:
         if self._due_episode is not None:
             self.settle_episode()
-        self._store.append(built.segment, built.keyframe, built.features)
+        try:
+            self._store.append(built.segment, built.keyframe, built.features)
+        except StoreError as error:
+            if error.problem is not Problem.TOO_LARGE:
+                raise
+            # Features of many patches take more than any picture; pictures are what lasts, and make them anew.
+            self._store.append(built.segment, built.keyframe)
+            self._log.log(logging.WARNING, "features", f"a picture is recorded without its features: {error}")
 
     def _attempt(self, write: Callable[[], object]) -> bool:
         """Whether a write succeeded. After one that failed, none is tried for a while."""
