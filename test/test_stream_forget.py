@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +198,25 @@ def test_what_a_kill_in_the_middle_of_saving_left_is_forgotten_too(
     with running(left[0]) as (engine, _):
         engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S)
         assert found(left[0], wanted) == set()
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_frames_that_wait_for_the_model_are_forgotten_too(seen_before: bool, tmp_path: Path) -> None:
+    model = FakeModel()
+    with running(tmp_path / "store", model) as (engine, store), ThreadPoolExecutor() as pool:
+        scenes(engine, BEGIN, (40,) * seen_before)
+        model.encoding.shut()
+        engine.submit(frame(BEGIN + 6, 50))
+        model.encoding.wait_reached()
+        for second in range(7, 12):
+            engine.submit(frame(BEGIN + second, SECRET))
+        # Of the range, nothing is in memory yet.
+        forgetting = pool.submit(engine.forget, (BEGIN + 7) * SECOND_NS, UNTIL_NS, None, PATIENCE_S)
+        with pytest.raises(FutureTimeoutError):
+            forgetting.result(0.05)
+        model.encoding.open()
+        forgetting.result(PATIENCE_S)
+        engine.submit(frame(BEGIN + 20, 60))
+        assert engine.flush(PATIENCE_S)
+        assert_gone(engine, 3 * seen_before + 1)
+        assert store.segments(SINCE_NS, UNTIL_NS) == []

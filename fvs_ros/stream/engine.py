@@ -310,12 +310,18 @@ class StreamEngine:
             RecordingError: as for `save_memory`.
             StoreError: the store cannot be written.
         """
-        return self._request(lambda keeper, ingest: done(keeper.forget(ingest, since_ns, until_ns, episode)), timeout_s)
+        # What still waits for the model was seen, too.
+        seen = self._frames.mark()
+        return self._request(
+            lambda keeper, ingest: done(keeper.forget(ingest, since_ns, until_ns, episode)), timeout_s, seen
+        )
 
-    def _request(self, work: Callable[[MemoryKeeper, IngestWorker], Future[Result]], timeout_s: float) -> Result:
+    def _request(
+        self, work: Callable[[MemoryKeeper, IngestWorker], Future[Result]], timeout_s: float, after_frame: int = 0
+    ) -> Result:
         """Has some work done on the ingest thread, between batches, and waits for its result."""
         outcome: Future[Result] = Future()
-        self._submit(work, outcome)
+        self._submit(work, outcome, after_frame)
         try:
             return outcome.result(timeout_s)
         except FutureTimeoutError:
