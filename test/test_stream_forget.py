@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -14,6 +15,8 @@ from episode_engines import killed, running, scenes
 from episodic_data import folder_bytes
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 
+from fvs_ros.episodic import folder as folder_module
+from fvs_ros.episodic.errors import StoreError
 from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.episodic.writer import Writer
 from fvs_ros.stream import saved_memory
@@ -220,3 +223,19 @@ def test_frames_that_wait_for_the_model_are_forgotten_too(seen_before: bool, tmp
         assert engine.flush(PATIENCE_S)
         assert_gone(engine, 3 * seen_before + 1)
         assert store.segments(SINCE_NS, UNTIL_NS) == []
+
+
+def test_a_saved_memory_that_cannot_be_deleted_keeps_all_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with running(tmp_path / "store") as (engine, store):
+        scenes(engine, BEGIN, VALUES)
+        engine.save_memory(PATIENCE_S)
+        version = engine.status.version
+        monkeypatch.setattr(folder_module, "delete", refused)
+        with pytest.raises(StoreError, match=r"memory\.safetensors cannot be deleted \(Permission denied\)"):
+            engine.forget(SINCE_NS, UNTIL_NS, None, PATIENCE_S)
+        assert (len(store.segments()), engine.status.version) == (3, version)

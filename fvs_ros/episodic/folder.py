@@ -63,10 +63,18 @@ class FolderLock:
 
 
 def delete_saved_memory(path: Path) -> None:
-    """Deletes the saved Flash Memory, and a half written one, for good."""
-    # Both, whatever the first says.
-    if delete(path) | delete(path.with_name(path.name + PARTIAL)):
-        sync_folder(path.parent)
+    """Deletes the saved Flash Memory, and a half written one, for good.
+
+    Raises:
+        StoreError: it cannot be deleted.
+    """
+    try:
+        # Both, whatever the first says.
+        if delete(path) | delete(path.with_name(path.name + PARTIAL)):
+            sync_folder(path.parent)
+    except OSError as error:
+        message = f"{path} cannot be deleted ({error.strerror}), and nothing is forgotten; make its folder writable"
+        raise StoreError(Problem.DISK_FAILS, message) from error
 
 
 def delete(path: Path) -> bool:

@@ -121,12 +121,12 @@ class EpisodeStore:
                 if not (exists and is_unwritable(error)):
                     raise
                 read_only = unwritable = True
-            if not exists:
-                # Of a database that somebody deleted: what it showed must not come back in a new one.
-                delete_saved_memory(folder / SAVED_MEMORY)
         if limit_bytes is None and (folder is None or not exists):
             limit_bytes = DEFAULT_LIMIT_BYTES
         try:
+            if folder is not None and not exists:
+                # Of a database that somebody deleted: what it showed must not come back in a new one.
+                delete_saved_memory(folder / SAVED_MEMORY)
             database = Database(folder, limit_bytes, read_only)
             try:
                 return cls(database, lock, opener or Opener(), resume, unwritable)
@@ -284,14 +284,7 @@ class EpisodeStore:
         """
         if self.saved_memory is not None and not self._database.read_only:
             self.require_in_place()
-            try:
-                delete_saved_memory(self.saved_memory)
-            except OSError as error:
-                raise StoreError(
-                    Problem.DISK_FAILS,
-                    f"{self.saved_memory} cannot be deleted ({error.strerror}), and nothing is forgotten; make its "
-                    "folder writable",
-                ) from error
+            delete_saved_memory(self.saved_memory)
         with self._reading():
             chosen = self._contents.index.find(since_ns, until_ns, episode)
         with self._writing():
