@@ -138,6 +138,15 @@ def test_a_folder_without_a_store(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
+def test_a_file_in_place_of_the_folder_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(StoreError, match=r"notes\.txt is a file; name a folder") as caught:
+        EpisodeStore.open(path)
+    assert caught.value.problem is Problem.FOREIGN
+    assert path.read_text() == "mine"
+
+
 def test_a_half_made_store_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / f"{DATABASE}.partial").write_bytes(b"SQLite format 3\0 and no more")
     with EpisodeStore.open(tmp_path, LIMIT) as store:

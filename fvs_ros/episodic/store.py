@@ -112,6 +112,8 @@ class EpisodeStore:
             exists = (folder / DATABASE).exists()
             if not exists and (read_only or not create):
                 raise StoreError(Problem.MISSING, f"{folder} holds no episode store ({DATABASE}); check the path")
+            if folder.exists() and not folder.is_dir():
+                raise StoreError(Problem.FOREIGN, f"{folder} is a file; name a folder for the episode store")
             if not folder.is_dir():
                 folder.mkdir(parents=True)
                 sync_folder(folder.parent)
