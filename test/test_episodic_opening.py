@@ -133,18 +133,10 @@ def test_a_folder_without_a_store(tmp_path: Path) -> None:
         assert refused.value.problem is Problem.MISSING
     assert not (tmp_path / "absent").exists()
     (tmp_path / "file").write_bytes(b"mine")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(StoreError, match="file is a file; name a folder for the episode store") as refused:
         EpisodeStore.open(tmp_path / "file", LIMIT)
+    assert refused.value.problem is Problem.FOREIGN
     assert (tmp_path / "file").read_bytes() == b"mine"
-
-
-def test_a_file_in_place_of_the_folder_is_named_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("mine")
-    with pytest.raises(StoreError, match=r"notes\.txt is a file; name a folder") as caught:
-        EpisodeStore.open(path)
-    assert caught.value.problem is Problem.FOREIGN
-    assert path.read_text() == "mine"
 
 
 def test_a_half_made_store_is_made_anew(tmp_path: Path) -> None:
