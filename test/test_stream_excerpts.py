@@ -139,6 +139,20 @@ def test_earlier_episodes_and_runs_are_in_the_range(tmp_path: Path, make_engine:
     assert sorted(set(colours(answer.text))) == pytest.approx([40, 90, 200], abs=2)
 
 
+def test_what_was_seen_before_the_clock_was_set_back_can_still_be_asked_about(
+    make_engine: MakeEngine, store: EpisodeStore
+) -> None:
+    engine = make_engine(episodes=Episodes(store, "front", silence_s=math.inf))
+    feed(engine, *(frame(second, 40) for second in range(1_000, 1_006)))
+    feed(engine, *(frame(second, 200) for second in range(6)))
+    assert engine.statistics.episodes == 1
+    assert result(engine.ask("What?")).steps == 3
+    before = result(engine.ask("What?", between(1_000, None)))
+    assert (before.steps, before.start_ns) == (3, 1_000 * SECOND_NS)
+    assert colours(before.text) == pytest.approx([40] * 3, abs=2)
+    engine.close()
+
+
 def test_a_long_range_is_made_of_as_many_segments_as_the_memory_keeps_apart(
     make_engine: MakeEngine, store: EpisodeStore, model: FakeModel
 ) -> None:
