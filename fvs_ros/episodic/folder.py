@@ -89,6 +89,20 @@ def delete(path: Path) -> bool:
     return True
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder where there is none, for good.
+
+    Raises:
+        StoreError: something else stands in its place.
+    """
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise StoreError(Problem.FOREIGN, f"{folder} is a file; name a folder for the episode store")
+    folder.mkdir(parents=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

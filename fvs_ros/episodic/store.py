@@ -15,7 +15,7 @@ import numpy as np
 from fvs_ros.episodic.contents import Contents
 from fvs_ros.episodic.database import LARGEST_USEFUL_LIMIT_BYTES, Database, pages_for
 from fvs_ros.episodic.errors import Notice, Problem, StoreError
-from fvs_ros.episodic.folder import DATABASE, SAVED_MEMORY, FolderLock, delete_saved_memory, is_unwritable, sync_folder
+from fvs_ros.episodic.folder import DATABASE, SAVED_MEMORY, FolderLock, delete_saved_memory, is_unwritable, make_folder
 from fvs_ros.episodic.information import Information, Opener, Usage, describe, notices_about, usage_of
 from fvs_ros.episodic.segment import Segment, SegmentFeatures, StoredSegment
 from fvs_ros.episodic.writer import CURRENT_EPISODE, Writer
@@ -112,11 +112,7 @@ class EpisodeStore:
             exists = (folder / DATABASE).exists()
             if not exists and (read_only or not create):
                 raise StoreError(Problem.MISSING, f"{folder} holds no episode store ({DATABASE}); check the path")
-            if folder.exists() and not folder.is_dir():
-                raise StoreError(Problem.FOREIGN, f"{folder} is a file; name a folder for the episode store")
-            if not folder.is_dir():
-                folder.mkdir(parents=True)
-                sync_folder(folder.parent)
+            make_folder(folder)
             try:
                 lock = FolderLock(folder)
             except OSError as error:
