@@ -154,9 +154,20 @@ class Client(FlashVStreamClient):
         return self.call(GetState, "get_state", GetState.Request()).current_state.label
 
     def change_state(self, label: str) -> bool:
+        self._wait_until_it_responds()
         request = ChangeState.Request()
         request.transition.label = label
         return self.call(ChangeState, "change_state", request).success
+
+    def _wait_until_it_responds(self) -> None:
+        """A transition that crosses the node's start is lost, and cannot be repeated; asking for its state can."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._state()
+                return
+            except TimeoutError:
+                assert time.monotonic() < deadline, f"{self.node} does not respond"
 
     # The action
 
