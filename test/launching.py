@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDS_LAUNCH = "launch is not on PyPI: run this test on a ROS 2 distribution"
+NEEDS_LAUNCH = (
+    "needs ROS's launch_testing and launch_ros, which PyPI does not have: run this test on a ROS 2 distribution"
+)
 _RUN = """
 import sys
 from launch import LaunchDescription, LaunchService

@@ -11,16 +11,22 @@ from pathlib import Path
 
 import pytest
 
+# What mount says of a kernel's EPERM and EACCES, as in a container without the right to mount.
+_REFUSALS = ("permission denied", "operation not permitted", "must be superuser")
+
 
 def mount(*arguments: str) -> None:
-    """Mounts something, or skips the test with what keeps it from that."""
+    """Mounts something, or skips the test where this process may not; any other failure is the test's."""
     if os.geteuid():
         pytest.skip("only root may mount")
     if shutil.which("mount") is None:
         pytest.skip("there is no mount command")
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, timeout=30)
-    if done.returncode:
-        pytest.skip(f"this root may not mount: {done.stderr.strip()}")
+    english = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, timeout=30, env=english)
+    said = done.stderr.strip().partition("\n")[0]
+    if done.returncode and any(words in said.lower() for words in _REFUSALS):
+        pytest.skip(f"this root may not mount: {said}")
+    assert not done.returncode, f"mount {' '.join(arguments)}: {said}"
 
 
 def unmount(folder: Path) -> None:

@@ -1,7 +1,14 @@
 """Micro-clusters to reduce to slots: random ones, and those among which many choices are equal."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import Tensor
+
+from fvs_ros import memory
 
 KINDS = ("random", "still", "copies", "returns", "even", "heavy")
 
@@ -32,3 +39,16 @@ def degenerate(kind: str, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor
         weights = (weights * 3 - 2) ** 6
         times = times.cumsum(0) / 7
     return distances, weights, times
+
+
+@contextmanager
+def without(
+    monkeypatch: pytest.MonkeyPatch, compiler: str, module: str, forget_choice: Callable[[], None]
+) -> Iterator[None]:
+    """As where a compiler cannot be imported, and so not the module of `fvs_ros.memory` that uses it."""
+    monkeypatch.setitem(sys.modules, compiler, None)
+    monkeypatch.delitem(sys.modules, f"fvs_ros.memory.{module}", raising=False)
+    monkeypatch.delattr(memory, module, raising=False)
+    forget_choice()
+    yield
+    forget_choice()

@@ -11,24 +11,19 @@ from types import ModuleType
 import pytest
 import torch
 from kernels_interpreted import disagreements
-from reduction_problems import KINDS
+from reduction_problems import KINDS, without
 
-from fvs_ros import memory
 from fvs_ros.memory import reduction_by_tensors, slot_reduction
 from fvs_ros.memory.slot_reduction import check, implementation, prepare
 
 CUDA = torch.device("cuda")
+NEEDS_TRITON = "needs Triton, which comes with torch for CUDA and not with torch for the CPU: pip install triton"
 
 
 @pytest.fixture
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As where Triton cannot be imported."""
-    monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "fvs_ros.memory.reduction_by_kernels", raising=False)
-    monkeypatch.delattr(memory, "reduction_by_kernels", raising=False)
-    slot_reduction._kernels.cache_clear()
-    yield
-    slot_reduction._kernels.cache_clear()
+    with without(monkeypatch, "triton", "reduction_by_kernels", slot_reduction._kernels.cache_clear):
+        yield
 
 
 @pytest.mark.usefixtures("without_triton")
@@ -56,7 +51,7 @@ def test_what_decides_otherwise_is_found_before_it_is_used(part: str) -> None:
 @pytest.mark.slow
 def test_kernels_decide_as_tensors_do_in_the_interpreter() -> None:
     """In a process of its own: Triton asks at its import whether to interpret."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason=NEEDS_TRITON)
     script = Path(__file__).with_name("kernels_interpreted.py")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=280)
@@ -66,7 +61,7 @@ def test_kernels_decide_as_tensors_do_in_the_interpreter() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_kernels_decide_as_tensors_do() -> None:
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason=NEEDS_TRITON)
     kernels = implementation(CUDA, 136)
     assert kernels is not reduction_by_tensors
     sizes = [(1, 1), (2, 1), (9, 9), (33, 16), (136, 60), (137, 60), (256, 120), (257, 120)]

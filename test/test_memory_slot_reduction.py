@@ -1,16 +1,14 @@
 import contextlib
 import itertools
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 import torch
 from memory_steps import append_all, assert_same, empty_memory, random_steps
-from reduction_problems import KINDS, degenerate, micro_clusters
+from reduction_problems import KINDS, degenerate, micro_clusters, without
 from torch import Tensor
 
-from fvs_ros import memory
 from fvs_ros.memory import reduction_by_tensors, slot_reduction
 from fvs_ros.memory.reduction_by_tensors import sum_of_squares
 from fvs_ros.memory.slot_reduction import implementation, reduce_clusters
@@ -24,20 +22,14 @@ def parts(request: pytest.FixtureRequest) -> ModuleType:
     """Both implementations, one after the other."""
     if request.param == "tensors":
         return reduction_by_tensors
-    pytest.importorskip("numba")
     assert implementation(CPU, 40) is not reduction_by_tensors
     return implementation(CPU, 40)
 
 
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As where numba cannot be imported."""
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "fvs_ros.memory.reduction_by_loops", raising=False)
-    monkeypatch.delattr(memory, "reduction_by_loops", raising=False)
-    slot_reduction._loops.cache_clear()
-    yield
-    slot_reduction._loops.cache_clear()
+    with without(monkeypatch, "numba", "reduction_by_loops", slot_reduction._loops.cache_clear):
+        yield
 
 
 def direct_sum_of_squares(means: Tensor, weights: Tensor, labels: Tensor) -> float:
@@ -140,7 +132,6 @@ def test_a_drift_is_segmented_better_than_agglomeration_alone_does() -> None:
 @pytest.mark.parametrize("time_weight", [0.0, 250.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_loops_decide_as_tensors_do(kind: str, time_weight: float) -> None:
-    pytest.importorskip("numba")
     loops = implementation(CPU, 40)
     assert loops is not reduction_by_tensors
     sizes = [(1, 1), (2, 1), (9, 9), (10, 9), (31, 1), (33, 16), (40, 13), (137, 60)]
@@ -177,7 +168,6 @@ def test_loops_leave_their_arguments_as_they_are(parts: ModuleType) -> None:
 @pytest.mark.parametrize("slots", [1, 5, 20])
 def test_loops_give_valid_slots_or_refuse_what_is_not_finite(value: float, slots: int) -> None:
     """They check no bounds, so that a choice that does not exist would be written outside an array."""
-    pytest.importorskip("numba")
     distances, weights, times, _ = micro_clusters(20, seed=7)
     distances[3] = distances[:, 3] = value
     distances[3, 3] = 0
@@ -193,7 +183,6 @@ def test_loops_give_valid_slots_or_refuse_what_is_not_finite(value: float, slots
 
 
 def test_loops_name_features_that_are_not_finite() -> None:
-    pytest.importorskip("numba")
     distances, weights, times, _ = micro_clusters(20, seed=7)
     distances[3] = distances[:, 3] = float("nan")
     for part in (
@@ -221,7 +210,6 @@ def test_without_numba_tensors_take_over_and_it_is_said_once(caplog: pytest.LogC
 
 @pytest.mark.parametrize("time_weight", [0.0, 250.0])
 def test_a_memory_is_the_same_with_loops_and_with_tensors(time_weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("numba")
     memory = append_all(empty_memory(12, 5, 3, time_weight=time_weight), random_steps(150))
     provisional = random_steps(1).high[0], random_steps(1).low[0], 1_500
     by_loops = memory.snapshot(), memory.snapshot(provisional=provisional)
