@@ -14,7 +14,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from fvs_ros.errors import ReadableError
 from fvs_ros.nodes.futures import worker_future
-from fvs_ros.nodes.messages import stamp_nanoseconds
+from fvs_ros.nodes.messages import open_stamp
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.srv import Forget, LoadMemory
 from fvs_ros.stream.engine import StreamEngine
@@ -69,25 +69,22 @@ class CommandServer:
         return thread is None or not thread.is_alive()
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        engine = self._engine()
-        response.success = engine is not None
-        if engine is None:
-            response.message = f"there is no memory to reset: {self._way_to_configure()}"
-        else:
-            engine.reset()
-            response.message = (
-                "the memory is empty; the next image begins a new episode. What is stored stays: forget removes it"
-            )
-        return response
+        done = "the memory is empty; the next image begins a new episode. What is stored stays: forget removes it"
+        return self._do(StreamEngine.reset, "there is no memory to reset", done, response)
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        done = "images are skipped; the memory stays" if request.data else "images are taken in again"
+        return self._do(lambda engine: engine.pause(request.data), "there is no stream to pause", done, response)
+
+    def _do(self, command: Command, lack: str, done: str, response: Any) -> Any:
+        """Does what takes no time, and fills in how it ended."""
         engine = self._engine()
         response.success = engine is not None
         if engine is None:
-            response.message = f"there is no stream to pause: {self._way_to_configure()}"
+            response.message = f"{lack}: {self._way_to_configure()}"
         else:
-            engine.pause(request.data)
-            response.message = "images are skipped; the memory stays" if request.data else "images are taken in again"
+            command(engine)
+            response.message = done
         return response
 
     async def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -100,7 +97,7 @@ class CommandServer:
         return response
 
     async def _on_forget(self, request: Forget.Request, response: Forget.Response) -> Forget.Response:
-        since_ns, until_ns = stamp_nanoseconds(request.since) or None, stamp_nanoseconds(request.until) or None
+        since_ns, until_ns = open_stamp(request.since), open_stamp(request.until)
         episode = request.episode or None
         if problem := _contradiction(since_ns, until_ns, episode, request.everything):
             response.message = problem
