@@ -22,6 +22,11 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
+def save_after_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_keeper, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(memory_keeper, "SAVING_SHARE", math.inf)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -58,8 +63,7 @@ def test_steps_since_the_memory_was_saved_come_from_segments_and_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is saved after each batch, in the middle of segments too."""
-    monkeypatch.setattr(memory_keeper, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(memory_keeper, "SAVING_SHARE", math.inf)
+    save_after_each_batch(monkeypatch)
     with running(tmp_path / "store") as (engine, _):
         scenes(engine)
         monkeypatch.setattr(memory_keeper.MemoryKeeper, "after_batch", lambda *_: None)
@@ -168,8 +172,7 @@ def test_steps_after_a_segment_that_was_never_stored_are_not_taken_for_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The memory is saved with a step of it; the disk then fails until the next scene."""
-    monkeypatch.setattr(memory_keeper, "SAVE_EVERY_S", 0.0)
-    monkeypatch.setattr(memory_keeper, "SAVING_SHARE", math.inf)
+    save_after_each_batch(monkeypatch)
     with running(tmp_path / "store") as (engine, _):
         scenes(engine)
         monkeypatch.setattr(memory_keeper.MemoryKeeper, "after_batch", lambda *_: None)
