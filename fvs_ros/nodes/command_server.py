@@ -70,7 +70,7 @@ class CommandServer:
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         done = "the memory is empty; the next image begins a new episode. What is stored stays: forget removes it"
-        return self._do(StreamEngine.reset, "there is no memory to reset", done, response)
+        return self._do(lambda engine: engine.reset(), "there is no memory to reset", done, response)
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         done = "images are skipped; the memory stays" if request.data else "images are taken in again"
