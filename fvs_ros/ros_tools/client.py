@@ -94,6 +94,8 @@ class FlashVStreamClient:
         namespace = "".join(node.rpartition("/")[:2])
         self._ask_service, self._ask_action = f"{namespace}ask", f"{namespace}ask_stream"
         self._services: dict[str, Any] = {}
+        # Now, since rmw_fastrtps can lose the response to a request that is sent while client and node are discovered.
+        self._service(Ask, self._ask_service)
         self._subscriptions = (
             ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos()),
             ros_node.create_subscription(StreamStatistics, f"{node}/statistics", self._on_statistics, 1),
@@ -374,24 +376,18 @@ class FlashVStreamClient:
         return future.result()
 
     def _state(self) -> str:
-        service = f"{self.node}/get_state"
-        response = self._call(GetState, service, GetState.Request(), ready_s=_STATE_S, response_s=_STATE_S)
+        response = self._call(GetState, f"{self.node}/get_state", GetState.Request(), response_s=_STATE_S)
         return response.current_state.label
 
-    def _call(
-        self,
-        service_type: type,
-        name: str,
-        request: Any,
-        *,
-        ready_s: float = DEFAULT_TIMEOUT_S,
-        response_s: float = DEFAULT_TIMEOUT_S,
-    ) -> Any:
+    def _call(self, service_type: type, name: str, request: Any, *, response_s: float = DEFAULT_TIMEOUT_S) -> Any:
+        service = self._service(service_type, name)
+        self.wait_for(service.service_is_ready, f"the service {name} to be offered", min(response_s, DEFAULT_TIMEOUT_S))
+        return self.result_of(service.call_async(request), f"a response of {name}", response_s)
+
+    def _service(self, service_type: type, name: str) -> Any:
         if name not in self._services:
             self._services[name] = self.ros_node.create_client(service_type, name, qos_profile=question_qos())
-        service = self._services[name]
-        self.wait_for(service.service_is_ready, f"the service {name} to be offered", ready_s)
-        return self.result_of(service.call_async(request), f"a response of {name}", response_s)
+        return self._services[name]
 
     def _on_memory(self, message: MemoryState) -> None:
         self.memory = message
