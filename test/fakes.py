@@ -14,6 +14,7 @@ from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import Frame, Pose
+from fvs_ros.stream.model_protocol import SegmentRecaller
 
 # Longest that a test waits for another thread; reached only by a test that fails.
 PATIENCE_S = 20.0
@@ -80,6 +81,7 @@ class FakeModel:
         self.prefill_error: Exception | None = None
         self.encoded: list[list[int]] = []
         self.pieces: list[str] = []
+        self.recaller: SegmentRecaller | None = None
         self.encode_error: Exception | None = None
         self.answer_error: Exception | None = None
         self.check_error: Exception | None = None

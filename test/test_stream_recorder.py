@@ -27,14 +27,14 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.sources.frame import Frame, Pose
-from fvs_ros.stream import engine as engine_module
+from fvs_ros.stream import episode_keeping
 from fvs_ros.stream import recorder as recorder_module
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.pictures import decode_jpeg
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
-from fvs_ros.stream.segment_builder import merge_blocks, pose_spread, rows_and_columns
+from fvs_ros.stream.segment_builder import KeysOf, merge_blocks, pose_spread, rows_and_columns
 from fvs_ros.stream.types import AskOptions
 
 
@@ -92,11 +92,11 @@ def test_at_a_low_rate_silence_is_four_steps(
 ) -> None:
     given = []
 
-    def made(episodes: Episodes, fingerprint: str, silence_s: float) -> Recorder:
+    def made(episodes: Episodes, fingerprint: str, silence_s: float, keys_of: KeysOf) -> Recorder:
         given.append(silence_s)
-        return Recorder(episodes, fingerprint, silence_s)
+        return Recorder(episodes, fingerprint, silence_s, keys_of)
 
-    monkeypatch.setattr(engine_module, "Recorder", made)
+    monkeypatch.setattr(episode_keeping, "Recorder", made)
     StreamEngine(FakeModel(), StreamConfig(fps=fps), episodes=Episodes(store, "front", silence_s=silence_s))
     assert given == [expected]
 

@@ -92,7 +92,7 @@ def test_captions_name_every_object_seen_in_another_order_each_time() -> None:
 
 def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> None:
     data = PatrolData(episodes=2, lengths=(5,), drive=False, dwell_s=(2, 2))
-    episode = PatrolEpisodes(data, token_naming=True).episode(1)
+    episode = PatrolEpisodes(data, objective="token_naming").episode(1)
     assert episode.moments == ()
     names = episode.token_names
     assert names is not None

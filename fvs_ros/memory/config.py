@@ -28,7 +28,7 @@ POOL_SIZE = 2
 # Of one kind. 5.6 hours of video at the trained rate, each grid step in a slot of its own; published are 60.
 MOST_SLOTS = 10_000
 # Our own additions, written only where they are not 0.
-WINDOW_KEY, TIME_CODE_KEY, TIME_WEIGHT_KEY = "window_length", "time_code", "time_weight"
+WINDOW_KEY, TIME_CODE_KEY, CLOCK_CODE_KEY, TIME_WEIGHT_KEY = "window_length", "time_code", "clock_code", "time_weight"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class FlashMemoryConfig:
             in view now, so models trained for a robot can have a window; weights trained without one must not.
         time_code: root mean square of the time code added to each memory token, see `fvs_ros.memory.time_code`; 0, as
             published, adds none. Like the window it belongs to the weights that were trained with it.
+        clock_code: root mean square of the code of the time of day added to each memory token, see
+            `fvs_ros.memory.time_code`; 0, as published, adds none.
         time_weight: squared feature distance that one squared position on the horizon counts for where the streaming
             memory merges steps. 0, as published, merges what looks alike however far apart in time, such as the first
             and the last visit to a room; above 0, neighbours in time are merged first and each slot has its own time.
@@ -61,6 +63,7 @@ class FlashMemoryConfig:
     horizon: int = 120
     window_slots: int = 0
     time_code: float = 0.0
+    clock_code: float = 0.0
     time_weight: float = 0.0
     temporal_method: str = KMEANS_ORDERED
     spatial_method: str = KLARGE_RETRIEVE
@@ -83,10 +86,9 @@ class FlashMemoryConfig:
             raise ValueError(f"horizon is {self.horizon}; it must be at least 2 grid steps")
         if self.window_slots < 0:
             raise ValueError(f"window_slots is {self.window_slots}; it must be 0 or above")
-        if not 0 <= self.time_code < math.inf:
-            raise ValueError(f"time_code is {self.time_code}; it must be a finite number of 0 or above")
-        if not 0 <= self.time_weight < math.inf:
-            raise ValueError(f"time_weight is {self.time_weight}; it must be a finite number of 0 or above")
+        for name in ("time_code", "clock_code", "time_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number of 0 or above")
 
     def tokens(self, grid: PatchGrid) -> int:
         """Language-model tokens of a memory whose slots are all filled."""
@@ -150,6 +152,7 @@ class FlashMemoryConfig:
             )
         window_frames = _even_frames(values.pop(WINDOW_KEY, 0), WINDOW_KEY)
         time_code = _number(values.pop(TIME_CODE_KEY, 0.0), TIME_CODE_KEY)
+        clock_code = _number(values.pop(CLOCK_CODE_KEY, 0.0), CLOCK_CODE_KEY)
         time_weight = _number(values.pop(TIME_WEIGHT_KEY, 0.0), TIME_WEIGHT_KEY)
         for key in values:
             logger.warning("flash_memory_config holds the unknown key %r; it is ignored", key)
@@ -158,6 +161,7 @@ class FlashMemoryConfig:
             dam_slots=dam_frames // 2,
             window_slots=window_frames // 2,
             time_code=time_code,
+            clock_code=clock_code,
             time_weight=time_weight,
             temporal_method=temporal_method,
             spatial_method=spatial_method,
@@ -180,6 +184,7 @@ class FlashMemoryConfig:
         ours = {
             WINDOW_KEY: 2 * self.window_slots,
             TIME_CODE_KEY: self.time_code,
+            CLOCK_CODE_KEY: self.clock_code,
             TIME_WEIGHT_KEY: self.time_weight,
         }
         return {

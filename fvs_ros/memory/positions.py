@@ -39,12 +39,17 @@ def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tens
         horizon: in grid steps, see `rescale_times`.
     """
     grid = snapshot.grid
-    keyframes = rescale_times(snapshot.dam_steps, snapshot.steps, horizon)
-    clusters = rescale_times(snapshot.csm_times, snapshot.steps, horizon)
+    if snapshot.ranked:
+        slots = snapshot.csm.shape[0]
+        clusters = torch.arange(slots, device=snapshot.csm.device)
+        keyframes, newest = snapshot.dam_slots, clusters[max(0, slots - snapshot.window.shape[0]) :]
+    else:
+        keyframes = rescale_times(snapshot.dam_steps, snapshot.steps, horizon)
+        clusters = rescale_times(snapshot.csm_times, snapshot.steps, horizon)
+        # The window continues the CSM's time.
+        newest = rescale_times(snapshot.window_steps, snapshot.steps, horizon)
     dam = _grid_positions(keyframes, grid.height // MERGE, grid.width // MERGE)
     csm = _grid_positions(clusters, *_low_extent(grid))
-    # The window continues the CSM's time.
-    newest = rescale_times(snapshot.window_steps, snapshot.steps, horizon)
     window = _grid_positions(newest, grid.height // MERGE, grid.width // MERGE)
     return torch.cat([dam + first, csm + first + dam.shape[1], window + first + dam.shape[1]], dim=1)
 
@@ -57,7 +62,8 @@ def text_position(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfi
         # behind a plain video, not behind the number of its tokens.
         return first + max(snapshot.dam.shape[0], grid.height // MERGE, grid.width // MERGE)
     dam_tokens = snapshot.dam.shape[0] * grid.dam_tokens
-    extent = max(min(snapshot.steps, config.csm_slots), *_low_extent(grid))
+    slots = snapshot.csm.shape[0] if snapshot.ranked else min(snapshot.steps, config.csm_slots)
+    extent = max(slots, *_low_extent(grid))
     return first + dam_tokens + extent
 
 

@@ -6,6 +6,10 @@ answered "which came first", four grid steps apart, correctly in 72 percent of c
 (Vaswani et al. 2017, section 3.5) put the time into the token itself, at no cost in tokens. Published checkpoints were
 trained without a time code.
 
+The code of the time of day is added in the same way, where the weights were trained with it: "between ten and eleven"
+and "this morning" cannot be told from a position in the stream. All of the width is taken by the time code, so the
+clock's sinusoids are spread over it by rows of a Hadamard matrix, which a linear layer reads back.
+
 Shapes: n slots, N memory tokens, H width of the language model.
 """
 
@@ -24,6 +28,10 @@ from fvs_ros.memory.snapshot import MemorySnapshot
 SHORTEST_POSITION, LONGEST_POSITION_HORIZONS = 4.0, 4.0
 # Wavelengths for the age, in doublings: a year of one step a second is 25 doublings.
 SHORTEST_AGE, LONGEST_AGE = 1.0, 100.0
+
+DAY_NS = 86_400 * 10**9
+# Harmonics of a day: the shortest turns once in an hour, so that neighbouring quarters of an hour lie a quarter apart.
+CLOCK_HARMONICS = (1, 2, 3, 4, 6, 8, 12, 24)
 
 
 def memory_time_code(snapshot: MemorySnapshot, config: FlashMemoryConfig, width: int) -> Tensor:
@@ -59,6 +67,43 @@ def _time_code(times: Tensor, steps: int, config: FlashMemoryConfig, width: int)
         dim=1,
     )
     return code * (config.time_code * math.sqrt(2))
+
+
+def memory_clock_code(snapshot: MemorySnapshot, config: FlashMemoryConfig, width: int) -> Tensor:
+    """The code of the time of day [N, H] float32 of the memory's tokens, in the order of `MemorySnapshot.features`.
+
+    The time of day is that of the stamps, in UTC. Its root mean square is `config.clock_code`.
+
+    Args:
+        snapshot: the memory; the window's steps have the stamp of the newest CSM slot.
+        config: for `clock_code`.
+        width: H, a power of 2 of at least 32.
+    """
+    grid = snapshot.grid
+    middle_ns = snapshot.csm_start_ns + (snapshot.csm_end_ns - snapshot.csm_start_ns) // 2
+    newest_ns = snapshot.csm_end_ns[-1:].expand(snapshot.window.shape[0])
+    parts = (
+        (snapshot.dam_stamps_ns, grid.dam_tokens),
+        (middle_ns, grid.csm_tokens),
+        (newest_ns, grid.dam_tokens),
+    )
+    stamps = torch.cat([stamps_ns.repeat_interleave(tokens) for stamps_ns, tokens in parts])
+    # In whole nanoseconds: as seconds since 1970, float32 is minutes off.
+    day = (stamps % DAY_NS).double() / DAY_NS
+    angles = 2 * math.pi * day[:, None] * torch.tensor(CLOCK_HARMONICS, device=day.device)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1).float()
+    # Sums of as many sinusoids as there are harmonics, each of mean square 1.
+    return waves @ _signs(waves.shape[1], width, waves.device) * (config.clock_code / math.sqrt(len(CLOCK_HARMONICS)))
+
+
+def _signs(rows: int, width: int, device: torch.device) -> Tensor:
+    """[rows, width] of 1 and -1, orthogonal: rows of Sylvester's Hadamard matrix, without its first, of ones."""
+    if width < 2 * rows or width & (width - 1):
+        raise ValueError(f"the language model's width is {width}; a clock code needs a power of 2 from {2 * rows} up")
+    matrix = torch.ones(1, 1, device=device)
+    while matrix.shape[0] < width:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix[1 : rows + 1]
 
 
 def _sinusoids(values: Tensor, shortest: float, longest: float, width: int) -> Tensor:

@@ -39,6 +39,7 @@ from fvs_ros.model.checkpoint_files import (
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
+from fvs_ros.model.recall import RecallHead
 
 MODEL_TYPES = ("flash_vstream_qwen2_vl", "qwen2_vl")
 PUBLISHED_MODEL_TYPE = MODEL_TYPES[0]
@@ -106,13 +107,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a checkpoint holds."""
+    """All that a checkpoint holds; `recall` is None where nothing was trained for it."""
 
     config: ModelConfig
     network: Qwen2VLForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
     pixels: PixelConfig
     end_tokens: tuple[int, ...]
+    recall: RecallHead | None = None
 
     @functools.cached_property
     def backbone(self) -> Backbone:
@@ -158,7 +160,11 @@ def load_checkpoint(
     check_weights_fit(config.network, read_weight_headers(folder), folder)
     on_progress("reading the weights")
     network = load_network(config, name=str(folder), device=device, dtype=dtype, attention=attention)
-    return Checkpoint(config, network, tokenizer, pixels, end_tokens)
+    try:
+        recall = RecallHead.load(folder, config.network.text_config.hidden_size, device)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    return Checkpoint(config, network, tokenizer, pixels, end_tokens, recall)
 
 
 def _load_tokenizer(folder: Path) -> Qwen2Tokenizer:
@@ -252,6 +258,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.network.save_pretrained(folder)
     checkpoint.tokenizer.save_pretrained(folder)
+    if checkpoint.recall is not None:
+        checkpoint.recall.save(folder)
     end_tokens = list(checkpoint.end_tokens)
     for file, values in (
         ("config.json", checkpoint.config.to_json()),

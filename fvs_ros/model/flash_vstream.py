@@ -24,6 +24,7 @@ from fvs_ros.model.names import is_tiny
 from fvs_ros.model.prefix_cache import PrefixCache
 from fvs_ros.model.preprocess import PixelConfig, frame_grid
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.recall import Recaller
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.tiny import tiny_checkpoint
@@ -58,6 +59,7 @@ class FlashVStream:
         tokenizer: of questions and answers.
         device: where the weights, and so the memory, are.
         dtype: of the weights and of the features in memory.
+        recaller: finds segments for questions; None where the checkpoint has no head for it.
     """
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
@@ -71,6 +73,8 @@ class FlashVStream:
         self._encoder = FrameEncoder(self._backbone.tower, self._pixels)
         self._prompts = PromptBuilder(self.tokenizer)
         self._end_tokens = checkpoint.end_tokens
+        head = checkpoint.recall
+        self.recaller = None if head is None else Recaller(self._backbone, self._prompts, head)
         self._reference = ReferenceDecoder(self._backbone, self.memory_config, self._end_tokens)
 
     @classmethod
@@ -120,11 +124,13 @@ class FlashVStream:
         return cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
 
     def fingerprint(self) -> str:
-        """A short hash of the weights: of the name, the shape and the first 64 values of each.
+        """A short hash of the weights, those for recall too: of the name, the shape and the first 64 values of each.
 
         And of how pixels are normalised, where that is not as published.
         """
         weights = dict(self._network.state_dict())
+        if self.recaller is not None:
+            weights |= {f"recall.{name}": value for name, value in self.recaller.head.state_dict().items()}
         published = PixelConfig()
         if (self._pixels.mean, self._pixels.std) != (published.mean, published.std):
             weights["pixels"] = torch.tensor([self._pixels.mean, self._pixels.std])

@@ -16,7 +16,7 @@ from torch import Tensor
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.positions import memory_positions, text_position
 from fvs_ros.memory.snapshot import MemorySnapshot
-from fvs_ros.memory.time_code import memory_time_code
+from fvs_ros.memory.time_code import memory_clock_code, memory_time_code
 from fvs_ros.model.backbone import Backbone
 
 
@@ -45,6 +45,8 @@ def memory_segment(
     merged = backbone.merger(snapshot.features())
     if config.time_code:
         merged = merged + memory_time_code(snapshot, config, merged.shape[-1]).to(merged.dtype)
+    if config.clock_code:
+        merged = merged + memory_clock_code(snapshot, config, merged.shape[-1]).to(merged.dtype)
     text = text_segment(backbone, head, 0)
     memory = memory_positions(snapshot, len(head), config.horizon).to(backbone.device)
     return Segment(

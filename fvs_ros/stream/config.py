@@ -68,6 +68,13 @@ class StreamConfig:
     timeout_s: float = _setting(
         60.0, "Seconds from a question to its complete answer, where the question sets none", 0.1, LONGEST_TIMEOUT_S
     )
+    recall_segments: int = _setting(
+        40,
+        "Stored segments that a question about a stream too long for the Flash Memory recalls, with models trained for "
+        "it; 0 answers from the Flash Memory alone",
+        0,
+        1_000,
+    )
     model_timeout_s: float = _setting(
         120.0,
         "Seconds after which one call of the model counts as hung and a new worker takes over; 0 never",

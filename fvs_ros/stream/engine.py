@@ -18,10 +18,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.answering import AnswerWorker
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.episode_keeping import keep_episodes
 from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_OPTIONS = AskOptions()
 # Longest time between two looks at what is overdue.
 WATCH_PERIOD_S = 1.0
-# Grid steps that must be missing before a segment ends for silence.
-SILENT_STEPS = 4
 
 
 class StreamEngine:
@@ -82,15 +80,8 @@ class StreamEngine:
         self._keeper: MemoryKeeper | None = None
         self._remaker: FeatureRemaker | None = None
         if episodes is not None:
-            fingerprint = model.fingerprint()
-            self._recorder = Recorder(episodes, fingerprint, _silence_s(episodes, config))
-            # As many as the memory keeps apart.
-            most_segments = max(model.memory_config.csm_slots, model.memory_config.dam_slots)
-            frames = self._frames
-            self._keeper = MemoryKeeper(
-                episodes, self._recorder, fingerprint, most_segments, closing=lambda: frames.closed
-            )
-            self._remaker = FeatureRemaker(episodes.store, fingerprint, self._recorder, self._frames.request_when_idle)
+            kept = keep_episodes(episodes, model, config, self._frames)
+            self._recorder, self._keeper, self._remaker = kept.recorder, kept.keeper, kept.remaker
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
         answers = AnswerWorker(model, config, self._questions, self._latest)
         limit_s = config.model_timeout_s
@@ -190,11 +181,12 @@ class StreamEngine:
             self._questions.require_active()
             limits = check_question(question, options, self._config, self._model.control_tokens_in)
             after_frame = self._frames.mark() if options.fresh else 0
-            excerpt: Future[PublishedMemory] | None = Future() if options.ranged else None
+            recalls = self._recalls(options)
+            excerpt: Future[PublishedMemory] | None = Future() if options.ranged or recalls else None
             accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
             self._questions.put(accepted)
             if excerpt is not None:
-                self._make_excerpt(excerpt, pending, options, after_frame)
+                self._make_excerpt(excerpt, accepted, options)
         except AskError as error:
             pending.settle(error)
         except Exception as error:
@@ -203,20 +195,29 @@ class StreamEngine:
             pending.settle(AskError(ErrorCode.MODEL_ERROR, f"the model failed to check the question: {error}"))
         return pending
 
-    def _make_excerpt(
-        self, excerpt: Future[PublishedMemory], pending: PendingAnswer, options: AskOptions, after_frame: int
-    ) -> None:
-        """Has the memory of a range of stamps made on the ingest thread, if the question still waits then."""
+    def _recalls(self, options: AskOptions) -> bool:
+        """Whether a question recalls segments: not of a range, and not before there is a memory."""
+        wanted = options.recall and not options.ranged and self._latest.current is not None
+        return wanted and self._keeper is not None and self._keeper.may_recall
+
+    def _make_excerpt(self, excerpt: Future[PublishedMemory], question: AcceptedQuestion, options: AskOptions) -> None:
+        """Has the memory of a question made on the ingest thread, if that still waits then."""
 
         def make(keeper: MemoryKeeper, ingest: IngestWorker) -> Future[PublishedMemory]:
-            if pending.settled():
+            if question.pending.settled():
                 raise AskError(ErrorCode.CANCELLED, "nobody waits for it any more")
-            made = keeper.excerpt(ingest, options.since_ns, options.until_ns)
+            newest = self._latest.current
+            if options.ranged:
+                made = keeper.excerpt(ingest, options.since_ns, options.until_ns)
+            elif newest is None:
+                raise AskError(ErrorCode.NO_FRAMES, "the memory was reset; ask again once frames have come")
+            else:
+                made = keeper.recalled(question.text, newest)
             return done(replace(made, forgettings=self._latest.forgettings))
 
         excerpt.add_done_callback(lambda _: self._questions.look_again())
         try:
-            self._submit(make, excerpt, after_frame)
+            self._submit(make, excerpt, question.after_frame)
         except RecordingError as error:
             raise AskError(ErrorCode.INVALID_QUESTION, f"since and until need stored segments: {error}") from error
 
@@ -375,9 +376,3 @@ class StreamEngine:
             last=self._answers.last_fault or self._ingest.last_fault,
             out_of_memory=ingest.out_of_memory or answers.out_of_memory or answers.prefill.out_of_memory,
         )
-
-
-def _silence_s(episodes: Episodes, config: StreamConfig) -> float:
-    """Seconds without a step after which a segment ends: at a low rate, steps come slowly."""
-    step_s = FRAMES_PER_STEP / config.fps if config.fps else 0.0
-    return max(episodes.silence_s, SILENT_STEPS * step_s)

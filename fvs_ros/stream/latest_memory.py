@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fvs_ros.episodic.segment import Segment
 from fvs_ros.memory.keyframes import NO_SLOT
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.stream.origins import StepOrigin
@@ -21,15 +22,22 @@ class PublishedMemory:
     Attributes:
         origins: of every step in `snapshot.dam_steps`.
         forgettings: of an excerpt, `LatestMemory.forgettings` when it was made.
+        recalled: the segments that its slots show, where a question recalled them; empty for a Flash Memory.
     """
 
     snapshot: MemorySnapshot
     origins: Mapping[int, StepOrigin]
     status: MemoryStatus
     forgettings: int = 0
+    recalled: tuple[Segment, ...] = ()
 
     def moments(self) -> tuple[Moment, ...]:
-        """One moment per DAM slot, in time order. Waits for the device."""
+        """One moment per DAM slot or recalled segment, in time order. Waits for the device."""
+        if self.recalled:
+            return tuple(
+                Moment(one.keyframe_ns, one.start_ns, one.end_ns, one.weight, one.frame_id, one.pose)
+                for one in self.recalled
+            )
         snapshot = self.snapshot
         snapshot.wait_ready()
         stamps_ns = snapshot.dam_stamps_ns

@@ -97,6 +97,30 @@ class StreamPrefixCache(Protocol):
         """Frees the buffers. All memories must be closed."""
 
 
+class SegmentRecaller(Protocol):
+    """Finds the segments of a long stream that a question is about. n segments of t tokens, keys of d values.
+
+    One thread may make keys while another holds questions against them.
+    """
+
+    def segment_keys(self, low: Tensor, grid: PatchGrid) -> Tensor:
+        """Keys [n, t, d] float16 on the CPU, of features [n, P / 4, D] on any device."""
+
+    def scores(
+        self, question: str, keys: Tensor, start_ns: Tensor, end_ns: Tensor, first_ns: int, now_ns: int
+    ) -> Tensor:
+        """How much each segment matters to a question, [n] float32 on the CPU.
+
+        Args:
+            question: as asked.
+            keys: [n, t, d], of `segment_keys`.
+            start_ns: [n] int64, stamps of the segments' first frames.
+            end_ns: [n] int64, of their last.
+            first_ns: of the stream's first frame.
+            now_ns: of its newest.
+        """
+
+
 class StreamModel(Protocol):
     """A vision-language model with a Flash Memory.
 
@@ -116,6 +140,10 @@ class StreamModel(Protocol):
     @property
     def memory_config(self) -> FlashMemoryConfig:
         """Sizes of the memory."""
+
+    @property
+    def recaller(self) -> SegmentRecaller | None:
+        """Finds segments for questions; None where the model was not trained for it."""
 
     def fingerprint(self) -> str:
         """A short hash of all that features depend on, weights and preprocessing. Takes a look at every weight."""

@@ -16,7 +16,7 @@ from fvs_ros.episodic.errors import Problem, StoreError
 from fvs_ros.episodic.store import Resume
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
-from fvs_ros.stream.segment_builder import BuiltSegment, RecordedStep, SegmentBuilder
+from fvs_ros.stream.segment_builder import BuiltSegment, KeysOf, RecordedStep, SegmentBuilder, no_keys
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,22 @@ class Recorder:
         episodes: the store, and what its segments are called.
         fingerprint: of the model.
         silence_s: wall-clock seconds without a step after which the open segment ends.
+        keys_of: see `SegmentBuilder`.
 
     Attributes:
         failure: of the last attempt to store something, in words; empty if it succeeded.
     """
 
-    def __init__(self, episodes: Episodes, fingerprint: str, silence_s: float) -> None:
+    def __init__(
+        self,
+        episodes: Episodes,
+        fingerprint: str,
+        silence_s: float,
+        keys_of: KeysOf = no_keys,
+    ) -> None:
         self._store = episodes.store
         self._silence_s = silence_s
-        self._builder = SegmentBuilder(episodes.camera, episodes.map_id, fingerprint)
+        self._builder = SegmentBuilder(episodes.camera, episodes.map_id, fingerprint, keys_of)
         self._changed = threading.Condition()
         self._waiting: deque[RecordedStep | Callable[[], None]] = deque()
         self._waiting_steps = self._waiting_bytes = 0

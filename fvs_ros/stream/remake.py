@@ -15,7 +15,7 @@ from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.stream.pictures import decode_jpeg, grid_of_picture
 from fvs_ros.stream.recorder import Recorder
-from fvs_ros.stream.segment_builder import NO_KEYS, rows_and_columns
+from fvs_ros.stream.segment_builder import KeysOf, no_keys, rows_and_columns
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class FeatureRemaker:
         fingerprint: of the model.
         recorder: on whose thread the store is used.
         when_idle: has something done on the ingest thread once no frame waits; False where that has ended.
+        keys_of: see `SegmentBuilder`.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class FeatureRemaker:
         fingerprint: str,
         recorder: Recorder,
         when_idle: Callable[[Callable[[Encoder], None]], bool],
+        keys_of: KeysOf = no_keys,
     ) -> None:
         self._store = store
         self._fingerprint = fingerprint
         self._recorder = recorder
         self._when_idle = when_idle
+        self._keys_of = keys_of
         self._missing: list[int] = []
         self._total = 0
 
@@ -86,16 +89,17 @@ class FeatureRemaker:
             # At the size of the frames, since another one costs captured graphs.
             grid = encoder.grid or grid_of_picture(picture.shape[1], picture.shape[0])
             low = encoder.encode(picture, grid).low[0]
+            keys = self._keys_of(low, grid)
         except BaseException as error:
             self._give_up(error)
             if not isinstance(error, Exception):
                 raise
             return
-        self._recorder.call(lambda: self._put(segment, rows_and_columns(low, grid)))
+        self._recorder.call(lambda: self._put(segment, rows_and_columns(low, grid), keys))
 
-    def _put(self, segment: int, mean: np.ndarray) -> None:
+    def _put(self, segment: int, mean: np.ndarray, keys: np.ndarray) -> None:
         try:
-            self._store.put_features(segment, SegmentFeatures(self._fingerprint, mean, NO_KEYS))
+            self._store.put_features(segment, SegmentFeatures(self._fingerprint, mean, keys))
             self._next()
         except StoreError as error:
             self._give_up(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,9 @@ from fvs_ros.stream.origins import StepOrigin
 from fvs_ros.stream.pictures import at_model_size, encode_jpeg, sharpness
 
 NO_KEYS = np.zeros(0, np.float16)
-"""Retrieval keys of a segment, as long as none are made."""
+"""Retrieval keys of a segment where none are made."""
+KeysOf = Callable[[Tensor, PatchGrid], np.ndarray]
+"""Makes retrieval keys, float16, of a segment's features [P / 4, D] and the grid of its frames."""
 
 _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
@@ -55,18 +57,31 @@ class BuiltSegment:
     features: SegmentFeatures
 
 
+def no_keys(low: Tensor, grid: PatchGrid) -> np.ndarray:
+    """Of a model that recalls nothing."""
+    return NO_KEYS
+
+
 class SegmentBuilder:
     """Cuts a stream of grid steps, in constant memory but for about 100 bytes a step of the open segment.
 
     Args:
         camera, map_id: of the segments.
         fingerprint: of the model that made the features.
+        keys_of: makes the keys by which questions find a segment, from its features [P / 4, D] and their grid.
     """
 
-    def __init__(self, camera: str, map_id: str, fingerprint: str) -> None:
+    def __init__(
+        self,
+        camera: str,
+        map_id: str,
+        fingerprint: str,
+        keys_of: KeysOf = no_keys,
+    ) -> None:
         self._camera = camera
         self._map_id = map_id
         self._fingerprint = fingerprint
+        self._keys_of = keys_of
         self._segmenter = Segmenter()
         self._taken = 0
         self._grid: PatchGrid | None = None
@@ -135,7 +150,9 @@ class SegmentBuilder:
         return BuiltSegment(
             segment,
             encode_jpeg(picture),
-            SegmentFeatures(self._fingerprint, rows_and_columns(cut.mean, self._grid), NO_KEYS),
+            SegmentFeatures(
+                self._fingerprint, rows_and_columns(cut.mean, self._grid), self._keys_of(cut.mean, self._grid)
+            ),
         )
 
 

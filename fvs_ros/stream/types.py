@@ -68,6 +68,7 @@ class AskOptions:
             answer from the newest memory that is prefilled already.
         since_ns, until_ns: answer from what was seen in this closed range of stamps alone, as it would have been at its
             end; None leaves that side open. It takes a memory of its own, made of the stored segments.
+        recall: whether a question about a long stream recalls segments, see `StreamConfig.recall_segments`.
     """
 
     max_new_tokens: int | None = None
@@ -75,6 +76,7 @@ class AskOptions:
     fresh: bool = False
     since_ns: int | None = None
     until_ns: int | None = None
+    recall: bool = True
 
     @property
     def ranged(self) -> bool:

@@ -15,7 +15,7 @@ from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
 
 Method = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "constant_with_warmup"]
-Objective = Literal["answers", "token_naming"]
+Objective = Literal["answers", "token_naming", "recall"]
 Training = Literal["frozen", "trained"]
 EmbeddingTraining = Literal["frozen", "words", "trained"]
 
@@ -204,7 +204,10 @@ class PatrolData:
         episodes: number of different ones.
         first_seed: seed of the first; the others count on from it. Seeds from 900000 up are reserved for tests.
         lengths: in grid steps; episodes take them in turn.
-        rooms, views, drive, dwell_s: of every episode, see `PatrolConfig`.
+        rooms, views, drive, dwell_s: of these episodes, see `PatrolConfig`.
+        day_lengths: of further episodes, with a clock, see `patrol.config.day_config`.
+        recalled_lengths: the same, whose memories show what the questions recall instead of all, see
+            `fvs_ros.training.data.recall`; only that is drawn. They have the later half of the moments.
         moments: number of times in an episode at which questions are asked; the last is its end.
         questions: number asked at each of these moments.
         families: families of questions, or single templates such as `order.after`, each asked equally often; empty for
@@ -217,6 +220,8 @@ class PatrolData:
 
     episodes: int
     lengths: tuple[int, ...]
+    day_lengths: tuple[int, ...] = ()
+    recalled_lengths: tuple[int, ...] = ()
     first_seed: int = 0
     rooms: int = PatrolConfig.rooms
     views: int = PatrolConfig.views
@@ -233,8 +238,11 @@ class PatrolData:
         _not_negative(self, "questions", "captions", "first_seed")
         if self.questions + self.captions == 0:
             raise ValueError("questions and captions are both 0; one must be above 0")
-        if not self.lengths or min(self.lengths) < 1:
-            raise ValueError(f"lengths is {list(self.lengths)}; give lengths of at least 1 grid step")
+        lengths = (*self.lengths, *self.day_lengths, *self.recalled_lengths)
+        if not self.lengths or min(lengths) < 1:
+            raise ValueError(f"lengths are {list(lengths)}; give lengths of at least 1 grid step")
+        if self.recalled_lengths and not self.questions:
+            raise ValueError("recalled_lengths goes with questions, which recall; set questions above 0")
         if len(self.dwell_s) != 2:
             raise ValueError(f"dwell_s is {list(self.dwell_s)}; it must hold the shortest and the longest stay")
 
@@ -247,7 +255,9 @@ class StageConfig:
         name: of its folder.
         videos, patrol: exactly one of the two.
         objective: `answers` to questions, or `token_naming`: each visual token names what it shows, see
-            `fvs_ros.training.objectives.token_naming`; that needs a patrol and a trained tower.
+            `fvs_ros.training.objectives.token_naming`; that needs a patrol and a trained tower; or `recall`: the head
+            that finds the segments a question is about, see `fvs_ros.model.recall`, and nothing else; of a patrol only
+            a step of each segment is drawn.
         tower: `frozen` or `trained`; the merger is trained in both.
         embeddings: `frozen` keeps the merger and the words' embeddings as token naming has left them. Trained at a
             full learning rate, a language model that cannot read yet undoes it: 95 percent of the visual tokens of
@@ -262,6 +272,8 @@ class StageConfig:
             them a hundred times as long as words, so that layers trained on both would hardly see the words.
         depth_expansion: grows the language model to this number of layers before the stage; new layers begin idle, see
             `fvs_ros.training.depth_expansion`.
+        clock_code: length of the code of the time of day on the memory's tokens from this stage on, see
+            `FlashMemoryConfig`; None leaves it as it is.
         memory_probe: weight, beside the loss of the answers, of what the memory's tokens should know before they are
             asked, see `fvs_ros.training.objectives.memory_probe`; only for patrols.
         method, schedule, warmup: in place of the run's.
@@ -279,6 +291,7 @@ class StageConfig:
     accumulation: int = 1
     rescale_embeddings: float = 1.0
     depth_expansion: int | None = None
+    clock_code: float | None = None
     memory_probe: float = 0.0
     method: Method | None = None
     schedule: Schedule | None = None
@@ -293,9 +306,11 @@ class StageConfig:
             raise ValueError(
                 "objective is token_naming, which trains the tower on patrols; give patrol and tower: trained"
             )
+        if self.objective == "recall" and (self.patrol is None or self.tower == "trained"):
+            raise ValueError("objective is recall, which trains on patrols beside frozen weights; give patrol alone")
         _fraction(self, "warmup")
         _require(self, "memory_probe", allows=lambda value: 0 <= value < math.inf, what="a finite number of 0 or above")
-        if self.memory_probe and (self.patrol is None or self.objective == "token_naming"):
+        if self.memory_probe and (self.patrol is None or self.objective != "answers"):
             raise ValueError("memory_probe goes with answers about patrols; drop it, or give patrol and no objective")
         _positive(self, "epochs", "steps", "batch", "accumulation", "rescale_embeddings", "depth_expansion")
 

@@ -17,10 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2VLForConditionalGeneration
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from fvs_ros.memory.snapshot import MemorySnapshot, StepFeatures
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.model.preprocess import normalise
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.recall import Recaller
 from fvs_ros.model.sequence import memory_segment, text_positions
 from fvs_ros.training.config import Objective
 from fvs_ros.training.data.cache import TensorCache
@@ -31,6 +32,7 @@ from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.losses import EpisodeLoss
 from fvs_ros.training.objectives.memory_probe import DEPTH, UNKNOWN, MemoryProbe, slot_labels
+from fvs_ros.training.objectives.segment_recall import SegmentQuestions, segment_recall_loss
 from fvs_ros.training.objectives.token_naming import TokenNames, token_naming_loss
 from fvs_ros.training.shared_prefix import IMPLEMENTATION, Block, SharedPrefix
 
@@ -90,6 +92,8 @@ class EpisodeModel(nn.Module):
         self._cache = cache
         self._objective = objective
         self.probe = probe
+        # Other objectives leave it as it is.
+        self.recall = checkpoint.recall if objective == "recall" else None
         self._probe_weight = probe_weight
         if is_deepspeed_zero3_enabled():
             # ZeRO-3 gathers a weight by itself only in its module's forward.
@@ -103,6 +107,9 @@ class EpisodeModel(nn.Module):
             return token_naming_loss(
                 self._backbone, self._checkpoint.tokenizer, features, [_token_names(sample) for sample in samples]
             )
+        if self.recall is not None:
+            recaller = Recaller(self._backbone, self._prompts, self.recall)
+            return segment_recall_loss(recaller, [self._segments(sample) for sample in samples])
         rows = [row for sample in samples for row in self.rows(sample)]
         with self._probed_states() as states:
             targets, logits = self.predict(rows)
@@ -119,6 +126,11 @@ class EpisodeModel(nn.Module):
             tokens=sum(row.block.tokens for row in rows),
             shares=shares,
         )
+
+    def _segments(self, sample: Sample) -> tuple[Tensor, PatchGrid, SegmentQuestions]:
+        if sample.episode.recall is None:
+            raise TrainingError(f"{sample.episode.name} has no segments to recall; only patrols have")
+        return self.features(sample).low, sample.grid, sample.episode.recall
 
     @contextmanager
     def _probed_states(self) -> Iterator[list[Tensor]]:
@@ -217,9 +229,7 @@ class EpisodeModel(nn.Module):
         lengths = tuple(len(tokens) for tokens in texts)
         labels = None
         if self.probe is not None:
-            if episode.probe_labels is None:
-                raise TrainingError(f"{name} has no labels for the memory probe; only patrols have")
-            labels = slot_labels(episode.probe_labels, snapshot, len(self._prompts.head), sum(lengths))
+            labels = self._slot_labels(snapshot, episode, memory, sum(lengths))
         device = self._backbone.device
         ids = torch.tensor([token for tokens in texts for token in tokens], device=device)
         text = text_positions(prefix.next_position, max(lengths), device)
@@ -231,6 +241,15 @@ class EpisodeModel(nn.Module):
             families=tuple(conversation.family for conversation in conversations),
             labels=labels,
         )
+
+    def _slot_labels(self, snapshot: MemorySnapshot, episode: TrainingEpisode, memory: int, text: int) -> Tensor:
+        assert self.probe is not None
+        if snapshot.ranked:
+            # Of a few steps of a day: what came before them is not in this memory, so that it cannot be known from it.
+            return torch.full((memory + text, self.probe.columns), UNKNOWN)
+        if episode.probe_labels is None:
+            raise TrainingError(f"{episode.name} has no labels for the memory probe; only patrols have")
+        return slot_labels(episode.probe_labels, snapshot, len(self._prompts.head), text)
 
 
 def _probe_labels(rows: Sequence[Row], hidden: Tensor) -> Tensor:

@@ -224,10 +224,15 @@ def _finish(config: TrainConfig, stage: StageConfig, source: str | None, weights
     checkpoint = starting_checkpoint(config, stage, source)
     # The names that weights had in `EpisodeModel`.
     named = torch.nn.ModuleDict({"network": checkpoint.network})
+    if stage.objective == "recall" and checkpoint.recall is not None:
+        checkpoint.network.requires_grad_(False)
+        named["recall"] = checkpoint.recall
     dtype = checkpoint.network.dtype
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    if config.lora is None:
+    if stage.objective == "recall":
+        load_trained_weights(named, weights)
+    elif config.lora is None:
         train_everything(checkpoint.network, tower=stage.tower == "trained", embeddings=stage.embeddings)
         load_trained_weights(named, weights)
         rescale_embeddings(checkpoint.backbone, stage.rescale_embeddings)

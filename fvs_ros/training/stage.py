@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import os
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from transformers import TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint
+from fvs_ros.model.recall import RecallHead
 from fvs_ros.training.config import StageConfig, TrainConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import EpisodeDataset
@@ -58,7 +60,9 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
     episodes = episodes_of(stage)
     checkpoint = starting_checkpoint(config, stage, source)
     network, trained = checkpoint.network, stage.tower == "trained"
-    if config.lora is not None:
+    if stage.objective == "recall":
+        network.requires_grad_(False)
+    elif config.lora is not None:
         apply_lora(network, config.lora)
     else:
         train_everything(network, tower=trained, embeddings=stage.embeddings)
@@ -94,8 +98,7 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
 def episodes_of(stage: StageConfig) -> EpisodeSource:
     """The stage's data."""
     if stage.patrol is not None:
-        naming = stage.objective == "token_naming"
-        return PatrolEpisodes(stage.patrol, token_naming=naming, memory_probe=stage.memory_probe > 0)
+        return PatrolEpisodes(stage.patrol, objective=stage.objective, memory_probe=stage.memory_probe > 0)
     assert stage.videos is not None
     return VideoEpisodes(stage.videos)
 
@@ -113,6 +116,13 @@ def starting_checkpoint(config: TrainConfig, stage: StageConfig, source: str | N
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
         if source is None and config.model.vocabulary == "patrol":
             checkpoint = with_words(checkpoint, patrol_vocabulary(), config.seed)
+    if stage.clock_code is not None:
+        memory = dataclasses.replace(checkpoint.config.memory, clock_code=stage.clock_code)
+        checkpoint = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, memory=memory))
+    if stage.objective == "recall":
+        torch.manual_seed(config.seed)
+        head = RecallHead(checkpoint.network.config.text_config.hidden_size)
+        checkpoint = dataclasses.replace(checkpoint, recall=head)
     return checkpoint if stage.depth_expansion is None else expand_depth(checkpoint, stage.depth_expansion)
 
 

@@ -21,6 +21,7 @@ from fvs_ros.evaluation.timed.chosen_steps import evenly_spaced
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.offline import build_memory
+from fvs_ros.memory.recalled import recalled_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
 # Host memory for the steps that uniform sampling may yet choose. A 112 x 112 step of the embedded model takes 0.1 MB,
@@ -43,6 +44,7 @@ class ConditionKind(enum.Enum):
     NEWEST = "newest"
     RANDOM = "random"
     ORACLE = "oracle"
+    RECALL = "recall"
 
 
 TOLD = (ConditionKind.RANDOM, ConditionKind.ORACLE)
@@ -53,17 +55,21 @@ TOLD = (ConditionKind.RANDOM, ConditionKind.ORACLE)
 class Condition:
     """What a model is shown of a stream.
 
-    - ``memory``: the Flash Memory, as the node answers from it.
+    - ``memory``: the Flash Memory, as the node answers from it without recall.
     - ``lastN``: the newest N frames alone, at most as many as fill the CSM.
     - ``uniform``: as many steps as the memory has CSM slots, evenly spaced from the first to the newest: the memory's
       token budget, without its clustering. The DAM holds what the published rule chooses among them; a window of the
       newest steps stays where the memory has one.
     - ``csm-only``, ``dam-only``: the tokens of that part of the memory alone.
     - ``question-only``: nothing. What is right then can be guessed.
+    - ``recall``: the segments that the question recalls, as the node answers with `recall_segments`; the Flash Memory
+      where that holds all segments apart.
     - ``newest``: the newest steps, as many as the memory has CSM slots.
     - ``random``: as many steps drawn at random.
     - ``oracle``: the newest steps and those of the question's proof, see `chosen_steps.oracle_steps`. What is wrong
       then was not missed but misread.
+
+    Steps that come with a question are laid out as recalled ones are, for weights that were trained to read that.
 
     Attributes:
         frames: N of ``lastN``, 0 for others.
@@ -134,6 +140,7 @@ class StepHistory:
             nearest kept step stands for a wanted one.
         told: the steps that questions name, each with the stamp of the last question that does. They are kept until
             that has been asked, and nothing is kept for uniform sampling, whose steps are among them.
+        recalled: whether told steps are laid out as recalled ones, see `memory.recalled`.
 
     Raises:
         ValueError: a condition of more frames than the CSM holds.
@@ -146,6 +153,7 @@ class StepHistory:
         config: FlashMemoryConfig,
         uniform_bytes: int = UNIFORM_BYTES,
         told: Mapping[int, int] | None = None,
+        recalled: bool = False,
     ) -> None:
         conditions = tuple(conditions)
         check_conditions(conditions, config)
@@ -160,6 +168,7 @@ class StepHistory:
             maxlen=max(window, newest, *(condition.frames // FRAMES_PER_STEP for condition in conditions), 0)
         )
         self._told = dict(told or {})
+        self._recalled = recalled
         self._asked_ns = sorted(set(self._told.values()), reverse=True)
         self._kept: dict[int, Step] = {}
         self._uniform_bytes = uniform_bytes
@@ -223,7 +232,8 @@ class StepHistory:
         """
         if len(steps) > self._config.csm_slots:
             raise ValueError(f"{len(steps)} steps are to be shown; the memory has {self._config.csm_slots} slots")
-        return self._memory([self._kept[index] for index in steps])
+        chosen = [self._kept[index] for index in steps]
+        return self._as_recalled(chosen) if self._recalled else self._memory(chosen)
 
     def uniform(self) -> MemorySnapshot:
         """A memory of evenly spaced steps, as many as the CSM has slots; of all steps while they fit."""
@@ -239,6 +249,19 @@ class StepHistory:
     def _last_steps(self, count: int) -> list[Step]:
         newest = [*self._newest, *self._unpaired]
         return newest[max(0, len(newest) - count) :]
+
+    def _as_recalled(self, steps: Sequence[Step]) -> MemorySnapshot:
+        device, window = self._device, self._last_steps(self._config.window_slots)
+        nothing = steps[0].high[None, ...][:0].to(device)
+        return recalled_memory(
+            torch.stack([step.low.to(device) for step in steps]),
+            torch.stack([step.high.to(device) for step in window]) if window else nothing,
+            self._grid,
+            steps=self._steps + len(self._unpaired),
+            times=torch.tensor([float(step.index) for step in steps], device=device),
+            start_ns=torch.tensor([step.start_ns for step in steps], device=device),
+            end_ns=torch.tensor([step.end_ns for step in steps], device=device),
+        )
 
     def _memory(self, steps: Sequence[Step]) -> MemorySnapshot:
         """A memory of chosen steps alone, in the published layout, at their places in the whole stream."""
@@ -299,7 +322,7 @@ def show(
         return history.last(condition.frames)
     if condition.kind is ConditionKind.UNIFORM:
         return history.uniform()
-    if condition.kind is not ConditionKind.MEMORY:
+    if condition.kind not in (ConditionKind.MEMORY, ConditionKind.RECALL):
         memory = replace(memory, window=memory.window[:0])
     if condition.kind in (ConditionKind.QUESTION_ONLY, ConditionKind.DAM_ONLY):
         memory = replace(memory, csm=memory.csm[:0], csm_times=memory.csm_times[:0])

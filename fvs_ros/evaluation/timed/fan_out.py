@@ -48,6 +48,7 @@ class ConditionModel:
         self.name, self.memory_config, self.device = model.name, model.memory_config, model.device
         self.frame_grid = model.frame_grid
         self.fingerprint = model.fingerprint
+        self.recaller = model.recaller
         self.control_tokens_in = model.control_tokens_in
         self.condition = MEMORY
         self.steps: tuple[int, ...] = ()
@@ -76,7 +77,9 @@ class ConditionModel:
 
     def new_memory(self, grid: PatchGrid) -> StepMemory:
         """See `StreamModel.new_memory`."""
-        self._history = StepHistory(self._conditions, grid, self.memory_config, told=self.told)
+        self._history = StepHistory(
+            self._conditions, grid, self.memory_config, told=self.told, recalled=self.recaller is not None
+        )
         return _ConditionMemory(self, self._model.new_memory(grid), self._history)
 
     def new_prefix_cache(self) -> StreamPrefixCache:

@@ -9,10 +9,13 @@ For instance::
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.evaluation.answers import Answer, AnswerRow
 from fvs_ros.evaluation.timed.chosen_steps import last_needed
 from fvs_ros.evaluation.timed.controls import MEMORY, TOLD, Condition, ConditionKind
@@ -25,7 +28,7 @@ from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.recording import Episodes, RecordingStatus
-from fvs_ros.stream.types import AskError, MemoryStatus, Moment, StreamStatistics
+from fvs_ros.stream.types import AskError, AskOptions, MemoryStatus, Moment, StreamStatistics
 
 
 @dataclass(frozen=True)
@@ -200,12 +203,25 @@ class StreamRun:
         self._model.told = last_needed(named)
         moments = [list(same) for _, same in itertools.groupby(ordered, key=lambda question: question.stamp_ns)]
         upcoming = _Upcoming(frames)
-        with StreamEngine(self._model, self._config, self._on_memory, self._episodes) as engine:
+        with (
+            self._kept() as episodes,
+            StreamEngine(self._model, self._config, self._on_memory, episodes) as engine,
+        ):
             for asked in moments:
                 self._feed(engine, upcoming.until(asked[0].stamp_ns))
                 yield from self._ask(engine, asked, answered)
             self._feed(engine, upcoming.until(None))
         self.recording = engine.recording
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[Episodes | None]:
+        """Where a stream is kept: as told, in RAM where questions recall from it, else nowhere."""
+        recalls = any(condition.kind is ConditionKind.RECALL for condition in self._conditions)
+        if self._episodes is not None or not recalls:
+            yield self._episodes
+            return
+        with EpisodeStore.open(None) as store:
+            yield Episodes(store, "", resume=Resume.NEVER, silence_s=math.inf)
 
     def _feed(self, engine: StreamEngine, frames: Iterator[Frame]) -> None:
         """Hands frames over, group by group, and waits until all of them are in memory."""
@@ -247,7 +263,7 @@ class StreamRun:
         self._model.answer_prefix = question.answer_prefix
         status = engine.status
         try:
-            answer = engine.ask(question.text).result()
+            answer = engine.ask(question.text, AskOptions(recall=condition.kind is ConditionKind.RECALL)).result()
         except AskError as error:
             return Reply(question, condition, None, f"{error.code.name}: {error}", (), status, 0, None, None, prefilled)
         shown = self._model.shown
@@ -270,7 +286,7 @@ def _moments(
     condition: Condition, shown: MemorySnapshot, of_memory: tuple[Moment, ...], status: MemoryStatus
 ) -> tuple[Moment, ...]:
     """The keyframes that the model is shown; without detail slots there are none."""
-    if condition.kind in (ConditionKind.MEMORY, ConditionKind.DAM_ONLY):
+    if condition.kind in (ConditionKind.MEMORY, ConditionKind.RECALL, ConditionKind.DAM_ONLY):
         return of_memory
     if condition.kind in (ConditionKind.CSM_ONLY, ConditionKind.QUESTION_ONLY):
         return ()

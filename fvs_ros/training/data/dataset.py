@@ -6,7 +6,7 @@ Shapes: T grid steps, H x W pixels of a processed frame.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -75,6 +75,8 @@ class EpisodeDataset(Dataset[Sample]):
             assert sample.frames is not None
             features = self.encoder.encode(sample.frames)
             store_features(self.cache, sample, features)
+        if not sample.episode.moments:
+            return replace(sample, frames=None, features=features)
         snapshots = memories(features, sample.episode, sample.grid, self.encoder.memory)
         return Sample(sample.episode, sample.grid, sample.key, memories=tuple(snapshots))
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from fvs_ros.training.objectives.memory_probe import ProbeLabels
+from fvs_ros.training.objectives.segment_recall import SegmentQuestions
 from fvs_ros.training.objectives.token_naming import TokenNames
 
 
@@ -26,15 +27,37 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class ShownSegments:
+    """What a memory shows of a long stream, of which only this is drawn; see `fvs_ros.memory.recalled`.
+
+    Attributes:
+        places: among the episode's steps, of one step of each segment, in order of time.
+        window: the same of the newest steps.
+        steps: grid steps that the stream has had.
+        times: mean grid step of each segment.
+        start_ns, end_ns: stamps of each segment's first and last frame.
+    """
+
+    places: tuple[int, ...]
+    window: tuple[int, ...]
+    steps: int
+    times: tuple[float, ...]
+    start_ns: tuple[int, ...]
+    end_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TrainingMoment:
     """Conversations about one memory, which do not see each other.
 
     Attributes:
         steps: grid steps that the memory has seen, None for all of the episode.
+        shown: what the memory shows; None for the Flash Memory of those steps.
     """
 
     steps: int | None
     conversations: tuple[Conversation, ...]
+    shown: ShownSegments | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,7 @@ class TrainingEpisode:
         moments: in order of their steps.
         token_names: what its visual tokens show, None where that is not known.
         probe_labels: what its memory's tokens should know, None where that is not known.
+        recall: what recall is trained on, None for other objectives.
     """
 
     name: str
@@ -57,6 +81,7 @@ class TrainingEpisode:
     moments: tuple[TrainingMoment, ...]
     token_names: TokenNames | None = None
     probe_labels: ProbeLabels | None = None
+    recall: SegmentQuestions | None = None
 
 
 class EpisodeSource(Protocol):

@@ -11,10 +11,11 @@ from torch import Tensor
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.kmeans import clip_generator
 from fvs_ros.memory.offline import build_memory
+from fvs_ros.memory.recalled import recalled_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import SECOND_NS
-from fvs_ros.training.data.episodes import TrainingEpisode
+from fvs_ros.training.data.episodes import ShownSegments, TrainingEpisode
 from fvs_ros.training.errors import TrainingError
 
 
@@ -25,7 +26,8 @@ def memories(
 
     A stamped episode goes through the streaming memory. Up to `csm_slots` steps that is bit for bit the offline one,
     which is built instead: it is cheaper, and gradients flow through it. A video has the offline memory at any
-    length; its k-means starts from the episode's identity, so that a resumed run sees the same memories.
+    length; its k-means starts from the episode's identity, so that a resumed run sees the same memories. Where moments
+    say what is shown, the memories hold that.
 
     Args:
         features: T steps, with or without gradient.
@@ -37,6 +39,9 @@ def memories(
         TrainingError: a moment lies outside the episode, or gradients would have to flow through a streaming memory
             that joins steps.
     """
+    shown = [moment.shown for moment in episode.moments if moment.shown is not None]
+    if shown:
+        return [_recalled(features, one, grid, config) for one in shown]
     total = features.low.shape[0]
     wanted = [total if moment.steps is None else moment.steps for moment in episode.moments]
     if not wanted or min(wanted) < 1 or max(wanted) > total or wanted != sorted(wanted):
@@ -66,6 +71,22 @@ def memories(
         appended = steps
         found.append(memory.snapshot())
     return found
+
+
+def _recalled(
+    features: StepFeatures, shown: ShownSegments, grid: PatchGrid, config: FlashMemoryConfig
+) -> MemorySnapshot:
+    device = features.low.device
+    newest = shown.window[max(0, len(shown.window) - config.window_slots) :]
+    return recalled_memory(
+        features.low[list(shown.places)],
+        features.high[list(newest)],
+        grid,
+        steps=shown.steps,
+        times=torch.tensor(shown.times, device=device),
+        start_ns=torch.tensor(shown.start_ns, device=device),
+        end_ns=torch.tensor(shown.end_ns, device=device),
+    )
 
 
 def _stamps(episode: TrainingEpisode, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:

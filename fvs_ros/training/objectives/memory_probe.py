@@ -71,11 +71,15 @@ class MemoryProbe(nn.Module):
         width: H.
         groups: number of labels in each group; the labels of a group exclude each other.
         sets: number of possible members of each set, S in all.
+
+    Attributes:
+        columns: G + S, of a token's labels.
     """
 
     def __init__(self, width: int, groups: Mapping[str, int], sets: Mapping[str, int]) -> None:
         super().__init__()
         self._groups, self._sets = dict(groups), dict(sets)
+        self.columns = len(groups) + sum(sets.values())
         self.reader = nn.Linear(width, sum(groups.values()) + sum(sets.values()))
 
     def forward(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
