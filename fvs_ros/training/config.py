@@ -276,7 +276,7 @@ class StageConfig:
             `FlashMemoryConfig`; None leaves it as it is.
         memory_probe: weight, beside the loss of the answers, of what the memory's tokens should know before they are
             asked, see `fvs_ros.training.objectives.memory_probe`; only for patrols.
-        method, schedule, warmup: in place of the run's.
+        method, schedule, warmup, learning_rate: in place of the run's.
     """
 
     name: str
@@ -296,6 +296,7 @@ class StageConfig:
     method: Method | None = None
     schedule: Schedule | None = None
     warmup: float | None = None
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
@@ -312,7 +313,9 @@ class StageConfig:
         _require(self, "memory_probe", allows=lambda value: 0 <= value < math.inf, what="a finite number of 0 or above")
         if self.memory_probe and (self.patrol is None or self.objective != "answers"):
             raise ValueError("memory_probe goes with answers about patrols; drop it, or give patrol and no objective")
-        _positive(self, "epochs", "steps", "batch", "accumulation", "rescale_embeddings", "depth_expansion")
+        _positive(
+            self, "epochs", "steps", "batch", "accumulation", "rescale_embeddings", "depth_expansion", "learning_rate"
+        )
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def training_arguments(config: TrainConfig, stage: StageConfig, folder: Path, st
         max_steps=steps,
         per_device_train_batch_size=stage.batch,
         gradient_accumulation_steps=stage.accumulation,
-        learning_rate=optimiser.learning_rate,
+        learning_rate=stage.learning_rate or optimiser.learning_rate,
         lr_scheduler_type=stage.schedule or optimiser.schedule,
         warmup_steps=math.ceil((optimiser.warmup if stage.warmup is None else stage.warmup) * steps),
         weight_decay=optimiser.weight_decay,
