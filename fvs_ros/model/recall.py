@@ -67,7 +67,7 @@ class RecallHead(nn.Module):
         self.weight, self.time = nn.Linear(width, 1), nn.Linear(width, len(_TIMES) + HOURS)
         nn.init.zeros_(self.time.weight)
         nn.init.zeros_(self.time.bias)
-        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.scale = nn.Parameter(torch.tensor(1.0))
 
     def segment_keys(self, hidden: Tensor) -> Tensor:
         """Keys [n, t, d] of length 1 from hidden states [n, t, H]."""

@@ -64,19 +64,20 @@ def segment_recall_loss(
     losses, right, families = [], [], []
     for low, grid, asked in episodes:
         with torch.no_grad():
-            states = torch.cat([recaller.segment_states(part, grid) for part in low.split(BATCH)])
-        keys = recaller.head.segment_keys(states.float())
+            states = torch.cat([recaller.segment_states(part, grid) for part in low.split(BATCH)]).float()
+            words = [recaller.question_states(question.text).float() for question in asked.questions]
         starts, ends = (torch.tensor(stamps, device=low.device) for stamps in (asked.start_ns, asked.end_ns))
-        for question in asked.questions:
-            with torch.no_grad():
-                states = recaller.question_states(question.text)
-            seen = slice(0, question.segments)
-            times = segment_times(starts[seen], ends[seen], asked.start_ns[0], question.now_ns)
-            rated = scores(recaller.head.query(states.float()), keys[seen], times)
-            proof = torch.tensor(question.proof, device=low.device)
-            losses.append(-rated.log_softmax(0)[proof].mean())
-            right.append((proof == rated.argmax()).any())
-            families.append(question.family)
+        # The frozen layers may compute in bfloat16. Sums over a question's words, to two decimals, tell no ranks.
+        with torch.autocast(low.device.type, enabled=False):
+            keys = recaller.head.segment_keys(states)
+            for question, states_of_words in zip(asked.questions, words, strict=True):
+                seen = slice(0, question.segments)
+                times = segment_times(starts[seen], ends[seen], asked.start_ns[0], question.now_ns)
+                rated = scores(recaller.head.query(states_of_words), keys[seen], times)
+                proof = torch.tensor(question.proof, device=low.device)
+                losses.append(-rated.log_softmax(0)[proof].mean())
+                right.append((proof == rated.argmax()).any())
+                families.append(question.family)
     if not losses:
         raise TrainingError("a patrol has no question that some segments prove; raise questions")
     return EpisodeLoss(
