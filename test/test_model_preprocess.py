@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.preprocess import (
@@ -54,6 +54,31 @@ def test_frames_become_the_same_patches_as_in_transformers() -> None:
     grid = frame_grid(56, 112, 56 * 56, 200_704, PixelConfig())
     pixels = normalise(resize_frames([frame, frame], grid, torch.device("cpu")), PixelConfig())
     torch.testing.assert_close(patchify(pixels)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_200_sizes_become_bit_for_bit_what_they_become_in_transformers() -> None:
+    """The sizes, and the patches of frames at these sizes; `test_resizing_is_that_of_pillow...` is for in between.
+
+    Qwen2-VL and Qwen2.5-VL have the same processor. It takes multiples of 28 pixels, of which ours are every second,
+    since the pooled frame is cut into patches as well.
+    """
+    generator = np.random.default_rng(4)
+    processor = Qwen2VLImageProcessorPil(do_resize=False)
+    bounds = {"min_pixels": 56 * 56, "max_pixels": 112 * 224}
+    grids = set()
+    for height, width in generator.integers(20, 1_200, (200, 2)).tolist():
+        for multiple in (28, 56):
+            expected = smart_resize(height, width, multiple, **bounds)
+            assert resized_size(height, width, multiple, **bounds) == expected
+        grid = frame_grid(height, width, **bounds, pixels=PixelConfig())
+        frame = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        resized = resize_frames([frame, frame], grid, torch.device("cpu"))
+        image = resized[0].permute(1, 2, 0).to(torch.uint8).numpy()
+        expected = processor(images=[image], return_tensors="pt")
+        assert expected["image_grid_thw"].tolist() == [[1, grid.height, grid.width]]
+        assert torch.equal(patchify(normalise(resized, PixelConfig()))[0], expected["pixel_values"])
+        grids.add((grid.height, grid.width))
+    assert len(grids) > 5
 
 
 def test_resizing_keeps_the_range_and_takes_mixed_sizes() -> None:

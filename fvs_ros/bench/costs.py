@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from fvs_ros.bench.measure import Machine
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
+from fvs_ros.model.families import backbone_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Cost:
 
 
 class ModelCosts:
-    """Costs of a Qwen2-VL network."""
+    """Costs of a network."""
 
-    def __init__(self, network: Qwen2VLForConditionalGeneration) -> None:
-        self._backbone = Qwen2VLBackbone(network)
+    def __init__(self, network: PreTrainedModel) -> None:
+        self._backbone = backbone_of(network)
         self._text = network.config.text_config
         self._vision = network.config.vision_config
         self._size = network.dtype.itemsize
@@ -50,7 +50,7 @@ class ModelCosts:
         weights = _count(weight for _, weight in self._backbone.tower.named_weights())
         tokens = grid.patches + grid.low_patches
         pairs = grid.patches**2 + grid.low_patches**2
-        attention = 4 * pairs * self._vision.embed_dim * self._vision.depth
+        attention = 4 * pairs * self._backbone.tower.width * self._vision.depth
         return Cost(steps * (2 * weights * tokens + attention), weights * self._size)
 
     def prefill(self, tokens: int) -> Cost:

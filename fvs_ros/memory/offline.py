@@ -75,6 +75,7 @@ def build_memory(
         dam_slots=slots,
         dam_stamps_ns=start_ns[keyframes],
         window=high[max(0, steps - config.window_slots) :],
+        window_stamps_ns=start_ns[max(0, steps - config.window_slots) :],
     )
 
 

@@ -11,12 +11,39 @@ Shapes: S filled CSM slots, R filled DAM slots, N memory tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.geometry import MERGE, POOL
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
+
+
+@dataclass(frozen=True)
+class MemoryLayout:
+    """Where the memory's tokens stand in the language model's input.
+
+    Attributes:
+        order: [n] int64, the tokens that are shown, by their numbers in `MemorySnapshot.features`; None for all of
+            them, as they are.
+        positions: [3, n] int64, on the axes time, row and column.
+        next_position: of the text after them.
+    """
+
+    order: Tensor | None
+    positions: Tensor
+    next_position: int
+
+
+def published_layout(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> MemoryLayout:
+    """AM-RoPE, as this module describes it; `first` is the position of the first memory token."""
+    return MemoryLayout(
+        order=None,
+        positions=memory_positions(snapshot, first, config.horizon),
+        next_position=text_position(snapshot, first, config),
+    )
 
 
 def rescale_times(times: Tensor, steps: int, horizon: int) -> Tensor:
@@ -48,9 +75,9 @@ def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tens
         clusters = rescale_times(snapshot.csm_times, snapshot.steps, horizon)
         # The window continues the CSM's time.
         newest = rescale_times(snapshot.window_steps, snapshot.steps, horizon)
-    dam = _grid_positions(keyframes, grid.height // MERGE, grid.width // MERGE)
-    csm = _grid_positions(clusters, *_low_extent(grid))
-    window = _grid_positions(newest, grid.height // MERGE, grid.width // MERGE)
+    dam = grid_positions(keyframes, grid.height // MERGE, grid.width // MERGE)
+    csm = grid_positions(clusters, *low_extent(grid))
+    window = grid_positions(newest, grid.height // MERGE, grid.width // MERGE)
     return torch.cat([dam + first, csm + first + dam.shape[1], window + first + dam.shape[1]], dim=1)
 
 
@@ -63,15 +90,16 @@ def text_position(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfi
         return first + max(snapshot.dam.shape[0], grid.height // MERGE, grid.width // MERGE)
     dam_tokens = snapshot.dam.shape[0] * grid.dam_tokens
     slots = snapshot.csm.shape[0] if snapshot.ranked else min(snapshot.steps, config.csm_slots)
-    extent = max(slots, *_low_extent(grid))
+    extent = max(slots, *low_extent(grid))
     return first + dam_tokens + extent
 
 
-def _low_extent(grid: PatchGrid) -> tuple[int, int]:
+def low_extent(grid: PatchGrid) -> tuple[int, int]:
+    """Rows and columns of a CSM slot's tokens."""
     return grid.height // (MERGE * POOL), grid.width // (MERGE * POOL)
 
 
-def _grid_positions(times: Tensor, rows: int, columns: int) -> Tensor:
+def grid_positions(times: Tensor, rows: int, columns: int) -> Tensor:
     """[3, len(times) * rows * columns]: time, row and column of each token; time varies slowest."""
     shape = (times.shape[0], rows, columns)
     row = torch.arange(rows, device=times.device)

@@ -48,6 +48,7 @@ def recalled_memory(
     times: Tensor,
     start_ns: Tensor,
     end_ns: Tensor,
+    window_stamps_ns: Tensor | None = None,
 ) -> MemorySnapshot:
     """A memory whose CSM holds the steps or segments that are shown, each in a slot of its own; its DAM is empty.
 
@@ -62,6 +63,7 @@ def recalled_memory(
         times: [n] float32, mean index of the steps that each slot shows.
         start_ns: [n] int64, stamps of their first frames.
         end_ns: [n] int64, stamps of their last frames.
+        window_stamps_ns: [V] int64, of the newest steps; the last of `end_ns` where they are not known.
 
     Raises:
         ValueError: nothing is shown, or the tensors do not fit each other.
@@ -86,5 +88,6 @@ def recalled_memory(
         dam_slots=nothing,
         dam_stamps_ns=nothing,
         window=window,
+        window_stamps_ns=end_ns[-1:].expand(window.shape[0]) if window_stamps_ns is None else window_stamps_ns,
         ranked=True,
     )

@@ -87,6 +87,7 @@ class MemorySnapshot:
             spaced steps.
         dam_stamps_ns: [R] int64, stamp of each keyframe.
         window: [V, P, D], the newest steps in order of time; V is 0 where the memory has no window.
+        window_stamps_ns: [V] int64, stamp of each of them.
         ranked: whether temporal positions are the ranks of CSM slots instead of step indices. So it is where a few
             steps of a long stream are shown, which would else share positions.
         ready: on CUDA, the event that is recorded once all tensors are computed; see `wait_ready`.
@@ -104,6 +105,7 @@ class MemorySnapshot:
     dam_slots: Tensor
     dam_stamps_ns: Tensor
     window: Tensor
+    window_stamps_ns: Tensor
     ranked: bool = False
     ready: torch.cuda.Event | None = None
 

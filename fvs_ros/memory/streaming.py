@@ -97,6 +97,7 @@ class StreamingFlashMemory:
         # A ring of the newest steps, with room for a provisional one.
         ring = config.window_slots + 1 if config.window_slots else 0
         self._window = torch.zeros(ring, grid.patches, feature_dim, device=device, dtype=dtype)
+        self._window_ns = torch.zeros(ring, dtype=torch.int64, device=device)
 
     @property
     def steps(self) -> int:
@@ -249,7 +250,7 @@ class StreamingFlashMemory:
         if self._spaced is not None:
             tensors |= {f"spaced.{name}": tensor for name, tensor in self._spaced.tensors().items()}
         if self._config.window_slots:
-            tensors["window.high"] = self._window
+            tensors |= {"window.high": self._window, "window.stamps_ns": self._window_ns}
         return tensors
 
     def _settings(self) -> dict[str, Tensor]:
@@ -297,6 +298,7 @@ class StreamingFlashMemory:
             ring = len(self._window)
             for step in range(self._steps + max(0, weight - ring), self._steps + weight):
                 self._window[step % ring].copy_(high)
+                self._window_ns[step % ring].copy_(self._stamps_ns[2])
         return high, low
 
     def _snapshot(self, steps: int, provisional: bool) -> MemorySnapshot:
@@ -321,7 +323,8 @@ class StreamingFlashMemory:
             dam_steps=keyframes.steps,
             dam_slots=keyframes.slots,
             dam_stamps_ns=keyframes.stamps_ns,
-            window=self._newest(steps),
+            window=self._newest(self._window, steps),
+            window_stamps_ns=self._newest(self._window_ns, steps),
         )
         if self._step.device.type != "cuda":
             return snapshot
@@ -363,12 +366,12 @@ class StreamingFlashMemory:
         rows, kept = self._spaced.rows(wanted, steps, provisional)
         return Keyframes(slots, self._spaced.high[rows], kept, self._spaced.start_ns[rows])
 
-    def _newest(self, steps: int) -> Tensor:
-        """The filled window [min(steps, W), P, D] after `steps` steps."""
+    def _newest(self, ring: Tensor, steps: int) -> Tensor:
+        """What a ring holds of the filled window, [min(steps, W), ...], after `steps` steps."""
         count = min(steps, self._config.window_slots)
         if count == 0:
-            return self._window[:0]
-        return torch.stack([self._window[step % len(self._window)] for step in range(steps - count, steps)])
+            return ring[:0]
+        return torch.stack([ring[step % len(ring)] for step in range(steps - count, steps)])
 
 
 def _setting(value: Tensor) -> object:

@@ -1,6 +1,6 @@
 """What the memory's world needs of a vision-language model: the one seam where another model family is added.
 
-A family is one module with a subclass of each class here, such as `qwen2_vl.py`, and a line in `checkpoint.py` that
+A family is one module with a subclass of each class here, such as `qwen2_vl.py`, and a row in `families.py` that
 chooses it. Whatever else reaches into a network does so through transformers' common interface or by weights' names.
 
 Shapes: n grid steps, P patches of a frame, D width of a patch feature, S sequences of L tokens, H width of the language
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from fvs_ros.memory.snapshot import StepFeatures
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.positions import MemoryLayout, published_layout
+from fvs_ros.memory.snapshot import MemorySnapshot, StepFeatures
 
 
 class VisionTower(abc.ABC):
@@ -74,6 +76,16 @@ class Backbone(abc.ABC):
     @abc.abstractmethod
     def language_model(self) -> Any:
         """Transformers' language model without its head; the names of its parts are the same in all families."""
+
+    def memory_layout(self, snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> MemoryLayout:
+        """Order and positions of a memory's tokens: the published ones, where a family has none of its own.
+
+        Args:
+            snapshot: the memory.
+            first: position of the first memory token.
+            config: of the memory.
+        """
+        return published_layout(snapshot, first, config)
 
     @property
     def device(self) -> torch.device:

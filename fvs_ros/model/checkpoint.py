@@ -1,4 +1,4 @@
-"""Checkpoints: the published Flash-VStream layout and plain Qwen2-VL, from a folder or a hub name.
+"""Checkpoints: the published Flash-VStream layout and plain models of `families.py`, from a folder or a hub name.
 
 Only safetensors and JSON are read, and no code that comes with a checkpoint is run.
 """
@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import (
-    PreTrainedTokenizerBase,
-    Qwen2Tokenizer,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Tokenizer
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fvs_ros.memory.config import FlashMemoryConfig
@@ -36,13 +31,10 @@ from fvs_ros.model.checkpoint_files import (
     read_json,
     read_weight_headers,
 )
+from fvs_ros.model.families import FAMILIES, PUBLISHED_MODEL_TYPE, QWEN2_VL, backbone_of
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.preprocess import PixelConfig
-from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
 from fvs_ros.model.recall import RecallHead
-
-MODEL_TYPES = ("flash_vstream_qwen2_vl", "qwen2_vl")
-PUBLISHED_MODEL_TYPE = MODEL_TYPES[0]
 
 
 @dataclass(frozen=True)
@@ -50,24 +42,26 @@ class ModelConfig:
     """A checkpoint's `config.json`.
 
     Attributes:
-        network: the Qwen2-VL part, as transformers reads it.
+        network: the vision-language model's part, as transformers reads it.
         memory: the Flash Memory's sizes.
     """
 
-    network: Qwen2VLConfig
+    network: PreTrainedConfig
     memory: FlashMemoryConfig
 
     @classmethod
     def from_json(cls, values: dict) -> ModelConfig:
-        """Reads `config.json` in the published layout or that of Qwen2-VL.
+        """Reads `config.json` in the published layout or that of a family.
 
         Raises:
             CheckpointError: another kind of model, or settings that are not supported.
         """
         model_type = values.get("model_type")
-        if model_type not in MODEL_TYPES:
+        family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+        if family is None:
+            *most, last = FAMILIES
             raise CheckpointError(
-                f"config.json has model_type {model_type!r}; supported are {' and '.join(MODEL_TYPES)}"
+                f"config.json has model_type {model_type!r}; supported are {', '.join(most)} and {last}"
             )
         check_values(values)
         values = {key: value for key, value in values.items() if key not in ("model_type", "architectures", "auto_map")}
@@ -79,10 +73,10 @@ class ModelConfig:
             raise CheckpointError(f"config.json has flash_memory_config {published!r}; it must be an object")
         values["vision_config"] = {
             **{key: value for key, value in vision.items() if key != "flash_memory_config"},
-            "model_type": "qwen2_vl",
+            "model_type": family.vision_model_type,
         }
         try:
-            config = cls(Qwen2VLConfig.from_dict(values), FlashMemoryConfig.from_published(published))
+            config = cls(family.config.from_dict(values), FlashMemoryConfig.from_published(published))
         except Exception as error:
             # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
             raise CheckpointError(f"config.json cannot be used: {_described(error)}") from error
@@ -90,8 +84,11 @@ class ModelConfig:
         return config
 
     def to_json(self) -> dict:
-        """`config.json` in the published layout of transformers 4: the language model's settings at the top."""
+        """What `from_json` reads. Of Qwen2-VL the published layout: the language model's settings at the top."""
         values = self.network.to_dict()
+        memory = {"flash_memory_config": self.memory.to_published()}
+        if self.network.model_type != QWEN2_VL.model_type:
+            return {**values, "vision_config": {**values["vision_config"], **memory}}
         text = values.pop("text_config")
         rope = text.pop("rope_parameters")
         return {
@@ -99,7 +96,7 @@ class ModelConfig:
             **values,
             "rope_theta": rope["rope_theta"],
             "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
-            "vision_config": {**values["vision_config"], "flash_memory_config": self.memory.to_published()},
+            "vision_config": {**values["vision_config"], **memory},
             "model_type": PUBLISHED_MODEL_TYPE,
             "architectures": ["FlashVStreamQwen2VLModel"],
         }
@@ -110,7 +107,7 @@ class Checkpoint:
     """All that a checkpoint holds; `recall` is None where nothing was trained for it."""
 
     config: ModelConfig
-    network: Qwen2VLForConditionalGeneration
+    network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     pixels: PixelConfig
     end_tokens: tuple[int, ...]
@@ -119,7 +116,7 @@ class Checkpoint:
     @functools.cached_property
     def backbone(self) -> Backbone:
         """The network in the parts that the memory's world needs."""
-        return Qwen2VLBackbone(self.network)
+        return backbone_of(self.network)
 
 
 def load_checkpoint(
@@ -198,14 +195,14 @@ def load_network(
     device: torch.device,
     dtype: torch.dtype,
     attention: str = "sdpa",
-) -> Qwen2VLForConditionalGeneration:
+) -> PreTrainedModel:
     """The network in evaluation mode, with weights from a folder or hub name, or given under the published names.
 
     Raises:
         CheckpointError: weights are missing, superfluous or of another shape than the configuration says.
     """
     try:
-        network, report = Qwen2VLForConditionalGeneration.from_pretrained(
+        network, report = FAMILIES[config.network.model_type].network.from_pretrained(
             name,
             config=config.network,
             state_dict=weights,

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, Qwen2VLConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, PATCH
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import FULL_PRECISION_HINT, TensorHeader
+from fvs_ros.model.families import FAMILIES, QWEN2_5_VL
+from fvs_ros.model.vision_pathways import ROPE_BASE
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 # Qwen2-VL-72B has 80.
@@ -43,13 +45,13 @@ def check_values(values: Mapping[str, Any]) -> None:
             raise CheckpointError(f"config.json has num_hidden_layers {count}; at most {MOST_LAYERS} make sense")
 
 
-def check_supported(network: Qwen2VLConfig) -> None:
+def check_supported(network: PreTrainedConfig) -> None:
     """Refuses settings of the network with which the library would compute something else than the model.
 
     Raises:
         CheckpointError: a setting is not supported, or two do not fit each other.
     """
-    text, vision = network.text_config, network.vision_config
+    text, vision, family = network.text_config, network.vision_config, FAMILIES[network.model_type]
     slides = text.use_sliding_window and text.sliding_window and text.max_window_layers < text.num_hidden_layers
     if slides or set(text.layer_types or ()) > {"full_attention"}:
         raise CheckpointError(
@@ -61,7 +63,7 @@ def check_supported(network: Qwen2VLConfig) -> None:
         ("vision_config.temporal_patch_size", vision.temporal_patch_size, FRAMES_PER_STEP),
         ("vision_config.spatial_merge_size", vision.spatial_merge_size, MERGE),
         ("vision_config.in_channels", vision.in_channels, 3),
-        ("vision_config.hidden_size", vision.hidden_size, text.hidden_size),
+        (f"vision_config.{family.tower_output}", getattr(vision, family.tower_output), text.hidden_size),
     ):
         if value != supported:
             raise CheckpointError(f"config.json has {name} {value}; it must be {supported}")
@@ -70,11 +72,27 @@ def check_supported(network: Qwen2VLConfig) -> None:
     for name, size, parts in (
         ("hidden_size", text.hidden_size, text.num_attention_heads),
         ("num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
-        ("vision_config.embed_dim", vision.embed_dim, vision.num_heads),
+        (f"vision_config.{family.tower_width}", getattr(vision, family.tower_width), vision.num_heads),
     ):
         if parts < 1 or size < 1 or size % parts:
             raise CheckpointError(f"config.json has {name} {size} and {parts} heads; the first must be a multiple")
     _check_rotary(text.rope_parameters or {}, text.hidden_size // text.num_attention_heads)
+    if network.model_type == QWEN2_5_VL.model_type:
+        _check_windowed_tower(vision)
+
+
+def _check_windowed_tower(vision: PreTrainedConfig) -> None:
+    block, base = PATCH * MERGE, (vision.rope_parameters or {}).get("rope_theta", ROPE_BASE)
+    if base != ROPE_BASE:
+        raise CheckpointError(f"config.json has a rope_theta of {base} in vision_config; it must be {ROPE_BASE:g}")
+    if vision.window_size < block or vision.window_size % block:
+        raise CheckpointError(
+            f"config.json has vision_config.window_size {vision.window_size}; it must be a positive multiple of {block}"
+        )
+    if vision.tokens_per_second < 1:
+        raise CheckpointError(
+            f"config.json has vision_config.tokens_per_second {vision.tokens_per_second}; it must be 1 or more"
+        )
 
 
 def _check_rotary(rope: Mapping[str, Any], head_size: int) -> None:
@@ -89,7 +107,7 @@ def _check_rotary(rope: Mapping[str, Any], head_size: int) -> None:
         raise CheckpointError(f"config.json has rope_theta {theta!r}; it must be above 0 and at most {MOST_THETA:g}")
 
 
-def check_tokenizer(network: Qwen2VLConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def check_tokenizer(network: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Refuses a tokenizer that was not made for the network.
 
     Raises:
@@ -118,7 +136,7 @@ def check_tokenizer(network: Qwen2VLConfig, tokenizer: PreTrainedTokenizerBase, 
         )
 
 
-def check_weights_fit(network: Qwen2VLConfig, headers: Mapping[str, TensorHeader], folder: Path) -> None:
+def check_weights_fit(network: PreTrainedConfig, headers: Mapping[str, TensorHeader], folder: Path) -> None:
     """Compares what decides the network's size with the weights' headers, before memory is taken for either.
 
     Raises:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.positions import memory_positions, text_position
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.memory.time_code import memory_clock_code, memory_time_code
 from fvs_ros.model.backbone import Backbone
@@ -48,11 +47,13 @@ def memory_segment(
     if config.clock_code:
         merged = merged + memory_clock_code(snapshot, config, merged.shape[-1]).to(merged.dtype)
     text = text_segment(backbone, head, 0)
-    memory = memory_positions(snapshot, len(head), config.horizon).to(backbone.device)
+    layout = backbone.memory_layout(snapshot, len(head), config)
+    if layout.order is not None:
+        merged = merged[layout.order.to(backbone.device)]
     return Segment(
         embeddings=torch.cat([text.embeddings, merged]),
-        positions=torch.cat([text.positions, memory], dim=1),
-        next_position=text_position(snapshot, len(head), config),
+        positions=torch.cat([text.positions, layout.positions.to(backbone.device)], dim=1),
+        next_position=layout.next_position,
     )
 
 

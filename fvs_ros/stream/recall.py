@@ -159,6 +159,7 @@ class SegmentRecall:
             times=torch.tensor(times, device=device),
             start_ns=torch.tensor(starts, device=device),
             end_ns=torch.tensor(ends, device=device),
+            window_stamps_ns=newest.snapshot.window_stamps_ns,
         )
         return replace(newest, snapshot=snapshot, origins={}, recalled=tuple(segments))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
@@ -83,7 +83,7 @@ class EpisodeModel(nn.Module):
         probe_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.network: Qwen2VLForConditionalGeneration = checkpoint.network
+        self.network: PreTrainedModel = checkpoint.network
         self._backbone = checkpoint.backbone
         self._checkpoint = checkpoint
         self._prompts = PromptBuilder(checkpoint.tokenizer)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from fvs_ros.model.backbone import Backbone, VisionTower
 from fvs_ros.model.flash_vstream import fingerprint
@@ -25,7 +25,7 @@ PROBE = "probe."
 ADAPTER_FOLDER = "lora_model"
 
 
-def apply_lora(network: Qwen2VLForConditionalGeneration, settings: LoraSettings) -> PeftModel:
+def apply_lora(network: PreTrainedModel, settings: LoraSettings) -> PeftModel:
     """Adds low-rank updates to a network, in place; only they and `fully_trained` require gradients.
 
     Returns:
@@ -58,7 +58,7 @@ def apply_lora(network: Qwen2VLForConditionalGeneration, settings: LoraSettings)
     )
 
 
-def lora_targets(network: Qwen2VLForConditionalGeneration, settings: LoraSettings) -> list[str]:
+def lora_targets(network: PreTrainedModel, settings: LoraSettings) -> list[str]:
     """Full names of the modules that get updates.
 
     Raises:
@@ -75,9 +75,7 @@ def lora_targets(network: Qwen2VLForConditionalGeneration, settings: LoraSetting
     return [*found, *merger]
 
 
-def train_everything(
-    network: Qwen2VLForConditionalGeneration, *, tower: bool, embeddings: EmbeddingTraining = "trained"
-) -> None:
+def train_everything(network: PreTrainedModel, *, tower: bool, embeddings: EmbeddingTraining = "trained") -> None:
     """Makes all weights require gradients, but for two parts.
 
     Args:

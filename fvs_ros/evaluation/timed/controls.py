@@ -261,6 +261,7 @@ class StepHistory:
             times=torch.tensor([float(step.index) for step in steps], device=device),
             start_ns=torch.tensor([step.start_ns for step in steps], device=device),
             end_ns=torch.tensor([step.end_ns for step in steps], device=device),
+            window_stamps_ns=torch.tensor([step.start_ns for step in window], dtype=torch.int64, device=device),
         )
 
     def _memory(self, steps: Sequence[Step]) -> MemorySnapshot:
@@ -280,8 +281,11 @@ class StepHistory:
         total = self._steps + len(self._unpaired)
         # The window holds the newest steps of the stream, not of the choice; they are the same unless it is spaced.
         newest = self._last_steps(memory.window.shape[0]) if self._windowed else []
-        window = torch.stack([step.high.to(device) for step in newest]) if newest else memory.window
-        return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps], window=window)
+        if newest:
+            stamps_ns = torch.tensor([step.start_ns for step in newest], device=device)
+            window = torch.stack([step.high.to(device) for step in newest])
+            memory = replace(memory, window=window, window_stamps_ns=stamps_ns)
+        return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps])
 
 
 def check_conditions(conditions: Iterable[Condition], config: FlashMemoryConfig) -> None:
@@ -323,7 +327,7 @@ def show(
     if condition.kind is ConditionKind.UNIFORM:
         return history.uniform()
     if condition.kind not in (ConditionKind.MEMORY, ConditionKind.RECALL):
-        memory = replace(memory, window=memory.window[:0])
+        memory = replace(memory, window=memory.window[:0], window_stamps_ns=memory.window_stamps_ns[:0])
     if condition.kind in (ConditionKind.QUESTION_ONLY, ConditionKind.DAM_ONLY):
         memory = replace(memory, csm=memory.csm[:0], csm_times=memory.csm_times[:0])
     if condition.kind in (ConditionKind.QUESTION_ONLY, ConditionKind.CSM_ONLY):
