@@ -94,7 +94,8 @@ def test_every_counter_survives_its_message(move: ClockMove | None) -> None:
         ingest_error="out of memory",
     )
     for number, field in enumerate(fields(StreamStatistics)):
-        if isinstance(getattr(statistics, field.name), int | float):
+        # Told in diagnostics alone.
+        if field.name != "recalls" and isinstance(getattr(statistics, field.name), int | float):
             setattr(statistics, field.name, number + 1)
     recording = RecordingStatus(segments=101, evicted=102, unrecorded_steps=103)
     message = statistics_message(statistics, Time(sec=10), recording)

@@ -20,8 +20,8 @@ from fakes import GRID, PATIENCE_S, SECOND_NS, FakeModel, Gate, frame, pose_at
 
 from fvs_ros.episodic.database import Budget
 from fvs_ros.episodic.errors import Problem, StoreError
-from fvs_ros.episodic.segment import PoseSpread
-from fvs_ros.episodic.store import Appended, EpisodeStore
+from fvs_ros.episodic.segment import Appended, PoseSpread
+from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream

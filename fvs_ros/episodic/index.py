@@ -5,6 +5,7 @@ About 400 bytes a segment.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -56,6 +57,15 @@ def _hashes(size: int) -> tuple[np.ndarray, np.ndarray]:
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     bits ^= bits >> np.uint64(31)
     return (bits % np.uint64(SKETCH_SIZE)).astype(np.intp), np.where(bits >> np.uint64(63), 1.0, -1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """When segments were, each array int64 [n]: their ids, and the stamps of their first and last frames."""
+
+    ids: np.ndarray
+    start_ns: np.ndarray
+    end_ns: np.ndarray
 
 
 class SegmentIndex:
@@ -123,6 +133,16 @@ class SegmentIndex:
         rows = np.flatnonzero(found)
         order = np.lexsort((self._column("start_ns")[rows], self._column("episode")[rows]))
         return self.ids[rows[order]].tolist()
+
+    def timeline(self, episode: int) -> Timeline:
+        """When the segments of an episode were, in the order of `find`."""
+        rows = np.flatnonzero(self._column("episode") == episode)
+        rows = rows[np.argsort(self._column("start_ns")[rows], kind="stable")]
+        return Timeline(self.ids[rows], self._column("start_ns")[rows], self._column("end_ns")[rows])
+
+    def count_of(self, episode: int) -> int:
+        """How many segments an episode has."""
+        return int((self._column("episode") == episode).sum())
 
     def end_of(self, episode: int) -> int | None:
         """The end of an episode's newest segment; None without one."""

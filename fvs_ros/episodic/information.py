@@ -52,12 +52,13 @@ class EpisodeInformation:
 
 @dataclass(frozen=True)
 class Usage:
-    """How full a store is; see `Information`."""
+    """How full a store is; see `Information`. Of the current episode it keeps `episode_segments`."""
 
     segments: int
     file_bytes: int
     limit_bytes: int
     evicted: int
+    episode_segments: int
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,15 @@ class Information:
     models: dict[str, int]
 
 
-def usage_of(database: Database, contents: Contents) -> Usage:
-    """How full a store is."""
-    evicted = database.setting("evicted", 0)
-    return Usage(len(contents.index), database.file_bytes(), database.budget.limit_bytes, evicted)
+def usage_of(database: Database, contents: Contents, episode: int) -> Usage:
+    """How full a store is whose current episode this is."""
+    return Usage(
+        segments=len(contents.index),
+        file_bytes=database.file_bytes(),
+        limit_bytes=database.budget.limit_bytes,
+        evicted=database.setting("evicted", 0),
+        episode_segments=contents.index.count_of(episode),
+    )
 
 
 def describe(database: Database, contents: Contents) -> Information:
@@ -108,15 +114,14 @@ def describe(database: Database, contents: Contents) -> Information:
         "models",
         "SELECT fingerprint, (SELECT count(*) FROM retrieval_keys WHERE model = number) FROM models ORDER BY number",
     )
-    usage = usage_of(database, contents)
     saved = None if database.path is None else database.path.with_name(SAVED_MEMORY)
     return Information(
         path=database.path,
-        limit_bytes=usage.limit_bytes,
-        file_bytes=usage.file_bytes,
+        limit_bytes=database.budget.limit_bytes,
+        file_bytes=database.file_bytes(),
         saved_memory_bytes=saved.stat().st_size if saved is not None and saved.exists() else 0,
-        segments=usage.segments,
-        evicted=usage.evicted,
+        segments=len(contents.index),
+        evicted=database.setting("evicted", 0),
         damaged=len(contents.damaged),
         episodes=tuple(episodes),
         models={row[0]: row[1] for row in models},

@@ -82,6 +82,21 @@ class StoredSegment:
     segment: Segment
 
 
+@dataclass(frozen=True)
+class Appended:
+    """What an append did.
+
+    Attributes:
+        id: of the segment.
+        episode: number of the episode that it belongs to.
+        evicted: ids of the segments that made room for it.
+    """
+
+    id: int
+    episode: int
+    evicted: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentFeatures:
     """What one model makes of a segment: a cache, made anew where another model opens the store.

@@ -16,8 +16,9 @@ from fvs_ros.episodic.contents import Contents
 from fvs_ros.episodic.database import LARGEST_USEFUL_LIMIT_BYTES, Database, pages_for
 from fvs_ros.episodic.errors import Notice, Problem, StoreError
 from fvs_ros.episodic.folder import DATABASE, SAVED_MEMORY, FolderLock, delete_saved_memory, is_unwritable, make_folder
+from fvs_ros.episodic.index import Timeline
 from fvs_ros.episodic.information import Information, Opener, Usage, describe, notices_about, usage_of
-from fvs_ros.episodic.segment import Segment, SegmentFeatures, StoredSegment
+from fvs_ros.episodic.segment import Appended, Segment, SegmentFeatures, StoredSegment
 from fvs_ros.episodic.writer import CURRENT_EPISODE, Writer
 from fvs_ros.errors import one_line
 
@@ -32,21 +33,6 @@ class Resume(Enum):
     """If it begins at or after the end of the last segment."""
     ALWAYS = "always"
     NEVER = "never"
-
-
-@dataclasses.dataclass(frozen=True)
-class Appended:
-    """What an append did.
-
-    Attributes:
-        id: of the segment.
-        episode: number of the episode that it belongs to.
-        evicted: ids of the segments that made room for it.
-    """
-
-    id: int
-    episode: int
-    evicted: tuple[int, ...]
 
 
 class EpisodeStore:
@@ -218,10 +204,17 @@ class EpisodeStore:
         Where the opener named a map, poses of other maps are left out of them.
         """
         with self._reading():
-            return [
-                self._of_this_map(one)
-                for one in self._contents.segments(self._contents.index.find(since_ns, until_ns, episode))
-            ]
+            return self._given(self._contents.index.find(since_ns, until_ns, episode))
+
+    def segments_by_id(self, ids: Sequence[int]) -> list[StoredSegment]:
+        """These segments, in their order, as `segments` gives them; without those that are gone."""
+        with self._reading():
+            return self._given(ids)
+
+    def timeline(self, episode: int) -> Timeline:
+        """When the segments of an episode were, in their order, without a look at the disk."""
+        with self._reading():
+            return self._contents.index.timeline(episode)
 
     def keyframe(self, segment: int) -> bytes | None:
         """The JPEG of a segment; None where it is gone or damaged."""
@@ -233,10 +226,10 @@ class EpisodeStore:
         with self._reading():
             return self._contents.features(fingerprint, ids)
 
-    def keys(self, fingerprint: str) -> dict[int, np.ndarray]:
-        """A model's retrieval keys of all segments, float16, by id."""
+    def keys(self, fingerprint: str, ids: Sequence[int] | None = None) -> dict[int, np.ndarray]:
+        """A model's retrieval keys of these segments, or of all, float16, by id."""
         with self._reading():
-            return self._contents.keys(fingerprint, self._contents.index.ids.tolist())
+            return self._contents.keys(fingerprint, self._contents.index.ids.tolist() if ids is None else ids)
 
     def missing_features(self, fingerprint: str) -> list[int]:
         """The ids of the segments of which a model has made nothing yet, newest first."""
@@ -305,7 +298,7 @@ class EpisodeStore:
     def usage(self) -> Usage:
         """How full the store is: cheap enough to be asked with every segment."""
         with self._reading():
-            return usage_of(self._database, self._contents)
+            return usage_of(self._database, self._contents, self._episode)
 
     def notices(self) -> tuple[Notice, ...]:
         """Everything that keeps the store from working in full, as of now."""
@@ -385,6 +378,9 @@ class EpisodeStore:
     def _model(self) -> int:
         """The store's number of the opener's model; 0 without one."""
         return self._contents.model(self._opener.fingerprint) if self._opener.fingerprint else 0
+
+    def _given(self, ids: Sequence[int]) -> list[StoredSegment]:
+        return [self._of_this_map(one) for one in self._contents.segments(ids)]
 
     def _of_this_map(self, stored: StoredSegment) -> StoredSegment:
         segment = stored.segment

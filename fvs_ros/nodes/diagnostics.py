@@ -147,6 +147,7 @@ class StreamDiagnostics:
         values = {
             "questions": counts.questions,
             "answers": counts.answers,
+            "from recalled segments": counts.recalls,
             **{f"failed: {code}": count for code, count in sorted(counts.failed.items())},
             "last first token (s)": f"{counts.last_first_token_s:.3f}",
             "last answer (s)": f"{counts.last_answer_s:.3f}",

@@ -135,11 +135,15 @@ def memory_message(status: MemoryStatus, capacity: FlashMemoryConfig, model: str
     )
 
 
+# Told in diagnostics alone.
+_UNTOLD = ("recalls",)
+
+
 def statistics_message(
     statistics: StreamStatistics, now: Time, recording: RecordingStatus = NOTHING_RECORDED
 ) -> StatisticsMessage:
     """All counters of the stream and of what is stored of it, as they stand at `now`."""
-    values = dict(vars(statistics))
+    values = {name: value for name, value in vars(statistics).items() if name not in _UNTOLD}
     move = values.pop("clock_move") or ClockMove(0, 0)
     counts = {name: _counts(value) for name, value in values.items() if isinstance(value, dict)}
     clock = {"clock_before": time_message(move.before_ns), "clock_after": time_message(move.after_ns)}
@@ -154,7 +158,7 @@ def statistics_message(
 
 def stream_statistics(message: StatisticsMessage) -> StreamStatistics:
     """The stream's counters of a message; the opposite of `statistics_message`."""
-    names = {field.name for field in fields(StreamStatistics)} - {"clock_move"}
+    names = {field.name for field in fields(StreamStatistics)} - {"clock_move", *_UNTOLD}
     values = {name: getattr(message, name) for name in names}
     move = ClockMove(stamp_nanoseconds(message.clock_before), stamp_nanoseconds(message.clock_after))
     values["clock_move"] = move if move != ClockMove(0, 0) else None

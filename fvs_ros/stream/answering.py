@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
 from fvs_ros.stream.excerpts import ExcerptPrefill
-from fvs_ros.stream.latest_memory import LatestMemory
+from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import quotes, traceback_without
 from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel
+from fvs_ros.stream.outcomes import done
 from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
 from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
+from fvs_ros.stream.recall import QuestionRecall
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
 from fvs_ros.stream.watchdog import ModelCalls, Replaced
 
 logger = logging.getLogger(__name__)
+
+# Longest time between two looks at whether what a question recalls takes too long.
+RECALL_LOOK_S = 0.25
 
 
 @dataclass(eq=False)
@@ -41,13 +46,15 @@ class AnswerWorker:
 
     A question is answered from the newest memory whose prefill is complete, whatever is published meanwhile; a fresh
     one from the newest that was published once its frames were accounted for. Questions come before prefill: a new one
-    waits for at most the chunk of a memory, or the token of other answers, that is being computed.
+    waits for at most the chunk of a memory, or the token of other answers, that is being computed. What a question
+    recalls is found elsewhere meanwhile; where it recalls nothing, it is answered from the newest memory, too.
 
     Args:
         model: gives the answers.
         config: `parallel_questions` and `prefill_share`.
         questions: the queue of questions.
         latest: the newest memory.
+        recall: finds what questions recall; None where they recall nothing.
 
     Attributes:
         prefill: which memory is prefilled when.
@@ -56,7 +63,12 @@ class AnswerWorker:
     """
 
     def __init__(
-        self, model: StreamModel, config: StreamConfig, questions: QuestionQueue, latest: LatestMemory
+        self,
+        model: StreamModel,
+        config: StreamConfig,
+        questions: QuestionQueue,
+        latest: LatestMemory,
+        recall: QuestionRecall | None = None,
     ) -> None:
         self._model = model
         self._config = config
@@ -64,6 +76,7 @@ class AnswerWorker:
         self._parallel_questions = config.parallel_questions
         self._questions = questions
         self._latest = latest
+        self._recall = recall
         self.calls = ModelCalls()
         self.prefill = PrefillScheduler(model, latest, config.prefill_share, self.calls)
         self._excerpts = ExcerptPrefill(model, self.calls)
@@ -77,11 +90,12 @@ class AnswerWorker:
     def run(self) -> None:
         """Runs until the queue is closed."""
         try:
-            while (questions := self._questions.take(self._room(), self.prefill.is_due, self._pause_s())) is not None:
+            while (questions := self._questions.take(self._room(), self._has_work, self._pause_s())) is not None:
                 for question in questions:
                     self._admit(question)
                 self._end_settled()
                 self.prefill.release_unused()
+                self._take_recalled()
                 self._start_waiting()
                 self._start_about_excerpts()
                 self._decode_step()
@@ -102,7 +116,7 @@ class AnswerWorker:
         Questions being answered fail, those that wait for their memory wait on. The new worker has a prefix cache of
         its own; the old one is freed when the hung call returns.
         """
-        other = AnswerWorker(self._model, self._config, self._questions, self._latest)
+        other = AnswerWorker(self._model, self._config, self._questions, self._latest, self._recall)
         other._parallel_questions = self._parallel_questions
         other._waiting = list(self._waiting)
         other.out_of_memory = self.out_of_memory
@@ -120,13 +134,42 @@ class AnswerWorker:
         return self._parallel_questions - len(self._waiting) - len(self._running)
 
     def _pause_s(self) -> float | None:
-        return 0.0 if self._running or self._waiting else self.prefill.pause_s()
+        if self._running or any(question.recalled is None for question in self._waiting):
+            return 0.0
+        pause_s = self.prefill.pause_s()
+        if not self._waiting:
+            return pause_s
+        return RECALL_LOOK_S if pause_s is None else min(RECALL_LOOK_S, pause_s)
+
+    def _has_work(self) -> bool:
+        found = any(question.recalled is not None and question.recalled.done() for question in self._waiting)
+        return found or self.prefill.is_due()
 
     def _admit(self, question: AcceptedQuestion) -> None:
         newest = self._latest.current
-        if newest is not None and question.memory is None and (question.fresh or self.prefill.on_demand):
-            question.needed_version = newest.status.version
+        if question.recalls and newest is not None and self._recall is not None and self._recall.due:
+            question.recalled = self._recall.begin(question.text, newest, question.pending.settled)
+            question.recalled.add_done_callback(lambda _: self._questions.look_again())
+        elif question.memory is None:
+            self._ask_newest(question)
         self._waiting.append(question)
+
+    def _ask_newest(self, question: AcceptedQuestion) -> None:
+        """Has a question answered from the newest memory, or from one that is prefilled already where that may be."""
+        question.memory = question.recalled = None
+        newest = self._latest.current
+        if newest is not None and (question.fresh or self.prefill.on_demand):
+            question.needed_version = newest.status.version
+
+    def _take_recalled(self) -> None:
+        """Gives questions the memories of what they recalled."""
+        for question in self._waiting:
+            if question.recalled is None:
+                continue
+            if question.recalled.done() and (memory := question.recalled.result()) is not None:
+                question.memory, question.recalled = done(memory), None
+            elif question.recalled.done() or time.perf_counter() > question.recall_deadline:
+                self._ask_newest(question)
 
     def _end_settled(self) -> None:
         """Drops the questions that were cancelled or timed out."""
@@ -140,7 +183,7 @@ class AnswerWorker:
     def _start_waiting(self) -> None:
         """Starts the questions that the current memory serves; fails all if there is no memory."""
         memory = self.prefill.current
-        for question in [question for question in self._waiting if question.memory is None]:
+        for question in self._about_newest():
             if len(self._running) >= self._parallel_questions:
                 return
             if self._latest.current is None:
@@ -154,8 +197,11 @@ class AnswerWorker:
             elif memory is not None and memory.status.version >= question.needed_version:
                 self._start(question, memory)
 
+    def _about_newest(self) -> list[AcceptedQuestion]:
+        return [question for question in self._waiting if question.memory is None and question.recalled is None]
+
     def _start_about_excerpts(self) -> None:
-        """Starts the questions about ranges of stamps whose memory is prefilled, and prefills that of the next."""
+        """Starts the questions with a memory of their own that is prefilled, and prefills that of the next."""
         for question in [question for question in self._waiting if question.memory is not None]:
             if len(self._running) >= self._parallel_questions:
                 return
@@ -165,21 +211,45 @@ class AnswerWorker:
                 if error is not None:
                     raise error
                 memory = question.memory.result()
-                if memory.forgettings != self._latest.forgettings:
+                ready = self._excerpts.ready(memory)
+                # After the chunk, during which something may be forgotten; what is ready by then is freed unused.
+                if self._is_outdated(memory):
                     self._excerpts.give_up(memory)
+                    if question.recalls:
+                        self._ask_newest(question)
+                        continue
                     raise AskError(
                         ErrorCode.CANCELLED, "something stored was forgotten while the question waited; ask again"
                     )
-                ready = self._excerpts.ready(memory)
             except AskError as refusal:
                 self._waiting.remove(question)
                 question.pending.settle(refusal)
             except Exception as failure:
-                self._waiting.remove(question)
-                self._fail([question], failure)
+                if not self._goes_without_recall(question, failure):
+                    self._waiting.remove(question)
+                    self._fail([question], failure)
             else:
                 if ready is not None:
                     self._start(question, ready)
+
+    def _is_outdated(self, memory: PublishedMemory) -> bool:
+        """Whether something was forgotten since it was made; what was recalled also ends with its episode."""
+        ended = bool(memory.recalled) and memory.status.episode != self._latest.status.episode
+        return ended or memory.forgettings != self._latest.forgettings
+
+    def _goes_without_recall(self, question: AcceptedQuestion, error: Exception) -> bool:
+        """Whether a question is answered from the newest memory, as there is no room for what it recalled."""
+        if not (question.recalls and is_out_of_memory(error)):
+            return False
+        self._excerpts.shrink()
+        free_device_memory()
+        self.out_of_memory = (
+            f"the device's memory did not suffice for what a question recalled ({error}), which is answered from the "
+            "Flash Memory; set recall_segments to 0, or lower max_pixels"
+        )
+        logger.warning("%s", self.out_of_memory)
+        self._ask_newest(question)
+        return True
 
     def _start(self, question: AcceptedQuestion, memory: ReadyMemory) -> None:
         self._starting = question
@@ -240,12 +310,12 @@ class AnswerWorker:
                 self._emit(running)
 
     def _prefill_chunk(self) -> None:
-        about_newest = [question for question in self._waiting if question.memory is None]
+        about_newest = self._about_newest()
         needed_version = max((question.needed_version for question in about_newest), default=None)
         try:
-            self.prefill.advance(needed_version, bool(self._running))
+            self.prefill.advance(needed_version, answering=bool(self._running or self._waiting))
         except Exception as error:
-            self._waiting = [question for question in self._waiting if question.memory is not None]
+            self._waiting = [question for question in self._waiting if question not in about_newest]
             if about_newest:
                 self._fail(about_newest, error)
 
@@ -281,6 +351,7 @@ class AnswerWorker:
             first_token_s=total_s if running.first_token_s is None else running.first_token_s,
             total_s=total_s,
             model_name=self._model.name,
+            recalled=running.memory.recalled,
         )
 
     def _end(self, running: _Running) -> None:

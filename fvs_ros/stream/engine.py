@@ -30,6 +30,7 @@ from fvs_ros.stream.memory_keeper import MemoryKeeper
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.outcomes import Result, done, fail, settle
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
+from fvs_ros.stream.recall import QuestionRecall
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
 from fvs_ros.stream.remake import FeatureRemaker
@@ -79,11 +80,13 @@ class StreamEngine:
         self._recorder: Recorder | None = None
         self._keeper: MemoryKeeper | None = None
         self._remaker: FeatureRemaker | None = None
+        recall: QuestionRecall | None = None
         if episodes is not None:
-            kept = keep_episodes(episodes, model, config, self._frames)
+            kept = keep_episodes(episodes, model, config, self._frames, self._latest)
             self._recorder, self._keeper, self._remaker = kept.recorder, kept.keeper, kept.remaker
+            recall = kept.recall
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
-        answers = AnswerWorker(model, config, self._questions, self._latest)
+        answers = AnswerWorker(model, config, self._questions, self._latest, recall)
         limit_s = config.model_timeout_s
         self._ingest = Watchdog(ingest, "fvs-ingest", limit_s)
         self._answers = Watchdog(answers, "fvs-answer", limit_s)
@@ -181,12 +184,12 @@ class StreamEngine:
             self._questions.require_active()
             limits = check_question(question, options, self._config, self._model.control_tokens_in)
             after_frame = self._frames.mark() if options.fresh else 0
-            recalls = self._recalls(options)
-            excerpt: Future[PublishedMemory] | None = Future() if options.ranged or recalls else None
+            excerpt: Future[PublishedMemory] | None = Future() if options.ranged else None
             accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
+            accepted.recalls = options.recall and not options.ranged
             self._questions.put(accepted)
             if excerpt is not None:
-                self._make_excerpt(excerpt, accepted, options)
+                self._make_excerpt(excerpt, pending, options, after_frame)
         except AskError as error:
             pending.settle(error)
         except Exception as error:
@@ -195,29 +198,20 @@ class StreamEngine:
             pending.settle(AskError(ErrorCode.MODEL_ERROR, f"the model failed to check the question: {error}"))
         return pending
 
-    def _recalls(self, options: AskOptions) -> bool:
-        """Whether a question recalls segments: not of a range, and not before there is a memory."""
-        wanted = options.recall and not options.ranged and self._latest.current is not None
-        return wanted and self._keeper is not None and self._keeper.may_recall
-
-    def _make_excerpt(self, excerpt: Future[PublishedMemory], question: AcceptedQuestion, options: AskOptions) -> None:
-        """Has the memory of a question made on the ingest thread, if that still waits then."""
+    def _make_excerpt(
+        self, excerpt: Future[PublishedMemory], pending: PendingAnswer, options: AskOptions, after_frame: int
+    ) -> None:
+        """Has the memory of a range of stamps made on the ingest thread, if the question still waits then."""
 
         def make(keeper: MemoryKeeper, ingest: IngestWorker) -> Future[PublishedMemory]:
-            if question.pending.settled():
+            if pending.settled():
                 raise AskError(ErrorCode.CANCELLED, "nobody waits for it any more")
-            newest = self._latest.current
-            if options.ranged:
-                made = keeper.excerpt(ingest, options.since_ns, options.until_ns)
-            elif newest is None:
-                raise AskError(ErrorCode.NO_FRAMES, "the memory was reset; ask again once frames have come")
-            else:
-                made = keeper.recalled(question.text, newest)
+            made = keeper.excerpt(ingest, options.since_ns, options.until_ns)
             return done(replace(made, forgettings=self._latest.forgettings))
 
         excerpt.add_done_callback(lambda _: self._questions.look_again())
         try:
-            self._submit(make, excerpt, question.after_frame)
+            self._submit(make, excerpt, after_frame)
         except RecordingError as error:
             raise AskError(ErrorCode.INVALID_QUESTION, f"since and until need stored segments: {error}") from error
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.frame_queue import FrameQueue
+from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.memory_keeper import MemoryKeeper
 from fvs_ros.stream.model_protocol import StreamModel
-from fvs_ros.stream.recall import SegmentRecall, keys_of
+from fvs_ros.stream.recall import QuestionRecall, SegmentRecall, most_recalled
+from fvs_ros.stream.recall_keys import keys_of
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.remake import FeatureRemaker
@@ -26,14 +28,18 @@ class EpisodeKeeping:
         recorder: stores the stream as segments, on a thread of its own.
         keeper: changes the memory on the ingest thread.
         remaker: makes features anew, on both.
+        recall: finds segments for questions, on the recorder's thread; None where nothing is recalled.
     """
 
     recorder: Recorder
     keeper: MemoryKeeper
     remaker: FeatureRemaker
+    recall: QuestionRecall | None
 
 
-def keep_episodes(episodes: Episodes, model: StreamModel, config: StreamConfig, frames: FrameQueue) -> EpisodeKeeping:
+def keep_episodes(
+    episodes: Episodes, model: StreamModel, config: StreamConfig, frames: FrameQueue, latest: LatestMemory
+) -> EpisodeKeeping:
     """The parts that keep the episodes of an engine's stream.
 
     Args:
@@ -41,6 +47,7 @@ def keep_episodes(episodes: Episodes, model: StreamModel, config: StreamConfig, 
         model: of the engine.
         config: of the engine.
         frames: the engine's queue.
+        latest: the engine's newest memory.
     """
     fingerprint = model.fingerprint()
     make_keys = keys_of(model.recaller)
@@ -48,11 +55,13 @@ def keep_episodes(episodes: Episodes, model: StreamModel, config: StreamConfig, 
     # As many as the memory keeps apart.
     most_segments = max(model.memory_config.csm_slots, model.memory_config.dam_slots)
     recall = None
-    if model.recaller is not None and config.recall_segments:
-        recall = SegmentRecall(episodes.store, fingerprint, model.recaller, config.recall_segments, most_segments)
-    keeper = MemoryKeeper(episodes, recorder, fingerprint, most_segments, lambda: frames.closed, recall)
+    recalled = most_recalled(config.recall_segments, model.memory_config.csm_slots)
+    if model.recaller is not None and recalled:
+        segments = SegmentRecall(episodes.store, fingerprint, model.recaller, recalled, most_segments)
+        recall = QuestionRecall(segments, recorder, latest)
+    keeper = MemoryKeeper(episodes, recorder, fingerprint, most_segments, lambda: frames.closed)
     remaker = FeatureRemaker(episodes.store, fingerprint, recorder, frames.request_when_idle, make_keys)
-    return EpisodeKeeping(recorder, keeper, remaker)
+    return EpisodeKeeping(recorder, keeper, remaker, recall)
 
 
 def _silence_s(episodes: Episodes, config: StreamConfig) -> float:

@@ -1,4 +1,4 @@
-"""Prefills excerpts: memories of a range of stamps, each of which is made for one question."""
+"""Prefills excerpts: memories of a range of stamps or of recalled segments, each of which is made for one question."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class _Prefill:
 class ExcerptPrefill:
     """Prefills one excerpt at a time, chunk by chunk, in buffers of its own. Used by one thread.
 
-    So the newest memory stays prefilled for other questions. The buffers are freed as soon as no excerpt needs them:
-    they are as large as the newest memory's.
+    So the newest memory stays prefilled for other questions. The buffers, as large as the newest memory's, are freed as
+    soon as no excerpt needs them. Where a question recalled segments they stay, as the next does so too: on CUDA new
+    ones would have graphs recorded while it waits.
 
     Args:
         model: prefills.
@@ -33,6 +34,7 @@ class ExcerptPrefill:
         self._cache: StreamPrefixCache | None = None
         self._prefill: _Prefill | None = None
         self._ready: list[ReadyMemory] = []
+        self._stays = False
 
     def ready(self, memory: PublishedMemory) -> ReadyMemory | None:
         """The excerpt, once its prefill is complete; until then each call computes the next chunk of it.
@@ -46,6 +48,7 @@ class ExcerptPrefill:
         if self._prefill is None:
             if len(self._ready) >= PREFILL_BUFFERS:
                 return None
+            self._stays |= bool(memory.recalled)
             with self._calls.call("allocation of a prefix"):
                 if self._cache is None:
                     self._cache = self._model.new_prefix_cache()
@@ -62,7 +65,7 @@ class ExcerptPrefill:
             self.give_up(memory)
             raise
         self._prefill = None
-        self._ready.append(ReadyMemory(prefilled, memory.status, moments))
+        self._ready.append(ReadyMemory(prefilled, memory.status, moments, recalled=len(memory.recalled)))
         return self._ready[-1]
 
     def give_up(self, memory: PublishedMemory) -> None:
@@ -76,12 +79,17 @@ class ExcerptPrefill:
         for ready in [ready for ready in self._ready if not ready.answers]:
             self._ready.remove(ready)
             ready.prefilled.close()
-        if self._cache is not None and not self._ready and self._prefill is None:
+        if self._cache is not None and not (self._ready or self._prefill or self._stays):
             self._cache.close()
             self._cache = None
 
+    def shrink(self) -> None:
+        """Frees the buffers once no excerpt needs them, until the next does."""
+        self._stays = False
+
     def close(self) -> None:
         """Frees everything; no answer may be given any more."""
+        self.shrink()
         if self._prefill is not None:
             self.give_up(self._prefill.memory)
         self.release_unused()

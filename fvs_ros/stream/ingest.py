@@ -227,7 +227,7 @@ class IngestWorker:
         self._episode = self._frames.new_episode(self._episode)
 
     def outdate_excerpts(self) -> None:
-        """Lets no answer begin from an excerpt that was made before."""
+        """Lets no answer begin from an excerpt or a recalled memory that was made before. On the recorder's thread."""
         self._latest.forgettings += 1
 
     def _decode(self, frame: Frame) -> DecodedFrame | None:

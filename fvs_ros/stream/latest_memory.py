@@ -21,7 +21,7 @@ class PublishedMemory:
 
     Attributes:
         origins: of every step in `snapshot.dam_steps`.
-        forgettings: of an excerpt, `LatestMemory.forgettings` when it was made.
+        forgettings: of an excerpt or a recalled memory, `LatestMemory.forgettings` when it was made.
         recalled: the segments that its slots show, where a question recalled them; empty for a Flash Memory.
     """
 
@@ -72,7 +72,7 @@ class LatestMemory:
     Attributes:
         current: None until the first frame of an episode is in memory.
         status: of the newest memory, or of the empty one after `clear`.
-        forgettings: how often something stored was forgotten. Written by the ingest thread alone.
+        forgettings: how often something stored was forgotten. Written by the recorder's thread alone.
     """
 
     def __init__(self) -> None:

@@ -16,8 +16,6 @@ from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.episode_memory import EpisodeMemory, MemoryState
 from fvs_ros.stream.latest_memory import PublishedMemory
-from fvs_ros.stream.log import traceback_without
-from fvs_ros.stream.recall import SegmentRecall
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError
 from fvs_ros.stream.restore import Restored, Restorer
@@ -49,7 +47,7 @@ class MemoryHolder(Protocol):
         """Goes on without a memory, in a new episode of the engine; waiting frames are discarded."""
 
     def outdate_excerpts(self) -> None:
-        """Lets no answer begin from an excerpt that was made before."""
+        """Lets no answer begin from an excerpt or a recalled memory that was made before. On the recorder's thread."""
 
 
 class MemoryKeeper:
@@ -61,7 +59,6 @@ class MemoryKeeper:
         fingerprint: of the model.
         most_segments: that the memory of a range of stamps is made of.
         closing: whether the engine is being closed: then no memory is made to its end.
-        recall: finds segments for questions; None where nothing is recalled.
     """
 
     def __init__(
@@ -71,7 +68,6 @@ class MemoryKeeper:
         fingerprint: str,
         most_segments: int,
         closing: Callable[[], bool],
-        recall: SegmentRecall | None = None,
     ) -> None:
         self._store = episodes.store
         self._map_id = episodes.map_id
@@ -80,7 +76,6 @@ class MemoryKeeper:
         self._most_segments = most_segments
         self._recorder = recorder
         self._closing = closing
-        self._recall = recall
         self._restorer = Restorer(episodes, fingerprint, self._on_progress)
         # A memory of an earlier run, until the first frame tells whether the stream goes on in it.
         self._restored: Restored | None = None
@@ -235,24 +230,6 @@ class MemoryKeeper:
             raise AskError(ErrorCode.NO_FRAMES, f"nothing was seen between {since} and {until}; {spans}")
         return published
 
-    @property
-    def may_recall(self) -> bool:
-        """Whether the store holds more than the memory keeps apart, so that questions recall. From any thread."""
-        return self._recall is not None and self._recorder.status.segments >= self._most_segments
-
-    def recalled(self, question: str, newest: PublishedMemory) -> PublishedMemory:
-        """A memory of the segments that a question recalls; the newest where none are, or finding them fails."""
-        if self._recall is None or not self._recorder.episode:
-            return newest
-        unstored = self._recorder.call(self._recorder.open_segments).result()
-        try:
-            return self._recall.memory(question, self._recorder.episode, unstored, newest)
-        except Exception as error:
-            # Without the question: it is nobody's but the asker's.
-            said = traceback_without(error, [question])
-            logger.error("a question recalls nothing, and is answered from the Flash Memory\n%s", said)
-            return newest
-
     def forget(self, holder: MemoryHolder, since_ns: int | None, until_ns: int | None, episode: int | None) -> int:
         """Removes what was seen from the store and the memory, and returns how many segments that were.
 
@@ -272,10 +249,15 @@ class MemoryKeeper:
         grid = memory.grid if memory is not None else None
         del memory
         joined = self._restored is None
-        holder.outdate_excerpts()
         segments = self._store.usage().segments
+
+        def forget() -> int:
+            # On the thread on which questions recall: each of them before it or after it.
+            holder.outdate_excerpts()
+            return self._recorder.forget(since_ns, until_ns, episode)
+
         try:
-            return self._recorder.call(lambda: self._recorder.forget(since_ns, until_ns, episode)).result()
+            return self._recorder.call(forget).result()
         except StoreError:
             affected &= self._store.usage().segments < segments
             raise

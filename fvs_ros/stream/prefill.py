@@ -30,12 +30,14 @@ class ReadyMemory:
         status: of the memory.
         moments: of its keyframes.
         answers: being decoded from it now.
+        recalled: segments in it that a question recalled.
     """
 
     prefilled: StreamPrefilledMemory
     status: MemoryStatus
     moments: tuple[Moment, ...]
     answers: int = 0
+    recalled: int = 0
 
 
 @dataclass(eq=False)

@@ -134,7 +134,9 @@ class AcceptedQuestion:
         asked: `time.perf_counter()` at its arrival.
         fresh: answer from the newest memory once the frames up to `after_frame` are accounted for.
         after_frame: number of the frame that must be accounted for first, 0 for none.
-        memory: what it is answered from, where it is about a range of stamps; None for the newest memory.
+        memory: what it is answered from, where that is about a range of stamps or recalled; None for the newest memory.
+        recalls: whether it may recall segments.
+        recalled: a memory of those, on its way; None inside where nothing is recalled.
         needed_version: lowest version of the memory that it may be answered from.
         started: whether the model has begun to answer.
         chunks: chunks of text emitted so far.
@@ -148,6 +150,8 @@ class AcceptedQuestion:
     fresh: bool = False
     after_frame: int = 0
     memory: Future[PublishedMemory] | None = None
+    recalls: bool = False
+    recalled: Future[PublishedMemory | None] | None = None
     needed_version: int = 0
     started: bool = False
     chunks: int = 0
@@ -156,6 +160,11 @@ class AcceptedQuestion:
     def deadline(self) -> float:
         """When it expires, as `time.perf_counter()`."""
         return self.asked + self.limits.timeout_s
+
+    @property
+    def recall_deadline(self) -> float:
+        """Until when it waits for what it recalls: what a disk or a model hangs on can still be answered without."""
+        return self.asked + self.limits.timeout_s / 2
 
     def expire(self) -> None:
         """Settles the question with TIMEOUT."""
@@ -221,6 +230,7 @@ class QuestionQueue:
                 self._counters.failed[name] = self._counters.failed.get(name, 0) + 1
             else:
                 self._counters.answers += 1
+                self._counters.recalls += outcome.recalled > 0
                 self._counters.last_first_token_s = outcome.first_token_s
                 self._counters.last_answer_s = outcome.total_s
 

@@ -227,6 +227,7 @@ class Recorder:
             if error.problem is not Problem.READ_ONLY:
                 raise
         self._due_episode = None
+        self._tell()
 
     def forget(self, since_ns: int | None, until_ns: int | None, episode: int | None) -> int:
         """Removes segments from the store; returns how many.
@@ -305,6 +306,7 @@ class Recorder:
                 self._status = replace(
                     self._status,
                     segments=usage.segments,
+                    episode_segments=usage.episode_segments if self._due_episode is None else 0,
                     bytes=usage.file_bytes,
                     limit_bytes=usage.limit_bytes,
                     evicted=usage.evicted,

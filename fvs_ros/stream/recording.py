@@ -41,6 +41,7 @@ class RecordingStatus:
 
     Attributes:
         segments: in the store.
+        episode_segments: of these, of the running episode.
         bytes, limit_bytes: of the store's database, and at most.
         evicted: segments that went to make room since the store was made.
         unrecorded_steps: grid steps of this run that were never stored: the recorder was behind, or the store failed.
@@ -51,6 +52,7 @@ class RecordingStatus:
     """
 
     segments: int = 0
+    episode_segments: int = 0
     bytes: int = 0
     limit_bytes: int = 0
     evicted: int = 0

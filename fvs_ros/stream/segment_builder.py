@@ -177,10 +177,16 @@ def pose_spread(keyframe: Pose | None, poses: Iterable[Pose | None]) -> PoseSpre
 
 def rows_and_columns(low: Tensor, grid: PatchGrid) -> np.ndarray:
     """Low-resolution features [P / 4, D], in merge-block order, as float16 [H, W, D]."""
-    rows, columns = grid.height // (POOL * MERGE), grid.width // (POOL * MERGE)
-    ordered = low.reshape(rows, columns, MERGE, MERGE, -1).transpose(1, 2)
+    height, width = rows_and_columns_of(grid)
+    ordered = low.reshape(height // MERGE, width // MERGE, MERGE, MERGE, -1).transpose(1, 2)
     bounded = ordered.clamp(-_LARGEST_FLOAT16, _LARGEST_FLOAT16).to(torch.float16)
-    return bounded.reshape(rows * MERGE, columns * MERGE, -1).cpu().numpy()
+    return bounded.reshape(height, width, -1).cpu().numpy()
+
+
+def rows_and_columns_of(grid: PatchGrid) -> tuple[int, int]:
+    """H and W of `rows_and_columns`."""
+    block = POOL * MERGE
+    return grid.height // block * MERGE, grid.width // block * MERGE
 
 
 def merge_blocks(mean: np.ndarray) -> Tensor:

@@ -94,6 +94,7 @@ class Answer:
         start_ns, end_ns: stamps of the first and last frame in that memory.
         steps: grid steps seen by that memory.
         first_token_s, total_s: seconds from the question's arrival, waiting included.
+        recalled: stored segments that it was given from; 0 for one from the Flash Memory or of a range of stamps.
     """
 
     text: str
@@ -105,6 +106,7 @@ class Answer:
     first_token_s: float
     total_s: float
     model_name: str
+    recalled: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,14 @@ class QuestionCounters:
     Attributes:
         questions: asked.
         answers: answered.
+        recalls: of these, from segments that they recalled.
         failed: ended with an `AskError`, by the code's name.
         last_first_token_s, last_answer_s: latencies of the last answer, 0 before the first.
     """
 
     questions: int = 0
     answers: int = 0
+    recalls: int = 0
     failed: dict[str, int] = field(default_factory=dict)
     last_first_token_s: float = 0.0
     last_answer_s: float = 0.0
