@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import SECOND_NS, FakeModel, frame
+from recalling import RARE, SEGMENTS, SLOTS, hidden_places, recalling_model
 
-from fvs_ros.evaluation.timed.controls import MEMORY, Condition
+from fvs_ros.evaluation.timed.controls import MEMORY, RECALL, Condition
 from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.memory.streaming import StreamingFlashMemory
@@ -227,3 +228,48 @@ def test_snapshots_before_questions_alone_give_the_same_answers() -> None:
     assert seldom.encoded == always.encoded
     # The first of all, and one for each moment.
     assert len(made) == 4
+
+
+def test_under_recall_each_question_reads_what_it_recalls() -> None:
+    model, _ = recalling_model()
+    # Segments of four seconds, two steps; the rare ones are neither among the newest nor evenly spaced.
+    rare = hidden_places(9)[::3]
+    frames = [frame(second, RARE if second // 4 in rare else 30 * (second // 4 % 2)) for second in range(4 * SEGMENTS)]
+    questions = [
+        question("early", 4 * SLOTS - 1, f"Where was {RARE}"),
+        *(question(name, 4 * SEGMENTS, f"Where was {RARE}") for name in ("first", "second")),
+    ]
+    stream = run(model, MEMORY, RECALL, batch_steps=16)
+    replies = {(one.condition.name, one.question.id): one for one in stream.replies(frames, questions)}
+    assert stream.recording is not None
+    assert stream.recording.unrecorded_steps == 0
+    early = [replies[name, "early"] for name in ("memory", "recall")]
+    assert early[0].text == early[1].text
+    recalled = [replies["recall", name] for name in ("first", "second")]
+    for reply in recalled:
+        assert set(rare) <= {moment.start_ns // (4 * SECOND_NS) for moment in reply.moments}
+        assert reply.tokens < replies["memory", "first"].tokens
+    assert recalled[0].text == recalled[1].text != replies["memory", "first"].text
+    prefilled = {(name, identity): one.prefilled for (name, identity), one in replies.items()}
+    assert prefilled == {key: key == ("memory", "second") for key in replies}
+    again, _ = recalling_model()
+    assert told(run(again, MEMORY, RECALL, batch_steps=16).replies(frames, questions)) == told(replies.values())
+
+
+def test_a_model_without_a_recaller_refuses_to_be_asked_under_recall(model: FakeModel) -> None:
+    with pytest.raises(ValueError, match="fake was not trained to recall; leave recall out"):
+        run(model, MEMORY, RECALL)
+
+
+@pytest.mark.parametrize("recalls", [True, False])
+def test_told_steps_are_laid_out_as_recalled_ones_where_the_model_recalls(recalls: bool) -> None:
+    model, recaller = recalling_model()
+    model.recaller = recaller if recalls else None
+    oracle = Condition.parse("oracle")
+    frames = [frame(second) for second in range(20)]
+    (reply,) = run(model, oracle).replies(frames, [question("a", 19, steps={"oracle": (1, 4, 9)})])
+    shown = model.asked[-1][0]
+    assert shown.ranked == recalls
+    assert shown.csm_times.tolist() == [1, 4, 9]
+    assert (shown.dam.shape[0] == 0) == recalls
+    assert reply.text == "10 steps: 2.5 8.5 18.5"

@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_hours,
         metavar="H,H",
         help="patrols with a clock, each of these lengths, such as 0.3,1.7,6,24, up to 24: accuracy against length, "
-        f"age and exposure, with the controls {', '.join(_DAY_CONTROLS)}",
+        f"age and exposure, with the controls {', '.join(_DAY_CONTROLS)}, and recall where the model can",
     )
     parser.add_argument(
         "--phrasings",
@@ -146,6 +146,7 @@ def _evaluate_days(arguments: argparse.Namespace) -> int:
 
     from fvs_ros.evaluation.answers import replace_text
     from fvs_ros.evaluation.timed.console import print_days
+    from fvs_ros.evaluation.timed.controls import MEMORY, RECALL
     from fvs_ros.evaluation.timed.days import DAYS, DAYS_PLOT, DayReport, length_scores
     from fvs_ros.evaluation.timed.patrol import DayPlan
     from fvs_ros.evaluation.timed.plots import length_plot, require_plots
@@ -154,11 +155,14 @@ def _evaluate_days(arguments: argparse.Namespace) -> int:
     if arguments.steps:
         raise ValueError("--steps and --hours both set the episodes' length; leave one out")
     arguments.seeds = arguments.seeds or list(_DAY_SEEDS)
+    chosen = bool(arguments.controls)
     arguments.controls = arguments.controls or _DAY_CONTROLS
     options = run_options(arguments)
     options = replace(options, stream=replace(options.stream, static_tolerance=_SAME_PICTURE), snapshot_always=False)
     plans = [DayPlan.of(length, **_given(arguments)) for length in arguments.hours]
     model, console = load_model(arguments), Console()
+    if model.recaller is not None and not chosen:
+        options = replace(options, conditions=(MEMORY, RECALL, *options.conditions[1:]))
     scores = []
     conditions: tuple[str, ...] = ()
     for plan in plans:

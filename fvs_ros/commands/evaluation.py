@@ -88,7 +88,8 @@ def add_timed_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=(),
         help="ask the same questions of these too: lastN (the newest N frames), uniform (evenly spaced steps, as many "
-        "tokens as the memory), question-only, csm-only, dam-only; without a name, all of them with last4",
+        "tokens as the memory), question-only, csm-only, dam-only, recall (stored segments, where the model "
+        "can); without a name, all of them but recall, with last4",
     )
     for name, about in _STREAM_ARGUMENTS.items():
         default = getattr(_DEFAULTS, name)

@@ -108,7 +108,7 @@ class Condition:
         return f"{self.kind.value}{self.frames or ''}"
 
 
-MEMORY = Condition(ConditionKind.MEMORY)
+MEMORY, RECALL = Condition(ConditionKind.MEMORY), Condition(ConditionKind.RECALL)
 
 
 @dataclass(frozen=True)

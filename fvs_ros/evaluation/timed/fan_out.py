@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from fvs_ros.evaluation.timed.controls import MEMORY, Condition, StepHistory, check_conditions, show
+from fvs_ros.evaluation.timed.controls import MEMORY, RECALL, Condition, StepHistory, check_conditions, show
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.stream.model_protocol import (
     StepMemory,
@@ -40,11 +40,13 @@ class ConditionModel:
     What has nothing to do with conditions is the model's own.
 
     Raises:
-        ValueError: a condition that the model's memory cannot hold.
+        ValueError: a condition that the model's memory cannot hold, or that needs a recaller where it has none.
     """
 
     def __init__(self, model: StreamModel, conditions: Sequence[Condition]) -> None:
         check_conditions(conditions, model.memory_config)
+        if model.recaller is None and RECALL in conditions:
+            raise ValueError(f"{model.name} was not trained to recall; leave recall out")
         self.name, self.memory_config, self.device = model.name, model.memory_config, model.device
         self.frame_grid = model.frame_grid
         self.fingerprint = model.fingerprint

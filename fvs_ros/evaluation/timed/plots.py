@@ -34,6 +34,7 @@ COLOURS = {
     "oracle": "#009e73",
     "random": "#cc79a7",
     "newest": "#56b4e9",
+    "recall": "#000000",
 }
 _LAST_COLOUR = "#d55e00"
 RIGHT, WRONG, UNKNOWN = "#009e73", "#d55e00", "#8a8f98"

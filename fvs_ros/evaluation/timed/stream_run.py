@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fvs_ros.episodic.information import Opener
 from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.evaluation.answers import Answer, AnswerRow
 from fvs_ros.evaluation.timed.chosen_steps import last_needed
@@ -139,7 +140,7 @@ class StreamRun:
         recording: likewise, what is kept of it.
 
     Raises:
-        ValueError: a condition that the model's memory cannot hold.
+        ValueError: a condition that the model's memory cannot hold, or that needs a recaller where it has none.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class StreamRun:
         if self._episodes is not None or not recalls:
             yield self._episodes
             return
-        with EpisodeStore.open(None) as store:
+        with EpisodeStore.open(None, opener=Opener(fingerprint=self._model.fingerprint())) as store:
             yield Episodes(store, "", resume=Resume.NEVER, silence_s=math.inf)
 
     def _feed(self, engine: StreamEngine, frames: Iterator[Frame]) -> None:
@@ -251,21 +252,24 @@ class StreamRun:
     ) -> Iterator[Reply]:
         for condition in self._conditions:
             self._model.condition = condition
-            read: tuple[int, ...] | None = None
+            read: MemorySnapshot | None = None
             for question in questions:
                 if (question.id, condition.name) in answered:
                     continue
                 self._model.steps = tuple(question.steps.get(condition.name, ()))
-                yield self._reply(engine, question, condition, prefilled=self._model.steps == read)
-                read = self._model.steps
+                yield self._reply(engine, question, condition, read)
+                read = self._model.shown
 
-    def _reply(self, engine: StreamEngine, question: StreamQuestion, condition: Condition, prefilled: bool) -> Reply:
+    def _reply(
+        self, engine: StreamEngine, question: StreamQuestion, condition: Condition, read: MemorySnapshot | None
+    ) -> Reply:
+        """Asks a question; `read` is what the one before was answered from, None without one."""
         self._model.answer_prefix = question.answer_prefix
         status = engine.status
         try:
             answer = engine.ask(question.text, AskOptions(recall=condition.kind is ConditionKind.RECALL)).result()
         except AskError as error:
-            return Reply(question, condition, None, f"{error.code.name}: {error}", (), status, 0, None, None, prefilled)
+            return Reply(question, condition, None, f"{error.code.name}: {error}", (), status, 0, None, None, False)
         shown = self._model.shown
         assert shown is not None, "an answer was given from nothing"
         return Reply(
@@ -278,7 +282,7 @@ class StreamRun:
             tokens=shown.tokens,
             first_token_s=answer.first_token_s,
             total_s=answer.total_s,
-            prefilled=prefilled,
+            prefilled=shown is read,
         )
 
 
