@@ -32,18 +32,34 @@ def printable(text: str) -> str:
     )
 
 
-def moments_table(moments: Sequence[Moment], start_ns: int) -> Table:
-    """A table of at most four of the moments, evenly spread, in seconds after the stream's first stamp."""
+def moments_table(moments: Sequence[Moment], start_ns: int, end_ns: int) -> Table:
+    """A table of the first four moments, those that an answer rests on most, with how long ago they were.
+
+    Args:
+        moments: in the order of their relevance.
+        start_ns: the stream's first stamp; other times count from it.
+        end_ns: stamp of the newest frame in memory.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("keyframe at", "stands for", "steps"):
+    for name in ("relevance", "seen", "keyframe at", "stands for", "steps"):
         table.add_column(name, justify="right")
-    count = min(_MOMENTS_SHOWN, len(moments))
-    for index in range(count):
-        moment = moments[round(index * (len(moments) - 1) / max(count - 1, 1))]
+    for moment in moments[:_MOMENTS_SHOWN]:
+        relevance = "" if moment.relevance is None else f"{moment.relevance:.0%}"
         stamps_ns = (moment.stamp_ns, moment.start_ns, moment.end_ns)
         keyframe, start, end = (f"{(stamp_ns - start_ns) / SECOND_NS:.2f}" for stamp_ns in stamps_ns)
-        table.add_row(f"{keyframe} s", f"{start} to {end} s", f"{moment.weight:g}")
+        seen = age_text((end_ns - moment.stamp_ns) / SECOND_NS)
+        table.add_row(relevance, seen, f"{keyframe} s", f"{start} to {end} s", f"{moment.weight:g}")
     return table
+
+
+def age_text(seconds: float) -> str:
+    """How long ago something was, in words."""
+    if seconds < 2:
+        return "now"
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 class AnswerPrinter:
@@ -95,11 +111,14 @@ class AnswerPrinter:
         """Prints a complete answer that was not printed by tokens."""
         self.row("answer", Text(printable(text) or "(empty)", style="green"))
 
-    def moments(self, moments: Sequence[Moment], start_ns: int) -> None:
-        """Prints how many moments the model answered from, and some of them; see `moments_table`."""
-        self.row("moments", Text(f"{len(moments)} keyframes were in front of the model" + ", such as" * bool(moments)))
-        if moments:
-            self._console.print(Padding(moments_table(moments, start_ns), (0, 0, 0, INDENT), expand=False))
+    def moments(self, moments: Sequence[Moment], start_ns: int, end_ns: int) -> None:
+        """Prints the moments that an answer rests on; see `moments_table`."""
+        if not moments:
+            self.row("moments", Text("none came with the answer"))
+            return
+        self.row("moments", Text("what the answer rests on"))
+        table = moments_table(moments, start_ns, end_ns)
+        self._console.print(Padding(table, (0, 0, 0, INDENT), expand=False))
 
     def timing(self, first_token_s: float, total_s: float) -> None:
         """Prints an answer's latencies in seconds."""

@@ -200,6 +200,7 @@ class FakeGeneration:
         self.tokens = 0
         self.most = 1 if said is not None else min(max_new_tokens, 1 + snapshot.csm.shape[0])
         self.closed = False
+        self.relevance: tuple[float, ...] | None = None
 
     @property
     def done(self) -> bool:

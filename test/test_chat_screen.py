@@ -55,8 +55,8 @@ def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream() ->
     screen.answer(12.5, "What?", answer("a cat"), start_ns=10**9)
     lines = output.getvalue().splitlines()
     assert lines[0] == "0:12.5    What?"
-    assert "3 keyframes" in lines[2]
-    assert lines[4].split()[:5] == ["0.00", "s", "0.00", "to", "1.00"]
+    assert "rests on" in lines[2]
+    assert lines[4].split()[3:8] == ["0.00", "s", "0.00", "to", "1.00"]
     assert "first token after 0.250 s, complete after 0.500 s" in lines[7]
 
 

@@ -225,10 +225,13 @@ def test_the_window_holds_the_newest_steps_and_changes_nothing_else(steps: int) 
     assert snapshot.window_steps.tolist() == list(range(max(0, steps - 3), steps))
     without = append_all(empty_memory(5, 3, 3), take(features, 0, steps)).snapshot()
     assert without.window.shape == (0, GRID.patches, 3)
-    assert_same(dataclasses.replace(snapshot, window=without.window), without)
+    assert snapshot.window_stamps_ns.tolist() == [10 * step for step in range(max(0, steps - 3), steps)]
+    none = without.window_stamps_ns
+    assert_same(dataclasses.replace(snapshot, window=without.window, window_stamps_ns=none), without)
     # A provisional step is the newest one, and leaves no trace.
     provisional = memory.snapshot((features.high[steps], features.low[steps], 10 * steps))
     assert torch.equal(provisional.window, features.high[max(0, steps - 2) : steps + 1])
+    assert provisional.window_stamps_ns[-1] == 10 * steps
     assert_same(memory.snapshot(), snapshot)
     restored = empty_memory(5, 3, 3, window_slots=3)
     restored.load_state_dict(load(save(memory.state_dict())))

@@ -14,6 +14,7 @@ from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.names import TINY
 from fvs_ros.model.tiny import write_tiny_checkpoint
+from fvs_ros.stream.evidence import shown_moments
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.types import MemoryStatus
 
@@ -98,10 +99,11 @@ def test_a_model_answers_from_a_memory_of_other_sizes(csm: int, dam: int, tmp_pa
     while not generation.done:
         prefilled.decode_step()
     assert generation.text == expected
-    moments = PublishedMemory(snapshot, {}, MemoryStatus()).moments()
-    assert [(moment.start_ns, moment.stamp_ns, moment.end_ns, moment.weight) for moment in moments] == [
-        (2 * step, 2 * step, 2 * step, 1.0) for step in snapshot.dam_steps.tolist()
-    ]
+    assert generation.relevance is not None
+    moments = shown_moments(PublishedMemory(snapshot, {}, MemoryStatus())).weighed(generation.relevance)
+    alone = [moment.stamp_ns for moment in moments if moment.start_ns == moment.end_ns]
+    assert set(alone) == {2 * step for step in snapshot.dam_steps.tolist()}
+    assert sum(moment.relevance or 0 for moment in moments) == pytest.approx(1)
     cache.close()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from node_harness import SLOTS, Client, StreamProcess, running_node
+from node_harness import Client, StreamProcess, running_node
 
 from action_msgs.msg import GoalStatus  # isort: skip
 from fvs_ros.nodes.messages import time_message  # isort: skip
@@ -49,14 +49,23 @@ def test_an_answer_comes_with_the_memory_that_it_was_given_from(client: Client) 
     assert response.memory_end == time_message(105_000_000_000)
     assert 0 < response.first_token_s <= response.total_s < 60
     assert response.model == memory.model
-    assert memory.dam_slots == len(response.moments) == min(3, SLOTS.dam_slots)
-    stamps = [moment.stamp.sec for moment in response.moments]
-    assert stamps == sorted(stamps)
+    assert len(response.moments) == 3
+    relevance = [moment.relevance for moment in response.moments]
+    assert relevance == sorted(relevance, reverse=True)
+    assert sum(relevance) == pytest.approx(1)
+    assert response.all_moments == []
     for moment in response.moments:
         assert 100 <= moment.start.sec <= moment.stamp.sec <= moment.end.sec <= 105
         assert moment.weight >= 1
         assert moment.frame_id == "camera"
         assert not moment.pose_valid
+        assert moment.ranked
+
+
+def test_all_moments_come_in_time_order_where_they_are_asked_for(client: Client) -> None:
+    response = client.ask_anything(fresh=True, with_all_moments=True)
+    stamps = [moment.stamp.sec for moment in response.all_moments]
+    assert stamps == sorted(stamps) == sorted(moment.stamp.sec for moment in response.moments)
 
 
 def test_zero_means_the_parameters_defaults_and_a_question_alone_is_enough(client: Client) -> None:

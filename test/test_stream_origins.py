@@ -1,6 +1,7 @@
 from fakes import GRID, SECOND_NS, FakeModel, frame, pose_at
 
 from fvs_ros.stream.episode_memory import DecodedFrame, EpisodeMemory
+from fvs_ros.stream.evidence import shown_moments
 from fvs_ros.stream.origins import StepOrigin, StepOrigins
 
 
@@ -35,7 +36,7 @@ def test_origins_stay_bounded_and_cover_every_keyframe_over_10_000_frames() -> N
         ]
         published = memory.add(frames)
         largest = max(largest, len(published.origins))
-        for moment in published.moments():
+        for moment in shown_moments(published).moments:
             second = moment.stamp_ns // SECOND_NS
             assert (moment.frame_id, moment.pose) == (f"camera{second}", pose_at(second))
     assert published.status.steps == 5_000

@@ -27,6 +27,7 @@ from fvs_ros.episodic.segment import Segment, SegmentFeatures
 from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.memory.recalled import NEWEST, SPACED, spaced
 from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.stream.evidence import shown_moments
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.recall import SegmentRecall, most_recalled
 from fvs_ros.stream.segment_builder import NO_KEYS, BuiltSegment, rows_and_columns
@@ -202,7 +203,7 @@ def test_poses_of_another_map_are_left_out(store: EpisodeStore) -> None:
     remember(store, colours(rare)[rare[1] :], first_second=PERIOD_S * rare[1])
     memory = recall_of(store, recaller).memory(QUESTION, 1, [], newest(model))
     assert memory is not None
-    moments = dict(zip(shown_places(memory), memory.moments(), strict=True))
+    moments = dict(zip(shown_places(memory), shown_moments(memory).moments, strict=True))
     for place, moment in moments.items():
         assert (moment.pose is None) == (place < rare[1])
         assert moment.stamp_ns == (PERIOD_S * place + 2) * SECOND_NS

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import Moment
-from fvs_ros.terminal import moments_table, printable
+from fvs_ros.terminal import age_text, moments_table, printable
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,19 @@ def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_moments_are_spread_over_all_of_them() -> None:
+def test_moments_come_as_they_are_ranked_with_their_age_in_words() -> None:
     half = SECOND_NS // 2
-    stamps = range(7 * SECOND_NS, 17 * SECOND_NS, SECOND_NS)
-    moments = [Moment(stamp, stamp - half, stamp + half, weight=2.0) for stamp in stamps]
+    stamps = [second * SECOND_NS for second in (17, 7, 9, 11, 13)]
+    moments = [Moment(stamp, stamp - half, stamp + half, weight=2.0, relevance=0.4) for stamp in stamps]
     output = io.StringIO()
-    Console(file=output, width=80).print(moments_table(moments, 7 * SECOND_NS))
+    Console(file=output, width=80).print(moments_table(moments, 7 * SECOND_NS, 17 * SECOND_NS))
     lines = output.getvalue().splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["0.00", "3.00", "6.00", "9.00"]
-    assert lines[1].split() == ["0.00", "s", "-0.50", "to", "0.50", "s", "2"]
+    assert lines[1].split() == ["40%", "now", "10.00", "s", "9.50", "to", "10.50", "s", "2"]
+    assert [line.split()[1] for line in lines[2:]] == ["10", "8", "6"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "now"), (1.9, "now"), (59, "59 s ago"), (200, "3 min ago"), (7200, "2 h ago")]
+)
+def test_ages_in_words(seconds: float, text: str) -> None:
+    assert age_text(seconds) == text

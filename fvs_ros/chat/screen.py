@@ -108,7 +108,7 @@ class Screen:
             if self._show is not None:
                 self._heading(asked_s, question)
                 self._answers.answer(answer.text)
-            self._answers.moments(answer.moments, start_ns)
+            self._answers.moments(answer.moments, start_ns, answer.end_ns)
             self._answers.timing(answer.first_token_s, answer.total_s)
             self._console.print()
 

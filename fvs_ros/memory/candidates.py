@@ -115,6 +115,14 @@ class Candidates:
         ]
         return self._least(torch.cat(similarities, dim=1))
 
+    def nearest_in_time(self, clusters: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Step and stamp, both [n] int64, of the candidate of each micro-cluster [n] nearest to each time [n]."""
+        owned = self.owned[clusters]
+        steps = self.steps[owned]
+        offsets = (steps - times[:, None]).abs().masked_fill(steps == NO_STEP, torch.inf)
+        chosen = owned.gather(1, offsets.argmin(1, keepdim=True)).view(-1)
+        return self.steps[chosen], self.stamps_ns[chosen]
+
     def at_times(self, times: Tensor) -> Tensor:
         """The candidate [R] int64, of any micro-cluster, whose step is nearest to each time [R], rounded."""
         return self._least((self.steps[None] - times.round()[:, None]).abs())

@@ -174,7 +174,10 @@ class ClusteredSteps:
     def _reduce(self, steps: int, clusters: int) -> Reduction:
         """Computes a snapshot; beyond the capacity, no kernel depends on the value of `steps`."""
         slots = self._config.csm_slots
-        csm = slots_of_steps(self.micro, steps) if steps <= slots else reduce_to_slots(self.micro, clusters, slots)
+        if steps <= slots:
+            csm = slots_of_steps(self.micro, steps)
+        else:
+            csm = reduce_to_slots(self.micro, self.candidates, clusters, slots)
         return Reduction(csm, None if self.candidates is None else self._keyframes(self.candidates, csm, steps))
 
     def _keyframes(self, candidates: Candidates, csm: CsmSlots, steps: int) -> Keyframes:

@@ -28,8 +28,7 @@ def build_memory(
     initial_rows: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> MemorySnapshot:
-    """Flash Memory of a whole clip, exactly as published (ICCV 2025; the released Qwen2-VL code), plus a
-    window if the configuration has one.
+    """Flash Memory of a whole clip, exactly as published (ICCV 2025; the Qwen2-VL code), plus a window if it has one.
 
     The CSM holds up to `csm_slots` steps unchanged; beyond, the clusters of an ordered k-means, or evenly spaced steps
     (`temporal_method`). The DAM holds up to `dam_slots` steps in order of time; beyond, a step for each of the largest
@@ -61,7 +60,7 @@ def build_memory(
     else:
         clusters = _single_steps(rows, config.csm_slots)
     slots, keyframes = _choose_keyframes(rows, clusters, config)
-    count = clusters.weights.shape[0]
+    middles, count = _middle_steps(clusters), clusters.weights.shape[0]
     return MemorySnapshot(
         grid=grid,
         steps=steps,
@@ -70,6 +69,8 @@ def build_memory(
         csm_times=clusters.times,
         csm_start_ns=_reduce_stamps(start_ns, clusters, "amin"),
         csm_end_ns=_reduce_stamps(end_ns, clusters, "amax"),
+        csm_steps=middles,
+        csm_stamps_ns=start_ns[middles],
         dam=high[keyframes],
         dam_steps=keyframes,
         dam_slots=slots,
@@ -109,6 +110,17 @@ def _choose_keyframes(rows: Tensor, clusters: Clusters, config: FlashMemoryConfi
         return torch.full((count,), NO_SLOT, device=device), evenly_spaced(steps, count, device).round().long()
     slots = largest_clusters(clusters.weights, count)
     return slots, steps_of_clusters(method, rows, clusters.centroids[slots], clusters.times[slots])
+
+
+def _middle_steps(clusters: Clusters) -> Tensor:
+    """The member [K] int64 of each cluster that is nearest to its mean time; that time where there are no members."""
+    times = clusters.times.round().long()
+    labels = clusters.labels
+    if not labels.shape[0]:
+        return times
+    index, slots = (torch.arange(len(one), device=labels.device) for one in (labels, times))
+    offsets = (index[None] - clusters.times[:, None]).abs().masked_fill(labels[None] != slots[:, None], torch.inf)
+    return torch.where(offsets.isinf().all(1), times, offsets.argmin(1))
 
 
 def _reduce_stamps(stamps: Tensor, clusters: Clusters, reduce: str) -> Tensor:

@@ -48,6 +48,7 @@ def recalled_memory(
     times: Tensor,
     start_ns: Tensor,
     end_ns: Tensor,
+    stamps_ns: Tensor | None = None,
     window_stamps_ns: Tensor | None = None,
 ) -> MemorySnapshot:
     """A memory whose CSM holds the steps or segments that are shown, each in a slot of its own; its DAM is empty.
@@ -63,6 +64,7 @@ def recalled_memory(
         times: [n] float32, mean index of the steps that each slot shows.
         start_ns: [n] int64, stamps of their first frames.
         end_ns: [n] int64, stamps of their last frames.
+        stamps_ns: [n] int64, stamps of their keyframes; None where they are single steps.
         window_stamps_ns: [V] int64, of the newest steps; the last of `end_ns` where they are not known.
 
     Raises:
@@ -83,6 +85,8 @@ def recalled_memory(
         csm_times=times.float(),
         csm_start_ns=start_ns,
         csm_end_ns=end_ns,
+        csm_steps=times.round().long(),
+        csm_stamps_ns=start_ns if stamps_ns is None else stamps_ns,
         dam=window.new_zeros(0, grid.patches, low.shape[-1]),
         dam_steps=nothing,
         dam_slots=nothing,

@@ -80,6 +80,9 @@ class MemorySnapshot:
         csm_weights: [S] float32, number of steps in each CSM slot; 1 where the CSM is sampled.
         csm_times: [S] float32, mean index of those steps.
         csm_start_ns, csm_end_ns: [S] int64, stamps of their first and last frame.
+        csm_steps: [S] int64, the step of each CSM slot that shows when it was: of those that are still known one by
+            one, the nearest to its mean time.
+        csm_stamps_ns: [S] int64, stamps of these steps.
         dam: [R, P, D], keyframes in the published order: by falling weight of their CSM slot, or by time where they
             are evenly spaced or all steps.
         dam_steps: [R] int64, step index of each keyframe.
@@ -100,6 +103,8 @@ class MemorySnapshot:
     csm_times: Tensor
     csm_start_ns: Tensor
     csm_end_ns: Tensor
+    csm_steps: Tensor
+    csm_stamps_ns: Tensor
     dam: Tensor
     dam_steps: Tensor
     dam_slots: Tensor
@@ -124,10 +129,15 @@ class MemorySnapshot:
         return torch.arange(self.steps - self.window.shape[0], self.steps, device=self.window.device)
 
     @property
+    def slot_tokens(self) -> tuple[int, ...]:
+        """Language-model tokens of each slot, in the order of `features`: DAM, CSM, window; [R + S + V]."""
+        detail, synopsis = (self.grid.dam_tokens,), (self.grid.csm_tokens,)
+        return self.dam.shape[0] * detail + self.csm.shape[0] * synopsis + self.window.shape[0] * detail
+
+    @property
     def tokens(self) -> int:
         """N, language-model tokens of the memory."""
-        in_detail = self.dam.shape[0] + self.window.shape[0]
-        return in_detail * self.grid.dam_tokens + self.csm.shape[0] * self.grid.csm_tokens
+        return sum(self.slot_tokens)
 
     def to(self, device: torch.device) -> MemorySnapshot:
         """This snapshot with its tensors on `device`; waits until they are computed."""

@@ -319,6 +319,8 @@ class StreamingFlashMemory:
             csm_times=csm.times,
             csm_start_ns=csm.start_ns,
             csm_end_ns=csm.end_ns,
+            csm_steps=csm.steps,
+            csm_stamps_ns=csm.stamps_ns,
             dam=keyframes.high,
             dam_steps=keyframes.steps,
             dam_slots=keyframes.slots,
@@ -335,7 +337,7 @@ class StreamingFlashMemory:
         count, device = self._config.csm_slots, self._step.device
         if self._spaced is None or count == 0:
             none = self._stamps_ns[:0].clone()
-            return CsmSlots(self._like.flatten(1), none.float(), none.float(), none, none)
+            return CsmSlots(self._like.flatten(1), none.float(), none.float(), none, none, none, none)
         wanted = torch.arange(steps, device=device) if steps <= count else evenly_spaced(steps, count, device).long()
         rows, kept = self._spaced.rows(wanted, steps, provisional)
         return CsmSlots(
@@ -344,6 +346,8 @@ class StreamingFlashMemory:
             times=kept.float(),
             start_ns=self._spaced.start_ns[rows],
             end_ns=self._spaced.end_ns[rows],
+            steps=kept,
+            stamps_ns=self._spaced.start_ns[rows],
         )
 
     def _spaced_keyframes(self, csm: CsmSlots, steps: int, provisional: bool) -> Keyframes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,6 +35,10 @@ from fvs_ros.model.families import FAMILIES, PUBLISHED_MODEL_TYPE, QWEN2_VL, bac
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.recall import RecallHead
+from fvs_ros.model.relevance import RelevanceWeights
+
+# Our own addition to `config.json`.
+RELEVANCE = "relevance_weights"
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,12 @@ class ModelConfig:
     Attributes:
         network: the vision-language model's part, as transformers reads it.
         memory: the Flash Memory's sizes.
+        relevance: trained weights of what an answer rests on, None where it has none.
     """
 
     network: PreTrainedConfig
     memory: FlashMemoryConfig
+    relevance: RelevanceWeights | None = None
 
     @classmethod
     def from_json(cls, values: dict) -> ModelConfig:
@@ -65,6 +71,7 @@ class ModelConfig:
             )
         check_values(values)
         values = {key: value for key, value in values.items() if key not in ("model_type", "architectures", "auto_map")}
+        relevance = values.pop(RELEVANCE, None)
         vision = values.get("vision_config") or {}
         if not isinstance(vision, Mapping):
             raise CheckpointError(f"config.json has vision_config {vision!r}; it must be an object")
@@ -81,14 +88,22 @@ class ModelConfig:
             # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
             raise CheckpointError(f"config.json cannot be used: {_described(error)}") from error
         check_supported(config.network)
-        return config
+        if relevance is None:
+            return config
+        text = config.network.text_config
+        try:
+            weights = RelevanceWeights.from_json(relevance, text.num_hidden_layers, text.num_attention_heads)
+        except ValueError as error:
+            raise CheckpointError(f"config.json cannot be used: {error}") from error
+        return replace(config, relevance=weights)
 
     def to_json(self) -> dict:
         """What `from_json` reads. Of Qwen2-VL the published layout: the language model's settings at the top."""
         values = self.network.to_dict()
         memory = {"flash_memory_config": self.memory.to_published()}
+        relevance = {} if self.relevance is None else {RELEVANCE: self.relevance.to_json()}
         if self.network.model_type != QWEN2_VL.model_type:
-            return {**values, "vision_config": {**values["vision_config"], **memory}}
+            return {**values, "vision_config": {**values["vision_config"], **memory}, **relevance}
         text = values.pop("text_config")
         rope = text.pop("rope_parameters")
         return {
@@ -97,6 +112,7 @@ class ModelConfig:
             "rope_theta": rope["rope_theta"],
             "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
             "vision_config": {**values["vision_config"], **memory},
+            **relevance,
             "model_type": PUBLISHED_MODEL_TYPE,
             "architectures": ["FlashVStreamQwen2VLModel"],
         }

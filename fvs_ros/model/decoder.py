@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
 from fvs_ros.model.backbone import Backbone
+from fvs_ros.model.relevance import ObservedAttention
 from fvs_ros.model.rotary import rotate, signed
 
 # What a chunk of a prefix may cost. A question waits for one chunk at most: about 10 ms on a CPU core (100 GFLOP/s),
@@ -129,13 +130,20 @@ class Decoder:
         self._run(embeddings[None], positions[:, None], _PrefixAttention(prefix.cache, start, end))
         return Prefix(prefix.cache, end)
 
-    def extend(self, prefix: Prefix, suffixes: KeyValues, chunks: Sequence[SuffixChunk]) -> Tensor:
+    def extend(
+        self,
+        prefix: Prefix,
+        suffixes: KeyValues,
+        chunks: Sequence[SuffixChunk],
+        observed: ObservedAttention | None = None,
+    ) -> Tensor:
         """Logits [S, V] float32 at the last of L more tokens of each of S questions; their keys and values are kept.
 
         Args:
             prefix: what all of them continue.
             suffixes: keys and values of the questions' own tokens.
             chunks: L tokens of each question, no two in one row.
+            observed: collects what their last tokens attend to.
         """
         ids = torch.tensor([chunk.tokens for chunk in chunks], device=self.device)
         rows, first_columns, positions = (
@@ -153,6 +161,7 @@ class Decoder:
             columns,
             width,
             masked=None if ids.shape == (1, 1) else later_columns(columns, width),
+            observed=observed,
         )
         return self.logits(ids, positions[:, None] + offsets, attention)
 
@@ -255,6 +264,7 @@ class SuffixAttention:
         every_row: `rows` are all rows of the suffixes, in their order.
         masked: bool [S, L, T], columns that a token does not attend to; None if it attends to all.
         prefix_masked: bool [N], tokens of the prefix that no token attends to; None if they attend to all.
+        observed: collects what the last of the L tokens attends to; None for nothing.
     """
 
     def __init__(
@@ -269,10 +279,11 @@ class SuffixAttention:
         every_row: bool = False,
         masked: Tensor | None = None,
         prefix_masked: Tensor | None = None,
+        observed: ObservedAttention | None = None,
     ) -> None:
         self._prefix_keys, self._prefix_values, self._suffixes = prefix_keys, prefix_values, suffixes
         self._rows, self._columns, self._width, self._every_row = rows, columns, width, every_row
-        self._masked, self._prefix_masked = masked, prefix_masked
+        self._masked, self._prefix_masked, self._observed = masked, prefix_masked, observed
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Mixed values [S, L, q, d] of queries [S, L, q, d]; keeps keys and values [S, L, h, d] of the tokens."""
@@ -301,6 +312,8 @@ class SuffixAttention:
         # In bfloat16 too, softmax adds up in float32.
         weights = torch.cat([prefix_scores, suffix_scores], dim=-1).softmax(-1)
         prefix = weights.shape[-1] - keys.shape[1]
+        if self._observed is not None:
+            self._observed.add(layer, weights.view(count, -1, length, groups, weights.shape[-1]))
         prefix_weights = weights[..., :prefix].transpose(0, 1).reshape(-1, count * length * groups, prefix)
         mixed = (prefix_weights @ self._prefix_values[layer].transpose(0, 1)).view(-1, count, length * groups, width)
         mixed = mixed.transpose(0, 1) + weights[..., prefix:] @ values.transpose(1, 2)

@@ -26,6 +26,7 @@ from fvs_ros.model.preprocess import PixelConfig, frame_grid
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.recall import Recaller
 from fvs_ros.model.reference import ReferenceDecoder
+from fvs_ros.model.relevance import RelevanceWeights
 from fvs_ros.model.text_stream import TextStream
 from fvs_ros.model.tiny import tiny_checkpoint
 
@@ -56,6 +57,7 @@ class FlashVStream:
     Attributes:
         name: what it was loaded from.
         memory_config: sizes of its Flash Memory.
+        relevance: trained weights of what an answer rests on; None takes the rule that needs none.
         tokenizer: of questions and answers.
         device: where the weights, and so the memory, are.
         dtype: of the weights and of the features in memory.
@@ -65,6 +67,7 @@ class FlashVStream:
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
         self.name = name
         self.memory_config: FlashMemoryConfig = checkpoint.config.memory
+        self.relevance: RelevanceWeights | None = checkpoint.config.relevance
         self._pixels = checkpoint.pixels
         self.tokenizer = checkpoint.tokenizer
         self.device, self.dtype = checkpoint.network.device, checkpoint.network.dtype
@@ -164,7 +167,9 @@ class FlashVStream:
 
     def new_prefix_cache(self) -> PrefixCache:
         """Prefills memories and answers several questions at once, with buffers of its own."""
-        return PrefixCache(self._backbone, self.tokenizer, self._prompts, self.memory_config, self._end_tokens)
+        return PrefixCache(
+            self._backbone, self.tokenizer, self._prompts, self.memory_config, self._end_tokens, self.relevance
+        )
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as `<|im_end|>`, that a text spells out."""

@@ -20,6 +20,9 @@ class Generation:
         token: the newest, which has none yet.
         done: whether the answer is complete.
         closed: whether the row may be given to another generation.
+        asked: tokens of the question, the first of `length`.
+        relevance: of a complete answer, the probability that it rests on each slot of the memory, in the order of
+            `MemorySnapshot.slot_tokens`.
     """
 
     stream: TextStream
@@ -30,6 +33,8 @@ class Generation:
     token: int = -1
     done: bool = False
     closed: bool = False
+    asked: int = 0
+    relevance: tuple[float, ...] | None = None
 
     @property
     def text(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fvs_ros.memory.config import FlashMemoryConfig
@@ -21,6 +22,14 @@ from fvs_ros.model.decoder import Decoder, KeyValues, Prefix, SuffixChunk
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.question_graph import GRAPH_LENGTHS, QuestionGraph
+from fvs_ros.model.relevance import (
+    ObservedAttention,
+    RelevanceRule,
+    RelevanceWeights,
+    RowAttention,
+    slot_capacity,
+    slots_of_tokens,
+)
 from fvs_ros.model.sequence import Segment, memory_segment
 from fvs_ros.model.text_stream import TextStream
 
@@ -53,6 +62,7 @@ class PrefixCache:
         prompts: PromptBuilder,
         config: FlashMemoryConfig,
         end_tokens: Sequence[int],
+        relevance: RelevanceWeights | None = None,
     ) -> None:
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -60,11 +70,14 @@ class PrefixCache:
         self.config = config
         self.end_tokens = frozenset(end_tokens)
         self.decoder = Decoder(backbone)
+        self.relevance = RelevanceRule(relevance, len(backbone.layers), backbone.device)
         self.on_cuda = backbone.device.type == "cuda"
         self._stream = torch.cuda.Stream(backbone.device, priority=-1) if self.on_cuda else None
         self._buffers: list[_Buffer] = []
         with self.running():
-            self.suffixes = _SuffixRows(self.decoder)
+            heads, slots = backbone.text_config.num_attention_heads, slot_capacity(config)
+            attention = RowAttention.zeros(FIRST_ROWS, self.relevance.layers, heads, slots, backbone.device)
+            self.suffixes = _SuffixRows(self.decoder, attention)
 
     @property
     def bytes(self) -> int:
@@ -95,9 +108,10 @@ class PrefixCache:
 
     def _new_buffer(self, tokens: int) -> _Buffer:
         with self.running():
-            buffer = _Buffer(self.decoder.allocate(1, tokens))
+            cache = self.decoder.allocate(1, tokens)
+            buffer = _Buffer(cache, cache.keys.new_zeros(tokens, slot_capacity(self.config)))
             for length in RECORDED_AT_ONCE if self.on_cuda else ():
-                buffer.graph(self.decoder, self.suffixes.cache, length)
+                buffer.graph(self.decoder, self.suffixes, length)
         return buffer
 
     def close(self) -> None:
@@ -133,6 +147,7 @@ class PrefilledMemory:
         self._buffer = buffer
         self._prefix = Prefix(buffer.cache, 0)
         self._position = 0
+        self._slots = 0
         self._generations: list[Generation] = []
 
     def prefill_chunk(self) -> bool:
@@ -143,6 +158,7 @@ class PrefilledMemory:
                 self._snapshot.wait_ready()
                 self._segment = memory_segment(cache.backbone, self._snapshot, cache.prompts.head, cache.config)
                 self._position = self._segment.next_position
+                self._slots = self._buffer.assign_slots(len(cache.prompts.head), self._snapshot.slot_tokens)
             elif self._segment is not None:
                 chunk = slice(self._prefix.length, self._prefix.length + cache.decoder.chunk)
                 self._prefix = cache.decoder.prefill(
@@ -171,16 +187,18 @@ class PrefilledMemory:
             )
         cache = self._cache
         suffix = cache.prompts.build(question, answer_prefix).suffix
-        generation = Generation(TextStream(cache.tokenizer), cache.end_tokens, max_new_tokens)
+        generation = Generation(TextStream(cache.tokenizer), cache.end_tokens, max_new_tokens, asked=len(suffix))
         with cache.running():
             cache.suffixes.allocate(generation, len(suffix) + max_new_tokens)
             try:
                 for start in range(0, len(suffix), QUESTION_CHUNK):
-                    (token,) = self._extend([generation], [suffix[start : start + QUESTION_CHUNK]])
+                    chunk = suffix[start : start + QUESTION_CHUNK]
+                    (token,) = self._extend([generation], [chunk], answering=False)
             except BaseException:
                 generation.close()
                 raise
-        generation.add(token)
+            generation.add(token)
+            self._complete([generation])
         self._generations.append(generation)
         return generation
 
@@ -190,17 +208,29 @@ class PrefilledMemory:
         if not self._generations:
             return
         with self._cache.running():
-            tokens = self._extend(self._generations, [[one.token] for one in self._generations])
-        for generation, token in zip(self._generations, tokens, strict=True):
-            generation.add(token)
+            tokens = self._extend(self._generations, [[one.token] for one in self._generations], answering=True)
+            for generation, token in zip(self._generations, tokens, strict=True):
+                generation.add(token)
+            self._complete(self._generations)
 
     def close(self) -> None:
         """Gives the buffer back to the cache; answers from this memory must be complete or closed."""
         self._snapshot = self._segment = None
         self._cache.free(self._buffer)
 
-    def _extend(self, generations: Sequence[Generation], tokens: Sequence[Sequence[int]]) -> list[int]:
-        """Appends equally many tokens to each generation; returns the token that follows in each."""
+    def _complete(self, generations: Sequence[Generation]) -> None:
+        """Gives complete answers what they rest on."""
+        attention, rule = self._cache.suffixes.attention, self._cache.relevance
+        for one in generations:
+            if one.done:
+                answered = one.length - one.asked
+                answer = attention.answer[one.row] / answered if answered else None
+                one.relevance = tuple(rule.of(attention.question[one.row], answer, self._slots).tolist())
+
+    def _extend(
+        self, generations: Sequence[Generation], tokens: Sequence[Sequence[int]], *, answering: bool
+    ) -> list[int]:
+        """Appends equally many tokens of questions, or of answers; returns the token that follows in each."""
         cache = self._cache
         suffixes = cache.suffixes.cache
         chunks = [
@@ -208,10 +238,15 @@ class PrefilledMemory:
             for one, more in zip(generations, tokens, strict=True)
         ]
         if cache.on_cuda:
-            graph = self._buffer.graph(cache.decoder, suffixes, len(tokens[0]))
+            # The graph of single tokens is that of answers.
+            graph = self._buffer.graph(cache.decoder, cache.suffixes, max(len(tokens[0]), 1 if answering else 2))
             following = graph.run(self._prefix.length, chunks)
         else:
-            following = cache.decoder.extend(self._prefix, suffixes, chunks).argmax(-1).tolist()
+            attention = cache.suffixes.attention
+            observed = ObservedAttention(attention.layers, self._buffer.slot_of_token[: self._prefix.length])
+            following = cache.decoder.extend(self._prefix, suffixes, chunks, observed).argmax(-1).tolist()
+            rows = torch.tensor([one.row for one in generations])
+            attention.keep(rows, observed.per_slot(), torch.ones_like(rows, dtype=torch.bool), answering=answering)
         for one in generations:
             one.length += len(tokens[0])
         return following
@@ -222,30 +257,46 @@ class _Buffer:
     """Keys and values of one memory.
 
     Attributes:
+        slot_of_token: [N, C], see `ObservedAttention`.
         graphs: what continues it on CUDA, by the tokens of each question.
         taken: whether a memory has it.
     """
 
     cache: KeyValues
+    slot_of_token: Tensor
     graphs: dict[int, QuestionGraph] = field(default_factory=dict)
     taken: bool = False
 
-    def graph(self, decoder: Decoder, suffixes: KeyValues, tokens: int) -> QuestionGraph:
+    def assign_slots(self, head: int, slot_tokens: Sequence[int]) -> int:
+        """Notes the tokens of each slot, after `head` tokens of the prompt; returns the number of slots."""
+        tokens, slots = self.slot_of_token.shape
+        self.slot_of_token.copy_(slots_of_tokens(head, slot_tokens, tokens, slots))
+        return len(slot_tokens)
+
+    def graph(self, decoder: Decoder, rows: _SuffixRows, tokens: int) -> QuestionGraph:
         """The smallest graph for that many tokens of a question, recorded anew once the suffix cache has grown."""
         length = next(length for length in GRAPH_LENGTHS if length >= tokens)
         graph = self.graphs.get(length)
-        if graph is None or graph.suffixes is not suffixes:
-            self.graphs[length] = graph = QuestionGraph(decoder, self.cache, suffixes, length)
+        if graph is None or graph.suffixes is not rows.cache:
+            self.graphs[length] = graph = QuestionGraph(
+                decoder, self.cache, rows.cache, length, rows.attention, self.slot_of_token
+            )
         return graph
 
 
 class _SuffixRows:
-    """Keys and values of the questions' own tokens, one row a generation. The last column is for discarding."""
+    """Keys and values of the questions' own tokens, one row a generation. The last column is for discarding.
 
-    def __init__(self, decoder: Decoder) -> None:
+    Attributes:
+        cache: all rows.
+        attention: of the rows' newest tokens to the memory.
+    """
+
+    def __init__(self, decoder: Decoder, attention: RowAttention) -> None:
         self._decoder = decoder
         self._owners: list[Generation | None] = [None] * FIRST_ROWS
         self.cache = decoder.allocate(FIRST_ROWS, FIRST_TOKENS + 1)
+        self.attention = attention
 
     def allocate(self, generation: Generation, tokens: int) -> None:
         """Gives a generation the first row without one, or whose generation is closed; grows where needed."""
@@ -262,4 +313,5 @@ class _SuffixRows:
         for old, new in ((self.cache.keys, grown.keys), (self.cache.values, grown.values)):
             new[:, :old_rows, :old_tokens] = old[:, :, :old_tokens]
         self._owners += [None] * (rows - old_rows)
+        self.attention = self.attention.grown(rows)
         self.cache = grown

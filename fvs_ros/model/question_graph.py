@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.model.decoder import Decoder, KeyValues, SuffixAttention, SuffixChunk, later_columns
+from fvs_ros.model.relevance import ObservedAttention, RowAttention
 
 # L of the graphs. A shorter chunk is padded: with a 7B model on an H200 it takes 9.7, 11.5 and 16.8 ms as 32, 64 and
 # 128 tokens, and took 28 when it was launched kernel by kernel.
@@ -29,13 +30,26 @@ class QuestionStep:
     column of the suffixes, which is never read. The whole prefix buffer and all columns are read, and masked to what is
     filled.
 
+    Args:
+        attention: takes in what each question's last token attends to.
+        slot_of_token: [N, C], see `ObservedAttention`.
+
     Attributes:
         inputs: [3 Q L + Q + 1] int64.
         every_row: whether it runs all rows.
     """
 
-    def __init__(self, decoder: Decoder, prefix: KeyValues, suffixes: KeyValues, length: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        prefix: KeyValues,
+        suffixes: KeyValues,
+        length: int,
+        attention: RowAttention,
+        slot_of_token: Tensor,
+    ) -> None:
         self._decoder, self._prefix, self._suffixes, self._length = decoder, prefix, suffixes, length
+        self._attention, self._slot_of_token = attention, slot_of_token
         self.every_row = length == 1
         self._row_count = suffixes.keys.shape[1]
         self._prefix_columns = torch.arange(prefix.tokens, device=decoder.device)
@@ -59,18 +73,23 @@ class QuestionStep:
         questions = self._row_count if self.every_row else 1
         ids, columns, positions = self.inputs[: -questions - 1].view(3, questions, self._length)
         width = self._suffixes.tokens - 1
+        rows = self.inputs[-questions - 1 : -1]
+        observed = ObservedAttention(self._attention.layers, self._slot_of_token)
         attention = SuffixAttention(
             self._prefix.keys[:, 0],
             self._prefix.values[:, 0],
             self._suffixes,
-            self.inputs[-questions - 1 : -1],
+            rows,
             columns,
             width,
             every_row=self.every_row,
             masked=later_columns(columns, width),
             prefix_masked=self._prefix_columns >= self.inputs[-1:],
+            observed=observed,
         )
-        return self._decoder.logits(ids, positions, attention)
+        logits = self._decoder.logits(ids, positions, attention)
+        self._attention.keep(rows, observed.per_slot(), columns[:, -1] < width, answering=self._length == 1)
+        return logits
 
     def __call__(self) -> Tensor:
         """Greedy next tokens [Q] int64."""
@@ -84,9 +103,17 @@ class QuestionGraph:
         suffixes: what it was captured with.
     """
 
-    def __init__(self, decoder: Decoder, prefix: KeyValues, suffixes: KeyValues, length: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        prefix: KeyValues,
+        suffixes: KeyValues,
+        length: int,
+        attention: RowAttention,
+        slot_of_token: Tensor,
+    ) -> None:
         self.suffixes = suffixes
-        self._step = QuestionStep(decoder, prefix, suffixes, length)
+        self._step = QuestionStep(decoder, prefix, suffixes, length, attention, slot_of_token)
         # Warming up and capturing write to the last column only, since no question is given.
         self._run = CapturedCall(self._step)
         self._host = torch.empty(self._step.inputs.shape, dtype=torch.int64, pin_memory=True)

@@ -79,7 +79,7 @@ class AskServer:
         try:
             pending = self._engine().ask(request.question, self._options(request))
             await self._settled(pending)
-            fill_answer(response, pending.result())
+            fill_answer(response, pending.result(), request.with_all_moments)
         except AskError as error:
             fill_error(response, self._explained(request, error))
         await self._pacer.turn()
@@ -102,7 +102,7 @@ class AskServer:
                 goal.request.question, self._options(goal.request), on_token=partial(_publish_token, goal)
             )
             await self._settled_or_cancelled(goal, pending)
-            fill_answer(result, pending.result())
+            fill_answer(result, pending.result(), goal.request.with_all_moments)
             await self._pacer.turn()
             goal.succeed()
         except AskError as error:

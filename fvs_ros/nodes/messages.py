@@ -40,12 +40,14 @@ def open_stamp(stamp: Time) -> int | None:
     return stamp_nanoseconds(stamp) or None
 
 
-def fill_answer(message: AnswerMessage, answer: Answer) -> AnswerMessage:
+def fill_answer(message: AnswerMessage, answer: Answer, with_all_moments: bool = False) -> AnswerMessage:
     """Fills in a response or a result with an answer, and returns it."""
     message.success = True
     message.error_code = message.NONE
     message.answer = answer.text
     message.moments = [moment_message(moment) for moment in answer.moments]
+    if with_all_moments:
+        message.all_moments = [moment_message(moment) for moment in answer.all_moments]
     message.memory_version = answer.memory_version
     message.memory_start = time_message(answer.start_ns)
     message.memory_end = time_message(answer.end_ns)
@@ -65,7 +67,7 @@ def fill_error(message: AnswerMessage, error: AskError) -> AnswerMessage:
 
 
 def moment_message(moment: Moment) -> MomentMessage:
-    """One keyframe that the model had in front of it."""
+    """One moment that the model had in front of it."""
     message = MomentMessage(
         stamp=time_message(moment.stamp_ns),
         start=time_message(moment.start_ns),

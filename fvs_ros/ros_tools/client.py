@@ -26,7 +26,7 @@ from fvs_ros.action import Ask as AskAction
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
-from fvs_ros.ros_tools.requests import RefusedError, done, episode_number, longest_wait, question_fields
+from fvs_ros.ros_tools.requests import RefusedError, ask_fields, done, episode_number, longest_wait
 from fvs_ros.srv import Ask, Forget, LoadMemory
 
 __all__ = ["FlashVStreamClient", "RefusedError"]
@@ -142,6 +142,7 @@ class FlashVStreamClient:
         fresh: bool = False,
         since: Time | None = None,
         until: Time | None = None,
+        with_all_moments: bool = False,
     ) -> Ask.Response:
         """Asks through the service, and waits for the whole answer.
 
@@ -152,6 +153,7 @@ class FlashVStreamClient:
             fresh: answer from a memory that holds every frame that arrived before the question.
             since: answer only from what was seen from this stamp on; None for all before `until`.
             until: answer only from what was seen up to this stamp; None for all since `since`.
+            with_all_moments: also return everything that the model had in front of it.
 
         Returns:
             The `fvs_ros/srv/Ask` response, of which `success` is true.
@@ -160,7 +162,7 @@ class FlashVStreamClient:
             AskError: there is no answer; `code` says why.
             TimeoutError: the service is not offered, or the node does not respond.
         """
-        request = Ask.Request(**question_fields(question, max_new_tokens, timeout_s, fresh, since, until))
+        request = Ask.Request(**ask_fields(question, max_new_tokens, timeout_s, fresh, since, until, with_all_moments))
         return answered(self._call(Ask, self._ask_service, request, response_s=longest_wait(timeout_s)))
 
     def ask_stream(
@@ -173,6 +175,7 @@ class FlashVStreamClient:
         fresh: bool = False,
         since: Time | None = None,
         until: Time | None = None,
+        with_all_moments: bool = False,
     ) -> AnswerStream:
         """Asks through the action, and returns once the node has accepted the goal.
 
@@ -186,6 +189,7 @@ class FlashVStreamClient:
             fresh: see `ask`.
             since: see `ask`.
             until: see `ask`.
+            with_all_moments: see `ask`.
 
         Raises:
             AskError: no ROS message can hold the question or a limit. What the node refuses, `result` raises.
@@ -199,7 +203,7 @@ class FlashVStreamClient:
             if on_token is not None:
                 on_token(token)
 
-        goal = AskAction.Goal(**question_fields(question, max_new_tokens, timeout_s, fresh, since, until))
+        goal = AskAction.Goal(**ask_fields(question, max_new_tokens, timeout_s, fresh, since, until, with_all_moments))
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
         handle = self.result_of(
             self._action.send_goal_async(goal, lambda message: add(message.feedback.token)),

@@ -121,8 +121,9 @@ class DemoConsole:
             self._answers.answer(response.answer)
         if brief:
             return
-        self._answers.moments([placeless_moment(moment) for moment in response.moments], start_ns)
-        span_s = (stamp_nanoseconds(response.memory_end) - stamp_nanoseconds(response.memory_start)) / SECOND_NS
+        end_ns = stamp_nanoseconds(response.memory_end)
+        self._answers.moments([placeless_moment(moment) for moment in response.moments], start_ns, end_ns)
+        span_s = (end_ns - stamp_nanoseconds(response.memory_start)) / SECOND_NS
         version = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
         self._answers.row("memory", Text(version))
         self._answers.timing(response.first_token_s, response.total_s)

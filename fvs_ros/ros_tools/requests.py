@@ -18,8 +18,14 @@ class RefusedError(Exception):
     """The node does not do what it was asked for in its present state. The message is the node's own."""
 
 
-def question_fields(
-    question: str, max_new_tokens: int, timeout_s: float, fresh: bool, since: Time | None, until: Time | None
+def ask_fields(
+    question: str,
+    max_new_tokens: int,
+    timeout_s: float,
+    fresh: bool,
+    since: Time | None,
+    until: Time | None,
+    with_all_moments: bool,
 ) -> dict[str, Any]:
     """The fields of a request. Where one cannot hold a value, rclpy raises, aborts, or cuts a text off at its zero.
 
@@ -41,6 +47,7 @@ def question_fields(
         "max_new_tokens": max_new_tokens,
         "timeout_s": float(timeout_s),
         "fresh": fresh,
+        "with_all_moments": with_all_moments,
         "since": since or Time(),
         "until": until or Time(),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
+from fvs_ros.stream.evidence import most_relevant
 from fvs_ros.stream.excerpts import ExcerptPrefill
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import quotes, traceback_without
@@ -341,9 +342,11 @@ class AnswerWorker:
     def _answer(self, running: _Running) -> Answer:
         total_s = time.perf_counter() - running.question.asked
         status = running.memory.status
+        moments = running.memory.shown.weighed(running.answer.relevance)
         return Answer(
             text=running.answer.text,
-            moments=running.memory.moments,
+            moments=most_relevant(moments, self._config.moments_limit),
+            all_moments=moments,
             memory_version=status.version,
             start_ns=status.start_ns,
             end_ns=status.end_ns,

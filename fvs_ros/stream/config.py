@@ -68,6 +68,9 @@ class StreamConfig:
     timeout_s: float = _setting(
         60.0, "Seconds from a question to its complete answer, where the question sets none", 0.1, LONGEST_TIMEOUT_S
     )
+    moments_limit: int = _setting(
+        5, "Most moments that come with an answer, those first that it rests on most; 0 gives none", 0, 10_000
+    )
     recall_segments: int = _setting(
         40,
         "Stored segments that a question about a stream too long for the Flash Memory recalls, with models trained for "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fvs_ros.stream.evidence import shown_moments
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel, StreamPrefilledMemory, StreamPrefixCache
 from fvs_ros.stream.prefill import PREFILL_BUFFERS, ReadyMemory
@@ -60,12 +61,12 @@ class ExcerptPrefill:
             with self._calls.call("prefill_chunk"):
                 if not prefilled.prefill_chunk():
                     return None
-                moments = memory.moments()
+                shown = shown_moments(memory)
         except BaseException:
             self.give_up(memory)
             raise
         self._prefill = None
-        self._ready.append(ReadyMemory(prefilled, memory.status, moments, recalled=len(memory.recalled)))
+        self._ready.append(ReadyMemory(prefilled, memory.status, shown, recalled=len(memory.recalled)))
         return self._ready[-1]
 
     def give_up(self, memory: PublishedMemory) -> None:

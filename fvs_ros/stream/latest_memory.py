@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from fvs_ros.episodic.segment import Segment
-from fvs_ros.memory.keyframes import NO_SLOT
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.stream.origins import StepOrigin
-from fvs_ros.stream.types import MemoryStatus, Moment
+from fvs_ros.stream.types import MemoryStatus
 
 
 @dataclass(frozen=True)
@@ -20,7 +16,7 @@ class PublishedMemory:
     """A memory that answers can be given from. Nothing in it is ever written again.
 
     Attributes:
-        origins: of every step in `snapshot.dam_steps`.
+        origins: of every step that stands for a slot of `snapshot`.
         forgettings: of an excerpt or a recalled memory, `LatestMemory.forgettings` when it was made.
         recalled: the segments that its slots show, where a question recalled them; empty for a Flash Memory.
     """
@@ -30,38 +26,6 @@ class PublishedMemory:
     status: MemoryStatus
     forgettings: int = 0
     recalled: tuple[Segment, ...] = ()
-
-    def moments(self) -> tuple[Moment, ...]:
-        """One moment per DAM slot or recalled segment, in time order. Waits for the device."""
-        if self.recalled:
-            return tuple(
-                Moment(one.keyframe_ns, one.start_ns, one.end_ns, one.weight, one.frame_id, one.pose)
-                for one in self.recalled
-            )
-        snapshot = self.snapshot
-        snapshot.wait_ready()
-        stamps_ns = snapshot.dam_stamps_ns
-        columns = torch.stack(
-            [
-                stamps_ns,
-                self._of_slots(snapshot.csm_start_ns, stamps_ns),
-                self._of_slots(snapshot.csm_end_ns, stamps_ns),
-                snapshot.dam_steps,
-            ],
-            dim=1,
-        ).tolist()
-        weights = self._of_slots(snapshot.csm_weights, torch.ones_like(stamps_ns)).tolist()
-        moments = []
-        for (stamp_ns, start_ns, end_ns, step), weight in zip(columns, weights, strict=True):
-            origin = self.origins.get(step, StepOrigin())
-            moments.append(Moment(stamp_ns, start_ns, end_ns, weight, origin.frame_id, origin.pose))
-        return tuple(sorted(moments, key=lambda moment: (moment.stamp_ns, moment.start_ns)))
-
-    def _of_slots(self, values: Tensor, own: Tensor) -> Tensor:
-        """For each keyframe, the one of `values` [S] of its CSM slot; of `own` [R] where it stands for no slot."""
-        slots = self.snapshot.dam_slots
-        without = values.shape[0] + torch.arange(slots.shape[0], device=slots.device)
-        return torch.cat([values, own.to(values.dtype)])[torch.where(slots == NO_SLOT, without, slots)]
 
 
 class LatestMemory:

@@ -54,6 +54,13 @@ class StreamGeneration(Protocol):
     def done(self) -> bool:
         """Whether it is complete."""
 
+    @property
+    def relevance(self) -> Sequence[float] | None:
+        """Of a complete answer: the probability that it rests on each slot, ordered as `MemorySnapshot.slot_tokens`.
+
+        None where the model gives none.
+        """
+
     def close(self) -> None:
         """Frees its cache row, whether the answer is complete or given up; closing again does nothing."""
 

@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
+from fvs_ros.stream.evidence import NOTHING_SHOWN, ShownMoments, shown_moments
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.model_protocol import StreamModel, StreamPrefilledMemory, StreamPrefixCache
-from fvs_ros.stream.types import MemoryStatus, Moment
+from fvs_ros.stream.types import MemoryStatus
 from fvs_ros.stream.watchdog import ModelCalls
 
 logger = logging.getLogger(__name__)
@@ -28,14 +29,14 @@ class ReadyMemory:
     Attributes:
         prefilled: the memory in the model.
         status: of the memory.
-        moments: of its keyframes.
+        shown: the moments that it shows.
         answers: being decoded from it now.
         recalled: segments in it that a question recalled.
     """
 
     prefilled: StreamPrefilledMemory
     status: MemoryStatus
-    moments: tuple[Moment, ...]
+    shown: ShownMoments
     answers: int = 0
     recalled: int = 0
 
@@ -175,7 +176,7 @@ class PrefillScheduler:
         try:
             with self._calls.call("prefill_chunk"):
                 done = prefill.prefilled.prefill_chunk()
-                moments = prefill.memory.moments() if done else ()
+                shown = shown_moments(prefill.memory) if done else NOTHING_SHOWN
         except Exception as error:
             self._abandon()
             if self._make_room(prefill.memory, error):
@@ -188,7 +189,7 @@ class PrefillScheduler:
             return
         self._retire()
         self._prefill = None
-        self.current = ReadyMemory(prefill.prefilled, prefill.memory.status, moments)
+        self.current = ReadyMemory(prefill.prefilled, prefill.memory.status, shown)
         self.prefills += 1
         self.last_prefill_s = prefill.busy_s
         if self._share > 0:

@@ -172,6 +172,7 @@ def _snapshot(segments: Sequence[Segment], means: Tensor, newest: PublishedMemor
         times=torch.tensor(times, device=device),
         start_ns=torch.tensor(starts, device=device),
         end_ns=torch.tensor(ends, device=device),
+        stamps_ns=torch.tensor([one.keyframe_ns for one in segments], device=device),
         window_stamps_ns=newest.snapshot.window_stamps_ns,
     )
     if device.type != "cuda":

@@ -37,15 +37,16 @@ class AskError(ReadableError):
 
 @dataclass(frozen=True)
 class Moment:
-    """One detail slot of the memory that a question was answered from.
+    """Something that the model had in front of it: a keyframe, and the interval that it stands for.
 
     Attributes:
         stamp_ns: when the keyframe was taken.
-        start_ns, end_ns: first and last frame of the keyframe's cluster.
-        weight: grid steps in that cluster.
+        start_ns, end_ns: first and last frame of the interval, which is a cluster's or a segment's; the keyframe lies
+            within it.
+        weight: grid steps in that interval.
         frame_id: the camera's coordinate frame.
         pose: of the camera at the keyframe, None if unknown.
-        relevance: in [0, 1] if moments were ranked against the question, else None.
+        relevance: the probability that the answer rests on this moment; None where the model gives none.
     """
 
     stamp_ns: int
@@ -89,12 +90,13 @@ class Answer:
     """An answer and the memory it was given from.
 
     Attributes:
-        moments: in time order.
+        moments: those that the answer rests on, the most relevant first; at most `StreamConfig.moments_limit`.
         memory_version: `MemoryStatus.version` of that memory; 0 for one of a range of stamps.
         start_ns, end_ns: stamps of the first and last frame in that memory.
         steps: grid steps seen by that memory.
         first_token_s, total_s: seconds from the question's arrival, waiting included.
         recalled: stored segments that it was given from; 0 for one from the Flash Memory or of a range of stamps.
+        all_moments: everything that the model had in front of it, in order of time.
     """
 
     text: str
@@ -107,6 +109,7 @@ class Answer:
     total_s: float
     model_name: str
     recalled: int = 0
+    all_moments: tuple[Moment, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ class StepHistory:
             stamps_ns = torch.tensor([step.start_ns for step in newest], device=device)
             window = torch.stack([step.high.to(device) for step in newest])
             memory = replace(memory, window=window, window_stamps_ns=stamps_ns)
-        return replace(memory, steps=total, csm_times=index.float(), dam_steps=index[memory.dam_steps])
+        return replace(memory, steps=total, csm_times=index.float(), csm_steps=index, dam_steps=index[memory.dam_steps])
 
 
 def check_conditions(conditions: Iterable[Condition], config: FlashMemoryConfig) -> None:

@@ -36,6 +36,7 @@ class ConditionModel:
         answer_prefix: what the next answers are made to begin with.
         unread: while True nobody asks, so that the newest snapshot stands for those that would follow it.
         encode_s: seconds spent on encoding so far.
+        generation: the newest answer, None before the first.
 
     What has nothing to do with conditions is the model's own.
 
@@ -58,6 +59,7 @@ class ConditionModel:
         self.answer_prefix = ""
         self.unread = False
         self.encode_s = 0.0
+        self.generation: StreamGeneration | None = None
         self._model = model
         self._conditions = tuple(conditions)
         self._history: StepHistory | None = None
@@ -136,7 +138,10 @@ class _ConditionPrefilled:
             self._shown, self._prefilled = shown, self._cache.allocate(shown)
             while not self._prefilled.prefill_chunk():
                 pass
-        return self._prefilled.start(question, max_new_tokens, answer_prefix or self._model.answer_prefix)
+        self._model.generation = self._prefilled.start(
+            question, max_new_tokens, answer_prefix or self._model.answer_prefix
+        )
+        return self._model.generation
 
     def decode_step(self) -> None:
         if self._prefilled is not None:

@@ -26,9 +26,11 @@ from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.evidence import most_relevant, shown_moments
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.recording import Episodes, RecordingStatus
+from fvs_ros.stream.types import Answer as EngineAnswer
 from fvs_ros.stream.types import AskError, AskOptions, MemoryStatus, Moment, StreamStatistics
 
 
@@ -83,7 +85,7 @@ class Reply:
     Attributes:
         text: None where the engine gave no answer.
         error: why not, `NO_FRAMES: ...` or the like; empty if there is one.
-        moments: keyframes that the model had in front of it, in time order.
+        moments: those that the answer rests on, the most relevant first.
         memory: the Flash Memory at that moment, whatever the condition.
         tokens: of the condition, in front of the question.
         first_token_s, total_s: seconds from the question to its first token and to its last; None without an answer.
@@ -277,7 +279,7 @@ class StreamRun:
             condition=condition,
             text=answer.text,
             error="",
-            moments=_moments(condition, shown, answer.moments, status),
+            moments=self._moments(condition, shown, answer),
             memory=status,
             tokens=shown.tokens,
             first_token_s=answer.first_token_s,
@@ -285,16 +287,14 @@ class StreamRun:
             prefilled=shown is read,
         )
 
-
-def _moments(
-    condition: Condition, shown: MemorySnapshot, of_memory: tuple[Moment, ...], status: MemoryStatus
-) -> tuple[Moment, ...]:
-    """The keyframes that the model is shown; without detail slots there are none."""
-    if condition.kind in (ConditionKind.MEMORY, ConditionKind.RECALL, ConditionKind.DAM_ONLY):
-        return of_memory
-    if condition.kind in (ConditionKind.CSM_ONLY, ConditionKind.QUESTION_ONLY):
-        return ()
-    return PublishedMemory(shown, {}, status).moments()
+    def _moments(self, condition: Condition, shown: MemorySnapshot, answer: EngineAnswer) -> tuple[Moment, ...]:
+        """What an answer rests on; the engine knows the moments of the Flash Memory and of what was recalled alone."""
+        if condition.kind in (ConditionKind.MEMORY, ConditionKind.RECALL):
+            return answer.moments
+        memory = PublishedMemory(shown, {}, MemoryStatus(end_ns=answer.end_ns))
+        generation = self._model.generation
+        relevance = None if generation is None else generation.relevance
+        return most_relevant(shown_moments(memory).weighed(relevance), self._config.moments_limit)
 
 
 class _Upcoming:
