@@ -38,6 +38,15 @@ def test_the_methods_of_the_memory_are_overridden() -> None:
         parse("--spatial-method", "uniform")
 
 
+def test_the_sizes_of_the_memory_are_overridden() -> None:
+    config = load_model(
+        parse("--model", TINY, "--csm-slots", "5", "--dam-slots", "3", "--window-slots", "2")
+    ).memory_config
+    assert (config.csm_slots, config.dam_slots, config.window_slots) == (5, 3, 2)
+    with pytest.raises(CheckpointError, match="csm_slots is 0, dam_slots 0"):
+        load_model(parse("--model", TINY, "--csm-slots", "0", "--dam-slots", "0"))
+
+
 def test_random_weights_say_that_their_answers_are_noise(capsys: pytest.CaptureFixture[str]) -> None:
     assert load_model(parse("--model", TINY)).name == TINY
     assert "tiny has random weights: its answers are NOISE" in capsys.readouterr().err

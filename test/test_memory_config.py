@@ -105,6 +105,17 @@ def test_methods_are_overridden_by_name() -> None:
         config.with_methods(spatial_method="uniform")
 
 
+def test_sizes_are_overridden_one_by_one() -> None:
+    config = FlashMemoryConfig.untrained()
+    assert config.with_slots() == config == FlashMemoryConfig(csm_slots=60, dam_slots=30, window_slots=2)
+    assert config.with_slots(window_slots=0) == FlashMemoryConfig()
+    assert config.with_slots(csm_slots=0, dam_slots=5) == FlashMemoryConfig(csm_slots=0, dam_slots=5, window_slots=2)
+    with pytest.raises(ValueError, match="window_slots is -2; it must be 0 or above"):
+        config.with_slots(window_slots=-2)
+    with pytest.raises(ValueError, match="10001 slots of one kind; at most 10000"):
+        config.with_slots(csm_slots=10_001)
+
+
 def test_unknown_settings_are_named_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
     assert FlashMemoryConfig.from_published({"flash_memory_mood": 1}) == FlashMemoryConfig()
     assert "mood" in caplog.text

@@ -80,10 +80,12 @@ def test_the_same_seed_writes_the_same_weights(folder: Path, tmp_path: Path) -> 
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_a_plain_qwen2_vl_checkpoint_gets_the_published_memory(folder: Path) -> None:
+def test_a_plain_qwen2_vl_checkpoint_gets_the_published_memory_and_a_window(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config["vision_config"]["flash_memory_config"]
     edit_config(folder, model_type="qwen2_vl", vision_config=config["vision_config"])
+    assert load(folder).config.memory == FlashMemoryConfig(window_slots=2)
+    edit_config(folder, model_type="flash_vstream_qwen2_vl")
     assert load(folder).config.memory == FlashMemoryConfig()
 
 

@@ -121,8 +121,10 @@ def test_a_checkpoint_as_on_the_hub_loads_and_answers(folder: Path) -> None:
     checkpoint, expected = load(folder), qwen2_5_vl().state_dict()
     assert isinstance(checkpoint.backbone, Qwen25VLBackbone)
     assert checkpoint.pixels.max_pixels == 12845056
+    assert checkpoint.config.memory == FlashMemoryConfig(window_slots=2)
     assert all(torch.equal(weight, expected[name]) for name, weight in checkpoint.network.state_dict().items())
-    model = FlashVStream.load(str(folder), device="cpu", dtype="float32")
+    model = FlashVStream.load(str(folder), device="cpu", dtype="float32", csm_slots=8, dam_slots=0, window_slots=1)
+    assert model.memory_config == FlashMemoryConfig(csm_slots=8, dam_slots=0, window_slots=1)
     frames = np.random.default_rng(0).integers(0, 256, (4, 120, 160, 3), dtype=np.uint8)
     grid = model.frame_grid(120, 160, 12_544, 25_088)
     memory, features = model.new_memory(grid), model.encode_steps(list(frames), grid)

@@ -2,8 +2,10 @@ import dataclasses
 
 import pytest
 import torch
+from small_networks import checkpoint_of, qwen2_5_vl
 from training_videos import TINY
 
+from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.model.prompt import PromptBuilder
@@ -15,6 +17,7 @@ from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, Traini
 from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
+from fvs_ros.training.objectives.memory_probe import MemoryProbe
 from fvs_ros.training.scratch import new_checkpoint
 
 GRID = PatchGrid(8, 8)
@@ -181,3 +184,28 @@ def test_a_long_answer_loses_its_end_and_a_long_memory_is_refused(checkpoint: Ch
     assert model(checkpoint, max_tokens=whole - 3).rows(drawn)[0].targets.shape[0] == whole - 3
     with pytest.raises(TrainingError, match="more than max_tokens, 20"):
         model(checkpoint, max_tokens=20).rows(drawn)
+
+
+def test_qwen2_5_vl_is_trained_on_the_logits_that_answering_computes() -> None:
+    """A stream beyond the memory's slots, whose tokens are shown in another order than the memory holds them."""
+    checkpoint = checkpoint_of(qwen2_5_vl(), FlashMemoryConfig(csm_slots=6, dam_slots=3, window_slots=2))
+    drawn = sample((TrainingMoment(12, QUESTIONS),), steps=12, stamped=True)
+    trained = model(checkpoint)
+    with torch.no_grad():
+        _, logits = trained.predict(trained.rows(drawn))
+    assert drawn.features is not None
+    (snapshot,) = memories(drawn.features, drawn.episode, GRID, checkpoint.config.memory)
+    expected = torch.cat([reference_logits(checkpoint, snapshot, conversation) for conversation in QUESTIONS])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_memory_probe_needs_the_published_layout() -> None:
+    checkpoint = checkpoint_of(qwen2_5_vl(), FlashMemoryConfig())
+    with pytest.raises(TrainingError, match=r"memory_probe .* published layout, which qwen2_5_vl does not have"):
+        EpisodeModel(
+            checkpoint,
+            tower_trained=False,
+            max_tokens=100,
+            cache=TensorCache(CacheConfig()),
+            probe=MemoryProbe(64, {"where": 3}, {}),
+        )

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from fvs_ros.memory.config import AUTO, SPATIAL_METHODS, TEMPORAL_METHODS
+from fvs_ros.memory.config import AUTO, KEEP_SLOTS, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.model.names import EMBEDDED, TINY, is_tiny
 
 if TYPE_CHECKING:
     from fvs_ros.model.flash_vstream import FlashVStream
 
-CHECKPOINT_ARGUMENTS = ("model", "device", "dtype", "temporal_method", "spatial_method")
+SLOTS = {
+    "csm_slots": "most slots of the memory's synopsis",
+    "dam_slots": "most keyframes of the memory in full detail",
+    "window_slots": "newest grid steps of the memory in full detail",
+}
+CHECKPOINT_ARGUMENTS = ("model", "device", "dtype", "temporal_method", "spatial_method", *SLOTS)
 """What `load_model` reads."""
 
 
@@ -38,6 +43,14 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         default=AUTO,
         help="how the memory chooses keyframes; auto takes the checkpoint's (%(default)s)",
     )
+    for name, what in SLOTS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            metavar="N",
+            default=KEEP_SLOTS,
+            help=f"{what}; {KEEP_SLOTS} takes the checkpoint's (%(default)s)",
+        )
 
 
 def load_model(arguments: argparse.Namespace) -> FlashVStream:
@@ -64,5 +77,6 @@ def load_model(arguments: argparse.Namespace) -> FlashVStream:
             dtype=arguments.dtype,
             temporal_method=arguments.temporal_method,
             spatial_method=arguments.spatial_method,
+            **{name: getattr(arguments, name) for name in SLOTS},
             on_progress=lambda line: status.update(f"Loading {escape(arguments.model)}: {escape(line)}"),
         )

@@ -25,6 +25,11 @@ SPATIAL_METHODS = (KLARGE_RETRIEVE, KLARGE_RETRIEVE_COS, NEAREST, SAMPLE)
 AUTO = "auto"
 # The published low-resolution path; the checkpoints that are known have no other.
 POOL_SIZE = 2
+# In place of a number of slots: as many as the checkpoint has.
+KEEP_SLOTS = -1
+# Of weights that were trained without a Flash Memory: the newest four frames alone beat most memories where a question
+# is about the present.
+UNTRAINED_WINDOW_SLOTS = 2
 # Of one kind. 5.6 hours of video at the trained rate, each grid step in a slot of its own; published are 60.
 MOST_SLOTS = 10_000
 # Our own additions, written only where they are not 0.
@@ -122,13 +127,30 @@ class FlashMemoryConfig:
         changed._warn_of_spaced_keyframes()
         return changed
 
+    def with_slots(
+        self, csm_slots: int = KEEP_SLOTS, dam_slots: int = KEEP_SLOTS, window_slots: int = KEEP_SLOTS
+    ) -> FlashMemoryConfig:
+        """This configuration with other sizes; `KEEP_SLOTS` leaves one as it is.
+
+        Raises:
+            ValueError: a size that is not supported.
+        """
+        wanted = {"csm_slots": csm_slots, "dam_slots": dam_slots, "window_slots": window_slots}
+        changes = {name: count for name, count in wanted.items() if count != KEEP_SLOTS}
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    @classmethod
+    def untrained(cls) -> FlashMemoryConfig:
+        """For weights that were trained without a Flash Memory: the published sizes, and a window."""
+        return cls(window_slots=UNTRAINED_WINDOW_SLOTS)
+
     @classmethod
     def from_published(cls, published: Mapping[str, object] | None) -> FlashMemoryConfig:
         """The settings in a checkpoint's `vision_config.flash_memory_config`, whose lengths are in frames.
 
-        Missing keys, or a missing dict (a plain Qwen2-VL checkpoint), take the published defaults. What is not
-        supported is replaced by what is nearest to it, with a warning: other methods, odd lengths, another pool size,
-        a memory of no length at all. The published code stores `pca_dim` but uses it in none of its default paths.
+        Missing keys, or a missing dict, take the published defaults. What is not supported is replaced by what is
+        nearest to it, with a warning: other methods, odd lengths, another pool size, a memory of no length at all. The
+        published code stores `pca_dim` but uses it in none of its default paths.
 
         Raises:
             ValueError: a length that is no whole number of 0 or above, or a number of ours that is none.

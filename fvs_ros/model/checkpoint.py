@@ -83,7 +83,9 @@ class ModelConfig:
             "model_type": family.vision_model_type,
         }
         try:
-            config = cls(family.config.from_dict(values), FlashMemoryConfig.from_published(published))
+            trained = published is not None or model_type == PUBLISHED_MODEL_TYPE
+            memory = FlashMemoryConfig.from_published(published) if trained else FlashMemoryConfig.untrained()
+            config = cls(family.config.from_dict(values), memory)
         except Exception as error:
             # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
             raise CheckpointError(f"config.json cannot be used: {_described(error)}") from error

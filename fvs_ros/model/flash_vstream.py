@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fvs_ros.memory.clustered_steps import micro_cluster_count
-from fvs_ros.memory.config import AUTO, FlashMemoryConfig
+from fvs_ros.memory.config import AUTO, KEEP_SLOTS, FlashMemoryConfig
 from fvs_ros.memory.slot_reduction import prepare
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
@@ -89,6 +89,9 @@ class FlashVStream:
         dtype: str = "auto",
         temporal_method: str = AUTO,
         spatial_method: str = AUTO,
+        csm_slots: int = KEEP_SLOTS,
+        dam_slots: int = KEEP_SLOTS,
+        window_slots: int = KEEP_SLOTS,
         on_progress: Progress = lambda line: None,
     ) -> FlashVStream:
         """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
@@ -101,10 +104,13 @@ class FlashVStream:
             dtype: `auto` (bfloat16 on a GPU that has it, float32 otherwise), `float32`, `bfloat16` or `float16`.
             temporal_method: of the memory, see `FlashMemoryConfig`; `auto` takes the checkpoint's.
             spatial_method: likewise.
+            csm_slots: size of the memory, see `FlashMemoryConfig`; -1 takes the checkpoint's.
+            dam_slots: likewise.
+            window_slots: likewise.
             on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
         Raises:
-            CheckpointError: the checkpoint, the device, the dtype or a method cannot be used.
+            CheckpointError: the checkpoint, the device, the dtype, a method or a size cannot be used.
             HubError: the hub does not give what the local cache lacks; another try may succeed.
         """
         target = pick_device(device)
@@ -118,7 +124,8 @@ class FlashVStream:
                 model, device=target, dtype=precision, attention=attention, on_progress=on_progress
             )
         try:
-            memory = checkpoint.config.memory.with_methods(temporal_method, spatial_method)
+            sized = checkpoint.config.memory.with_slots(csm_slots, dam_slots, window_slots)
+            memory = sized.with_methods(temporal_method, spatial_method)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
         if memory.clusters:

@@ -144,6 +144,9 @@ def load_stream_model(settings: NodeSettings, logger: RcutilsLogger, on_progress
         dtype=settings.dtype,
         temporal_method=settings.temporal_method,
         spatial_method=settings.spatial_method,
+        csm_slots=settings.csm_slots,
+        dam_slots=settings.dam_slots,
+        window_slots=settings.window_slots,
         on_progress=report,
     )
     if model.device.type == "cpu":

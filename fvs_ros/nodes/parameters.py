@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 
 from fvs_ros.episodic.database import LEAST_LIMIT_BYTES
 from fvs_ros.episodic.store import Resume
-from fvs_ros.memory.config import AUTO, SPATIAL_METHODS, TEMPORAL_METHODS
+from fvs_ros.memory.config import AUTO, KEEP_SLOTS, MOST_SLOTS, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.model.names import EMBEDDED
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 
@@ -148,6 +148,22 @@ class NodeSettings:
         AUTO,
         "How the memory chooses keyframes: auto takes the checkpoint's method",
         choices=(AUTO, *SPATIAL_METHODS),
+    )
+    csm_slots: int = parameter(
+        KEEP_SLOTS,
+        "Most slots of the memory's synopsis (CSM), of a quarter of a step's tokens each; -1 takes the checkpoint's",
+        KEEP_SLOTS,
+        MOST_SLOTS,
+    )
+    dam_slots: int = parameter(
+        KEEP_SLOTS, "Most keyframes in full detail (DAM); -1 takes the checkpoint's", KEEP_SLOTS, MOST_SLOTS
+    )
+    window_slots: int = parameter(
+        KEEP_SLOTS,
+        "Newest grid steps that stay in full detail beside them; -1 takes the checkpoint's, 2 for weights that were "
+        "trained without a Flash Memory",
+        KEEP_SLOTS,
+        MOST_SLOTS,
     )
     autostart: bool = parameter(True, "Configure and activate at once; false waits for lifecycle transitions")
     load_retry_s: float = parameter(

@@ -19,6 +19,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.checkpoint import Checkpoint
+from fvs_ros.model.families import QWEN2_VL
 from fvs_ros.model.preprocess import normalise
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.recall import Recaller
@@ -69,6 +70,9 @@ class EpisodeModel(nn.Module):
         objective: what is learnt, see `StageConfig`.
         probe: reads what the memory's tokens should know, None to train on answers only.
         probe_weight: of its loss beside that of the answers.
+
+    Raises:
+        TrainingError: a probe for a checkpoint whose memory is not in the published layout.
     """
 
     def __init__(
@@ -95,6 +99,11 @@ class EpisodeModel(nn.Module):
         # Other objectives leave it as it is.
         self.recall = checkpoint.recall if objective == "recall" else None
         self._probe_weight = probe_weight
+        if probe is not None and checkpoint.config.network.model_type != QWEN2_VL.model_type:
+            raise TrainingError(
+                f"memory_probe reads tokens in the published layout, which {checkpoint.config.network.model_type} does "
+                "not have; set memory_probe to 0"
+            )
         if is_deepspeed_zero3_enabled():
             # ZeRO-3 gathers a weight by itself only in its module's forward.
             for weight in self._backbone.tower.unhooked_weights:
