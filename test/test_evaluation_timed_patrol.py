@@ -6,16 +6,19 @@ import argparse
 import json
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from patrol_drawing import drawing
 
 from fvs_ros.cli import main
+from fvs_ros.commands import evaluate_patrol
 from fvs_ros.commands.evaluate_patrol import DEFAULT_SEEDS, parse_hours, parse_seeds
 from fvs_ros.commands.evaluation import UNUSED_STREAM_SETTINGS
 from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.timed.patrol import DayPlan, PatrolPlan, declined, guessed, timed
+from fvs_ros.evaluation.timed.stream_run import RunOptions
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
@@ -250,6 +253,29 @@ def test_hours_give_a_table_of_lengths_with_all_controls(
     assert all(0 < one["draw_s"] + one["encode_s"] < one["total_s"] for one in episodes)
     questions = lines(tmp_path / "hours-0.05" / "answers.oracle.jsonl")
     assert len(questions) == kept["lengths"][1]["questions"]
+
+
+@pytest.mark.parametrize(
+    ("recaller", "more", "expected"),
+    [
+        (object(), (), ["memory", "recall", "uniform", "newest", "last4", "random", "oracle"]),
+        (None, (), ["memory", "uniform", "newest", "last4", "random", "oracle"]),
+        (object(), ("--controls", "last4"), ["memory", "last4"]),
+    ],
+)
+def test_days_are_asked_under_recall_where_the_model_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recaller: object, more: tuple[str, ...], expected: list[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def evaluate_plan(_: object, options: RunOptions, *__: object) -> None:
+        asked.append([condition.name for condition in options.conditions])
+        raise ValueError("that is enough")
+
+    monkeypatch.setattr(evaluate_patrol, "load_model", lambda _: SimpleNamespace(recaller=recaller))
+    monkeypatch.setattr(evaluate_patrol, "_evaluate_plan", evaluate_plan)
+    assert evaluate_days(tmp_path, tmp_path, *more) == 1
+    assert asked == [expected]
 
 
 @pytest.mark.slow
