@@ -20,14 +20,18 @@ def test_missing_settings_take_the_published_defaults(published: dict[str, objec
 
 
 def test_writing_and_reading_back_is_identity() -> None:
-    config = FlashMemoryConfig(csm_slots=8, dam_slots=5, window_slots=2, time_code=0.25, time_weight=250.0)
-    assert FlashMemoryConfig.from_published(config.to_published()) == config
+    config = FlashMemoryConfig(
+        csm_slots=8, dam_slots=5, window_slots=2, time_code=0.25, clock_code=0.125, time_weight=250.0
+    )
+    published = config.to_published()
+    assert published["flash_memory_clock_code"] == 0.125
+    assert FlashMemoryConfig.from_published(published) == config
 
 
 def test_the_published_settings_know_nothing_of_what_was_added() -> None:
-    assert not any("window" in key or "time_" in key for key in FlashMemoryConfig().to_published())
+    assert not any("window" in key or "time_" in key or "clock" in key for key in FlashMemoryConfig().to_published())
     read = FlashMemoryConfig.from_published({})
-    assert (read.window_slots, read.time_code, read.time_weight) == (0, 0, 0)
+    assert (read.window_slots, read.time_code, read.clock_code, read.time_weight) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,8 @@ def test_the_published_settings_know_nothing_of_what_was_added() -> None:
         ({"flash_memory_window_length": -2}, "window_length is -2"),
         ({"flash_memory_time_code": "0.1"}, "time_code is '0.1'; it must be a number"),
         ({"flash_memory_time_code": -0.1}, "time_code is -0.1; it must be a finite number of 0 or above"),
+        ({"flash_memory_clock_code": "noon"}, "clock_code is 'noon'; it must be a number"),
+        ({"flash_memory_clock_code": float("nan")}, "clock_code is nan; it must be a finite number of 0 or above"),
         ({"flash_memory_time_weight": True}, "time_weight is True; it must be a number"),
         ({"flash_memory_time_weight": float("inf")}, "time_weight is inf; it must be a finite number of 0 or above"),
         ({"flash_memory_spatial_length": "60"}, "spatial_length is '60'; .*whole number"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.offline import build_memory
 from fvs_ros.memory.positions import memory_positions, rescale_times, text_position
+from fvs_ros.memory.recalled import recalled_memory
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 
 
@@ -102,3 +103,55 @@ def test_without_a_csm_the_text_starts_behind_the_extent_of_the_keyframes_as_pub
     config = FlashMemoryConfig(csm_slots=0, dam_slots=5, spatial_method="sample")
     assert text_position(memory(9, PatchGrid(4, 8), config), 10, config) == 10 + 5
     assert text_position(memory(9, PatchGrid(4, 16), config), 10, config) == 10 + 8
+
+
+def recalled(slots: int, window: int, grid: PatchGrid) -> MemorySnapshot:
+    """Slots of a day, of which many share their position on the horizon."""
+    stamps = torch.arange(slots) * 10**9
+    return recalled_memory(
+        torch.randn(slots, grid.low_patches, 3),
+        torch.randn(window, grid.patches, 3),
+        grid,
+        steps=43_200,
+        times=torch.arange(slots) * 10.0,
+        start_ns=stamps,
+        end_ns=stamps,
+    )
+
+
+def test_ranked_slots_stand_at_their_ranks_and_the_window_beside_the_newest() -> None:
+    grid, config = PatchGrid(4, 8), FlashMemoryConfig(csm_slots=120, dam_slots=8)
+    snapshot = recalled(88, 2, grid)
+    positions = memory_positions(snapshot, 10, config.horizon)
+    assert positions.shape == (3, snapshot.tokens)
+    csm, window = positions[:, : 88 * grid.csm_tokens] - 10, positions[:, 88 * grid.csm_tokens :] - 10
+    assert csm[0].tolist() == [slot for slot in range(88) for _ in range(grid.csm_tokens)]
+    assert csm[1:, :2].tolist() == [[0, 0], [0, 1]]
+    assert window[0].tolist() == [86] * grid.dam_tokens + [87] * grid.dam_tokens
+    assert window[1:, : grid.dam_tokens].tolist() == [[0] * 4 + [1] * 4, [0, 1, 2, 3] * 2]
+
+
+@pytest.mark.parametrize(("slots", "after"), [(1, 2), (88, 88), (200, 200)])
+@pytest.mark.parametrize("csm_slots", [0, 8, 120])
+def test_the_text_starts_behind_all_ranks_whatever_the_memory_holds_else(
+    slots: int, after: int, csm_slots: int
+) -> None:
+    snapshot, config = recalled(slots, 1, PatchGrid(4, 8)), FlashMemoryConfig(csm_slots=csm_slots, dam_slots=8)
+    assert text_position(snapshot, 10, config) == 10 + after
+    assert memory_positions(snapshot, 10, config.horizon)[0].max() < text_position(snapshot, 10, config)
+
+
+def test_as_many_ranks_as_the_horizon_stay_at_trained_positions() -> None:
+    snapshot, config = recalled(120, 1, PatchGrid(4, 8)), FlashMemoryConfig(csm_slots=120, dam_slots=8)
+    whole = memory(120, PatchGrid(4, 8), config)
+    dam_tokens = whole.dam.shape[0] * whole.grid.dam_tokens
+    ranks = memory_positions(snapshot, 10, 120)[0, : 120 * whole.grid.csm_tokens]
+    assert torch.equal(ranks + dam_tokens, memory_positions(whole, 10, 120)[0, dam_tokens:])
+
+
+def test_a_window_of_more_steps_than_there_are_ranks_has_positions_for_all_its_tokens() -> None:
+    grid = PatchGrid(4, 8)
+    snapshot = recalled(2, 3, grid)
+    positions = memory_positions(snapshot, 0, 120)
+    assert positions.shape == (3, snapshot.tokens)
+    assert positions[0, 2 * grid.csm_tokens :: grid.dam_tokens].tolist() == [0, 0, 1]

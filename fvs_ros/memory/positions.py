@@ -67,9 +67,11 @@ def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tens
     """
     grid = snapshot.grid
     if snapshot.ranked:
-        slots = snapshot.csm.shape[0]
+        slots, newest_steps = snapshot.csm.shape[0], snapshot.window.shape[0]
         clusters = torch.arange(slots, device=snapshot.csm.device)
-        keyframes, newest = snapshot.dam_slots, clusters[max(0, slots - snapshot.window.shape[0]) :]
+        keyframes = snapshot.dam_slots
+        # Those of the newest slots; a window of more steps than there are slots begins beside the first of them.
+        newest = torch.arange(slots - newest_steps, slots, device=snapshot.csm.device).clamp(min=0)
     else:
         keyframes = rescale_times(snapshot.dam_steps, snapshot.steps, horizon)
         clusters = rescale_times(snapshot.csm_times, snapshot.steps, horizon)
@@ -84,7 +86,7 @@ def memory_positions(snapshot: MemorySnapshot, first: int, horizon: int) -> Tens
 def text_position(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> int:
     """Position of the first text token after a memory whose first token is at `first`."""
     grid = snapshot.grid
-    if config.csm_slots == 0:
+    if config.csm_slots == 0 and not snapshot.ranked:
         # Another accident of the published code: without a CSM the text starts behind the DAM's extent, as it does
         # behind a plain video, not behind the number of its tokens.
         return first + max(snapshot.dam.shape[0], grid.height // MERGE, grid.width // MERGE)

@@ -75,13 +75,18 @@ def memory_clock_code(snapshot: MemorySnapshot, config: FlashMemoryConfig, width
     The time of day is that of the stamps, in UTC. Its root mean square is `config.clock_code`.
 
     Args:
-        snapshot: the memory; the window's steps have the stamp of the newest CSM slot.
+        snapshot: the memory; the window's steps have the newest stamp in it.
         config: for `clock_code`.
-        width: H, a power of 2 of at least 32.
+        width: H, see `check_clock_width`.
+
+    Raises:
+        ValueError: for another width.
     """
+    check_clock_width(width)
     grid = snapshot.grid
     middle_ns = snapshot.csm_start_ns + (snapshot.csm_end_ns - snapshot.csm_start_ns) // 2
-    newest_ns = snapshot.csm_end_ns[-1:].expand(snapshot.window.shape[0])
+    # Slots are in order of their mean times: the last one need not hold the newest step, and there may be none.
+    newest_ns = torch.cat([snapshot.csm_end_ns, snapshot.dam_stamps_ns]).amax().expand(snapshot.window.shape[0])
     parts = (
         (snapshot.dam_stamps_ns, grid.dam_tokens),
         (middle_ns, grid.csm_tokens),
@@ -96,10 +101,22 @@ def memory_clock_code(snapshot: MemorySnapshot, config: FlashMemoryConfig, width
     return waves @ _signs(waves.shape[1], width, waves.device) * (config.clock_code / math.sqrt(len(CLOCK_HARMONICS)))
 
 
+def check_clock_width(width: int) -> None:
+    """Refuses a width H that no clock code fits: there are Hadamard matrices of powers of 2.
+
+    Raises:
+        ValueError: for such a one.
+    """
+    least = 4 * len(CLOCK_HARMONICS)
+    if width < least or width & (width - 1):
+        raise ValueError(
+            f"the language model's width is {width}; a clock code needs a power of 2 from {least} up, so set "
+            "clock_code to 0"
+        )
+
+
 def _signs(rows: int, width: int, device: torch.device) -> Tensor:
     """[rows, width] of 1 and -1, orthogonal: rows of Sylvester's Hadamard matrix, without its first, of ones."""
-    if width < 2 * rows or width & (width - 1):
-        raise ValueError(f"the language model's width is {width}; a clock code needs a power of 2 from {2 * rows} up")
     matrix = torch.ones(1, 1, device=device)
     while matrix.shape[0] < width:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
