@@ -52,6 +52,10 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ({"text_config": "x"}, "text_config"),
         ({"vision_config__flash_memory_config": "x"}, "flash_memory_config 'x'; it must be an object"),
         ({"vision_config__flash_memory_config": {"flash_memory_spatial_length": 60.0}}, "spatial_length is 60.0"),
+        (
+            {"hidden_size": 3584, "vision_config__flash_memory_config": {"flash_memory_clock_code": 0.1}},
+            "width is 3584",
+        ),
         ({"vision_config__depth": 2.0}, "depth.*2.0"),
         ({"rope_scaling": "mrope"}, "rope_parameters"),
         ({"rope_scaling": {"type": "mrope"}}, "mrope_section None"),

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.time_code import check_clock_width
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint_checks import (
     check_supported,
@@ -86,6 +87,8 @@ class ModelConfig:
             trained = published is not None or model_type == PUBLISHED_MODEL_TYPE
             memory = FlashMemoryConfig.from_published(published) if trained else FlashMemoryConfig.untrained()
             config = cls(family.config.from_dict(values), memory)
+            if config.memory.clock_code:
+                check_clock_width(config.network.text_config.hidden_size)
         except Exception as error:
             # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
             raise CheckpointError(f"config.json cannot be used: {_described(error)}") from error

@@ -203,9 +203,13 @@ class Recaller:
     def _early_states(self, embeddings: Tensor, positions: Tensor) -> Tensor:
         backbone = self._backbone
         rotary = backbone.rotary(embeddings, positions)
-        hidden = embeddings
+        hidden, mask = embeddings, None
+        if backbone.text_config._attn_implementation == "eager":
+            # The others are causal where there is no mask.
+            length = embeddings.shape[1]
+            mask = embeddings.new_full((length, length), -torch.inf).triu(1)
         for layer in backbone.layers[: round(DEPTH * len(backbone.layers))]:
-            output = layer(hidden, attention_mask=None, position_embeddings=rotary)
+            output = layer(hidden, attention_mask=mask, position_embeddings=rotary)
             # Some versions of transformers return the hidden states with others.
             hidden = output if isinstance(output, Tensor) else output[0]
         return hidden
