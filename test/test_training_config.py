@@ -10,6 +10,8 @@ from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.recipe import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[1] / "config/train"
+ONLY_CAPTIONS = {"episodes": 4, "lengths": [1], "questions": 0, "captions": 1}
+RECALLED = {"episodes": 4, "lengths": [1], "recalled_lengths": [9]}
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -76,6 +78,19 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() ->
         ({"stage": {"depth_expansion": 0}}, "depth_expansion is 0"),
         ({"stage": {"memory_probe": -0.5}}, r"stages\.0: memory_probe is -0\.5; it must be a finite number"),
         ({"stage": {"memory_probe": 0.5, "objective": "token_naming", "tower": "trained"}}, "memory_probe goes with"),
+        ({"stage": {"clock_code": -0.1}}, r"stages\.0: clock_code is -0\.1; it must be a finite number of 0 or above"),
+        ({"stage": {"clock_code": float("inf")}}, "clock_code is inf; it must be a finite number"),
+        ({"stage": {"memory_probe": 0.5, "objective": "recall"}}, "memory_probe goes with"),
+        (
+            {"stage": {"objective": "recall", "tower": "trained"}},
+            "give patrol, with questions, and neither tower: trained",
+        ),
+        ({"stage": {"objective": "recall", "rescale_embeddings": 0.01}}, "nor rescale_embeddings"),
+        ({"stage": {"objective": "recall", "patrol": ONLY_CAPTIONS}}, "objective is recall, .* with questions"),
+        ({"stage": {"objective": "token_naming", "tower": "trained", "patrol": RECALLED}}, "no recalled_lengths"),
+        ({"stage": {"patrol": {**ONLY_CAPTIONS, "recalled_lengths": [9]}}}, "recalled_lengths goes with questions"),
+        ({"stage": {"patrol": {**RECALLED, "day_lengths": [0]}}}, r"lengths are \[1, 0, 9\]; .* at least 1 grid step"),
+        ({"stage": {"patrol": {"episodes": 4, "lengths": []}}}, r"lengths are \[\]; give one or more"),
         ({"stage": {"name": "../up"}}, "must be the name of a folder"),
         ({"stage": {"patrol": {"episodes": 4}}}, "the key 'lengths' is missing"),
         ({"model": {}}, "give one of checkpoint and scratch"),
@@ -94,6 +109,16 @@ def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, changes: dict
     with pytest.raises(TrainingError, match=message) as caught:
         load_recipe(file)
     assert str(file) in str(caught.value)
+
+
+def test_a_stage_can_recall_and_set_the_clock_code(tmp_path: Path) -> None:
+    days = {"episodes": 4, "lengths": [], "day_lengths": [900], "recalled_lengths": [1800, 3600]}
+    changes = {"objective": "recall", "patrol": days, "clock_code": 0.1, "depth_expansion": 4}
+    (stage,) = load_recipe(write(tmp_path, stage=changes)).stages
+    assert (stage.objective, stage.clock_code) == ("recall", 0.1)
+    assert stage.patrol is not None
+    assert (stage.patrol.lengths, stage.patrol.day_lengths, stage.patrol.recalled_lengths) == ((), (900,), (1800, 3600))
+    assert load_recipe(write(tmp_path)).stages[0].clock_code is None
 
 
 def test_a_number_with_an_exponent_is_a_number(tmp_path: Path) -> None:

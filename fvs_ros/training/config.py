@@ -30,6 +30,7 @@ def _require(record: object, *names: str, allows: Callable[[Any], bool], what: s
 
 _positive = partial(_require, allows=lambda value: value > 0, what="above 0")
 _not_negative = partial(_require, allows=lambda value: value >= 0, what="0 or above")
+_finite = partial(_require, allows=lambda value: 0 <= value < math.inf, what="a finite number of 0 or above")
 _fraction = partial(_require, allows=lambda value: 0 <= value < 1, what="from 0 to below 1")
 
 
@@ -211,7 +212,7 @@ class PatrolData:
         moments: number of times in an episode at which questions are asked; the last is its end.
         questions: number asked at each of these moments.
         families: families of questions, or single templates such as `order.after`, each asked equally often; empty for
-            all families.
+            all families. Patrols with a clock are also asked each of what a clock tells, the family `range`.
         wording: whose words the questions are in: `original`, or `trained`, see `fvs_ros.patrol.phrasings`.
         captions: number of enumerations of all objects seen, in random order, learnt at each moment. Of the words for
             an object's colour, kind and room, all but the first follow from the previous ones and the memory, so
@@ -239,8 +240,8 @@ class PatrolData:
         if self.questions + self.captions == 0:
             raise ValueError("questions and captions are both 0; one must be above 0")
         lengths = (*self.lengths, *self.day_lengths, *self.recalled_lengths)
-        if not self.lengths or min(lengths) < 1:
-            raise ValueError(f"lengths are {list(lengths)}; give lengths of at least 1 grid step")
+        if not lengths or min(lengths) < 1:
+            raise ValueError(f"lengths are {list(lengths)}; give one or more, of at least 1 grid step")
         if self.recalled_lengths and not self.questions:
             raise ValueError("recalled_lengths goes with questions, which recall; set questions above 0")
         if len(self.dwell_s) != 2:
@@ -303,19 +304,28 @@ class StageConfig:
             raise ValueError(f"name is {self.name!r}; it must be the name of a folder")
         if (self.videos is None) == (self.patrol is None):
             raise ValueError("give one of videos and patrol, not both and not neither")
-        if self.objective == "token_naming" and (self.patrol is None or self.tower == "frozen"):
-            raise ValueError(
-                "objective is token_naming, which trains the tower on patrols; give patrol and tower: trained"
-            )
-        if self.objective == "recall" and (self.patrol is None or self.tower == "trained"):
-            raise ValueError("objective is recall, which trains on patrols beside frozen weights; give patrol alone")
+        self._check_objective()
         _fraction(self, "warmup")
-        _require(self, "memory_probe", allows=lambda value: 0 <= value < math.inf, what="a finite number of 0 or above")
+        _finite(self, "memory_probe", "clock_code")
         if self.memory_probe and (self.patrol is None or self.objective != "answers"):
             raise ValueError("memory_probe goes with answers about patrols; drop it, or give patrol and no objective")
         _positive(
             self, "epochs", "steps", "batch", "accumulation", "rescale_embeddings", "depth_expansion", "learning_rate"
         )
+
+    def _check_objective(self) -> None:
+        patrol = self.patrol
+        if self.objective == "token_naming" and (patrol is None or self.tower == "frozen" or patrol.recalled_lengths):
+            raise ValueError(
+                "objective is token_naming, which trains the tower on whole patrols; give patrol and tower: trained, "
+                "and no recalled_lengths"
+            )
+        frozen = self.tower == "frozen" and self.rescale_embeddings == 1
+        if self.objective == "recall" and (patrol is None or not patrol.questions or not frozen):
+            raise ValueError(
+                "objective is recall, which learns from questions about patrols beside frozen weights; give patrol, "
+                "with questions, and neither tower: trained nor rescale_embeddings"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from fvs_ros.memory.time_code import check_clock_width
 from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint
 from fvs_ros.model.recall import RecallHead
 from fvs_ros.training.config import StageConfig, TrainConfig
@@ -23,6 +24,7 @@ from fvs_ros.training.data.frozen_encoder import FrozenEncoder
 from fvs_ros.training.data.patrols import PatrolEpisodes
 from fvs_ros.training.data.videos import VideoEpisodes
 from fvs_ros.training.depth_expansion import expand_depth
+from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MemoryProbe
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS
@@ -117,13 +119,22 @@ def starting_checkpoint(config: TrainConfig, stage: StageConfig, source: str | N
         if source is None and config.model.vocabulary == "patrol":
             checkpoint = with_words(checkpoint, patrol_vocabulary(), config.seed)
     if stage.clock_code is not None:
+        if stage.clock_code:
+            _check_clock_width(checkpoint, stage)
         memory = dataclasses.replace(checkpoint.config.memory, clock_code=stage.clock_code)
         checkpoint = dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, memory=memory))
-    if stage.objective == "recall":
+    if stage.objective == "recall" and checkpoint.recall is None:
         torch.manual_seed(config.seed)
         head = RecallHead(checkpoint.network.config.text_config.hidden_size)
         checkpoint = dataclasses.replace(checkpoint, recall=head)
     return checkpoint if stage.depth_expansion is None else expand_depth(checkpoint, stage.depth_expansion)
+
+
+def _check_clock_width(checkpoint: Checkpoint, stage: StageConfig) -> None:
+    try:
+        check_clock_width(checkpoint.network.config.text_config.hidden_size)
+    except ValueError as error:
+        raise TrainingError(f"{stage.name}: clock_code is {stage.clock_code}: {error}") from error
 
 
 def total_steps(stage: StageConfig, episodes: int) -> int:
