@@ -86,7 +86,10 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() ->
             "give patrol, with questions, and neither tower: trained",
         ),
         ({"stage": {"objective": "recall", "rescale_embeddings": 0.01}}, "nor rescale_embeddings"),
-        ({"stage": {"objective": "recall", "patrol": ONLY_CAPTIONS}}, "objective is recall, .* with questions"),
+        (
+            {"stage": {"objective": "recall", "patrol": ONLY_CAPTIONS}},
+            "objective is recall; give patrol, with questions",
+        ),
         ({"stage": {"objective": "token_naming", "tower": "trained", "patrol": RECALLED}}, "no recalled_lengths"),
         ({"stage": {"patrol": {**ONLY_CAPTIONS, "recalled_lengths": [9]}}}, "recalled_lengths goes with questions"),
         ({"stage": {"patrol": {**RECALLED, "day_lengths": [0]}}}, r"lengths are \[1, 0, 9\]; .* at least 1 grid step"),

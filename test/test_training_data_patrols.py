@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from patrol_drawing import drawing
 from training_videos import TINY
 
 from fvs_ros.model.flash_vstream import FlashVStream
-from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig
+from fvs_ros.patrol.config import FRAME_SIZE, PatrolConfig, day_config
 from fvs_ros.patrol.episode import simulate
 from fvs_ros.patrol.render import shared_renderer
 from fvs_ros.patrol.truth import EpisodeRecord
@@ -106,6 +107,65 @@ def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> No
         assert in_view <= {kinds[index] for index in names.high[step, :, 0]}
 
 
+def days(**changes: Any) -> PatrolData:
+    return PatrolData(
+        **{"episodes": 6, "lengths": (8,), "day_lengths": (90,), "recalled_lengths": (400,), "questions": 10, **changes}
+    )
+
+
+def test_days_take_their_turns_and_are_asked_about_the_time_of_day() -> None:
+    source = PatrolEpisodes(days(families=("now",)))
+    assert [source.length(index) for index in range(4)] == [8, 90, 400, 8]
+    families = [
+        {one.family for moment in source.episode(index).moments for one in moment.conversations} for index in range(3)
+    ]
+    # Words for a stretch of time need some minutes.
+    assert families == [{"now"}, {"now"}, {"now", "range"}]
+    day = source.episode(1)
+    assert day.stamps_ns == tuple(simulate(1, day_config(90)).stamps_ns.tolist())
+    # Underway nothing is in view to be asked about.
+    assert {90} < {moment.steps for moment in day.moments} <= {23, 45, 68, 90}
+    assert all(moment.shown is None for moment in day.moments)
+
+
+def test_days_alone_and_their_trained_wording_will_do() -> None:
+    source = PatrolEpisodes(days(lengths=(), day_lengths=(), wording="trained"))
+    assert [source.length(index) for index in range(2)] == [400, 400]
+    assert source.episode(0).moments
+
+
+def test_a_recalled_day_is_asked_at_its_later_moments_about_what_it_draws() -> None:
+    source = PatrolEpisodes(days())
+    episode = source.episode(2)
+    whole = simulate(2, day_config(400))
+    assert {moment.steps for moment in episode.moments} == {300, 400}
+    assert episode.stamps_ns is not None
+    numbers = np.searchsorted(whole.stamps_ns, episode.stamps_ns)
+    assert whole.stamps_ns[numbers].tolist() == list(episode.stamps_ns)
+    assert (numbers[1::2] == numbers[::2] + 1).all()
+    assert (numbers[::2] % 2 == 0).all()
+    drawn = len(numbers) // 2
+    assert drawn < 400
+    assert 399 in numbers // 2
+    for moment in episode.moments:
+        assert moment.shown is not None
+        assert max(*moment.shown.places, *moment.shown.window) < drawn
+    assert PatrolEpisodes(days()).episode(2) == episode
+    assert PatrolEpisodes(days()).episode(5).identity != episode.identity
+
+
+def test_recall_episodes_hold_segments_and_questions_about_them() -> None:
+    source = PatrolEpisodes(days(), objective="recall")
+    for index in range(3):
+        episode = source.episode(index)
+        assert episode.moments == ()
+        assert episode.recall is not None
+        assert len(episode.recall.start_ns) == len(episode.recall.end_ns)
+        assert all(max(one.proof) < one.segments for one in episode.recall.questions)
+    assert source.episode(1).recall == PatrolEpisodes(days(), objective="recall").episode(1).recall
+    assert source.episode(1).identity != PatrolEpisodes(days()).episode(1).identity
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -113,6 +173,8 @@ def test_token_naming_episodes_name_what_each_step_shows_and_ask_nothing() -> No
         ({"families": ("now", "gossip")}, "families gossip are unknown"),
         ({"rooms": 99}, "patrol: rooms is 99"),
         ({"dwell_s": (9, 3)}, "patrol: dwell_s"),
+        ({"day_lengths": (43_201,)}, "patrol: steps is 43201; it must be from 1 to 43200"),
+        ({"recalled_lengths": (900, 50_000)}, "patrol: steps is 50000"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -174,3 +236,26 @@ def test_data_processes_encode_with_a_tower_that_stays_on_the_cpu(tmp_path: Path
 def test_frames_are_two_for_each_step(renderer: None) -> None:
     frames = patrols(lengths=(2,)).frames(0)
     assert [frame.shape for frame in frames] == [(112, 112, 3)] * 4
+
+
+def test_frames_of_a_recalled_day_are_those_of_the_whole_one(renderer: None) -> None:
+    """And so are those of its segments, of each of which a step in the middle is drawn."""
+    whole = simulate(0, day_config(90))
+
+    def same(frames: Sequence[np.ndarray], numbers: Sequence[int]) -> bool:
+        expected = shared_renderer(FRAME_SIZE).frames(whole, numbers)
+        return all(np.array_equal(*pair) for pair in zip(frames, expected, strict=True))
+
+    recalled = PatrolEpisodes(days(lengths=(), day_lengths=(), recalled_lengths=(90,), moments=2))
+    stamps_ns = recalled.episode(0).stamps_ns
+    assert stamps_ns is not None
+    assert same(recalled.frames(0), np.searchsorted(whole.stamps_ns, stamps_ns).tolist())
+
+    segments = PatrolEpisodes(days(lengths=(), recalled_lengths=()), objective="recall")
+    found = segments.episode(0).recall
+    assert found is not None
+    numbers: list[int] = []
+    for start_ns, end_ns in zip(found.start_ns, found.end_ns, strict=True):
+        first, last = np.searchsorted(whole.stamps_ns, [start_ns, end_ns]) // 2
+        numbers += [int(first + last) // 2 * 2, int(first + last) // 2 * 2 + 1]
+    assert same(segments.frames(0), numbers)

@@ -14,7 +14,7 @@ from fvs_ros.model.checkpoint import Checkpoint
 from fvs_ros.training.config import CacheConfig, ScratchConfig
 from fvs_ros.training.data.cache import TensorCache
 from fvs_ros.training.data.dataset import Sample
-from fvs_ros.training.data.episodes import Conversation, TrainingEpisode, TrainingMoment
+from fvs_ros.training.data.episodes import Conversation, ShownSegments, TrainingEpisode, TrainingMoment
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MEMBERS_WEIGHT, MemoryProbe, ProbeLabels, slot_labels
@@ -146,6 +146,27 @@ def test_it_adds_to_the_loss_and_teaches_the_lower_layers_alone(checkpoint: Chec
     gradient = probed.probe.reader.weight.grad
     assert gradient is not None
     assert gradient.abs().sum() > 0
+
+
+def recalling() -> Sample:
+    """A memory of three steps of a day, which no labels are of."""
+    shown = ShownSegments((0, 2, 4), (4,), 4000, (5.0, 2000.0, 3999.0), (0, 9, 18), (1, 10, 19))
+    moment = TrainingMoment(4000, (Conversation((("when?", "at noon"),)),), shown)
+    whole = sample()
+    return dataclasses.replace(whole, episode=dataclasses.replace(whole.episode, moments=(moment,), probe_labels=None))
+
+
+def test_memories_of_what_was_recalled_have_nothing_to_know(checkpoint: Checkpoint) -> None:
+    """They learn from their answers, alone and beside memories that the probe reads."""
+    plain, probed = model(checkpoint, probed=False), model(checkpoint, probed=True)
+    alone = probed([recalling()])
+    assert alone.shares == {}
+    torch.testing.assert_close(alone.loss, plain([recalling()]).loss)
+    both, ordinary = probed([recalling(), sample()]), probed([sample()])
+    assert both.shares.keys() == ordinary.shares.keys()
+    torch.testing.assert_close(list(both.shares.values()), list(ordinary.shares.values()))
+    extra = ordinary.loss - plain([sample()]).loss
+    torch.testing.assert_close(both.loss - plain([recalling(), sample()]).loss, extra, atol=1e-4, rtol=1e-4)
 
 
 def test_only_episodes_with_labels_can_be_used(checkpoint: Checkpoint) -> None:

@@ -257,8 +257,7 @@ class StageConfig:
         videos, patrol: exactly one of the two.
         objective: `answers` to questions, or `token_naming`: each visual token names what it shows, see
             `fvs_ros.training.objectives.token_naming`; that needs a patrol and a trained tower; or `recall`: the head
-            that finds the segments a question is about, see `fvs_ros.model.recall`, and nothing else; of a patrol only
-            a step of each segment is drawn.
+            that finds the segments a question is about, see `fvs_ros.model.recall`, and nothing else.
         tower: `frozen` or `trained`; the merger is trained in both.
         embeddings: `frozen` keeps the merger and the words' embeddings as token naming has left them. Trained at a
             full learning rate, a language model that cannot read yet undoes it: 95 percent of the visual tokens of
@@ -317,14 +316,12 @@ class StageConfig:
         patrol = self.patrol
         if self.objective == "token_naming" and (patrol is None or self.tower == "frozen" or patrol.recalled_lengths):
             raise ValueError(
-                "objective is token_naming, which trains the tower on whole patrols; give patrol and tower: trained, "
-                "and no recalled_lengths"
+                "objective is token_naming, of whole patrols; give patrol and tower: trained, and no recalled_lengths"
             )
         frozen = self.tower == "frozen" and self.rescale_embeddings == 1
         if self.objective == "recall" and (patrol is None or not patrol.questions or not frozen):
             raise ValueError(
-                "objective is recall, which learns from questions about patrols beside frozen weights; give patrol, "
-                "with questions, and neither tower: trained nor rescale_embeddings"
+                "objective is recall; give patrol, with questions, and neither tower: trained nor rescale_embeddings"
             )
 
 
