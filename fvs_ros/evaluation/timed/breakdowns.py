@@ -20,6 +20,8 @@ ALL_QUESTIONS = "all questions"
 # How many of the best ranked moments count; None for all.
 TOP = (1, 3, None)
 _MOMENTS = ("the first moment", "the first 3 moments", "any moment")
+# A moment this far from a proof hits it: one grid step at the default rate of frames.
+GRID_STEP_S = 2.0
 NO_DIFFERENCE = "no difference shown"
 AGE_BANDS_S = (0.0, 10.0, 60.0, 300.0, 1800.0, 7200.0)
 THIRDS = ("youngest third", "middle third", "oldest third")
@@ -110,7 +112,16 @@ class Metric:
 
 
 def _hit(place: int) -> Callable[[GradedAnswer], float | None]:
-    return lambda one: None if one.missed_s[place] is None else float(one.missed_s[place] == 0)
+    def hit(one: GradedAnswer) -> float | None:
+        missed = one.missed_s[place]
+        return None if missed is None else float(missed <= GRID_STEP_S)
+
+    return hit
+
+
+def _hit_where(correct: bool) -> Callable[[GradedAnswer], float | None]:
+    hit = _hit(0)
+    return lambda one: hit(one) if one.grade.correct is not None and (one.grade.correct == 1) == correct else None
 
 
 def _missed(place: int) -> Callable[[GradedAnswer], float | None]:
@@ -127,6 +138,8 @@ METRICS = (
     Metric("position error", "m", lambda one: one.error(AnswerKind.POSITION)),
     Metric("time error", "min", lambda one: one.error(*MINUTES)),
     *(Metric(f"proof hit by {which}", "%", _hit(place)) for place, which in enumerate(_MOMENTS)),
+    Metric("proof hit by the first moment of a right answer", "%", _hit_where(True)),
+    Metric("proof hit by the first moment of a wrong answer", "%", _hit_where(False)),
     *(Metric(f"proof missed by {which}", "s", _missed(place)) for place, which in enumerate(_MOMENTS)),
 )
 
