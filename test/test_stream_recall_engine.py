@@ -64,7 +64,7 @@ def long_stream(
 
 def rare_moments(answer: Answer) -> list[int]:
     """Places of the rare colour among an answer's moments."""
-    places = {moment.start_ns // (PERIOD_S * SECOND_NS) for moment in answer.moments}
+    places = {moment.start_ns // (PERIOD_S * SECOND_NS) for moment in answer.all_moments}
     return sorted(places & set(RARE_PLACES))
 
 
@@ -73,7 +73,7 @@ def test_a_restarted_engine_recalls_what_an_earlier_run_saw_without_making_keys_
     with long_stream(model) as (engine, _):
         answer = result(engine.ask(QUESTION))
         assert rare_moments(answer) == RARE_PLACES
-        assert answer.recalled == len(answer.moments) == len(model.asked[-1][0].csm)
+        assert answer.recalled == len(answer.all_moments) == len(model.asked[-1][0].csm)
         assert answer.memory_version == engine.status.version
         assert (answer.start_ns, answer.end_ns) == (0, (END_S - PERIOD_S + 5) * SECOND_NS)
         assert recaller.made == 0
@@ -81,13 +81,13 @@ def test_a_restarted_engine_recalls_what_an_earlier_run_saw_without_making_keys_
         # The stream goes on, and with it what is recalled: the open segment, then the stored one.
         scenes(engine, END_S, (90,))
         shown = result(engine.ask(QUESTION))
-        assert shown.moments[-1].start_ns == END_S * SECOND_NS
+        assert shown.all_moments[-1].start_ns == END_S * SECOND_NS
         assert model.asked[-1][0].csm[-1].mean() == 90
         engine.save_memory(PATIENCE_S)
         made = recaller.made
         again = result(engine.ask(QUESTION))
         assert rare_moments(again) == RARE_PLACES
-        assert again.moments[-1] == shown.moments[-1]
+        assert again.all_moments[-1] == shown.all_moments[-1]
         assert recaller.made == made, "stored segments have their keys"
 
 
@@ -331,7 +331,7 @@ def test_a_fresh_question_recalls_with_the_frames_before_it() -> None:
             pending = engine.ask(QUESTION, AskOptions(fresh=True))
         answer = result(pending)
         assert rare_moments(answer) == RARE_PLACES
-        assert answer.end_ns == answer.moments[-1].end_ns == (END_S + 5) * SECOND_NS
+        assert answer.end_ns == answer.all_moments[-1].end_ns == (END_S + 5) * SECOND_NS
 
 
 def test_frames_come_into_memory_while_a_question_recalls() -> None:
