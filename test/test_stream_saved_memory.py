@@ -87,7 +87,7 @@ def test_poses_of_another_map_do_not_come_back(tmp_path: Path) -> None:
             (folder / "memory.safetensors").unlink()
         with running(folder, map_id="garden") as (engine, _):
             moments = result(engine.ask("What?")).moments
-            assert [(moment.pose, moment.frame_id) for moment in moments] == [(None, "eye")] * 4
+            assert {(moment.pose, moment.frame_id) for moment in moments} == {(None, "eye")}
 
 
 def test_a_restoring_that_fails_leaves_an_empty_memory_and_says_why(tmp_path: Path) -> None:
