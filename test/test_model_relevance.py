@@ -96,6 +96,11 @@ def test_the_rule_without_weights_is_the_mean_over_the_upper_half() -> None:
     assert rule.of(question, None, 3).tolist() == pytest.approx([0, 1, 0])
 
 
+def test_without_any_attention_to_the_memory_nothing_is_relevant() -> None:
+    relevance = RelevanceRule(None, 2, CPU).of(torch.zeros(1, 2, 4), None, 3)
+    assert relevance.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_weights_choose_layers_and_heads() -> None:
     weights = RelevanceWeights(question=((0.0, 0.0), (0.0, 1.0)), answer=((0.0, 0.0), (0.0, 0.0)))
     rule = RelevanceRule(weights, 2, CPU)

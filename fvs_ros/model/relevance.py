@@ -102,10 +102,12 @@ class RelevanceRule:
             slots: of the memory; the first of C.
         """
         attention = torch.stack([question, question if answer is None else answer])[..., :slots]
+        # In half precision a head may pay all of its attention to the text.
+        least = torch.finfo(torch.float32).tiny
         if self._weights is None:
             mean = attention.mean((0, 1, 2))
-            return mean / mean.sum()
-        shares = attention / attention.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            return mean / mean.sum().clamp_min(least)
+        shares = attention / attention.sum(-1, keepdim=True).clamp_min(least)
         return ((shares + LEAST_SHARE).log() * self._weights[..., None]).sum((0, 1, 2)).softmax(-1)
 
 
