@@ -21,7 +21,7 @@ from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix, SuffixChunk
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.model.question_graph import GRAPH_LENGTHS, QuestionGraph
+from fvs_ros.model.question_graph import GRAPH_LENGTHS, QuestionGraph, QuestionStep
 from fvs_ros.model.relevance import (
     ObservedAttention,
     RelevanceRule,
@@ -278,9 +278,8 @@ class _Buffer:
         length = next(length for length in GRAPH_LENGTHS if length >= tokens)
         graph = self.graphs.get(length)
         if graph is None or graph.suffixes is not rows.cache:
-            self.graphs[length] = graph = QuestionGraph(
-                decoder, self.cache, rows.cache, length, rows.attention, self.slot_of_token
-            )
+            step = QuestionStep(decoder, self.cache, rows.cache, length, rows.attention, self.slot_of_token)
+            self.graphs[length] = graph = QuestionGraph(step)
         return graph
 
 

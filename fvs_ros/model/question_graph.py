@@ -35,6 +35,7 @@ class QuestionStep:
         slot_of_token: [N, C], see `ObservedAttention`.
 
     Attributes:
+        suffixes: rows of the questions' own tokens.
         inputs: [3 Q L + Q + 1] int64.
         every_row: whether it runs all rows.
     """
@@ -48,7 +49,7 @@ class QuestionStep:
         attention: RowAttention,
         slot_of_token: Tensor,
     ) -> None:
-        self._decoder, self._prefix, self._suffixes, self._length = decoder, prefix, suffixes, length
+        self._decoder, self._prefix, self.suffixes, self._length = decoder, prefix, suffixes, length
         self._attention, self._slot_of_token = attention, slot_of_token
         self.every_row = length == 1
         self._row_count = suffixes.keys.shape[1]
@@ -57,7 +58,7 @@ class QuestionStep:
 
     def inputs_of(self, prefix_length: int, chunks: Sequence[SuffixChunk]) -> list[int]:
         """The values of `inputs`. At least one token of the prefix is attended to: a softmax over nothing is NaN."""
-        length, last_column = self._length, self._suffixes.tokens - 1
+        length, last_column = self._length, self.suffixes.tokens - 1
         rows = list(range(self._row_count)) if self.every_row else [chunk.row for chunk in chunks] or [0]
         tokens, columns, positions = ([value] * (length * len(rows)) for value in (0, last_column, 0))
         for chunk in chunks:
@@ -72,13 +73,13 @@ class QuestionStep:
         """Logits [Q, V] float32 at each question's last token."""
         questions = self._row_count if self.every_row else 1
         ids, columns, positions = self.inputs[: -questions - 1].view(3, questions, self._length)
-        width = self._suffixes.tokens - 1
+        width = self.suffixes.tokens - 1
         rows = self.inputs[-questions - 1 : -1]
         observed = ObservedAttention(self._attention.layers, self._slot_of_token)
         attention = SuffixAttention(
             self._prefix.keys[:, 0],
             self._prefix.values[:, 0],
-            self._suffixes,
+            self.suffixes,
             rows,
             columns,
             width,
@@ -97,23 +98,18 @@ class QuestionStep:
 
 
 class QuestionGraph:
-    """`QuestionStep`, captured. It refers to the storage of one prefix buffer and of the suffix cache for good.
+    """A `QuestionStep`, captured. It refers to the storage of one prefix buffer and of the suffix cache for good.
+
+    Args:
+        step: is captured.
 
     Attributes:
-        suffixes: what it was captured with.
+        suffixes: of the step.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        prefix: KeyValues,
-        suffixes: KeyValues,
-        length: int,
-        attention: RowAttention,
-        slot_of_token: Tensor,
-    ) -> None:
-        self.suffixes = suffixes
-        self._step = QuestionStep(decoder, prefix, suffixes, length, attention, slot_of_token)
+    def __init__(self, step: QuestionStep) -> None:
+        self.suffixes = step.suffixes
+        self._step = step
         # Warming up and capturing write to the last column only, since no question is given.
         self._run = CapturedCall(self._step)
         self._host = torch.empty(self._step.inputs.shape, dtype=torch.int64, pin_memory=True)
