@@ -68,14 +68,17 @@ class Backbone(abc.ABC):
         """Frames to features."""
 
     @property
-    @abc.abstractmethod
     def merger(self) -> nn.Module:
-        """Features [..., D], four of a block after each other, to tokens; its last linear layer gives their width H."""
+        """Features [..., D], four of a block after each other, to tokens; its last linear layer gives their width H.
+
+        Here as in all families so far; so is `language_model`.
+        """
+        return self._network.model.visual.merger
 
     @property
-    @abc.abstractmethod
     def language_model(self) -> Any:
         """Transformers' language model without its head; the names of its parts are the same in all families."""
+        return self._network.model.language_model
 
     def memory_layout(self, snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> MemoryLayout:
         """Order and positions of a memory's tokens: the published ones, where a family has none of its own.

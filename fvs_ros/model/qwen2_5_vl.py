@@ -7,10 +7,9 @@ axis counts seconds. Its language model is the same.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from fvs_ros.memory.config import FlashMemoryConfig
@@ -32,16 +31,6 @@ class Qwen25VLBackbone(Backbone):
     def tower(self) -> Qwen25VLTower:
         """See `Backbone.tower`."""
         return Qwen25VLTower(self._network.model.visual)
-
-    @property
-    def merger(self) -> nn.Module:
-        """See `Backbone.merger`."""
-        return self._network.model.visual.merger
-
-    @property
-    def language_model(self) -> Any:
-        """See `Backbone.language_model`."""
-        return self._network.model.language_model
 
     def memory_layout(self, snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> MemoryLayout:
         """The memory as a video, see `timeline_layout`; `config` makes no difference."""

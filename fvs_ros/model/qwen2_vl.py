@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from fvs_ros.memory.geometry import POOL
@@ -21,16 +18,6 @@ class Qwen2VLBackbone(Backbone):
     def tower(self) -> Qwen2VLTower:
         """See `Backbone.tower`."""
         return Qwen2VLTower(self._network.model.visual)
-
-    @property
-    def merger(self) -> nn.Module:
-        """See `Backbone.merger`."""
-        return self._network.model.visual.merger
-
-    @property
-    def language_model(self) -> Any:
-        """See `Backbone.language_model`."""
-        return self._network.model.language_model
 
 
 class Qwen2VLTower(PathwayTower):
