@@ -16,7 +16,7 @@ from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.training.config import TrainConfig
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.recipe import load_recipe
-from fvs_ros.training.stage import prepare, starting_checkpoint
+from fvs_ros.training.stage import prepare, starting_checkpoint, training_arguments
 from fvs_ros.training.trainable import trained_weights
 
 PATROL = {"episodes": 2, "lengths": [4]}
@@ -84,3 +84,9 @@ def test_other_objectives_make_no_head_and_leave_one_as_it_is(tmp_path: Path) ->
     names = trained_weights(prepare(config, config.stages[0], None).model)
     assert names
     assert not any(name.startswith("recall.") for name in names)
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 8e-4), ({"learning_rate": 2e-3}, 2e-3)])
+def test_a_stage_may_have_a_learning_rate_of_its_own(tmp_path: Path, given: dict[str, Any], expected: float) -> None:
+    config = recipe(tmp_path, scratch(), **given)
+    assert training_arguments(config, config.stages[0], tmp_path / "stage", 1).learning_rate == expected
