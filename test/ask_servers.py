@@ -28,7 +28,7 @@ def ask_server(
     with ros_domain() as domain:
         context = rclpy.Context()
         rclpy.init(context=context, domain_id=domain)
-        node = rclpy.create_node("doors", context=context)
+        node = rclpy.create_node("stream_node", context=context)
         executor = make_executor(context=context)
         executor.add_node(node)
         server = AskServer(node, engine, options)

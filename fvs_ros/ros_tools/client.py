@@ -27,6 +27,7 @@ from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
 from fvs_ros.ros_tools.requests import RefusedError, ask_fields, done, episode_number, longest_wait
+from fvs_ros.ros_tools.service_calls import ServiceCalls
 from fvs_ros.srv import Ask, Forget, LoadMemory
 
 __all__ = ["FlashVStreamClient", "RefusedError"]
@@ -93,13 +94,12 @@ class FlashVStreamClient:
         self._executor.add_node(ros_node)
         namespace = "".join(node.rpartition("/")[:2])
         self._ask_service, self._ask_action = f"{namespace}ask", f"{namespace}ask_stream"
-        self._services: dict[str, Any] = {}
-        # Now, since rmw_fastrtps can lose the response to a request that is sent while client and node are discovered.
-        self._service(Ask, self._ask_service)
-        self._subscriptions = (
-            ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos()),
-            ros_node.create_subscription(StreamStatistics, f"{node}/statistics", self._on_statistics, 1),
-        )
+        self._calls = ServiceCalls(ros_node, node, self.wait_for)
+        self._call = self._calls.call
+        self._calls.offer(Ask, self._ask_service)
+        commands = {"save_memory": Trigger, "load_memory": LoadMemory, "forget": Forget, "reset": Trigger}
+        for name, service_type in {**commands, "pause": SetBool, "get_state": GetState}.items():
+            self._calls.offer(service_type, f"{node}/{name}")
         self._action = ActionClient(
             ros_node,
             AskAction,
@@ -109,6 +109,10 @@ class FlashVStreamClient:
             cancel_service_qos_profile=question_qos(),
             # rclpy keeps 10 by default: tokens that come while nobody spins would push each other out.
             feedback_sub_qos_profile=question_qos(),
+        )
+        self._subscriptions = (
+            ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos()),
+            ros_node.create_subscription(StreamStatistics, f"{node}/statistics", self._on_statistics, 1),
         )
 
     def __enter__(self: AnyClient) -> AnyClient:
@@ -120,8 +124,7 @@ class FlashVStreamClient:
     def close(self) -> None:
         """Leaves DDS; a node that was given stays, without the client's subscriptions and clients."""
         self._action.destroy()
-        for service in self._services.values():
-            self.ros_node.destroy_client(service)
+        self._calls.close()
         for subscription in self._subscriptions:
             self.ros_node.destroy_subscription(subscription)
         self._executor.remove_node(self.ros_node)
@@ -205,6 +208,7 @@ class FlashVStreamClient:
 
         goal = AskAction.Goal(**ask_fields(question, max_new_tokens, timeout_s, fresh, since, until, with_all_moments))
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
+        self._calls.be_known()
         handle = self.result_of(
             self._action.send_goal_async(goal, lambda message: add(message.feedback.token)),
             f"a reply of {self._ask_action}",
@@ -383,18 +387,10 @@ class FlashVStreamClient:
         response = self._call(GetState, f"{self.node}/get_state", GetState.Request(), response_s=_STATE_S)
         return response.current_state.label
 
-    def _call(self, service_type: type, name: str, request: Any, *, response_s: float = DEFAULT_TIMEOUT_S) -> Any:
-        service = self._service(service_type, name)
-        self.wait_for(service.service_is_ready, f"the service {name} to be offered", min(response_s, DEFAULT_TIMEOUT_S))
-        return self.result_of(service.call_async(request), f"a response of {name}", response_s)
-
-    def _service(self, service_type: type, name: str) -> Any:
-        if name not in self._services:
-            self._services[name] = self.ros_node.create_client(service_type, name, qos_profile=question_qos())
-        return self._services[name]
-
     def _on_memory(self, message: MemoryState) -> None:
+        self._calls.hear()
         self.memory = message
 
     def _on_statistics(self, message: StreamStatistics) -> None:
+        self._calls.hear()
         self.statistics = message
