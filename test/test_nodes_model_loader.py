@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,26 +129,6 @@ def test_a_signal_ends_the_node_while_it_reads_a_model(number: int) -> None:
 
 def _wait(event: threading.Event) -> None:
     assert event.wait(PATIENCE_S)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_node_while_its_modules_are_imported(number: int) -> None:
-    """Stopped by the module that comes right before the imports that take long."""
-    program = (
-        "import fvs_ros.nodes.early_signals as early, runpy, time\n"
-        "begin = early.end_on_signals\n"
-        "def begin_and_wait():\n"
-        "    begin()\n"
-        "    print('begun', flush=True)\n"
-        "    time.sleep(60)\n"
-        "early.end_on_signals = begin_and_wait\n"
-        "runpy.run_module('fvs_ros.nodes.stream_node', run_name='__main__')\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(number)
-        assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("when", ["while it loads", "when it is there"])

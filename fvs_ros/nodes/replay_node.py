@@ -6,6 +6,12 @@ parameters.
 
 from __future__ import annotations
 
+from fvs_ros.nodes.process_signals import end_on_signals, ignore_interrupts, leave_signals_to_rclpy
+
+if __name__ == "__main__":
+    # Before the other imports, which take long.
+    end_on_signals()
+
 import sys
 import threading
 from dataclasses import fields
@@ -151,6 +157,7 @@ def _open_output(node: Node, config: ReplayConfig) -> ReplayOutput:
 
 def main(arguments: list[str] | None = None) -> int:
     """Play one recording; returns 0 at its end or when interrupted, 1 if it cannot be played."""
+    leave_signals_to_rclpy()
     text = [item.name for item in fields(ReplayConfig) if isinstance(item.default, str)]
     logger = get_logger(_NAME)
     executor: SingleThreadedExecutor | None = None
@@ -175,6 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         logger.fatal(one_line(str(error)))
         return 1
     finally:
+        ignore_interrupts()
         if node is not None:
             node.close()
             node.destroy_node()

@@ -6,7 +6,7 @@ Start it with ``python -m fvs_ros.nodes.stream_node --ros-args -p model:=FOLDER 
 
 from __future__ import annotations
 
-from fvs_ros.nodes.early_signals import end_on_signals, leave_signals_to_rclpy
+from fvs_ros.nodes.process_signals import end_on_signals, ignore_interrupts, leave_signals_to_rclpy
 
 if __name__ == "__main__":
     # Before the other imports, which take long.
@@ -379,6 +379,7 @@ def main(arguments: list[str] | None = None) -> int:
             get_logger(NAME).fatal(f"Cannot start: {one_line(str(error))}")
             return 1
     finally:
+        ignore_interrupts()
         # In this order: the engine's threads publish, so they end before the context does.
         if node is not None:
             node.close()
