@@ -246,6 +246,8 @@ def test_while_answers_are_decoded_prefill_pauses_but_not_for_ever(
     clock.now = 100.0
     scheduler.advance(None, answering=True)
     assert len(model.work) == 1
+    assert scheduler.pause_s() == 0.0
+    assert scheduler.pause_s(answering=True) == pytest.approx(0.5)
     for _ in range(9):
         clock.now += 0.05
         scheduler.advance(None, answering=True)

@@ -32,7 +32,7 @@ from fvs_ros.episodic.information import Opener
 from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.questions import AcceptedQuestion
+from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
 from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.types import Answer, AskOptions, ErrorCode
 
@@ -346,6 +346,32 @@ def test_frames_come_into_memory_while_a_question_recalls() -> None:
         wait_until(lambda: engine.status.steps == steps + 2)
         recaller.scoring.open()
         assert rare_moments(result(pending)) == RARE_PLACES
+
+
+def test_the_answer_worker_sleeps_while_a_question_recalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a prefill is under way: else the thread that recalls would have to fight for Python."""
+    looks: list[None] = []
+    take = QuestionQueue.take
+
+    def counted(*arguments: Any, **named: Any) -> list[AcceptedQuestion] | None:
+        looks.append(None)
+        return take(*arguments, **named)
+
+    model, recaller = recalling_model()
+    # More chunks than can be computed here.
+    model.chunks_of_a_memory = 10**9
+    with long_stream(model, prefill_share=1.0) as (engine, _):
+        monkeypatch.setattr(QuestionQueue, "take", counted)
+        recaller.scoring.shut()
+        pending = engine.ask(QUESTION)
+        recaller.scoring.wait_reached()
+        looks.clear()
+        steps = engine.status.steps
+        for second in range(8):
+            engine.submit(frame(END_S + second, 90))
+        wait_until(lambda: engine.status.steps == steps + 4)
+        assert len(looks) < 100
+        assert pending.cancel()
 
 
 def test_a_question_about_the_new_episode_of_a_clock_set_back_recalls_nothing_of_the_old() -> None:

@@ -137,14 +137,15 @@ class AnswerWorker:
     def _pause_s(self) -> float | None:
         if self._running or any(question.recalled is None for question in self._waiting):
             return 0.0
-        pause_s = self.prefill.pause_s()
+        # What a question recalls is found by another thread, which this one must not keep from Python by looking at it.
+        pause_s = self.prefill.pause_s(answering=bool(self._waiting))
         if not self._waiting:
             return pause_s
         return RECALL_LOOK_S if pause_s is None else min(RECALL_LOOK_S, pause_s)
 
     def _has_work(self) -> bool:
         found = any(question.recalled is not None and question.recalled.done() for question in self._waiting)
-        return found or self.prefill.is_due()
+        return found or self.prefill.is_due(answering=bool(self._waiting))
 
     def _admit(self, question: AcceptedQuestion) -> None:
         newest = self._latest.current

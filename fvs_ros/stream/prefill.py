@@ -104,33 +104,40 @@ class PrefillScheduler:
             self._retired.remove(ready)
             ready.prefilled.close()
 
-    def pause_s(self) -> float | None:
-        """Seconds until the next chunk is due; None if none is due before the memory changes."""
-        if self._prefill is not None:
-            return 0.0
-        newest = self._latest.current
-        if self.on_demand or newest is None or not self._is_newer(newest) or not self._has_buffer():
-            return None
-        return max(0.0, self._pause_until - time.monotonic())
+    def pause_s(self, answering: bool = False) -> float | None:
+        """Seconds until the next chunk is due; None if none is due before the memory changes.
 
-    def is_due(self) -> bool:
-        """Whether the next chunk is due now."""
-        return self.pause_s() == 0.0
+        Args:
+            answering: whether questions are waiting for something else or being answered, which have priority.
+        """
+        now = time.monotonic()
+        due = now
+        if self._prefill is None:
+            newest = self._latest.current
+            if self.on_demand or newest is None or not self._is_newer(newest) or not self._has_buffer():
+                return None
+            due = self._pause_until
+        if answering:
+            due = max(due, self._last_chunk + LONGEST_PAUSE_S)
+        return max(0.0, due - now)
+
+    def is_due(self, answering: bool = False) -> bool:
+        """Whether the next chunk is due now; see `pause_s`."""
+        return self.pause_s(answering) == 0.0
 
     def advance(self, needed_version: int | None, answering: bool) -> None:
         """Prefills the next chunk, if it is due or needed.
 
         Args:
             needed_version: lowest version that a question waits for, None if no question waits.
-            answering: whether answers are being decoded, which have priority.
+            answering: see `pause_s`.
 
         Raises:
             Exception: what the model failed with; that memory is not tried again unless a question needs it.
         """
         newest = self._latest.current
         if needed_version is None:
-            pausing = answering and time.monotonic() - self._last_chunk < LONGEST_PAUSE_S
-            if pausing or not self.is_due():
+            if not self.is_due(answering):
                 return
         elif self._prefill is not None and self._prefill.memory.status.version < needed_version:
             self._abandon()
