@@ -59,6 +59,7 @@ class FakeModel:
             number of answers that got a token at once.
         asked: of each question the memory, the text, and what the answer is made to begin with.
         say: makes an answer of a question and the memory's steps, in place of the usual one.
+        likelihood: a log-probability of a question and a text, in place of minus the text's length.
         pieces: of text, of all answers.
         chunks_of_a_memory: in how many it is prefilled.
         encode_error, prefill_error, answer_error, check_error: raised by the next calls while set.
@@ -77,6 +78,7 @@ class FakeModel:
         self.work: list[tuple[str, int]] = []
         self.asked: list[tuple[MemorySnapshot, str, str]] = []
         self.say: Callable[[str, int], str] | None = None
+        self.likelihood: Callable[[str, str], float] = lambda question, text: -float(len(text))
         self.chunks_of_a_memory = 1
         self.prefill_error: Exception | None = None
         self.encoded: list[list[int]] = []
@@ -170,6 +172,25 @@ class FakePrefilledMemory:
         self.answers.append(answer)
         return answer
 
+    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> FakeGeneration:
+        scoring = self.score([question], [choices], answer_prefix)
+        while not scoring.step():
+            pass
+        (scores,) = scoring.log_probabilities
+        model = self.cache.model
+        model.asked.append((self.snapshot, question, answer_prefix))
+        answer = FakeGeneration(self.snapshot, 1, choices[scores.index(max(scores))])
+        answer.choice_probabilities = tuple(torch.tensor(scores).softmax(0).tolist())
+        self._next([answer])
+        self.answers.append(answer)
+        return answer
+
+    def score(self, questions: Sequence[str], texts: Sequence[Sequence[str]], answer_prefix: str = "") -> FakeScoring:
+        assert self in self.cache.open
+        if self.chunks_left:
+            raise RuntimeError(f"{self.chunks_left} chunks are not prefilled yet")
+        return FakeScoring(self.cache.model, questions, texts)
+
     def decode_step(self) -> None:
         assert self in self.cache.open
         self._next([answer for answer in self.answers if not (answer.done or answer.closed)])
@@ -190,6 +211,25 @@ class FakePrefilledMemory:
         self.cache.open.remove(self)
 
 
+class FakeScoring:
+    """Scores one question's texts at a time, by the model's `likelihood`."""
+
+    def __init__(self, model: FakeModel, questions: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+        self.model = model
+        self.left = list(zip(questions, texts, strict=True))
+        self.log_probabilities: list[list[float]] = []
+
+    @property
+    def done(self) -> bool:
+        return not self.left
+
+    def step(self) -> bool:
+        if self.left:
+            question, texts = self.left.pop(0)
+            self.log_probabilities.append([self.model.likelihood(question, text) for text in texts])
+        return self.done
+
+
 class FakeGeneration:
     """Says the number of steps, then each CSM slot's colour as it is when its turn comes; or what `say` made of it."""
 
@@ -201,6 +241,7 @@ class FakeGeneration:
         self.most = 1 if said is not None else min(max_new_tokens, 1 + snapshot.csm.shape[0])
         self.closed = False
         self.relevance: tuple[float, ...] | None = None
+        self.choice_probabilities: tuple[float, ...] | None = None
 
     @property
     def done(self) -> bool:

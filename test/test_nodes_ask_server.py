@@ -68,6 +68,19 @@ def test_all_moments_come_in_time_order_where_they_are_asked_for(client: Client)
     assert stamps == sorted(stamps) == sorted(moment.stamp.sec for moment in response.moments)
 
 
+def test_choices_are_answered_with_one_of_them_and_a_probability_each(client: Client) -> None:
+    choices = ["the kitchen", "a hall", "neither of them"]
+    response = client.ask("Where?", choices=choices)
+    likeliest = max(range(3), key=response.choice_probabilities.__getitem__)
+    assert response.answer == choices[likeliest]
+    assert sum(response.choice_probabilities) == pytest.approx(1)
+    stream = client.ask_stream("Where?", choices=choices)
+    result = stream.result()
+    assert (result.answer, list(result.choice_probabilities)) == (response.answer, list(response.choice_probabilities))
+    assert stream.tokens == [response.answer]
+    assert list(client.ask_anything().choice_probabilities) == []
+
+
 def test_zero_means_the_parameters_defaults_and_a_question_alone_is_enough(client: Client) -> None:
     assert client.ask("What do you see?", timeout_s=0).success
 
@@ -88,6 +101,7 @@ def test_a_fresh_answer_knows_the_frame_that_came_just_before(client: Client) ->
         ("Hello?", {"max_new_tokens": LONG + 1}, "max_new_tokens is 1001"),
         ("Hello?", {"timeout_s": -1.0}, "timeout_s is -1.0"),
         ("Hello?", {"timeout_s": math.nan}, "timeout_s is nan"),
+        ("Hello?", {"choices": ["yes", ""]}, "choice 2 of 2 is empty"),
         ("Hello?", {"timeout_s": math.inf}, "timeout_s is inf"),
     ],
 )

@@ -146,6 +146,32 @@ def test_an_answer_grows_by_a_token_a_step_up_to_its_limit(model: StreamModel, c
     memory.close()
 
 
+def test_an_answer_can_be_the_likeliest_of_given_texts(model: StreamModel, cache: StreamPrefixCache) -> None:
+    memory = prefilled(cache, snapshot(model))
+    scoring = memory.score([QUESTION, "Who?"], [["yes", "no, never"], ["nobody"]])
+    batches = 0
+    while not scoring.done:
+        assert scoring.step() == scoring.done
+        batches += 1
+        assert batches < 100
+    first, second = scoring.log_probabilities
+    assert (len(first), len(second)) == (2, 1)
+    assert max(*first, *second) < 0
+    choice = memory.start_choice(QUESTION, ["yes", "no, never"])
+    for _ in range(100):
+        if not choice.done:
+            memory.decode_step()
+    assert choice.done
+    assert choice.text == ("yes" if first[0] > first[1] else "no, never")
+    assert choice.choice_probabilities is not None
+    assert sum(choice.choice_probabilities) == pytest.approx(1)
+    choice.close()
+    plain = memory.start(QUESTION, 1)
+    assert plain.choice_probabilities is None
+    plain.close()
+    memory.close()
+
+
 def test_answers_do_not_disturb_each_other(model: StreamModel, cache: StreamPrefixCache) -> None:
     memory = prefilled(cache, snapshot(model))
     alone = [finish(memory, memory.start(question, LIMIT)) for question in (QUESTION, "Who?")]

@@ -145,6 +145,19 @@ class Decoder:
             chunks: L tokens of each question, no two in one row.
             observed: collects what their last tokens attend to.
         """
+        return self._backbone.logits(self._continue(prefix, suffixes, chunks, observed)[:, -1])
+
+    def logits_at(
+        self, prefix: Prefix, suffixes: KeyValues, chunks: Sequence[SuffixChunk], picked: Sequence[Sequence[bool]]
+    ) -> Tensor:
+        """Logits [n, V] float32 at the n tokens that `picked` [S, L] names, in order; else like `extend`."""
+        hidden = self._continue(prefix, suffixes, chunks, None)
+        return self._backbone.logits(hidden[torch.tensor(picked, device=self.device)])
+
+    def _continue(
+        self, prefix: Prefix, suffixes: KeyValues, chunks: Sequence[SuffixChunk], observed: ObservedAttention | None
+    ) -> Tensor:
+        """Hidden states [S, L, H] of L more tokens of each of S questions."""
         ids = torch.tensor([chunk.tokens for chunk in chunks], device=self.device)
         rows, first_columns, positions = (
             torch.tensor(values, device=self.device)
@@ -163,12 +176,14 @@ class Decoder:
             masked=None if ids.shape == (1, 1) else later_columns(columns, width),
             observed=observed,
         )
-        return self.logits(ids, positions[:, None] + offsets, attention)
+        return self._text_states(ids, positions[:, None] + offsets, attention)
 
     def logits(self, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Logits [S, V] float32 at the last of the text tokens `ids` [S, L] at `positions` [S, L]."""
-        hidden = self._run(self._backbone.embeddings(ids), positions.expand(3, -1, -1), attention)
-        return self._backbone.logits(hidden[:, -1])
+        return self._backbone.logits(self._text_states(ids, positions, attention)[:, -1])
+
+    def _text_states(self, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        return self._run(self._backbone.embeddings(ids), positions.expand(3, -1, -1), attention)
 
     def _run(self, hidden: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """Hidden states [S, L, H] after all layers, of embeddings [S, L, H] at positions [3, S, L]."""

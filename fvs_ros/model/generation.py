@@ -23,6 +23,8 @@ class Generation:
         asked: tokens of the question, the first of `length`.
         relevance: of a complete answer, the probability that it rests on each slot of the memory, in the order of
             `MemorySnapshot.slot_tokens`.
+        given: the tokens of an answer that is known beforehand and is only read, as many as `remaining` at first; empty
+            where the model chooses them.
     """
 
     stream: TextStream
@@ -35,6 +37,9 @@ class Generation:
     closed: bool = False
     asked: int = 0
     relevance: tuple[float, ...] | None = None
+    given: tuple[int, ...] = ()
+    # Only a `ChoiceGeneration` has them.
+    choice_probabilities: None = None
 
     @property
     def text(self) -> str:
@@ -42,7 +47,8 @@ class Generation:
         return self.stream.text
 
     def add(self, token: int) -> None:
-        """Appends the next token."""
+        """Appends the next token; of a given answer its own, whichever the model would choose."""
+        token = self.given[-self.remaining] if self.given else token
         self.token = token
         if token in self.end_tokens:
             self.remaining = 0

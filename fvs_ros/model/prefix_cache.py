@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.model.backbone import Backbone
+from fvs_ros.model.choosing import ChoiceGeneration
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix, SuffixChunk
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.prompt import PromptBuilder
@@ -30,6 +31,7 @@ from fvs_ros.model.relevance import (
     slot_capacity,
     slots_of_tokens,
 )
+from fvs_ros.model.scoring import ScoredQuestion, TextScoring
 from fvs_ros.model.sequence import Segment, memory_segment
 from fvs_ros.model.text_stream import TextStream
 
@@ -149,6 +151,7 @@ class PrefilledMemory:
         self._position = 0
         self._slots = 0
         self._generations: list[Generation] = []
+        self._choosing: list[ChoiceGeneration] = []
 
     def prefill_chunk(self) -> bool:
         """Computes a bounded chunk more; True once the whole memory is prefilled."""
@@ -181,15 +184,74 @@ class PrefilledMemory:
         Raises:
             RuntimeError: the memory is not prefilled to its end yet.
         """
+        self._require_prefilled()
+        cache = self._cache
+        suffix = cache.prompts.build(question, answer_prefix).suffix
+        generation = Generation(TextStream(cache.tokenizer), cache.end_tokens, max_new_tokens, asked=len(suffix))
+        self._start(generation, suffix)
+        return generation
+
+    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> ChoiceGeneration:
+        """Begins an answer that is the likeliest of given texts, and computes a first batch of their scores.
+
+        Args:
+            question: as for `start`.
+            choices: one text or more, none empty; control tokens that they spell out are read letter by letter.
+            answer_prefix: as for `start`.
+
+        Raises:
+            RuntimeError: the memory is not prefilled to its end yet.
+        """
+        cache = self._cache
+        scoring = self.score([question], [choices], answer_prefix)
+        suffix = cache.prompts.build(question, answer_prefix).suffix
+        end = sorted(cache.end_tokens)[:1]
+
+        def begin(choice: int) -> Generation:
+            given = (*cache.prompts.encode_text(choices[choice]), *end)
+            text = TextStream(cache.tokenizer)
+            generation = Generation(text, cache.end_tokens, len(given), asked=len(suffix), given=given)
+            self._start(generation, suffix)
+            return generation
+
+        choosing = ChoiceGeneration(choices, scoring, begin)
+        choosing.advance()
+        self._choosing.append(choosing)
+        return choosing
+
+    def score(self, questions: Sequence[str], texts: Sequence[Sequence[str]], answer_prefix: str = "") -> TextScoring:
+        """How likely texts are as whole answers to questions, each answer by itself; `step` computes it.
+
+        Args:
+            questions: each as for `start`.
+            texts: those of each question, none empty; control tokens that they spell out are read letter by letter.
+            answer_prefix: what all answers are made to begin with, before the texts.
+
+        Raises:
+            RuntimeError: the memory is not prefilled to its end yet.
+        """
+        self._require_prefilled()
+        cache = self._cache
+        scored = [
+            ScoredQuestion(
+                cache.prompts.build(question, answer_prefix).suffix, [cache.prompts.encode_text(one) for one in answers]
+            )
+            for question, answers in zip(questions, texts, strict=True)
+        ]
+        end_tokens = sorted(cache.end_tokens)
+        return TextScoring(cache.decoder, cache.running, self._prefix, self._position, scored, end_tokens)
+
+    def _require_prefilled(self) -> None:
         if self._snapshot is not None or self._segment is not None:
             raise RuntimeError(
                 f"only {self._prefix.length} tokens of the memory are prefilled; call prefill_chunk until it is True"
             )
+
+    def _start(self, generation: Generation, suffix: Sequence[int]) -> None:
+        """Computes a question and the first token of its answer."""
         cache = self._cache
-        suffix = cache.prompts.build(question, answer_prefix).suffix
-        generation = Generation(TextStream(cache.tokenizer), cache.end_tokens, max_new_tokens, asked=len(suffix))
         with cache.running():
-            cache.suffixes.allocate(generation, len(suffix) + max_new_tokens)
+            cache.suffixes.allocate(generation, len(suffix) + generation.remaining)
             try:
                 for start in range(0, len(suffix), QUESTION_CHUNK):
                     chunk = suffix[start : start + QUESTION_CHUNK]
@@ -200,10 +262,12 @@ class PrefilledMemory:
             generation.add(token)
             self._complete([generation])
         self._generations.append(generation)
-        return generation
 
     def decode_step(self) -> None:
-        """Computes the next token of every answer that is neither complete nor closed."""
+        """Computes the next token, or batch of scores, of every answer that is neither complete nor closed."""
+        self._choosing = [one for one in self._choosing if not (one.scored or one.closed)]
+        for choosing in self._choosing:
+            choosing.advance()
         self._generations = [one for one in self._generations if not (one.done or one.closed)]
         if not self._generations:
             return

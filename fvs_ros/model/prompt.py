@@ -76,9 +76,9 @@ class PromptBuilder:
             head=self.head,
             suffix=(
                 *self._memory_end,
-                *self._encode_text(question),
+                *self.encode_text(question),
                 *self._answer_start,
-                *self._encode_text(answer_prefix),
+                *self.encode_text(answer_prefix),
             ),
         )
 
@@ -88,16 +88,17 @@ class PromptBuilder:
         learnt: list[bool] = []
         for question, answer in turns:
             asked = self.build(question).suffix if not tokens else self._continue_with(question)
-            answered = (*self._encode_text(answer), *self._answer_end)
+            answered = (*self.encode_text(answer), *self._answer_end)
             tokens += [*asked, *answered]
             # The header's last token is its newline.
             learnt += [False] * (len(asked) - 1) + [True] * (len(answered) + 1)
         return ConversationTokens(tuple(tokens), tuple(learnt))
 
     def _continue_with(self, question: str) -> tuple[int, ...]:
-        return (*self._next_turn, *self._encode_text(question), *self._answer_start)
+        return (*self._next_turn, *self.encode_text(question), *self._answer_start)
 
-    def _encode_text(self, text: str) -> Sequence[int]:
+    def encode_text(self, text: str) -> Sequence[int]:
+        """Tokens of text alone: control tokens that it spells out are read letter by letter."""
         ids = self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         controls = set(self._control_tokens.values()).intersection(ids)
         if controls:

@@ -48,6 +48,7 @@ def fill_answer(message: AnswerMessage, answer: Answer, with_all_moments: bool =
     message.moments = [moment_message(moment) for moment in answer.moments]
     if with_all_moments:
         message.all_moments = [moment_message(moment) for moment in answer.all_moments]
+    message.choice_probabilities = answer.choice_probabilities
     message.memory_version = answer.memory_version
     message.memory_start = time_message(answer.start_ns)
     message.memory_end = time_message(answer.end_ns)

@@ -298,6 +298,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             fresh=request.fresh,
             since_ns=open_stamp(request.since),
             until_ns=open_stamp(request.until),
+            choices=tuple(request.choices),
         )
 
     def _no_frames(self) -> str:

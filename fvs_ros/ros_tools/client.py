@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rclpy
 from builtin_interfaces.msg import Time
@@ -26,15 +26,25 @@ from fvs_ros.action import Ask as AskAction
 from fvs_ros.msg import MemoryState, StreamStatistics
 from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
-from fvs_ros.ros_tools.requests import RefusedError, ask_fields, done, episode_number, longest_wait
+from fvs_ros.ros_tools.requests import (
+    DEFAULT_TIMEOUT_S,
+    RefusedError,
+    RequestOptions,
+    ask_fields,
+    done,
+    episode_number,
+    longest_wait,
+)
 from fvs_ros.ros_tools.service_calls import ServiceCalls
 from fvs_ros.srv import Ask, Forget, LoadMemory
 
-__all__ = ["FlashVStreamClient", "RefusedError"]
+if TYPE_CHECKING:
+    # Part of Python from 3.11 on, and needed by type checkers alone.
+    from typing import Unpack
+
+__all__ = ["FlashVStreamClient", "RefusedError", "RequestOptions"]
 
 DEFAULT_NODE = "/stream_node"
-# For what the node does at once. Discovery takes seconds, on a busy machine tens of them.
-DEFAULT_TIMEOUT_S = 60.0
 # For saving, loading and forgetting: the node's own limit, and a little more.
 COMMAND_TIMEOUT_S = 660.0
 # The longest spin: between two, conditions are looked at and `on_wait` runs.
@@ -136,27 +146,12 @@ class FlashVStreamClient:
 
     # Questions
 
-    def ask(
-        self,
-        question: str,
-        *,
-        max_new_tokens: int = 0,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        fresh: bool = False,
-        since: Time | None = None,
-        until: Time | None = None,
-        with_all_moments: bool = False,
-    ) -> Ask.Response:
+    def ask(self, question: str, **options: Unpack[RequestOptions]) -> Ask.Response:
         """Asks through the service, and waits for the whole answer.
 
         Args:
             question: in any language that the model speaks.
-            max_new_tokens: the answer's longest length; 0 takes the node's parameter.
-            timeout_s: seconds from the question to its complete answer; 0 takes the node's parameter.
-            fresh: answer from a memory that holds every frame that arrived before the question.
-            since: answer only from what was seen from this stamp on; None for all before `until`.
-            until: answer only from what was seen up to this stamp; None for all since `since`.
-            with_all_moments: also return everything that the model had in front of it.
+            options: see `RequestOptions`; a timeout of 60 s where none is given.
 
         Returns:
             The `fvs_ros/srv/Ask` response, of which `success` is true.
@@ -165,20 +160,14 @@ class FlashVStreamClient:
             AskError: there is no answer; `code` says why.
             TimeoutError: the service is not offered, or the node does not respond.
         """
-        request = Ask.Request(**ask_fields(question, max_new_tokens, timeout_s, fresh, since, until, with_all_moments))
-        return answered(self._call(Ask, self._ask_service, request, response_s=longest_wait(timeout_s)))
+        request = Ask.Request(**ask_fields(question, **options))
+        return answered(self._call(Ask, self._ask_service, request, response_s=longest_wait(request.timeout_s)))
 
     def ask_stream(
         self,
         question: str,
         on_token: Callable[[str], None] | None = None,
-        *,
-        max_new_tokens: int = 0,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        fresh: bool = False,
-        since: Time | None = None,
-        until: Time | None = None,
-        with_all_moments: bool = False,
+        **options: Unpack[RequestOptions],
     ) -> AnswerStream:
         """Asks through the action, and returns once the node has accepted the goal.
 
@@ -187,12 +176,7 @@ class FlashVStreamClient:
         Args:
             question: see `ask`.
             on_token: called with each piece of the answer.
-            max_new_tokens: see `ask`.
-            timeout_s: see `ask`.
-            fresh: see `ask`.
-            since: see `ask`.
-            until: see `ask`.
-            with_all_moments: see `ask`.
+            options: see `ask`.
 
         Raises:
             AskError: no ROS message can hold the question or a limit. What the node refuses, `result` raises.
@@ -206,7 +190,7 @@ class FlashVStreamClient:
             if on_token is not None:
                 on_token(token)
 
-        goal = AskAction.Goal(**ask_fields(question, max_new_tokens, timeout_s, fresh, since, until, with_all_moments))
+        goal = AskAction.Goal(**ask_fields(question, **options))
         self.wait_for(self._action.server_is_ready, f"the action {self._ask_action} to be offered")
         self._calls.be_known()
         handle = self.result_of(
@@ -215,7 +199,7 @@ class FlashVStreamClient:
         )
         if not handle.accepted:
             raise RefusedError(f"{self.node} rejected the question's goal")
-        return AnswerStream(self.result_of, handle, tokens, add, longest_wait(timeout_s))
+        return AnswerStream(self.result_of, handle, tokens, add, longest_wait(goal.timeout_s))
 
     # The node
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 from builtin_interfaces.msg import Time
 
+from fvs_ros.stream.choices import check_choices
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S
 from fvs_ros.stream.types import AskError, ErrorCode
 
+# Discovery takes seconds, on a busy machine tens of them; what the node does at once takes none.
+DEFAULT_TIMEOUT_S = 60.0
 # The node ends a question at its timeout; what it then sends may take this long.
 _DELIVERY_S = 5.0
 
@@ -18,23 +22,52 @@ class RefusedError(Exception):
     """The node does not do what it was asked for in its present state. The message is the node's own."""
 
 
+class RequestOptions(TypedDict, total=False):
+    """What may come with a question.
+
+    Attributes:
+        max_new_tokens: the answer's longest length; 0 takes the node's parameter.
+        timeout_s: seconds from the question to its complete answer; 0 takes the node's parameter.
+        fresh: answer from a memory that holds every frame that arrived before the question.
+        since: answer only from what was seen from this stamp on; None for all before `until`.
+        until: answer only from what was seen up to this stamp; None for all since `since`.
+        with_all_moments: also return everything that the model had in front of it.
+        choices: answer with one of these texts, whichever is likeliest; `choice_probabilities` says how likely each is.
+    """
+
+    max_new_tokens: int
+    timeout_s: float
+    fresh: bool
+    since: Time | None
+    until: Time | None
+    with_all_moments: bool
+    choices: Sequence[str]
+
+
 def ask_fields(
     question: str,
-    max_new_tokens: int,
-    timeout_s: float,
-    fresh: bool,
-    since: Time | None,
-    until: Time | None,
-    with_all_moments: bool,
+    *,
+    max_new_tokens: int = 0,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    fresh: bool = False,
+    since: Time | None = None,
+    until: Time | None = None,
+    with_all_moments: bool = False,
+    choices: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The fields of a request. Where one cannot hold a value, rclpy raises, aborts, or cuts a text off at its zero.
+    """The fields of a request with `RequestOptions`.
+
+    Where one cannot hold a value, rclpy raises, aborts, or cuts a text off at its zero.
 
     Raises:
         AskError: INVALID_QUESTION.
     """
+    check_choices(choices)
     problem = ""
-    if broken := re.search("[\0\ud800-\udfff]", question):
-        problem = f"the question's character {broken.start() + 1} is {broken[0]!a}, so leave it out"
+    texts = {"the question": question} | {f"choice {number}": one for number, one in enumerate(choices, start=1)}
+    for name, text in texts.items():
+        if broken := re.search("[\0\ud800-\udfff]", text):
+            problem = f"{name}'s character {broken.start() + 1} is {broken[0]!a}, so leave it out"
     if not 0 <= max_new_tokens < 2**32:
         problem = f"max_new_tokens is {max_new_tokens}; ask for 0, the node's default, or for 1 to {2**32 - 1}"
     if not 0 <= timeout_s <= LONGEST_TIMEOUT_S:
@@ -50,6 +83,7 @@ def ask_fields(
         "with_all_moments": with_all_moments,
         "since": since or Time(),
         "until": until or Time(),
+        "choices": list(choices),
     }
 
 

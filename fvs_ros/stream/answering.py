@@ -260,7 +260,10 @@ class AnswerWorker:
         answer: StreamGeneration | None = None
         try:
             with self.calls.call("question"):
-                answer = memory.prefilled.start(question.text, question.limits.max_new_tokens)
+                if question.choices:
+                    answer = memory.prefilled.start_choice(question.text, question.choices)
+                else:
+                    answer = memory.prefilled.start(question.text, question.limits.max_new_tokens)
         except Replaced:
             if answer is not None:
                 answer.close()
@@ -356,6 +359,7 @@ class AnswerWorker:
             total_s=total_s,
             model_name=self._model.name,
             recalled=running.memory.recalled,
+            choice_probabilities=tuple(running.answer.choice_probabilities or ()),
         )
 
     def _end(self, running: _Running) -> None:

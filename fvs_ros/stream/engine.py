@@ -175,7 +175,7 @@ class StreamEngine:
 
         Args:
             question: in any language that the model knows.
-            options: limits, freshness, and a range of stamps.
+            options: limits, freshness, a range of stamps, and choices.
             on_token: called on the answer thread with each chunk of the answer's text as it is decoded.
         """
         asked = time.perf_counter()
@@ -186,6 +186,7 @@ class StreamEngine:
             after_frame = self._frames.mark() if options.fresh else 0
             excerpt: Future[PublishedMemory] | None = Future() if options.ranged else None
             accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
+            accepted.choices = tuple(options.choices)
             accepted.recalls = options.recall and not options.ranged
             self._questions.put(accepted)
             if excerpt is not None:

@@ -61,8 +61,30 @@ class StreamGeneration(Protocol):
         None where the model gives none.
         """
 
+    @property
+    def choice_probabilities(self) -> Sequence[float] | None:
+        """Of a complete answer that is one of given texts: the probability of each, given that it is one of them."""
+
     def close(self) -> None:
         """Frees its cache row, whether the answer is complete or given up; closing again does nothing."""
+
+
+class StreamScoring(Protocol):
+    """Texts that are scored as answers to questions about one memory; giving it up takes no call."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all are scored."""
+
+    @property
+    def log_probabilities(self) -> Sequence[Sequence[float]]:
+        """Once all are scored: of each question's texts, that the model's whole answer is this one.
+
+        A softmax over a question's texts is their distribution, given that the answer is one of them.
+        """
+
+    def step(self) -> bool:
+        """Scores a batch more, in bounded time; returns `done`."""
 
 
 class StreamPrefilledMemory(Protocol):
@@ -83,8 +105,26 @@ class StreamPrefilledMemory(Protocol):
             RuntimeError: the prefill is not complete.
         """
 
+    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> StreamGeneration:
+        """Begins an answer that is the likeliest of given texts, none of which is empty; else like `start`.
+
+        Its text comes at once. Control tokens in the choices are read letter by letter.
+        """
+
+    def score(self, questions: Sequence[str], texts: Sequence[Sequence[str]], answer_prefix: str = "") -> StreamScoring:
+        """Scores texts as answers to questions, each question by itself, beside answers that are being decoded.
+
+        Args:
+            questions: none of them sees another.
+            texts: those of each question, none empty; control tokens in them are read letter by letter.
+            answer_prefix: what all answers are forced to begin with.
+
+        Raises:
+            RuntimeError: the prefill is not complete.
+        """
+
     def decode_step(self) -> None:
-        """Decodes the next token of each answer that is neither complete nor closed."""
+        """Decodes the next token, or scores more choices, of each answer that is neither complete nor closed."""
 
     def close(self) -> None:
         """Frees its buffer for another memory. All its answers must be complete or closed."""

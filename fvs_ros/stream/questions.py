@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,12 +10,10 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 
+from fvs_ros.stream.choices import NO_TEXT, check_choices
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode, QuestionCounters
-
-# Lone surrogates, which Python makes of arguments and lines, and what ROS 2 puts for bytes that are no UTF-8.
-_NO_TEXT = re.compile("[\ud800-\udfff\ufffd]")
 
 
 class PendingAnswer:
@@ -101,7 +98,7 @@ def check_question(
             f"the question has {len(question)} characters; shorten it to {config.question_characters}, or raise the "
             "parameter question_characters"
         )
-    if broken := _NO_TEXT.search(question):
+    if broken := NO_TEXT.search(question):
         raise invalid(
             f"the question is no UTF-8 text: its character {broken.start() + 1} is {broken[0]!a}, which stands for "
             "other bytes or for half a character; send it in UTF-8"
@@ -112,6 +109,7 @@ def check_question(
         raise invalid(
             f"the question holds {', '.join(control_tokens)}, which would control the model; write it without"
         )
+    check_choices(options.choices)
     max_new_tokens = config.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
     if not 1 <= max_new_tokens <= config.max_new_tokens_limit:
         raise invalid(
@@ -140,6 +138,7 @@ class AcceptedQuestion:
         needed_version: lowest version of the memory that it may be answered from.
         started: whether the model has begun to answer.
         chunks: chunks of text emitted so far.
+        choices: the texts of which one is the answer; none for one in the model's own words.
     """
 
     text: str
@@ -155,6 +154,7 @@ class AcceptedQuestion:
     needed_version: int = 0
     started: bool = False
     chunks: int = 0
+    choices: tuple[str, ...] = ()
 
     @property
     def deadline(self) -> float:

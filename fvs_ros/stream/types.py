@@ -70,6 +70,7 @@ class AskOptions:
         since_ns, until_ns: answer from what was seen in this closed range of stamps alone, as it would have been at its
             end; None leaves that side open. It takes a memory of its own, made of the stored segments.
         recall: whether a question about a long stream recalls segments, see `StreamConfig.recall_segments`.
+        choices: the answer is one of these texts, whichever the model finds likeliest; empty for one in free words.
     """
 
     max_new_tokens: int | None = None
@@ -78,6 +79,7 @@ class AskOptions:
     since_ns: int | None = None
     until_ns: int | None = None
     recall: bool = True
+    choices: tuple[str, ...] = ()
 
     @property
     def ranged(self) -> bool:
@@ -97,6 +99,7 @@ class Answer:
         first_token_s, total_s: seconds from the question's arrival, waiting included.
         recalled: stored segments that it was given from; 0 for one from the Flash Memory or of a range of stamps.
         all_moments: everything that the model had in front of it, in order of time.
+        choice_probabilities: of each of `AskOptions.choices`, given that the answer is one of them; empty without any.
     """
 
     text: str
@@ -110,6 +113,7 @@ class Answer:
     model_name: str
     recalled: int = 0
     all_moments: tuple[Moment, ...] = ()
+    choice_probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from fvs_ros.stream.model_protocol import (
     StreamModel,
     StreamPrefilledMemory,
     StreamPrefixCache,
+    StreamScoring,
 )
 
 
@@ -132,16 +133,27 @@ class _ConditionPrefilled:
         return True
 
     def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
+        prefix = answer_prefix or self._model.answer_prefix
+        self._model.generation = self._condition().start(question, max_new_tokens, prefix)
+        return self._model.generation
+
+    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> StreamGeneration:
+        prefix = answer_prefix or self._model.answer_prefix
+        self._model.generation = self._condition().start_choice(question, choices, prefix)
+        return self._model.generation
+
+    def score(self, questions: Sequence[str], texts: Sequence[Sequence[str]], answer_prefix: str = "") -> StreamScoring:
+        return self._condition().score(questions, texts, answer_prefix or self._model.answer_prefix)
+
+    def _condition(self) -> StreamPrefilledMemory:
+        """What the condition shows, prefilled."""
         shown = self._model.show(self._snapshot)
         if self._prefilled is None or self._shown is not shown:
             self.close()
             self._shown, self._prefilled = shown, self._cache.allocate(shown)
             while not self._prefilled.prefill_chunk():
                 pass
-        self._model.generation = self._prefilled.start(
-            question, max_new_tokens, answer_prefix or self._model.answer_prefix
-        )
-        return self._model.generation
+        return self._prefilled
 
     def decode_step(self) -> None:
         if self._prefilled is not None:
