@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,15 +7,17 @@ import torch
 from conftest import require_ros
 
 from fvs_ros import cli
-from fvs_ros.bench import answer, measure, memory, shapes
+from fvs_ros.bench import answer, measure, memory, recall, shapes
 from fvs_ros.bench.answer import bench_answer
 from fvs_ros.bench.costs import Cost, ModelCosts
 from fvs_ros.bench.ingest import bench_ingest
 from fvs_ros.bench.measure import Machine, Measurement, Setup, Stopwatch, describe_machine, summarise
 from fvs_ros.bench.memory import MixedScenes, bench_memory
 from fvs_ros.bench.published_streaming import PublishedStreamingMemory
+from fvs_ros.bench.recall import bench_recall
 from fvs_ros.bench.shapes import SHAPES, MemoryShape, ModelShape, random_checkpoint
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.memory.recalled import NEWEST, SPACED
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import load_checkpoint
 from fvs_ros.model.flash_vstream import FlashVStream
@@ -225,6 +228,23 @@ def test_answers_are_measured_young_and_old_and_under_load(
         bench_answer(small_model, setup(machine, steps=4))
 
 
+def test_recall_is_measured_on_a_store_that_was_opened_again(
+    machine: Machine, small_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recall, "QUESTIONS", 3)
+    segments = 2 * NEWEST + SPACED
+    many = replace(SMALL.config, csm_slots=NEWEST + SPACED + 2)
+    shape = shapes.SHAPES[small_model]
+    monkeypatch.setitem(shapes.SHAPES, small_model, replace(shape, memory=replace(shape.memory, config=many)))
+    rows = by_name(bench_recall(small_model, setup(machine, segments)))
+    assert rows["opening to the first answer"].target == 2.0
+    recalling = rows["first token with recall, 4 fps in"]
+    assert (recalling.samples, recalling.of, recalling.target) == (3, "p95", 150.0)
+    assert rows["first token without, 4 fps in"].samples == 3
+    with pytest.raises(ValueError, match="nothing is recalled of 50 or fewer"):
+        bench_recall(small_model, setup(machine, 50))
+
+
 def test_ingest_is_measured_from_message_to_memory(machine: Machine, small_model: str) -> None:
     rows = by_name(bench_ingest(small_model, setup(machine, steps=200)))
     for name in ("decode 1080p, raw", "decode 1080p, JPEG", "resize it", "encode a step (ViT)", "a step to memory"):
@@ -238,7 +258,7 @@ def test_ingest_is_measured_from_message_to_memory(machine: Machine, small_model
         bench_ingest(small_model, setup(machine, steps=199))
 
 
-@pytest.mark.parametrize(("what", "steps"), [("ingest", 10), ("answer", 10), ("node", 1)])
+@pytest.mark.parametrize(("what", "steps"), [("ingest", 10), ("answer", 10), ("recall", 1), ("node", 1)])
 def test_every_benchmark_is_reached_and_has_its_own_defaults(
     what: str, steps: int, small_model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

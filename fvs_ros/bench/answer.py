@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 
+from fvs_ros.bench.camera import FRAMES_PER_S, NoiseCamera
 from fvs_ros.bench.costs import ModelCosts
 from fvs_ros.bench.measure import REPEATS, BenchError, Measurement, Setup, Stopwatch, single, summarise
 from fvs_ros.bench.memory import MixedScenes
@@ -18,7 +18,7 @@ from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.prefix_cache import PrefilledMemory, PrefixCache
 from fvs_ros.model.prompt import PromptBuilder
-from fvs_ros.sources.frame import SECOND_NS, Frame
+from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.types import AskOptions
@@ -31,10 +31,6 @@ AT_ONCE = 4
 WARM_QUESTIONS, FRESH_QUESTIONS = 60, 20
 # Between two questions under load, in seconds; random, so that they meet the work at any point.
 LEAST_GAP_S, MOST_GAP_S = 0.1, 0.5
-
-
-# Of the camera under load.
-FRAMES_PER_S = {"cpu": 4.0, "cuda": 10.0}
 
 
 def bench_answer(name: str, setup: Setup) -> list[Measurement]:
@@ -131,46 +127,6 @@ class _Still:
         self._model.answer(replace(self._snapshot), QUESTION, max_new_tokens=1)
 
 
-class _Camera:
-    """A camera that sends noise at a steady rate until it is closed."""
-
-    def __init__(self, engine: StreamEngine, side: int, frames_per_s: float, seed: int) -> None:
-        generator = np.random.default_rng(seed)
-        self._images = [generator.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(8)]
-        self._engine = engine
-        self._period_s = 1 / frames_per_s
-        self._count = 0
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def fill(self, frames: int) -> None:
-        """Sends `frames` frames as fast as they are ingested."""
-        for _ in range(frames):
-            self._submit()
-            self._engine.flush(60.0)
-
-    def start(self) -> None:
-        """Sends frames at its rate from now on."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the stream."""
-        self._closed.set()
-        self._thread.join()
-
-    def _submit(self) -> None:
-        image = self._images[self._count % len(self._images)]
-        self._count += 1
-        self._engine.submit(Frame(round(self._count * self._period_s * SECOND_NS), lambda: image))
-
-    def _run(self) -> None:
-        begin = time.perf_counter()
-        due = 0
-        while not self._closed.wait(max(0.0, begin + due * self._period_s - time.perf_counter())):
-            self._submit()
-            due += 1
-
-
 def _under_load(model: FlashVStream, costs: ModelCosts, setup: Setup) -> list[Measurement]:
     """First tokens through the engine, while a camera sends frames."""
     shape, rate = SHAPES[model.name], FRAMES_PER_S[setup.device.type]
@@ -179,7 +135,7 @@ def _under_load(model: FlashVStream, costs: ModelCosts, setup: Setup) -> list[Me
     times: dict[bool, list[float]] = {False: [], True: []}
     behind = []
     with StreamEngine(model, config) as engine:
-        camera = _Camera(engine, shape.frame, rate, setup.seed)
+        camera = NoiseCamera(engine, shape.frame, rate, setup.seed)
         camera.fill(2 * shape.memory.config.csm_slots + 2)
         camera.start()
         try:

@@ -28,6 +28,7 @@ DEFAULTS = {
     "memory": Defaults("qwen2-vl-7b", "float32", 20_000),
     "ingest": Defaults(EMBEDDED, "auto", 1_000),
     "answer": Defaults(EMBEDDED, "auto", 43_200),
+    "recall": Defaults(EMBEDDED, "auto", 9_000),
     "node": Defaults(EMBEDDED, "auto", 60),
 }
 
@@ -47,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", help=f"auto, float32, bfloat16 or float16 (default: {by_benchmark('dtype')})")
     parser.add_argument(
-        "--steps", type=_steps, help=f"grid steps; of node, seconds in each phase (default: {by_benchmark('steps')})"
+        "--steps",
+        type=_steps,
+        help="grid steps; of recall, stored segments; of node, seconds in each phase "
+        f"(default: {by_benchmark('steps')})",
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, features and frames (default: 0)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write machine, settings and figures to this file")
@@ -98,6 +102,8 @@ def _measure(what: str, name: str, setup: Setup) -> list[Measurement]:
         from fvs_ros.bench.ingest import bench_ingest as bench
     elif what == "answer":
         from fvs_ros.bench.answer import bench_answer as bench
+    elif what == "recall":
+        from fvs_ros.bench.recall import bench_recall as bench
     else:
         from fvs_ros.ros_tools.node_bench import bench_node as bench
     return bench(name, setup)
