@@ -19,6 +19,7 @@ from fvs_ros.model.preprocess import (
     sampled_indices,
 )
 
+QWEN3_VL = PixelConfig((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), patch=16)
 PUBLISHED = {"min_pixels": 100_352, "max_pixels": 200_704}
 
 
@@ -56,27 +57,29 @@ def test_frames_become_the_same_patches_as_in_transformers() -> None:
     torch.testing.assert_close(patchify(pixels)[0], expected, atol=1e-5, rtol=0)
 
 
-def test_200_sizes_become_bit_for_bit_what_they_become_in_transformers() -> None:
+@pytest.mark.parametrize("pixels", [PixelConfig(), QWEN3_VL], ids=["Qwen2-VL", "Qwen3-VL"])
+def test_200_sizes_become_bit_for_bit_what_they_become_in_transformers(pixels: PixelConfig) -> None:
     """The sizes, and the patches of frames at these sizes; `test_resizing_is_that_of_pillow...` is for in between.
 
-    Qwen2-VL and Qwen2.5-VL have the same processor. It takes multiples of 28 pixels, of which ours are every second,
-    since the pooled frame is cut into patches as well.
+    Qwen2-VL and Qwen2.5-VL have the same processor, which Qwen3-VL has too, with settings of its own. It takes
+    multiples of 28 (32) pixels, of which ours are every second, since the pooled frame is cut into patches as well.
     """
     generator = np.random.default_rng(4)
-    processor = Qwen2VLImageProcessorPil(do_resize=False)
+    normal = {"image_mean": list(pixels.mean), "image_std": list(pixels.std)}
+    processor = Qwen2VLImageProcessorPil(do_resize=False, patch_size=pixels.patch, **normal)
     bounds = {"min_pixels": 56 * 56, "max_pixels": 112 * 224}
     grids = set()
     for height, width in generator.integers(20, 1_200, (200, 2)).tolist():
-        for multiple in (28, 56):
+        for multiple in (pixels.first_multiple, pixels.frame_multiple):
             expected = smart_resize(height, width, multiple, **bounds)
             assert resized_size(height, width, multiple, **bounds) == expected
-        grid = frame_grid(height, width, **bounds, pixels=PixelConfig())
+        grid = frame_grid(height, width, **bounds, pixels=pixels)
         frame = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         resized = resize_frames([frame, frame], grid, torch.device("cpu"))
         image = resized[0].permute(1, 2, 0).to(torch.uint8).numpy()
         expected = processor(images=[image], return_tensors="pt")
         assert expected["image_grid_thw"].tolist() == [[1, grid.height, grid.width]]
-        assert torch.equal(patchify(normalise(resized, PixelConfig()))[0], expected["pixel_values"])
+        assert torch.equal(patchify(normalise(resized, pixels), pixels.patch)[0], expected["pixel_values"])
         grids.add((grid.height, grid.width))
     assert len(grids) > 5
 

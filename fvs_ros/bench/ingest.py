@@ -15,7 +15,6 @@ from fvs_ros.bench.measure import BenchError, Measurement, Setup, Stopwatch, gro
 from fvs_ros.bench.shapes import SHAPES, random_checkpoint
 from fvs_ros.bench.targets import GROWTH, model_targets
 from fvs_ros.memory.clustered_steps import EAGER_UPDATES, micro_cluster_count
-from fvs_ros.memory.geometry import PATCH
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.preprocess import normalise, resize_frames
@@ -54,7 +53,7 @@ def bench_ingest(name: str, setup: Setup) -> list[Measurement]:
     watch = Stopwatch(device)
     generator = np.random.default_rng(setup.seed)
     side = SHAPES[name].frame
-    grid = PatchGrid(side // PATCH, side // PATCH)
+    grid = PatchGrid.of_frames(side, side, checkpoint.pixels.patch)
     batch = BATCH_STEPS[device.type]
     images = [generator.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(2 * batch)]
 

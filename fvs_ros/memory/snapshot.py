@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fvs_ros.memory.geometry import FRAME_MULTIPLE, MERGE, POOL
+from fvs_ros.memory.geometry import FRAME_PATCHES, MERGE, PATCH, POOL
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,30 @@ class PatchGrid:
 
     Attributes:
         height, width: in patches; multiples of 4, since the pooled frame is merged 2 x 2 as well.
+        patch: pixels along each side of a patch.
     """
 
     height: int
     width: int
+    patch: int = PATCH
 
     def __post_init__(self) -> None:
-        step = MERGE * POOL
+        step = FRAME_PATCHES
         if self.height < step or self.width < step or self.height % step or self.width % step:
             raise ValueError(
                 f"the patch grid is {self.height} x {self.width}; both must be positive multiples of {step}, "
-                f"so resize frames to multiples of {FRAME_MULTIPLE} pixels"
+                f"so resize frames to multiples of {step * self.patch} pixels"
             )
+
+    @classmethod
+    def of_frames(cls, height: int, width: int, patch: int) -> PatchGrid:
+        """The grid of frames of `height` x `width` pixels that are resized already."""
+        return cls(height // patch, width // patch, patch)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame, in pixels."""
+        return self.height * self.patch, self.width * self.patch
 
     @property
     def patches(self) -> int:
@@ -93,6 +105,7 @@ class MemorySnapshot:
         window_stamps_ns: [V] int64, stamp of each of them.
         ranked: whether temporal positions are the ranks of CSM slots instead of step indices. So it is where a few
             steps of a long stream are shown, which would else share positions.
+        provisional: whether the newest step is a single frame that counts twice.
         ready: on CUDA, the event that is recorded once all tensors are computed; see `wait_ready`.
     """
 
@@ -112,6 +125,7 @@ class MemorySnapshot:
     window: Tensor
     window_stamps_ns: Tensor
     ranked: bool = False
+    provisional: bool = False
     ready: torch.cuda.Event | None = None
 
     def wait_ready(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fvs_ros.cuda_graph import CapturedCall
-from fvs_ros.memory.geometry import FRAMES_PER_STEP, PATCH
+from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.backbone import VisionTower
 from fvs_ros.model.preprocess import PixelConfig, normalise, resize_frames
@@ -104,12 +104,11 @@ class EncodeGraph:
         steps: int,
         capture: Callable[[Callable[[], StepFeatures]], Callable[[], StepFeatures]] = CapturedCall,
     ) -> None:
-        size = (FRAMES_PER_STEP * steps, 3, grid.height * PATCH, grid.width * PATCH)
-        self._pixels = torch.zeros(size, device=tower.device)
+        self._pixels = torch.zeros(FRAMES_PER_STEP * steps, 3, *grid.frame_size, device=tower.device)
         self._run = capture(lambda: tower.encode(self._pixels))
 
     def __call__(self, pixels: Tensor) -> StepFeatures:
-        """Features, in storage of their own, of normalised frames [2n, 3, 14 gh, 14 gw]."""
+        """Features, in storage of their own, of normalised frames [2n, 3, H, W]."""
         self._pixels.copy_(pixels)
         features = self._run()
         # The graph's own tensors are written by its next launch.

@@ -121,7 +121,7 @@ def compute(golden: Golden) -> dict[str, Tensor]:
     config = golden.config.memory
     network = load_network(golden.config, weights=dict(golden.weights), device=torch.device("cpu"), dtype=torch.float32)
     backbone = Qwen2VLBackbone(network)
-    grid = PatchGrid(frames.shape[2] // PATCH, frames.shape[3] // PATCH)
+    grid = PatchGrid.of_frames(frames.shape[2], frames.shape[3], PATCH)
     features = backbone.tower.encode(frames)
     initial = golden.tensors.get(KMEANS_START)
     memory = build_memory(

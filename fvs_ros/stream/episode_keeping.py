@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.stream.config import StreamConfig
@@ -10,6 +11,7 @@ from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.latest_memory import LatestMemory
 from fvs_ros.stream.memory_keeper import MemoryKeeper
 from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.pictures import grid_of_picture
 from fvs_ros.stream.recall import QuestionRecall, SegmentRecall, most_recalled
 from fvs_ros.stream.recall_keys import keys_of
 from fvs_ros.stream.recorder import Recorder
@@ -59,8 +61,9 @@ def keep_episodes(
     if model.recaller is not None and recalled:
         segments = SegmentRecall(episodes.store, fingerprint, model.recaller, recalled, most_segments)
         recall = QuestionRecall(segments, recorder, latest)
-    keeper = MemoryKeeper(episodes, recorder, fingerprint, most_segments, lambda: frames.closed)
-    remaker = FeatureRemaker(episodes.store, fingerprint, recorder, frames.request_when_idle, make_keys)
+    grid_of = partial(grid_of_picture, model)
+    keeper = MemoryKeeper(episodes, recorder, fingerprint, grid_of, most_segments, lambda: frames.closed)
+    remaker = FeatureRemaker(episodes.store, fingerprint, recorder, frames.request_when_idle, grid_of, make_keys)
     return EpisodeKeeping(recorder, keeper, remaker, recall)
 
 

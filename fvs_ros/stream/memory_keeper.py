@@ -57,6 +57,7 @@ class MemoryKeeper:
         episodes: the store, and what to go on with.
         recorder: stores its segments.
         fingerprint: of the model.
+        grid_of_picture: patches of a picture of that width and height.
         most_segments: that the memory of a range of stamps is made of.
         closing: whether the engine is being closed: then no memory is made to its end.
     """
@@ -66,6 +67,7 @@ class MemoryKeeper:
         episodes: Episodes,
         recorder: Recorder,
         fingerprint: str,
+        grid_of_picture: Callable[[int, int], PatchGrid],
         most_segments: int,
         closing: Callable[[], bool],
     ) -> None:
@@ -76,7 +78,7 @@ class MemoryKeeper:
         self._most_segments = most_segments
         self._recorder = recorder
         self._closing = closing
-        self._restorer = Restorer(episodes, fingerprint, self._on_progress)
+        self._restorer = Restorer(episodes, fingerprint, grid_of_picture, self._on_progress)
         # A memory of an earlier run, until the first frame tells whether the stream goes on in it.
         self._restored: Restored | None = None
         self._saving: Future[None] | None = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fvs_ros.memory.geometry import PATCH
 from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.stream.model_protocol import StreamModel
 
 # A patrol's 112 x 112 pixels take 4 kB, a camera's 448 x 448 about 50.
 _QUALITY = 90
@@ -14,20 +14,20 @@ _QUALITY = 90
 
 def at_model_size(image: np.ndarray, grid: PatchGrid) -> np.ndarray:
     """An RGB image, uint8 [H, W, 3], at the size to which the model's frames are resized; the same one if it has it."""
-    height, width = grid.height * PATCH, grid.width * PATCH
+    height, width = grid.frame_size
     if image.shape[:2] == (height, width):
         return image
     shrinks = height < image.shape[0] and width < image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
-def grid_of_picture(width: int, height: int) -> PatchGrid:
-    """The patch grid of a picture at the size that a model sees.
+def grid_of_picture(model: StreamModel, width: int, height: int) -> PatchGrid:
+    """The patch grid at which a model sees a picture of `width` x `height` pixels: of its own pictures, as they are.
 
     Raises:
-        ValueError: it has no such size.
+        ValueError: one side is 200 times the other or more.
     """
-    return PatchGrid(height // PATCH, width // PATCH)
+    return model.frame_grid(height, width, width * height, width * height)
 
 
 def sharpness(image: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from fvs_ros.episodic.errors import StoreError
 from fvs_ros.episodic.segment import SegmentFeatures
 from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
-from fvs_ros.stream.pictures import decode_jpeg, grid_of_picture
+from fvs_ros.stream.pictures import decode_jpeg
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.segment_builder import KeysOf, no_keys, rows_and_columns
 
@@ -39,6 +39,7 @@ class FeatureRemaker:
         fingerprint: of the model.
         recorder: on whose thread the store is used.
         when_idle: has something done on the ingest thread once no frame waits; False where that has ended.
+        grid_of_picture: patches of a picture of that width and height.
         keys_of: see `SegmentBuilder`.
     """
 
@@ -48,12 +49,14 @@ class FeatureRemaker:
         fingerprint: str,
         recorder: Recorder,
         when_idle: Callable[[Callable[[Encoder], None]], bool],
+        grid_of_picture: Callable[[int, int], PatchGrid],
         keys_of: KeysOf = no_keys,
     ) -> None:
         self._store = store
         self._fingerprint = fingerprint
         self._recorder = recorder
         self._when_idle = when_idle
+        self._grid_of_picture = grid_of_picture
         self._keys_of = keys_of
         self._missing: list[int] = []
         self._total = 0
@@ -87,7 +90,7 @@ class FeatureRemaker:
         """On the ingest thread."""
         try:
             # At the size of the frames, since another one costs captured graphs.
-            grid = encoder.grid or grid_of_picture(picture.shape[1], picture.shape[0])
+            grid = encoder.grid or self._grid_of_picture(picture.shape[1], picture.shape[0])
             low = encoder.encode(picture, grid).low[0]
             keys = self._keys_of(low, grid)
         except BaseException as error:

@@ -14,7 +14,7 @@ from fvs_ros.memory.geometry import POOL
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.stream.episode_memory import EpisodeMemory
 from fvs_ros.stream.origins import StepOrigin
-from fvs_ros.stream.pictures import decode_jpeg, grid_of_picture
+from fvs_ros.stream.pictures import decode_jpeg
 from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.saved_memory import SavedMemoryError, read
 from fvs_ros.stream.segment_builder import BuiltSegment, merge_blocks
@@ -65,6 +65,7 @@ class Restorer:
     Args:
         episodes: the store, and the map in which poses hold.
         fingerprint: of the model.
+        grid_of_picture: patches of a picture of that width and height.
         on_progress: called with how far it is, in words.
     """
 
@@ -72,11 +73,13 @@ class Restorer:
         self,
         episodes: Episodes,
         fingerprint: str,
+        grid_of_picture: Callable[[int, int], PatchGrid],
         on_progress: Callable[[str], None],
     ) -> None:
         self._store = episodes.store
         self._map_id = episodes.map_id
         self._fingerprint = fingerprint
+        self._grid_of_picture = grid_of_picture
         self._on_progress = on_progress
 
     def restore(self, episode: int, new_memory: NewMemory, grid: PatchGrid | None = None) -> Restored | None:
@@ -101,7 +104,7 @@ class Restorer:
             segments = without_steps(segments, saved.open_steps, saved.memory.end_ns)
         elif segments:
             newest = segments[-1][1]
-            memory = new_memory(grid or grid_of_picture(newest.width, newest.height))
+            memory = new_memory(grid or self._grid_of_picture(newest.width, newest.height))
         else:
             return None
         appended = self._append(memory, thinned(segments, MOST_SEGMENTS))
@@ -144,7 +147,7 @@ class Restorer:
             return None
         cut.sort(key=lambda one: (one[1].start_ns, one[1].end_ns))
         newest = cut[-1][1]
-        memory = new_memory(grid or grid_of_picture(newest.width, newest.height))
+        memory = new_memory(grid or self._grid_of_picture(newest.width, newest.height))
         self._append(memory, thinned(cut, most), built)
         return None if memory.end_ns is None else memory
 

@@ -68,7 +68,7 @@ def write(path: Path, state: MemoryState, description: Description) -> int:
     header = {
         "format": FORMAT,
         **asdict(description),
-        "grid": [state.grid.height, state.grid.width],
+        "grid": [state.grid.height, state.grid.width, state.grid.patch],
         "stamps_ns": [state.start_ns, state.end_ns],
         "frame_id": state.frame_id,
         "origins": [[step, one.frame_id, *_numbers(one.pose)] for step, one in state.origins.items()],
@@ -115,10 +115,10 @@ def read(path: Path) -> tuple[MemoryState, Description]:
 
 
 def _state(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MemoryState:
-    height, width = map(int, header["grid"])
+    grid = PatchGrid(*map(int, header["grid"]))
     start_ns, end_ns = map(int, header["stamps_ns"])
     origins = {int(step): StepOrigin(str(frame_id), _pose(numbers)) for step, frame_id, *numbers in header["origins"]}
-    return MemoryState(PatchGrid(height, width), tensors, origins, start_ns, end_ns, str(header["frame_id"]))
+    return MemoryState(grid, tensors, origins, start_ns, end_ns, str(header["frame_id"]))
 
 
 def _numbers(pose: Pose | None) -> list[object]:

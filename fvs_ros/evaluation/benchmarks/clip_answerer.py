@@ -105,7 +105,8 @@ class ClipAnswerer:
                 height, width = images[0].shape[:2]
                 grid = self._model.frame_grid(height, width, protocol.min_pixels, protocol.max_pixels)
             if protocol.resizes == 2:
-                images = [resize_first(image, protocol.min_pixels, protocol.max_pixels) for image in images]
+                bounds = protocol.min_pixels, protocol.max_pixels
+                images = [resize_first(image, *bounds, grid.patch) for image in images]
             parts.append(self._model.encode_steps(images, grid))
         assert grid is not None, "a clip has frames"
         features = StepFeatures(torch.cat([part.high for part in parts]), torch.cat([part.low for part in parts]))

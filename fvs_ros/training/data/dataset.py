@@ -118,7 +118,7 @@ def store_features(cache: TensorCache, sample: Sample, features: StepFeatures) -
     """Caches a frozen tower's features of a sample, for `EpisodeDataset` to find."""
     if sample.key is None:
         return
-    grid = torch.tensor([sample.grid.height, sample.grid.width])
+    grid = torch.tensor([sample.grid.height, sample.grid.width, sample.grid.patch])
     high, low = features.high.cpu().contiguous(), features.low.cpu().contiguous()
     cache.put(sample.key, {"grid": grid, "high": high, "low": low})
 
