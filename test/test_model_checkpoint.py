@@ -155,7 +155,7 @@ def test_pickled_weights_are_not_read(folder: Path) -> None:
         (
             "config.json",
             '{"model_type": "llama"}',
-            "'llama'; supported are flash_vstream_qwen2_vl, qwen2_vl and qwen2_5_vl",
+            "'llama'; supported are flash_vstream_qwen2_vl, qwen2_vl, qwen2_5_vl and qwen3_vl",
         ),
         ("tokenizer.json", None, "tokenizer"),
         ("preprocessor_config.json", '{"image_std": 3}', "image_std"),

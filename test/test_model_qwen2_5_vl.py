@@ -13,6 +13,7 @@ from small_networks import SmallShape, model_of, qwen2_5_vl
 from torch import Tensor
 from torch.nn import functional
 from transformers.vision_utils import get_vision_window_index
+from video_streams import QUESTION, frames_of, stream
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
@@ -39,30 +40,10 @@ SHAPES = {
     "one window": SmallShape(blocks=2, vision={"window_size": 56, "fullatt_block_indexes": []}),
     "all": SmallShape(heads=2, key_heads=1, blocks=2, vision={"fullatt_block_indexes": [0, 1], "tokens_per_second": 4}),
 }
-SECOND = 1_000_000_000
-QUESTION = "What is here?"
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
-def frames_of(count: int, height: int, width: int, seed: int = 0) -> list[np.ndarray]:
-    return list(np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
-
-
-def stream(model: FlashVStream, frames: Sequence[np.ndarray], grid: PatchGrid, fps: float) -> MemorySnapshot:
-    """The memory of frames at a constant rate from a real clock's time on; an odd last one is provisional."""
-    memory, first = model.new_memory(grid), 1_700_000_000 * SECOND
-    stamps = [first + round(index * SECOND / fps) for index in range(len(frames))]
-    steps = len(frames) // 2
-    if steps:
-        features = model.encode_steps(frames[: 2 * steps], grid)
-        memory.append(features.high, features.low, stamps[: 2 * steps : 2], stamps[1 : 2 * steps : 2])
-    if len(frames) % 2 == 0:
-        return memory.snapshot()
-    last = model.encode_steps([frames[-1]] * 2, grid)
-    return memory.snapshot((last.high[0], last.low[0], stamps[-1]))
 
 
 def suffix_logits(model: FlashVStream, network: Any, snapshot: MemorySnapshot) -> Tensor:

@@ -124,7 +124,7 @@ def test_a_row_without_a_question_stays_as_it_is() -> None:
 
 
 def test_each_token_belongs_to_its_slot() -> None:
-    owners = slots_of_tokens(2, (2, 1), 6, 3)
+    owners = slots_of_tokens(torch.tensor([-1, -1, 0, 0, 1]), 6, 3)
     assert owners.nonzero().tolist() == [[2, 0], [3, 0], [4, 1]]
 
 

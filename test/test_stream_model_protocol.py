@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from fakes import FakeModel
+from small_networks import model_of, qwen3_vl
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.geometry import LEAST_PIXELS
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.preprocess import QWEN3_VL_PIXELS
 from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel, StreamPrefilledMemory, StreamPrefixCache
 
@@ -30,7 +32,12 @@ def real_model() -> StreamModel:
     return FlashVStream(tiny_checkpoint(memory=FlashMemoryConfig(csm_slots=6, dam_slots=3)), "tiny")
 
 
-@pytest.fixture(params=[fake_model, real_model], ids=["fake", "real"])
+def qwen3_vl_model() -> StreamModel:
+    """Whose memory is told with words among its tokens."""
+    return model_of(qwen3_vl(), FlashMemoryConfig(csm_slots=6, dam_slots=3), QWEN3_VL_PIXELS)
+
+
+@pytest.fixture(params=[fake_model, real_model, qwen3_vl_model], ids=["fake", "real", "Qwen3-VL"])
 def model(request: pytest.FixtureRequest) -> StreamModel:
     made: StreamModel = request.param()
     return made

@@ -2,12 +2,13 @@ import dataclasses
 
 import pytest
 import torch
-from small_networks import checkpoint_of, qwen2_5_vl
+from small_networks import checkpoint_of, qwen2_5_vl, qwen3_vl
 from training_videos import TINY
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.model.checkpoint import Checkpoint
+from fvs_ros.model.preprocess import QWEN3_VL_PIXELS
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.training.config import CacheConfig, ScratchConfig
@@ -40,11 +41,11 @@ def model(checkpoint: Checkpoint, *, tower_trained: bool = False, max_tokens: in
     return EpisodeModel(checkpoint, tower_trained=tower_trained, max_tokens=max_tokens, cache=cache)
 
 
-def sample(moments: tuple[TrainingMoment, ...], *, steps: int, stamped: bool, seed: int = 0) -> Sample:
+def sample(moments: tuple[TrainingMoment, ...], *, steps: int, stamped: bool, seed: int = 0, width: int = 64) -> Sample:
     generator = torch.Generator().manual_seed(seed)
     features = StepFeatures(
-        torch.randn(steps, GRID.patches, 64, generator=generator),
-        torch.randn(steps, GRID.low_patches, 64, generator=generator),
+        torch.randn(steps, GRID.patches, width, generator=generator),
+        torch.randn(steps, GRID.low_patches, width, generator=generator),
     )
     stamps = tuple(range(0, 2 * steps * 10**9, 10**9)) if stamped else None
     return Sample(TrainingEpisode("drawn", f"drawn {seed}", stamps, moments), GRID, None, features=features)
@@ -52,9 +53,9 @@ def sample(moments: tuple[TrainingMoment, ...], *, steps: int, stamped: bool, se
 
 def reference_logits(checkpoint: Checkpoint, snapshot: MemorySnapshot, conversation: Conversation) -> torch.Tensor:
     """The logits that the reference computes at each learnt token when the tokens before are given to it."""
-    prompts = PromptBuilder(checkpoint.tokenizer)
+    prompts = PromptBuilder(checkpoint.tokenizer, checkpoint.backbone.prompt_style)
     built = prompts.build_conversation(conversation.turns)
-    reference = ReferenceDecoder(checkpoint.backbone, checkpoint.config.memory, ())
+    reference = ReferenceDecoder(checkpoint.backbone, checkpoint.config.memory, (), prompts.words)
     prefix = reference.prefix(snapshot, prompts.head)
     assert prefix is not None
     logits = reference.continue_prefix(prefix, built.tokens, prefix.next_position)
@@ -196,6 +197,24 @@ def test_qwen2_5_vl_is_trained_on_the_logits_that_answering_computes() -> None:
     assert drawn.features is not None
     (snapshot,) = memories(drawn.features, drawn.episode, GRID, checkpoint.config.memory)
     expected = torch.cat([reference_logits(checkpoint, snapshot, conversation) for conversation in QUESTIONS])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+def test_qwen3_vl_is_trained_on_the_logits_that_answering_computes(packed: bool) -> None:
+    """With what DeepStack adds to each token of the memory, and words among them."""
+    memory = FlashMemoryConfig(csm_slots=6, dam_slots=3, window_slots=2)
+    checkpoint = checkpoint_of(qwen3_vl(), memory, QWEN3_VL_PIXELS)
+    asked = QUESTIONS if packed else QUESTIONS[:1]
+    moments = (TrainingMoment(5, QUESTIONS[1:]), TrainingMoment(12, asked))
+    drawn = sample(moments, steps=12, stamped=True, width=checkpoint.backbone.tower.width)
+    trained = model(checkpoint)
+    with torch.no_grad():
+        _, logits = trained.predict(trained.rows(drawn))
+    assert drawn.features is not None
+    snapshots = memories(drawn.features, drawn.episode, GRID, memory)
+    conversations = [(snapshots[0], QUESTIONS[1]), *((snapshots[1], one) for one in asked)]
+    expected = torch.cat([reference_logits(checkpoint, snapshot, one) for snapshot, one in conversations])
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -26,15 +26,17 @@ class MemoryLayout:
     """Where the memory's tokens stand in the language model's input.
 
     Attributes:
-        order: [n] int64, the tokens that are shown, by their numbers in `MemorySnapshot.features`; None for all of
-            them, as they are.
+        order: [n] int64, the tokens that are shown, by their numbers in `MemorySnapshot.features`, -1 where text stands
+            among them; None for all of them, as they are.
         positions: [3, n] int64, on the axes time, row and column.
         next_position: of the text after them.
+        text: [n] int64, ids of the text among them, -1 elsewhere; None where there is none.
     """
 
     order: Tensor | None
     positions: Tensor
     next_position: int
+    text: Tensor | None = None
 
 
 def published_layout(snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> MemoryLayout:

@@ -327,6 +327,7 @@ class StreamingFlashMemory:
             dam_stamps_ns=keyframes.stamps_ns,
             window=self._newest(self._window, steps),
             window_stamps_ns=self._newest(self._window_ns, steps),
+            provisional=provisional,
         )
         if self._step.device.type != "cuda":
             return snapshot

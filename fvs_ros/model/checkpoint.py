@@ -168,7 +168,8 @@ def load_checkpoint(
     check_text_files(folder)
     config = ModelConfig.from_json(read_json(folder, CONFIG))
     try:
-        pixels = PixelConfig.from_preprocessor(read_json(folder, "preprocessor_config.json", default={}))
+        of_family = FAMILIES[config.network.model_type].pixels
+        pixels = PixelConfig.from_preprocessor(read_json(folder, "preprocessor_config.json", default={}), of_family)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / 'preprocessor_config.json'} cannot be used: {error}") from error
     generation = read_json(folder, "generation_config.json", default={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, PATCH
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import FULL_PRECISION_HINT, TensorHeader
-from fvs_ros.model.families import FAMILIES, QWEN2_5_VL
+from fvs_ros.model.families import FAMILIES, QWEN2_5_VL, QWEN3_VL
 from fvs_ros.model.vision_pathways import ROPE_BASE
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
@@ -52,14 +53,16 @@ def check_supported(network: PreTrainedConfig) -> None:
         CheckpointError: a setting is not supported, or two do not fit each other.
     """
     text, vision, family = network.text_config, network.vision_config, FAMILIES[network.model_type]
-    slides = text.use_sliding_window and text.sliding_window and text.max_window_layers < text.num_hidden_layers
-    if slides or set(text.layer_types or ()) > {"full_attention"}:
+    # Qwen3-VL has neither a window nor kinds of layers.
+    window = getattr(text, "sliding_window", None)
+    slides = window and text.use_sliding_window and text.max_window_layers < text.num_hidden_layers
+    if slides or set(getattr(text, "layer_types", None) or ()) > {"full_attention"}:
         raise CheckpointError(
-            f"config.json has a sliding window ({text.sliding_window} tokens); the memory must be attended as a whole, "
+            f"config.json has a sliding window ({window} tokens); the memory must be attended as a whole, "
             "so use a checkpoint with use_sliding_window false"
         )
     for name, value, supported in (
-        ("vision_config.patch_size", vision.patch_size, PATCH),
+        ("vision_config.patch_size", vision.patch_size, family.pixels.patch),
         ("vision_config.temporal_patch_size", vision.temporal_patch_size, FRAMES_PER_STEP),
         ("vision_config.spatial_merge_size", vision.spatial_merge_size, MERGE),
         ("vision_config.in_channels", vision.in_channels, 3),
@@ -69,22 +72,27 @@ def check_supported(network: PreTrainedConfig) -> None:
             raise CheckpointError(f"config.json has {name} {value}; it must be {supported}")
     if not 0 <= text.rms_norm_eps < 1:
         raise CheckpointError(f"config.json has rms_norm_eps {text.rms_norm_eps}; it must be from 0 to below 1")
+    own_head_size = getattr(text, "head_dim", None)
     for name, size, parts in (
-        ("hidden_size", text.hidden_size, text.num_attention_heads),
+        # Heads with a size of their own need not be parts of the width.
+        ("hidden_size", text.hidden_size, 1 if own_head_size else text.num_attention_heads),
         ("num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
         (f"vision_config.{family.tower_width}", getattr(vision, family.tower_width), vision.num_heads),
     ):
         if parts < 1 or size < 1 or size % parts:
             raise CheckpointError(f"config.json has {name} {size} and {parts} heads; the first must be a multiple")
-    _check_rotary(text.rope_parameters or {}, text.hidden_size // text.num_attention_heads)
+    _check_rotary(text.rope_parameters or {}, own_head_size or text.hidden_size // text.num_attention_heads)
+    base = (getattr(vision, "rope_parameters", None) or {}).get("rope_theta", ROPE_BASE)
+    if base != ROPE_BASE:
+        raise CheckpointError(f"config.json has a rope_theta of {base} in vision_config; it must be {ROPE_BASE:g}")
     if network.model_type == QWEN2_5_VL.model_type:
         _check_windowed_tower(vision)
+    if network.model_type == QWEN3_VL.model_type:
+        _check_deepstack_tower(vision, text.num_hidden_layers)
 
 
 def _check_windowed_tower(vision: PreTrainedConfig) -> None:
-    block, base = PATCH * MERGE, (vision.rope_parameters or {}).get("rope_theta", ROPE_BASE)
-    if base != ROPE_BASE:
-        raise CheckpointError(f"config.json has a rope_theta of {base} in vision_config; it must be {ROPE_BASE:g}")
+    block = PATCH * MERGE
     if vision.window_size < block or vision.window_size % block:
         raise CheckpointError(
             f"config.json has vision_config.window_size {vision.window_size}; it must be a positive multiple of {block}"
@@ -92,6 +100,19 @@ def _check_windowed_tower(vision: PreTrainedConfig) -> None:
     if vision.tokens_per_second < 1:
         raise CheckpointError(
             f"config.json has vision_config.tokens_per_second {vision.tokens_per_second}; it must be 1 or more"
+        )
+
+
+def _check_deepstack_tower(vision: PreTrainedConfig, layers: int) -> None:
+    blocks, positions = list(vision.deepstack_visual_indexes), vision.num_position_embeddings
+    if len(set(blocks)) < len(blocks) or any(not 0 <= block < vision.depth for block in blocks) or len(blocks) > layers:
+        raise CheckpointError(
+            f"config.json has vision_config.deepstack_visual_indexes {blocks}; they must be different blocks of the "
+            f"{vision.depth} of the tower, and no more than the {layers} layers that they are added to"
+        )
+    if positions < 4 or math.isqrt(positions) ** 2 != positions:
+        raise CheckpointError(
+            f"config.json has vision_config.num_position_embeddings {positions}; it must be a square of 4 or more"
         )
 
 

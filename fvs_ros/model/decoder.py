@@ -4,7 +4,7 @@ A prefix (prompt head and memory) is computed once, in chunks. Any number of que
 batch; each has keys and values for its own tokens only.
 
 Shapes: S questions, L tokens of each in one run, N tokens of the prefix, T columns of a question's row, H width of the
-model, q query heads, h key heads, d values of a head, V vocabulary.
+model, k layers that DeepStack adds to, q query heads, h key heads, d values of a head, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ LEAST_CHUNK, MOST_CHUNK = 16, 2_048
 LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 BIASED_PARTS = ("q_proj", "k_proj", "v_proj")
+# Qwen3 has both, over the values of each head, in place of the biases that Qwen2 has.
+HEAD_NORMS = {"q_norm", "k_norm"}
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -106,7 +108,8 @@ class Decoder:
         self._rotary = backbone.rotary
         attention = self._layers[0].self_attn
         self._head_dim = attention.head_dim
-        self._key_heads = attention.num_key_value_heads
+        self._key_heads = backbone.text_config.num_key_value_heads
+        self._normed = hasattr(attention, "q_norm")
         self.device = backbone.device
         self.dtype = backbone.dtype
         parameters = sum(parameter.numel() for layer in self._layers for parameter in layer.parameters())
@@ -118,16 +121,17 @@ class Decoder:
         keys, values = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
         return KeyValues(keys, values)
 
-    def prefill(self, prefix: Prefix, embeddings: Tensor, positions: Tensor) -> Prefix:
+    def prefill(self, prefix: Prefix, embeddings: Tensor, positions: Tensor, deepstack: Tensor | None = None) -> Prefix:
         """Computes the next L tokens of a prefix into its cache, in place; returns the longer prefix.
 
         Args:
             prefix: what is computed so far.
             embeddings: [L, H].
             positions: [3, L] int64.
+            deepstack: [k, L, H], see `Backbone.hidden_states`.
         """
         start, end = prefix.length, prefix.length + embeddings.shape[0]
-        self._run(embeddings[None], positions[:, None], _PrefixAttention(prefix.cache, start, end))
+        self._run(embeddings[None], positions[:, None], _PrefixAttention(prefix.cache, start, end), deepstack)
         return Prefix(prefix.cache, end)
 
     def extend(
@@ -185,8 +189,12 @@ class Decoder:
     def _text_states(self, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         return self._run(self._backbone.embeddings(ids), positions.expand(3, -1, -1), attention)
 
-    def _run(self, hidden: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Hidden states [S, L, H] after all layers, of embeddings [S, L, H] at positions [3, S, L]."""
+    def _run(self, hidden: Tensor, positions: Tensor, attention: Attention, deepstack: Tensor | None = None) -> Tensor:
+        """Hidden states [S, L, H] after all layers, of embeddings [S, L, H] at positions [3, S, L].
+
+        `deepstack` [k, L, H] is added after each of the first k layers.
+        """
+        added = 0 if deepstack is None else len(deepstack)
         cosines, sines = (values[:, :, None] for values in self._rotary(hidden, positions))
         sines = signed(sines)
         for index, layer in enumerate(self._layers):
@@ -194,6 +202,8 @@ class Decoder:
             normed = _rms_norm(layer.input_layernorm, hidden)
             shape = (*hidden.shape[:2], -1, self._head_dim)
             query, key = projections.q_proj(normed).view(shape), projections.k_proj(normed).view(shape)
+            if self._normed:
+                query, key = _rms_norm(projections.q_norm, query), _rms_norm(projections.k_norm, key)
             # Both at once: of one token of a 7B model, launching small kernels takes as long as reading the weights.
             turned = rotate(torch.cat([query, key], dim=2), cosines, sines)
             query, key = turned.split([query.shape[2], key.shape[2]], dim=2)
@@ -201,11 +211,13 @@ class Decoder:
             mixed = attention(index, query, key, value)
             hidden = hidden + projections.o_proj(mixed.reshape(*hidden.shape[:2], -1))
             hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
+            if deepstack is not None and index < added:
+                hidden = hidden + deepstack[index]
         return _rms_norm(self._norm, hidden)
 
 
 def check_layers(backbone: Backbone) -> None:
-    """Refuses layers that `Decoder` would compute as if they were Qwen2-VL's.
+    """Refuses layers that `Decoder` would compute as if they were Qwen2's or Qwen3's.
 
     Raises:
         ValueError: a part that would be left out, or a setting that would be ignored, by name.
@@ -226,13 +238,22 @@ def check_layers(backbone: Backbone) -> None:
                 f"layer {index} attends within a sliding window of {window} tokens; the decoder attends to all, so set "
                 "use_sliding_window to false if the weights were trained without it"
             )
-        for module, known_parts in ((layer, LAYER_PARTS), (attention, ATTENTION_PARTS)):
+        norms = HEAD_NORMS if _has_head_norms(attention) else set()
+        for module, known_parts in ((layer, LAYER_PARTS), (attention, ATTENTION_PARTS | norms)):
             unknown = sorted({name for name, _ in module.named_children()} - known_parts)
             if unknown:
                 raise ValueError(f"layer {index} has {', '.join(unknown)}, which the decoder does not compute")
+        if bool(norms) != _has_head_norms(layers[0].self_attn):
+            raise ValueError(f"layers 0 and {index} differ in norms of queries and keys; all must have them, or none")
         missing = [name for name in BIASED_PARTS if getattr(attention, name).bias is None]
-        if missing:
+        if missing and not norms:
             raise ValueError(f"layer {index} has no bias in {', '.join(missing)}; only biased ones are supported")
+
+
+def _has_head_norms(attention: Any) -> bool:
+    """Whether both queries and keys are normalised, each head by itself."""
+    widths = [getattr(attention, name).weight.numel() for name in HEAD_NORMS if hasattr(attention, name)]
+    return widths == [attention.head_dim] * len(HEAD_NORMS)
 
 
 def chunk_tokens(parameters: int, device: str) -> int:

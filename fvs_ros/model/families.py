@@ -11,11 +11,15 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 from fvs_ros.model.backbone import Backbone
+from fvs_ros.model.preprocess import QWEN2_VL_PIXELS, QWEN3_VL_PIXELS, PixelConfig
 from fvs_ros.model.qwen2_5_vl import Qwen25VLBackbone
 from fvs_ros.model.qwen2_vl import Qwen2VLBackbone
+from fvs_ros.model.qwen3_vl import Qwen3VLBackbone
 
 PUBLISHED_MODEL_TYPE = "flash_vstream_qwen2_vl"
 
@@ -29,7 +33,8 @@ class Family:
         vision_model_type: that of its vision tower.
         config, network: transformers' classes.
         backbone: the parts that the memory's world needs.
-        tower_width, tower_output: names of D and H in its `vision_config`.
+        tower_width, tower_output: names of a block's width and of H in its `vision_config`.
+        pixels: how it takes frames, where a checkpoint does not say.
     """
 
     model_type: str
@@ -39,6 +44,7 @@ class Family:
     backbone: type[Backbone]
     tower_width: str
     tower_output: str
+    pixels: PixelConfig = QWEN2_VL_PIXELS
 
 
 QWEN2_VL = Family(
@@ -59,11 +65,22 @@ QWEN2_5_VL = Family(
     tower_width="hidden_size",
     tower_output="out_hidden_size",
 )
+QWEN3_VL = Family(
+    model_type="qwen3_vl",
+    vision_model_type="qwen3_vl_vision",
+    config=Qwen3VLConfig,
+    network=Qwen3VLForConditionalGeneration,
+    backbone=Qwen3VLBackbone,
+    tower_width="hidden_size",
+    tower_output="out_hidden_size",
+    pixels=QWEN3_VL_PIXELS,
+)
 
 FAMILIES = {
     PUBLISHED_MODEL_TYPE: QWEN2_VL,
     "qwen2_vl": QWEN2_VL,
     "qwen2_5_vl": QWEN2_5_VL,
+    "qwen3_vl": QWEN3_VL,
 }
 """By the `model_type` in a checkpoint's `config.json`."""
 

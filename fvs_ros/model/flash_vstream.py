@@ -62,6 +62,7 @@ class FlashVStream:
         device: where the weights, and so the memory, are.
         dtype: of the weights and of the features in memory.
         recaller: finds segments for questions; None where the checkpoint has no head for it.
+        prompt_style: in which it is asked.
     """
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
@@ -74,11 +75,12 @@ class FlashVStream:
         self._network = checkpoint.network
         self._backbone = checkpoint.backbone
         self._encoder = FrameEncoder(self._backbone.tower, self._pixels)
-        self._prompts = PromptBuilder(self.tokenizer)
+        self.prompt_style = self._backbone.prompt_style
+        self._prompts = PromptBuilder(self.tokenizer, self.prompt_style)
         self._end_tokens = checkpoint.end_tokens
         head = checkpoint.recall
         self.recaller = None if head is None else Recaller(self._backbone, self._prompts, head)
-        self._reference = ReferenceDecoder(self._backbone, self.memory_config, self._end_tokens)
+        self._reference = ReferenceDecoder(self._backbone, self.memory_config, self._end_tokens, self._prompts.words)
 
     @classmethod
     def load(
@@ -92,6 +94,7 @@ class FlashVStream:
         csm_slots: int = KEEP_SLOTS,
         dam_slots: int = KEEP_SLOTS,
         window_slots: int = KEEP_SLOTS,
+        deepstack: bool = True,
         on_progress: Progress = lambda line: None,
     ) -> FlashVStream:
         """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
@@ -107,6 +110,8 @@ class FlashVStream:
             csm_slots: size of the memory, see `FlashMemoryConfig`; -1 takes the checkpoint's.
             dam_slots: likewise.
             window_slots: likewise.
+            deepstack: of Qwen3-VL; False does without it, so that features take a quarter of the memory and the
+                language model sees less detail. All others have none that could be dropped.
             on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
         Raises:
@@ -128,6 +133,11 @@ class FlashVStream:
             memory = sized.with_methods(temporal_method, spatial_method)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
+        if not deepstack:
+            try:
+                checkpoint.backbone.drop_deepstack()
+            except ValueError as error:
+                raise CheckpointError(f"deepstack is false, and {error}; leave it true") from error
         if memory.clusters:
             # Now, not when the first frame has come.
             prepare(target, micro_cluster_count(memory), memory.csm_slots)
@@ -169,7 +179,7 @@ class FlashVStream:
 
     @torch.no_grad()
     def encode_pixels(self, frames: Tensor) -> StepFeatures:
-        """Features of n grid steps from normalised frames [2n, 3, 14 gh, 14 gw] on the model's device."""
+        """Features of n grid steps from normalised frames [2n, 3, H, W] of a patch grid, on the model's device."""
         return self._backbone.tower.encode(frames)
 
     def new_prefix_cache(self) -> PrefixCache:

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
+from fvs_ros.memory.timestamps import most_text_tokens
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.choosing import ChoiceGeneration
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix, SuffixChunk
@@ -32,7 +33,7 @@ from fvs_ros.model.relevance import (
     slots_of_tokens,
 )
 from fvs_ros.model.scoring import ScoredQuestion, TextScoring
-from fvs_ros.model.sequence import Segment, memory_segment
+from fvs_ros.model.sequence import MemorySegment, memory_segment
 from fvs_ros.model.text_stream import TextStream
 
 BUFFERS = 2
@@ -92,8 +93,7 @@ class PrefixCache:
         Raises:
             RuntimeError: two memories are open.
         """
-        tokens = len(self.prompts.head) + self.config.tokens(snapshot.grid)
-        tokens += -tokens % ALIGNED_TOKENS
+        tokens = self._buffer_tokens(snapshot.grid)
         if len(self._buffers) == BUFFERS and all(buffer.taken for buffer in self._buffers):
             raise RuntimeError(f"{BUFFERS} memories are open, as many as there are buffers; close one first")
         # Frames of another size: the old buffers go before new ones come, 0.6 GB each for a 7B model.
@@ -107,6 +107,13 @@ class PrefixCache:
     def free(self, buffer: _Buffer) -> None:
         """Takes a buffer back, for the next memory."""
         buffer.taken = False
+
+    def _buffer_tokens(self, grid: PatchGrid) -> int:
+        """Tokens of the longest prefix with frames of that size."""
+        tokens = len(self.prompts.head) + self.config.tokens(grid)
+        if self.prompts.words is not None:
+            tokens += slot_capacity(self.config) * most_text_tokens(self.prompts.words)
+        return tokens + -tokens % ALIGNED_TOKENS
 
     def _new_buffer(self, tokens: int) -> _Buffer:
         with self.running():
@@ -145,7 +152,7 @@ class PrefilledMemory:
     def __init__(self, cache: PrefixCache, snapshot: MemorySnapshot, buffer: _Buffer) -> None:
         self._cache = cache
         self._snapshot: MemorySnapshot | None = snapshot
-        self._segment: Segment | None = None
+        self._segment: MemorySegment | None = None
         self._buffer = buffer
         self._prefix = Prefix(buffer.cache, 0)
         self._position = 0
@@ -159,14 +166,17 @@ class PrefilledMemory:
         with cache.running():
             if self._snapshot is not None:
                 self._snapshot.wait_ready()
-                self._segment = memory_segment(cache.backbone, self._snapshot, cache.prompts.head, cache.config)
-                self._position = self._segment.next_position
-                self._slots = self._buffer.assign_slots(len(cache.prompts.head), self._snapshot.slot_tokens)
+                prompts = cache.prompts
+                segment = memory_segment(cache.backbone, self._snapshot, prompts.head, cache.config, prompts.words)
+                self._segment, self._position = segment, segment.next_position
+                self._slots = len(self._snapshot.slot_tokens)
+                self._buffer.assign_slots(segment.slots)
             elif self._segment is not None:
+                segment = self._segment
                 chunk = slice(self._prefix.length, self._prefix.length + cache.decoder.chunk)
-                self._prefix = cache.decoder.prefill(
-                    self._prefix, self._segment.embeddings[chunk], self._segment.positions[:, chunk]
-                )
+                deepstack = None if segment.deepstack is None else segment.deepstack[:, chunk]
+                embeddings, positions = segment.embeddings[chunk], segment.positions[:, chunk]
+                self._prefix = cache.decoder.prefill(self._prefix, embeddings, positions, deepstack)
         # Freed only now that the device has finished with it.
         self._snapshot = None
         if self._segment is not None and self._prefix.length == self._segment.embeddings.shape[0]:
@@ -331,11 +341,9 @@ class _Buffer:
     graphs: dict[int, QuestionGraph] = field(default_factory=dict)
     taken: bool = False
 
-    def assign_slots(self, head: int, slot_tokens: Sequence[int]) -> int:
-        """Notes the tokens of each slot, after `head` tokens of the prompt; returns the number of slots."""
-        tokens, slots = self.slot_of_token.shape
-        self.slot_of_token.copy_(slots_of_tokens(head, slot_tokens, tokens, slots))
-        return len(slot_tokens)
+    def assign_slots(self, owners: Tensor) -> None:
+        """Notes the slot of each token, see `MemorySegment.slots`."""
+        self.slot_of_token.copy_(slots_of_tokens(owners, *self.slot_of_token.shape))
 
     def graph(self, decoder: Decoder, rows: _SuffixRows, tokens: int) -> QuestionGraph:
         """The smallest graph for that many tokens of a question, recorded anew once the suffix cache has grown."""

@@ -1,7 +1,8 @@
-"""The published prompt around the memory, and text that cannot become a control token."""
+"""The prompt around the memory, as published or as a family has it, and text that cannot become a control token."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,61 @@ NEXT_TURN = "\n<|im_start|>user\n"
 
 
 @dataclass(frozen=True)
+class PromptStyle:
+    """What stands around the memory, in a family's own words.
+
+    Attributes:
+        head: before it.
+        memory_end: right behind it.
+        step_start: before each of its steps, with the place of the step's time; empty where steps follow each other
+            without words.
+        step_end: behind each step.
+    """
+
+    head: str = HEAD
+    memory_end: str = MEMORY_END
+    step_start: str = ""
+    step_end: str = ""
+
+
+PUBLISHED_STYLE = PromptStyle()
+# As transformers' processor and the chat template that comes with the weights write a video. There is no system prompt.
+TIMESTAMPED_STYLE = PromptStyle(
+    head="<|im_start|>user\n",
+    memory_end="",
+    step_start="<{seconds:.1f} seconds><|vision_start|>",
+    step_end="<|vision_end|>",
+)
+
+
+class TimeWords:
+    """The text tokens around each step of a memory, see `memory.timestamps.StepWords`.
+
+    Attributes:
+        after: what stands behind it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: PromptStyle) -> None:
+        self._start = style.step_start
+        self.after = tuple(tokenizer.encode(style.step_end, add_special_tokens=False))
+        # A memory's times are mostly those of the memory before it.
+        self._encoded = functools.lru_cache(maxsize=4_096)(
+            lambda text: tuple(tokenizer.encode(text, add_special_tokens=False))
+        )
+
+    def before(self, seconds: float) -> tuple[int, ...]:
+        """What stands before a step at that time of the stream."""
+        tokens: tuple[int, ...] = self._encoded(self._start.format(seconds=seconds))
+        return tokens
+
+
+@dataclass(frozen=True)
 class Prompt:
     """Token ids around the memory.
 
     Attributes:
-        head: up to and including the token that opens the visual part.
-        suffix: from the token that closes the visual part on; the answer follows.
+        head: up to the memory.
+        suffix: from behind it on; the answer follows.
     """
 
     head: tuple[int, ...]
@@ -33,7 +83,7 @@ class ConversationTokens:
     """What follows the memory when the answers are known.
 
     Attributes:
-        tokens: questions and answers with all control tokens, from the token that closes the visual part on.
+        tokens: questions and answers with all control tokens, from behind the memory on.
         learnt: whether each token is to be predicted. As published these are, for every answer, the newline after
             the assistant's header, the answer and the token that ends it.
     """
@@ -43,20 +93,25 @@ class ConversationTokens:
 
 
 class PromptBuilder:
-    """Tokenises questions into the published prompt: system, then user (memory, question), then assistant.
+    """Tokenises questions into a prompt: system where the style has one, user (memory, question), then assistant.
+
+    Attributes:
+        head: tokens up to the memory.
+        words: around each step of the memory; None where there are none.
 
     Raises:
         ValueError: the tokenizer lacks one of the prompt's control tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: PromptStyle = PUBLISHED_STYLE) -> None:
         self._tokenizer = tokenizer
         self._control_tokens = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
         for token in ("<|im_start|>", "<|im_end|>", "<|vision_start|>", MEMORY_END):
             if token not in self._control_tokens:
                 raise ValueError(f"the tokenizer has no {token} token; a Qwen2-VL tokenizer is needed")
-        self.head = tuple(tokenizer.encode(HEAD, add_special_tokens=False))
-        self._memory_end = tuple(tokenizer.encode(MEMORY_END, add_special_tokens=False))
+        self.head = tuple(tokenizer.encode(style.head, add_special_tokens=False))
+        self.words = TimeWords(tokenizer, style) if style.step_start else None
+        self._memory_end = tuple(tokenizer.encode(style.memory_end, add_special_tokens=False))
         self._answer_start = tuple(tokenizer.encode(ANSWER_START, add_special_tokens=False))
         self._answer_end = tuple(tokenizer.encode(ANSWER_END, add_special_tokens=False))
         self._next_turn = tuple(tokenizer.encode(NEXT_TURN, add_special_tokens=False))

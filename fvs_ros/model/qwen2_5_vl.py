@@ -17,6 +17,7 @@ from fvs_ros.memory.geometry import MERGE, PATCH, POOL
 from fvs_ros.memory.positions import MemoryLayout
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.memory.timeline import timeline_layout
+from fvs_ros.memory.timestamps import StepWords
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.vision_pathways import Pathway, PathwayTower, Rotation, Windows, patch_rotation
 
@@ -32,8 +33,10 @@ class Qwen25VLBackbone(Backbone):
         """See `Backbone.tower`."""
         return Qwen25VLTower(self._network.model.visual)
 
-    def memory_layout(self, snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig) -> MemoryLayout:
-        """The memory as a video, see `timeline_layout`; `config` makes no difference."""
+    def memory_layout(
+        self, snapshot: MemorySnapshot, first: int, config: FlashMemoryConfig, words: StepWords | None = None
+    ) -> MemoryLayout:
+        """The memory as a video, see `timeline_layout`; `config` and `words` make no difference."""
         return timeline_layout(snapshot, first, self._network.config.vision_config.tokens_per_second, LONGEST_S)
 
 
@@ -53,7 +56,7 @@ class Qwen25VLTower(PathwayTower):
 
     def pathways(self, grid: PatchGrid, device: torch.device) -> tuple[Pathway, Pathway]:
         """See `PathwayTower.pathways`."""
-        head_dim, window = self.width // self.module.config.num_heads, self.module.window_size // (PATCH * MERGE)
+        head_dim, window = self.block_width // self.module.config.num_heads, self.module.window_size // (PATCH * MERGE)
         return (
             _pathway(grid.height, grid.width, window, head_dim, device),
             _pathway(grid.height // POOL, grid.width // POOL, window, head_dim, device),

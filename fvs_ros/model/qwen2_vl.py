@@ -28,7 +28,7 @@ class Qwen2VLTower(PathwayTower):
 
     def pathways(self, grid: PatchGrid, device: torch.device) -> tuple[Pathway, Pathway]:
         """See `PathwayTower.pathways`."""
-        head_dim = self.width // self.module.config.num_heads
+        head_dim = self.block_width // self.module.config.num_heads
         return (
             Pathway(patch_rotation(grid.height, grid.width, head_dim, device), (Windows(1, grid.patches),)),
             Pathway(

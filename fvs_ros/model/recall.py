@@ -167,13 +167,18 @@ class Recaller:
         backbone = self._backbone
         head = text_segment(backbone, self._prompts.head, 0)
         first, count = head.embeddings.shape[0], low.shape[0]
-        tokens = backbone.merger(low.flatten(0, 1)).view(count, grid.csm_tokens, -1)
+        visual = backbone.merge(low.flatten(0, 1))
+        tokens = visual.embeddings.view(count, grid.csm_tokens, -1)
         columns = grid.width // 4
         places = torch.arange(grid.csm_tokens, device=low.device)
         grid_positions = torch.stack([torch.zeros_like(places), places // columns, places % columns]) + first
         positions = torch.cat([head.positions, grid_positions], 1)[:, None].expand(-1, count, -1)
         embeddings = torch.cat([head.embeddings.expand(count, -1, -1), tokens.to(head.embeddings.dtype)], 1)
-        return self._early_states(embeddings, positions)[:, first:]
+        deepstack = visual.deepstack
+        if deepstack is not None:
+            by_segment = deepstack.view(len(deepstack), count, grid.csm_tokens, -1)
+            deepstack = functional.pad(by_segment, (0, 0, first, 0))
+        return self._early_states(embeddings, positions, deepstack)[:, first:]
 
     def question_states(self, question: str) -> Tensor:
         """Hidden states [q, H] of a question, alone behind the prompt's head."""
@@ -200,16 +205,11 @@ class Recaller:
         query = self.head.query(self.question_states(question).float())
         return RecallQuery(query.words.cpu(), query.time.cpu())
 
-    def _early_states(self, embeddings: Tensor, positions: Tensor) -> Tensor:
-        backbone = self._backbone
-        rotary = backbone.rotary(embeddings, positions)
-        hidden, mask = embeddings, None
+    def _early_states(self, embeddings: Tensor, positions: Tensor, deepstack: Tensor | None = None) -> Tensor:
+        backbone, mask = self._backbone, None
         if backbone.text_config._attn_implementation == "eager":
             # The others are causal where there is no mask.
             length = embeddings.shape[1]
             mask = embeddings.new_full((length, length), -torch.inf).triu(1)
-        for layer in backbone.layers[: round(DEPTH * len(backbone.layers))]:
-            output = layer(hidden, attention_mask=mask, position_embeddings=rotary)
-            # Some versions of transformers return the hidden states with others.
-            hidden = output if isinstance(output, Tensor) else output[0]
-        return hidden
+        layers = list(backbone.layers)[: round(DEPTH * len(backbone.layers))]
+        return backbone.through_layers(layers, embeddings, positions, mask, deepstack)

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot
+from fvs_ros.memory.timestamps import StepWords
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.sequence import memory_segment, text_segment
 
@@ -49,11 +50,18 @@ class ReferencePrefix:
 class ReferenceDecoder:
     """Decodes answers as transformers computes them. Not thread-safe: one question at a time."""
 
-    def __init__(self, backbone: Backbone, config: FlashMemoryConfig, end_tokens: Sequence[int]) -> None:
-        """Takes a backbone in evaluation mode; `end_tokens` end an answer."""
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: FlashMemoryConfig,
+        end_tokens: Sequence[int],
+        words: StepWords | None = None,
+    ) -> None:
+        """Takes a backbone in evaluation mode; `end_tokens` end an answer, `words` see `memory_segment`."""
         self._backbone = backbone
         self._config = config
         self._end_tokens = frozenset(end_tokens)
+        self._words = words
         self._prefix: ReferencePrefix | None = None
 
     def prefix(
@@ -101,14 +109,15 @@ class ReferenceDecoder:
     def _prefill(
         self, snapshot: MemorySnapshot, head: tuple[int, ...], should_stop: Callable[[], bool]
     ) -> ReferencePrefix | None:
-        prefix = memory_segment(self._backbone, snapshot, head, self._config)
+        prefix = memory_segment(self._backbone, snapshot, head, self._config, self._words)
         length = prefix.embeddings.shape[0]
         cache = DynamicCache(config=self._backbone.text_config)
         for start in range(0, length, PREFILL_CHUNK):
             if should_stop():
                 return None
             chunk = slice(start, start + PREFILL_CHUNK)
-            hidden = self._run(prefix.embeddings[chunk], prefix.positions[:, chunk], cache)
+            deepstack = None if prefix.deepstack is None else prefix.deepstack[:, chunk]
+            hidden = self._run(prefix.embeddings[chunk], prefix.positions[:, chunk], cache, deepstack)
         return ReferencePrefix(
             snapshot=snapshot,
             head=head,
@@ -118,6 +127,9 @@ class ReferenceDecoder:
             logits=self._backbone.logits(hidden[-1]),
         )
 
-    def _run(self, embeddings: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+    def _run(
+        self, embeddings: Tensor, positions: Tensor, cache: DynamicCache, deepstack: Tensor | None = None
+    ) -> Tensor:
         """Hidden states [L, H] of embeddings [L, H] at positions [3, L], appended to the cache."""
-        return self._backbone.hidden_states(embeddings[None], positions[:, None], cache=cache)[0]
+        added = None if deepstack is None else deepstack[:, None]
+        return self._backbone.hidden_states(embeddings[None], positions[:, None], cache=cache, deepstack=added)[0]

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fvs_ros.memory.config import FlashMemoryConfig
 
@@ -186,15 +187,13 @@ def slot_capacity(config: FlashMemoryConfig) -> int:
     return config.dam_slots + config.csm_slots + config.window_slots
 
 
-def slots_of_tokens(head: int, slot_tokens: Sequence[int], tokens: int, slots: int) -> Tensor:
+def slots_of_tokens(owners: Tensor, tokens: int, slots: int) -> Tensor:
     """Whether each token of a prefix belongs to each slot, bool [tokens, slots] on the host.
 
     Args:
-        head: tokens of the prompt before the memory.
-        slot_tokens: of each slot, in order.
-        tokens: rows; those behind the memory belong to no slot.
+        owners: [N] int64 on the host, the slot of each token, -1 for none, see `MemorySegment.slots`.
+        tokens: rows, at least N; those behind belong to no slot.
         slots: columns, at least as many as there are slots.
     """
-    owner = torch.full((tokens,), -1)
-    owner[head : head + sum(slot_tokens)] = torch.repeat_interleave(torch.tensor(slot_tokens, dtype=torch.int64))
-    return owner[:, None] == torch.arange(slots)
+    padded = functional.pad(owners, (0, tokens - owners.shape[0]), value=-1)
+    return padded[:, None] == torch.arange(slots)

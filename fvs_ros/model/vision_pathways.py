@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, PATCH, POOL
+from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, POOL
 from fvs_ros.memory.snapshot import PatchGrid, StepFeatures
 from fvs_ros.model.backbone import VisionTower
 from fvs_ros.model.preprocess import patchify
@@ -55,6 +55,19 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class Interpolation:
+    """How each of P patches mixes rows of a table.
+
+    Attributes:
+        rows: [P, 4] int64.
+        weights: [P, 4] float32.
+    """
+
+    rows: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
 class Pathway:
     """One resolution of a step.
 
@@ -62,11 +75,13 @@ class Pathway:
         rotation: of its patches, in `order`.
         windows: that attention is bound to, in blocks that are; together they are all P patches.
         order: [P] int64, in which the blocks see the patches; None for merge-block order.
+        places: where the patches stand in a table of learned position embeddings; None without one.
     """
 
     rotation: Rotation
     windows: tuple[Windows, ...]
     order: Tensor | None = None
+    places: Interpolation | None = None
 
     @property
     def patches(self) -> int:
@@ -76,7 +91,7 @@ class Pathway:
     @property
     def unbound(self) -> Pathway:
         """With attention to all patches of the step."""
-        return Pathway(self.rotation, (Windows(1, self.patches),), self.order)
+        return replace(self, windows=(Windows(1, self.patches),))
 
 
 class PathwayTower(VisionTower):
@@ -90,6 +105,11 @@ class PathwayTower(VisionTower):
         """See `VisionTower.unhooked_weights`."""
         return (self.module.patch_embed.proj.weight,)
 
+    @property
+    def kept_blocks(self) -> tuple[int, ...]:
+        """Blocks whose output stands beside that of the last one in each patch's features, in this order."""
+        return ()
+
     @abc.abstractmethod
     def pathways(self, grid: PatchGrid, device: torch.device) -> tuple[Pathway, Pathway]:
         """High and low resolution of frames on a grid."""
@@ -97,6 +117,12 @@ class PathwayTower(VisionTower):
     def is_bound(self, block: int) -> bool:
         """Whether attention of the block of that number is bound to the pathway's windows."""
         return False
+
+    def embed(self, patches: Tensor, steps: int, pathways: Sequence[Pathway]) -> Tensor:
+        """What the first block takes, [n P + n P / 4, D], of the patches of both pathways [n P + n P / 4, C]."""
+        projection = self.module.patch_embed.proj
+        # A Conv3d over non-overlapping patches is one matrix product; as such it is several times faster on a CPU.
+        return functional.linear(patches.to(projection.weight.dtype), projection.weight.flatten(1), projection.bias)
 
     def encode(self, frames: Tensor) -> StepFeatures:
         """See `VisionTower.encode`.
@@ -106,21 +132,25 @@ class PathwayTower(VisionTower):
         both go through the linear layers as one batch.
         """
         tower = self.module
-        grid = PatchGrid(frames.shape[2] // PATCH, frames.shape[3] // PATCH)
+        grid = PatchGrid.of_frames(frames.shape[2], frames.shape[3], self.patch)
         steps = frames.shape[0] // FRAMES_PER_STEP
         bound = high, low = self.pathways(grid, frames.device)
         unbound = (high.unbound, low.unbound)
-        weight = tower.patch_embed.proj.weight
-        pixels = _ordered(patchify(frames), high), _ordered(patchify(functional.avg_pool2d(frames, POOL)), low)
+        pooled = functional.avg_pool2d(frames, POOL)
+        pixels = _ordered(patchify(frames, self.patch), high), _ordered(patchify(pooled, self.patch), low)
         patches = torch.cat([pathway.reshape(-1, pathway.shape[-1]) for pathway in pixels])
-        # A Conv3d over non-overlapping patches is one matrix product; as such it is several times faster on a CPU.
-        hidden = functional.linear(patches.to(weight.dtype), weight.flatten(1))
+        hidden = self.embed(patches, steps, bound)
+        kept: dict[int, Tensor] = {}
         for index, block in enumerate(tower.blocks):
             pathways = bound if self.is_bound(index) else unbound
             if block.gradient_checkpointing and torch.is_grad_enabled():
                 hidden = checkpoint(_block, block, hidden, steps, pathways, use_reentrant=False)
             else:
                 hidden = _block(block, hidden, steps, pathways)
+            if index in self.kept_blocks:
+                kept[index] = hidden
+        if kept:
+            hidden = torch.cat([hidden, *(kept[index] for index in self.kept_blocks)], dim=1)
         split = steps * grid.patches
         return StepFeatures(
             high=_restored(hidden[:split].reshape(steps, grid.patches, -1), high),
@@ -172,6 +202,16 @@ def _within(windows: Sequence[Windows], query: Tensor, key: Tensor, value: Tenso
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
+def patch_places(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column [P] int64 of a grid's patches, in merge-block order."""
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    blocks = (height // MERGE, MERGE, width // MERGE, MERGE)
+    rows, columns = (axis.reshape(blocks).transpose(1, 2).flatten() for axis in (rows, columns))
+    return rows, columns
+
+
 @functools.lru_cache(maxsize=16)
 def patch_rotation(height: int, width: int, head_dim: int, device: torch.device) -> Rotation:
     """The two-dimensional rotary embedding of a grid's patches, in merge-block order."""
@@ -183,10 +223,6 @@ def _patch_angles(height: int, width: int, head_dim: int, device: torch.device) 
     """Angles [P, d]: a quarter of them turn with the patch's row, a quarter with its column, then both again."""
     half = head_dim // 2
     frequencies = 1.0 / ROPE_BASE ** (torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
-    rows, columns = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-    )
-    blocks = (height // MERGE, MERGE, width // MERGE, MERGE)
-    rows, columns = (axis.reshape(blocks).transpose(1, 2).flatten() for axis in (rows, columns))
+    rows, columns = patch_places(height, width, device)
     angles = torch.cat([rows[:, None] * frequencies, columns[:, None] * frequencies], dim=1)
     return torch.cat([angles, angles], dim=1)

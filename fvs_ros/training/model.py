@@ -1,6 +1,7 @@
 """From episodes to a loss: frames to features, features to memories, memories and conversations to predictions.
 
-Shapes: L tokens of a row, one a memory; H width of the language model; A learnt tokens; C conversations of all rows.
+Shapes: L tokens of a row, one a memory; H width of the language model, k of its layers that DeepStack adds to; A learnt
+tokens; C conversations of all rows.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Row:
         block: how many of the tokens are the memory's, and those of each conversation after it.
         families: of each conversation.
         labels: [L, G + S] int64, what the memory probe should read from each token, see `memory_probe.slot_labels`.
+        deepstack: [k, L, H], see `Backbone.hidden_states`; None where the model has none.
     """
 
     embeddings: Tensor
@@ -57,6 +59,7 @@ class Row:
     block: Block
     families: tuple[str, ...]
     labels: Tensor | None = None
+    deepstack: Tensor | None = None
 
 
 class EpisodeModel(nn.Module):
@@ -90,7 +93,7 @@ class EpisodeModel(nn.Module):
         self.network: PreTrainedModel = checkpoint.network
         self._backbone = checkpoint.backbone
         self._checkpoint = checkpoint
-        self._prompts = PromptBuilder(checkpoint.tokenizer)
+        self._prompts = PromptBuilder(checkpoint.tokenizer, self._backbone.prompt_style)
         self._tower_trained = tower_trained
         self._max_tokens = max_tokens
         self._cache = cache
@@ -185,13 +188,15 @@ class EpisodeModel(nn.Module):
             positions = pad_sequence([row.positions.T for row in rows], batch_first=True).permute(2, 0, 1)
             targets = pad_sequence([row.targets for row in rows], batch_first=True, padding_value=-1)
             mask = None
+            deepstack = _deepstack(rows, padded=True)
         else:
             embeddings = torch.cat([row.embeddings for row in rows])[None]
             positions = torch.cat([row.positions for row in rows], dim=1)[:, None]
             targets = torch.cat([row.targets for row in rows])[None]
+            deepstack = _deepstack(rows, padded=False)
             mask = {"full_attention": SharedPrefix(tuple(row.block for row in rows))}
             self._backbone.text_config._attn_implementation = IMPLEMENTATION
-        hidden = self._backbone.hidden_states(embeddings, positions, mask=mask)
+        hidden = self._backbone.hidden_states(embeddings, positions, mask=mask, deepstack=deepstack)
         learnt = targets >= 0
         # A token is predicted at the place before it.
         predicting = functional.pad(learnt[:, 1:], (0, 1))
@@ -220,13 +225,14 @@ class EpisodeModel(nn.Module):
         name = episode.name
         if not conversations:
             raise TrainingError(f"{name} has no question")
-        prefix = memory_segment(self._backbone, snapshot, self._prompts.head, self._checkpoint.config.memory)
+        prompts, config = self._prompts, self._checkpoint.config.memory
+        prefix = memory_segment(self._backbone, snapshot, prompts.head, config, prompts.words)
         memory = prefix.embeddings.shape[0]
         room = max(self._max_tokens - memory, 0)
         texts: list[Sequence[int]] = []
         targets: list[int] = []
         for conversation in conversations:
-            built = self._prompts.build_conversation(conversation.turns)
+            built = prompts.build_conversation(conversation.turns)
             tokens, learnt = built.tokens[:room], built.learnt[:room]
             if not any(learnt):
                 raise TrainingError(
@@ -249,6 +255,7 @@ class EpisodeModel(nn.Module):
             block=Block(memory, lengths),
             families=tuple(conversation.family for conversation in conversations),
             labels=labels,
+            deepstack=None if prefix.deepstack is None else functional.pad(prefix.deepstack, (0, 0, 0, len(ids))),
         )
 
     def _slot_labels(self, snapshot: MemorySnapshot, episode: TrainingEpisode, memory: int, text: int) -> Tensor:
@@ -259,6 +266,16 @@ class EpisodeModel(nn.Module):
         if episode.probe_labels is None:
             raise TrainingError(f"{episode.name} has no labels for the memory probe; only patrols have")
         return slot_labels(episode.probe_labels, snapshot, len(self._prompts.head), text)
+
+
+def _deepstack(rows: Sequence[Row], *, padded: bool) -> Tensor | None:
+    """That of rows in the order of their embeddings, [k, S, L, H]: a batch, padded, or one sequence; see `predict`."""
+    parts = [row.deepstack for row in rows if row.deepstack is not None]
+    if not parts:
+        return None
+    if padded:
+        return pad_sequence([part.transpose(0, 1) for part in parts], batch_first=True).permute(2, 0, 1, 3)
+    return torch.cat(parts, dim=1)[:, None]
 
 
 def _probe_labels(rows: Sequence[Row], hidden: Tensor) -> Tensor:

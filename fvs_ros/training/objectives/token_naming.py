@@ -73,7 +73,7 @@ def token_naming_loss(
         names: of each episode.
     """
     device = backbone.device
-    visual = backbone.merger(torch.cat([features.high.flatten(0, 1), features.low.flatten(0, 1)]))
+    visual = backbone.merge(torch.cat([features.high.flatten(0, 1), features.low.flatten(0, 1)])).embeddings
     parts = [("high", episode.high) for episode in names] + [("low", episode.low) for episode in names]
     labels = np.concatenate([part.reshape(-1, part.shape[-1]) for _, part in parts])
     targets = torch.from_numpy(labels).to(device)
