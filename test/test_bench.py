@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import require_ros
+from small_networks import SmallShape, qwen3_vl_config
 
 from fvs_ros import cli
 from fvs_ros.bench import answer, measure, memory, recall, shapes
@@ -20,6 +21,7 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.recalled import NEWEST, SPACED
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import load_checkpoint
+from fvs_ros.model.families import QWEN2_VL, QWEN3_VL
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.tiny import tiny_network_config
@@ -27,6 +29,9 @@ from fvs_ros.training.config import ScratchConfig
 from fvs_ros.training.scratch import new_checkpoint
 
 CPU = torch.device("cpu")
+BOTH_FAMILIES = pytest.mark.parametrize(
+    "small_model", [QWEN2_VL, QWEN3_VL], ids=["qwen2_vl", "qwen3_vl"], indirect=True
+)
 SMALL = MemoryShape(PatchGrid(4, 4), 4, FlashMemoryConfig(csm_slots=3, dam_slots=2))
 
 
@@ -36,8 +41,16 @@ def machine() -> Machine:
 
 
 @pytest.fixture
-def small_model(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a shape that is far smaller than any that ships."""
+def small_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a shape that is far smaller than any that ships; a Qwen2-VL, or what a test asks for."""
+    if getattr(request, "param", QWEN2_VL) is QWEN3_VL:
+        small = qwen3_vl_config(SmallShape())
+        text, vision = {**small.text_config.to_dict(), "vocab_size": 300}, small.vision_config.to_dict()
+        memory = MemoryShape(PatchGrid(4, 4, 16), 3 * 64, SMALL.config)
+        monkeypatch.setitem(
+            shapes.SHAPES, "embedded", ModelShape(text, vision, frame=64, memory=memory, family=QWEN3_VL)
+        )
+        return "embedded"
     config = tiny_network_config()
     text = {**config.text_config.to_dict(), "vocab_size": 300}
     shape = ModelShape(
@@ -172,7 +185,10 @@ def test_the_embedded_shape_is_that_of_the_model_that_ships() -> None:
     assert shape.frame**2 == ScratchConfig().frame_pixels
 
 
-@pytest.mark.parametrize(("name", "billions"), [("qwen2-vl-2b", 2.21), ("qwen2-vl-7b", 8.29)])
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("qwen2-vl-2b", 2.21), ("qwen2-vl-7b", 8.29), ("qwen3-vl-2b", 2.13), ("qwen3-vl-4b", 4.44), ("qwen3-vl-8b", 8.77)],
+)
 def test_the_published_shapes_have_their_parameters(name: str, billions: float) -> None:
     """Without the storage of any of them."""
     network = random_checkpoint(name, torch.device("meta"), torch.bfloat16, seed=0).network
@@ -208,6 +224,7 @@ def test_costs_of_the_7b_model_are_those_of_its_sizes() -> None:
     assert costs.extend(10_000, 1, 4).bytes == token.bytes, "four answers read the weights and the prefix once"
 
 
+@BOTH_FAMILIES
 def test_answers_are_measured_young_and_old_and_under_load(
     machine: Machine, small_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +262,7 @@ def test_recall_is_measured_on_a_store_that_was_opened_again(
         bench_recall(small_model, setup(machine, 50))
 
 
+@BOTH_FAMILIES
 def test_ingest_is_measured_from_message_to_memory(machine: Machine, small_model: str) -> None:
     rows = by_name(bench_ingest(small_model, setup(machine, steps=200)))
     for name in ("decode 1080p, raw", "decode 1080p, JPEG", "resize it", "encode a step (ViT)", "a step to memory"):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from fakes import PATIENCE_S
 from recordings import stamp_ns, write_bag, write_video
+from small_networks import write_qwen3_vl
 
 from fvs_ros import cli
 from fvs_ros.chat.player import Cue
@@ -73,6 +74,18 @@ def test_questions_at_their_times_get_the_same_answers_each_time(chat: RunChat, 
     assert "keyframe at" in output
     assert "first token after" in output
     assert answers(chat(video, *options)[1]) == answers(output)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-deepstack",)], ids=["deepstack", "without"])
+def test_a_qwen3_vl_is_asked_like_any_other(chat: RunChat, tmp_path: Path, options: Sequence[str]) -> None:
+    """From a checkpoint on the disk to answers with their evidence; more steps than the memory keeps apart."""
+    write_qwen3_vl(tmp_path / "qwen3", FlashMemoryConfig(csm_slots=4, dam_slots=2, window_slots=2))
+    video = write_video(tmp_path / "clip.avi", frames=100, fps=20.0)
+    asked = ("--rate", "20", "--fps", "4", "--ask", "4:And now?", "--ask", "1.5:What do you see?")
+    status, output, _ = chat(video, "--model", str(tmp_path / "qwen3"), *options, *asked)
+    assert status == 0
+    assert len(answers(output)) == 2
+    assert "keyframe at" in output
 
 
 def test_folders_and_bags_are_played(chat: RunChat, tmp_path: Path) -> None:

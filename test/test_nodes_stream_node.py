@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ros_domain
 from node_harness import SLOTS, Client, StreamProcess, image, write_talkative_checkpoint
+from small_networks import write_qwen3_vl
 
 from action_msgs.msg import GoalStatus  # isort: skip
 from diagnostic_msgs.msg import DiagnosticArray  # isort: skip
@@ -17,6 +18,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue, SetPara
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters, SetParametersAtomically  # isort: skip
 from sensor_msgs.msg import Image  # isort: skip
 
+from fvs_ros.memory.config import FlashMemoryConfig  # isort: skip
 from fvs_ros.ros_tools.client import RefusedError  # isort: skip
 from fvs_ros.stream.types import ErrorCode  # isort: skip
 
@@ -241,6 +243,20 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_unconfigured(tmp_path: Pa
                 is_inactive(client)
                 assert process.stop(signal.SIGINT) == 0
                 assert "Traceback" not in process.log
+        finally:
+            process.stop()
+
+
+def test_a_qwen3_vl_without_deepstack_answers_from_more_steps_than_it_keeps_apart(tmp_path: Path) -> None:
+    write_qwen3_vl(tmp_path, FlashMemoryConfig(csm_slots=4, dam_slots=2, window_slots=2))
+    with ros_domain() as domain:
+        process = StreamProcess(domain, model=tmp_path, fps=0.0, autostart="false", deepstack="false")
+        try:
+            with Client(domain) as client:
+                assert client.change_state("configure")
+                assert client.change_state("activate")
+                assert client.feed(*range(13)).steps == 7
+                assert client.ask_anything(fresh=True).moments
         finally:
             process.stop()
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from small_networks import SmallShape, write_qwen3_vl
 from training_videos import TINY, draw_frames, entry, write_recipe
 
 from fvs_ros.memory.config import FlashMemoryConfig
@@ -150,6 +151,23 @@ def test_lora_is_merged_into_a_checkpoint_and_kept_beside_it(published: list[str
     }  # fmt: skip
     assert "visual.merger.mlp.0.weight" in changed
     assert FlashVStream.load(str(final), device="cpu").memory_config == FlashMemoryConfig(csm_slots=4, dam_slots=2)
+
+
+def test_lora_trains_a_qwen3_vl_with_all_of_its_mergers(published: list[str], tmp_path: Path) -> None:
+    # What DeepStack adds after the last of two layers would reach no question.
+    memory = FlashMemoryConfig(csm_slots=4, dam_slots=2, window_slots=2)
+    write_qwen3_vl(tmp_path / "tiny", memory, SmallShape(layers=3))
+    overrides = [*published, "stages.0.steps=2", "stages.0.accumulation=2", "lora.rank=4", "lora.merger_targets=null"]
+    assert train(load_recipe(PUBLISHED, overrides), quiet)
+    before, after = tensors(tmp_path / "tiny"), tensors(tmp_path / "run/final")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    mergers = ("merger", "deepstack_merger_list.0", "deepstack_merger_list.1")
+    visual = {f"model.visual.{merger}.linear_fc{number}.weight" for merger in mergers for number in (1, 2)}
+    assert {name for name in changed if "visual" in name} == visual
+    assert any("q_proj" in name for name in changed)
+    model = FlashVStream.load(str(tmp_path / "run/final"), device="cpu")
+    assert model.memory_config == memory
 
 
 def test_full_training_leaves_a_frozen_tower_as_it_was(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_networks import qwen3_vl
 from training_videos import TINY
 from transformers import Qwen2VLForConditionalGeneration
 
@@ -15,6 +16,7 @@ from fvs_ros.training.scratch import new_checkpoint
 from fvs_ros.training.trainable import (
     apply_lora,
     load_trained_weights,
+    lora_targets,
     rescale_embeddings,
     tower_fingerprint,
     train_everything,
@@ -67,6 +69,20 @@ def test_targets_that_fit_nothing_are_named() -> None:
         apply_lora(network(), LoraSettings(language_targets=("q_proj", "x_proj")))
     with pytest.raises(TrainingError, match=r"model\.visual\.merger\.mlp\.7"):
         apply_lora(network(), LoraSettings(merger_targets=("mlp.7",)))
+
+
+def test_all_mergers_of_qwen3_vl_get_updates() -> None:
+    found = qwen3_vl()
+    names = [f"merger.linear_fc{number}" for number in (1, 2)]
+    names += [f"deepstack_merger_list.{merger}.linear_fc{number}" for merger in (0, 1) for number in (1, 2)]
+    for settings in (LoraSettings(rank=2), LoraSettings(rank=2, merger_targets=("linear_fc1", "linear_fc2"))):
+        targets = lora_targets(found, settings)
+        assert [name for name in targets if "visual" in name] == [f"model.visual.{name}" for name in names]
+        assert len(targets) == 2 * 7 + len(names)
+    some = lora_targets(found, LoraSettings(merger_targets=("linear_fc2",)))
+    assert sum("visual" in name for name in some) == 3
+    train_everything(found, tower=False, embeddings="frozen")
+    assert not any(weight.requires_grad for weight in found.model.visual.parameters())
 
 
 def test_an_lm_head_that_shares_its_weights_is_not_trained_alone() -> None:

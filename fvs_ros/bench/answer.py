@@ -69,7 +69,7 @@ class _Still:
     def measure(self) -> list[Measurement]:
         """All figures of this memory."""
         tokens, machine = self._snapshot.tokens, self._setup.machine
-        suffix = len(PromptBuilder(self._model.tokenizer).build(QUESTION).suffix)
+        suffix = len(PromptBuilder(self._model.tokenizer, self._model.prompt_style).build(QUESTION).suffix)
         targets = model_targets(self._setup.device, self._model.name)
         cache = self._model.new_prefix_cache()
         prefilled = cache.allocate(self._snapshot)
@@ -151,7 +151,7 @@ def _under_load(model: FlashVStream, costs: ModelCosts, setup: Setup) -> list[Me
             camera.close()
         statistics = engine.statistics
     tokens = shape.memory.config.tokens(shape.memory.grid)
-    warm_cost = costs.extend(tokens, len(PromptBuilder(model.tokenizer).build(QUESTION).suffix))
+    warm_cost = costs.extend(tokens, len(PromptBuilder(model.tokenizer, model.prompt_style).build(QUESTION).suffix))
     fresh_cost = costs.prefill(tokens) + warm_cost
     targets = model_targets(setup.device, model.name)
     return [

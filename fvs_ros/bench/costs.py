@@ -50,24 +50,29 @@ class ModelCosts:
         weights = _count(weight for _, weight in self._backbone.tower.named_weights())
         tokens = grid.patches + grid.low_patches
         pairs = grid.patches**2 + grid.low_patches**2
-        attention = 4 * pairs * self._backbone.tower.width * self._vision.depth
+        attention = 4 * pairs * self._backbone.tower.block_width * self._vision.depth
         return Cost(steps * (2 * weights * tokens + attention), weights * self._size)
 
     def prefill(self, tokens: int) -> Cost:
         """A memory of `tokens` tokens through the merger and the language model."""
-        layers, merger = self._layers(), _count(self._backbone.merger.parameters())
-        attention = 2 * tokens**2 * self._text.hidden_size * self._text.num_hidden_layers
+        layers, merger = self._layers(), _count(self._backbone.merging_weights())
+        attention = 2 * tokens**2 * self._query_width() * self._text.num_hidden_layers
         return Cost(2 * (layers + merger) * tokens + attention, (layers + merger) * self._size)
 
     def extend(self, prefix: int, tokens: int, questions: int = 1) -> Cost:
         """`tokens` more tokens of each of `questions` after a prefix of `prefix`, with the logits of the last."""
         text, head = self._text, _count(self._backbone.head.parameters())
         pairs = questions * tokens * prefix
-        attention = 4 * pairs * text.hidden_size * text.num_hidden_layers
+        attention = 4 * pairs * self._query_width() * text.num_hidden_layers
         flop = 2 * questions * (self._layers() * tokens + head) + attention
-        width = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+        width = self._query_width() // text.num_attention_heads * text.num_key_value_heads
         cache = 2 * prefix * width * text.num_hidden_layers
         return Cost(flop, (self._layers() + head + cache) * self._size)
+
+    def _query_width(self) -> int:
+        """Values of all query heads: of Qwen2 the model's width."""
+        heads = self._text.num_attention_heads
+        return heads * (getattr(self._text, "head_dim", None) or self._text.hidden_size // heads)
 
     def _layers(self) -> int:
         return _count(self._backbone.layers.parameters())

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import PreTrainedConfig
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
+from fvs_ros.model.families import QWEN2_VL, QWEN3_VL, Family
 from fvs_ros.model.flash_vstream import pick_attention
-from fvs_ros.model.preprocess import PixelConfig
 from fvs_ros.model.tiny import byte_tokenizer
 
 
@@ -37,10 +37,11 @@ class ModelShape:
     """Sizes of a whole model.
 
     Attributes:
-        text, vision: values that differ from the defaults of Qwen2VLConfig.
+        text, vision: values that differ from the defaults of the family's configuration.
         frame: height and width of a processed frame, in pixels.
         memory: sizes of its Flash Memory.
         tied: whether the head of the language model is its embedding.
+        family: of the model.
     """
 
     text: dict[str, Any]
@@ -48,15 +49,54 @@ class ModelShape:
     frame: int
     memory: MemoryShape
     tied: bool = False
+    family: Family = QWEN2_VL
 
-    def network_config(self) -> Qwen2VLConfig:
+    def network_config(self) -> PreTrainedConfig:
         """The configuration for transformers."""
         text = {**self.text, "tie_word_embeddings": self.tied}
-        return Qwen2VLConfig(text_config=text, vision_config=self.vision, tie_word_embeddings=self.tied)
+        kind: Any = self.family.config
+        config: PreTrainedConfig = kind(text_config=text, vision_config=self.vision, tie_word_embeddings=self.tied)
+        return config
 
 
 def _rope(theta: float, section: tuple[int, int, int]) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": theta, "mrope_section": list(section)}
+
+
+def _qwen3_vl(
+    width: int, layers: int, heads: int, mlp: int, *, large_tower: bool = False, tied: bool = True
+) -> ModelShape:
+    """Of a dense Qwen3-VL, as published; a tower block and each of three that DeepStack takes make a patch's features.
+
+    20 x 36 patches of 16 pixels are the 16:9 camera of the published protocol, 320 x 576 pixels.
+    """
+    depth, tower_width, tower_mlp, taken = (
+        (27, 1_152, 4_304, [8, 16, 24]) if large_tower else (24, 1_024, 4_096, [5, 11, 17])
+    )
+    return ModelShape(
+        text={
+            "vocab_size": 151_936,
+            "hidden_size": width,
+            "intermediate_size": mlp,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "rope_parameters": {**_rope(5_000_000.0, (24, 20, 20)), "mrope_interleaved": True},
+        },
+        vision={
+            "depth": depth,
+            "hidden_size": tower_width,
+            "intermediate_size": tower_mlp,
+            "num_heads": 16,
+            "out_hidden_size": width,
+            "deepstack_visual_indexes": taken,
+        },
+        frame=448,
+        memory=MemoryShape(PatchGrid(20, 36, 16), 4 * tower_width, FlashMemoryConfig.untrained()),
+        tied=tied,
+        family=QWEN3_VL,
+    )
 
 
 # Qwen2-VL has the same vision tower at all sizes; 24 x 40 patches are a 16:9 camera in the published protocol.
@@ -115,6 +155,9 @@ SHAPES = {
         frame=448,
         memory=_PUBLISHED_MEMORY,
     ),
+    "qwen3-vl-2b": _qwen3_vl(2_048, 28, 16, 6_144),
+    "qwen3-vl-4b": _qwen3_vl(2_560, 36, 32, 9_728),
+    "qwen3-vl-8b": _qwen3_vl(4_096, 36, 32, 12_288, large_tower=True, tied=False),
 }
 
 
@@ -124,7 +167,8 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
     Its answers are letters and end only at their length limit.
     """
     shape = SHAPES[name]
-    config = shape.network_config()
+    config: Any = shape.network_config()
+    kind: Any = shape.family.network
     tokenizer = byte_tokenizer()
     config.vision_start_token_id, config.vision_end_token_id = tokenizer.convert_tokens_to_ids(
         ["<|vision_start|>", "<|vision_end|>"]
@@ -132,7 +176,7 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
     attention = pick_attention(device, dtype)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
-        network = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=attention)
+        network = kind._from_config(config, dtype=dtype, attn_implementation=attention)
     with torch.no_grad():
         # Other tokens could yield their text later or never.
         letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))
@@ -143,6 +187,6 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
         config=ModelConfig(config, shape.memory.config),
         network=network.to(device).eval(),
         tokenizer=tokenizer,
-        pixels=PixelConfig(max_pixels=shape.frame**2),
+        pixels=replace(shape.family.pixels, max_pixels=shape.frame**2),
         end_tokens=(),
     )

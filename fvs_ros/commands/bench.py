@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
         "--model",
-        choices=[EMBEDDED, "qwen2-vl-2b", "qwen2-vl-7b"],
+        choices=[EMBEDDED, "qwen2-vl-2b", "qwen2-vl-7b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b"],
         help=f"shape of the model, with random weights (default: {by_benchmark('model')})",
     )
     parser.add_argument("--dtype", help=f"auto, float32, bfloat16 or float16 (default: {by_benchmark('dtype')})")

@@ -16,7 +16,7 @@ SLOTS = {
     "dam_slots": "most keyframes of the memory in full detail",
     "window_slots": "newest grid steps of the memory in full detail",
 }
-CHECKPOINT_ARGUMENTS = ("model", "device", "dtype", "temporal_method", "spatial_method", *SLOTS)
+CHECKPOINT_ARGUMENTS = ("model", "device", "dtype", "temporal_method", "spatial_method", "no_deepstack", *SLOTS)
 """What `load_model` reads."""
 
 
@@ -42,6 +42,11 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(AUTO, *SPATIAL_METHODS),
         default=AUTO,
         help="how the memory chooses keyframes; auto takes the checkpoint's (%(default)s)",
+    )
+    parser.add_argument(
+        "--no-deepstack",
+        action="store_true",
+        help="of Qwen3-VL: do without DeepStack's features, so that the memory takes a quarter and shows less detail",
     )
     for name, what in SLOTS.items():
         parser.add_argument(
@@ -78,5 +83,6 @@ def load_model(arguments: argparse.Namespace) -> FlashVStream:
             temporal_method=arguments.temporal_method,
             spatial_method=arguments.spatial_method,
             **{name: getattr(arguments, name) for name in SLOTS},
+            deepstack=not arguments.no_deepstack,
             on_progress=lambda line: status.update(f"Loading {escape(arguments.model)}: {escape(line)}"),
         )

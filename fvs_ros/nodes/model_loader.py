@@ -147,6 +147,7 @@ def load_stream_model(settings: NodeSettings, logger: RcutilsLogger, on_progress
         csm_slots=settings.csm_slots,
         dam_slots=settings.dam_slots,
         window_slots=settings.window_slots,
+        deepstack=settings.deepstack,
         on_progress=report,
     )
     if model.device.type == "cpu":

@@ -165,6 +165,11 @@ class NodeSettings:
         KEEP_SLOTS,
         MOST_SLOTS,
     )
+    deepstack: bool = parameter(
+        True,
+        "Of Qwen3-VL: false does without DeepStack's features: a quarter of the memory, and less detail; "
+        "all other models refuse it",
+    )
     autostart: bool = parameter(True, "Configure and activate at once; false waits for lifecycle transitions")
     load_retry_s: float = parameter(
         30.0,

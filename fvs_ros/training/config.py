@@ -124,7 +124,7 @@ class LoraSettings:
     Attributes:
         rank, alpha, dropout: of every update.
         language_targets: names of the linear layers in each block of the language model.
-        merger_targets: names of the linear layers in the vision tower's merger.
+        merger_targets: names of the linear layers in the mergers, of which Qwen3-VL has several; None takes them all.
         fully_trained: modules whose weights are trained as they are, beside the updates.
     """
 
@@ -132,7 +132,7 @@ class LoraSettings:
     alpha: int = 32
     dropout: float = 0.05
     language_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    merger_targets: tuple[str, ...] = ("mlp.0", "mlp.2")
+    merger_targets: tuple[str, ...] | None = None
     fully_trained: tuple[str, ...] = ("lm_head",)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 LANGUAGE, MERGER = "model.language_model.", "model.visual.merger."
+# With those that merge what DeepStack takes of earlier blocks, each by its number.
+MERGERS = (MERGER, "model.visual.deepstack_merger_list.")
 VISUAL = "model.visual."
 EMBEDDINGS, OUTPUT = "model.language_model.embed_tokens.", "lm_head."
 PROBE = "probe."
@@ -68,8 +70,11 @@ def lora_targets(network: PreTrainedModel, settings: LoraSettings) -> list[str]:
     language = [name for name in names if name.startswith(LANGUAGE)]
     found = [name for name in language if name.rpartition(".")[2] in settings.language_targets]
     missing = set(settings.language_targets) - {name.rpartition(".")[2] for name in found}
-    merger = [MERGER + target for target in settings.merger_targets]
-    missing |= set(merger) - set(names)
+    merger = [name for name in names if name.startswith(MERGERS)]
+    if settings.merger_targets is not None:
+        targets = {f".{target}" for target in settings.merger_targets}
+        missing |= {MERGER + target for target in settings.merger_targets} - set(names)
+        merger = [name for name in merger if any(name.endswith(target) for target in targets)]
     if missing:
         raise TrainingError(f"LoRA targets {', '.join(sorted(missing))} fit no linear layer of the network")
     return [*found, *merger]
@@ -85,7 +90,7 @@ def train_everything(network: PreTrainedModel, *, tower: bool, embeddings: Embed
             or the words' alone.
     """
     for name, parameter in network.named_parameters():
-        if name.startswith(MERGER):
+        if name.startswith(MERGERS):
             parameter.requires_grad_(embeddings == "trained")
         elif name.startswith((EMBEDDINGS, OUTPUT)):
             parameter.requires_grad_(embeddings != "frozen")
