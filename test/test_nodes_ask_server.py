@@ -6,10 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from node_harness import Client, StreamProcess, running_node
 
 from action_msgs.msg import GoalStatus  # isort: skip
+from geometry_msgs.msg import Point, PointStamped  # isort: skip
+from std_msgs.msg import Header  # isort: skip
 from fvs_ros.nodes.messages import time_message  # isort: skip
 from fvs_ros.ros_tools.answer_stream import AnswerStream  # isort: skip
 from fvs_ros.stream.types import ErrorCode  # isort: skip
@@ -79,6 +83,39 @@ def test_choices_are_answered_with_one_of_them_and_a_probability_each(client: Cl
     assert (result.answer, list(result.choice_probabilities)) == (response.answer, list(response.choice_probabilities))
     assert stream.tokens == [response.answer]
     assert list(client.ask_anything().choice_probabilities) == []
+
+
+def test_each_moment_brings_its_picture_where_it_is_asked_for(client: Client) -> None:
+    plain = client.ask_anything(fresh=True)
+    assert {(moment.image.format, len(moment.image.data)) for moment in plain.moments} == {("", 0)}
+    by_stream = client.ask_stream("What do you see?", max_new_tokens=4, fresh=True, with_images=True).result()
+    for response in (client.ask_anything(fresh=True, with_images=True, with_all_moments=True), by_stream):
+        assert [moment.stamp for moment in response.moments] == [moment.stamp for moment in plain.moments]
+        for moment in response.moments:
+            assert moment.image.format == "jpeg"
+            assert moment.image.header.frame_id == "camera"
+            assert 0 <= moment.image.header.stamp.sec - moment.stamp.sec <= 1, "of the same step"
+            picture = cv2.imdecode(np.frombuffer(moment.image.data, np.uint8), cv2.IMREAD_COLOR)
+            assert picture is not None
+            # The harness's images are plain, 40 brighter each.
+            assert picture.mean() == pytest.approx(40 * (moment.image.header.stamp.sec - 100), abs=3)
+        assert not any(moment.image.data for moment in response.all_moments)
+
+
+def test_without_a_pose_nothing_is_near(client: Client) -> None:
+    point = PointStamped(header=Header(frame_id="map"), point=Point(x=1.0, y=2.0))
+    error = client.refusal(near=point, radius_m=3)
+    assert error.code == ErrorCode.NO_FRAMES
+    assert "within 3 m of (1, 2) in map" in str(error)
+    assert "set pose_source" in str(error)
+    for options, hint in (
+        ({"near": point}, "radius_m is 0.0"),
+        ({"radius_m": 2.0}, "frame_id"),
+        ({"near": point, "radius_m": -1.0}, "radius_m is -1.0"),
+    ):
+        error = client.refusal(**options)
+        assert error.code == ErrorCode.INVALID_QUESTION
+        assert hint in str(error)
 
 
 def test_zero_means_the_parameters_defaults_and_a_question_alone_is_enough(client: Client) -> None:

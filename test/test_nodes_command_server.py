@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from conftest import require_ros, ros_domain
 from node_harness import PATIENCE_S, Client, write_talkative_checkpoint
@@ -16,6 +18,7 @@ from store_nodes import node_on, wait_for_episodes
 
 require_ros()
 import rclpy
+from builtin_interfaces.msg import Time
 from rclpy.executors import SingleThreadedExecutor
 
 from fvs_ros.episodic.errors import Problem, StoreError
@@ -71,6 +74,37 @@ def test_a_node_that_was_killed_knows_what_it_knew(model: Path, tmp_path: Path) 
         after = client.feed(130, 131)
         assert (after.start.sec, after.steps) == (100, memory.steps + 1)
         client.wait_for(lambda: "goes on after a gap of" in client.diagnostic("episodes")["resumed"], "the gap")
+
+
+def test_a_stamp_gives_the_stored_picture_after_a_kill_too(model: Path, tmp_path: Path) -> None:
+    def shown(client: Client, second: int | None) -> tuple[int, float]:
+        """When the picture was taken, and its shade."""
+        response = client.keyframe(None if second is None else Time(sec=second))
+        assert response.success
+        assert (response.image.format, response.image.header.frame_id) == ("jpeg", "camera")
+        assert not response.pose_valid
+        picture = cv2.imdecode(np.frombuffer(response.image.data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        return response.image.header.stamp.sec, float(picture.mean())
+
+    with node_on(model, tmp_path, signal.SIGKILL) as (_, client):
+        client.wait_until_active(PATIENCE_S)
+        assert "no picture is kept" in refused(client.keyframe)
+        # Each step differs from the last one, by the shades of its images.
+        scenes(client, 100, 119)
+        wait_for_episodes(client, segments=4)
+        for second, taken in ((None, 119), (103, 103), (102, 103)):
+            when, shade = shown(client, second)
+            assert when == taken
+            assert shade == pytest.approx(40 * (taken - 100) % 256, abs=3)
+        early = shown(client, 103)
+    with node_on(model, tmp_path) as (_, client):
+        client.wait_until_active(PATIENCE_S)
+        assert shown(client, 103) == early
+        assert shown(client, 50)[0] == 101, "the nearest"
+        for label in ("deactivate", "cleanup"):
+            assert client.change_state(label)
+        assert "ros2 lifecycle set" in refused(client.keyframe)
 
 
 def test_saving_ends_the_open_segment_and_says_what_is_kept(model: Path, tmp_path: Path) -> None:

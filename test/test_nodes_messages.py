@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,9 +12,13 @@ require_ros()
 from builtin_interfaces.msg import Time
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.srv import Ask as AskService
+from geometry_msgs.msg import Point, PointStamped
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.nodes.messages import (
+    ask_options,
     fill_answer,
     fill_error,
     memory_message,
@@ -24,10 +28,20 @@ from fvs_ros.nodes.messages import (
     stream_statistics,
     time_message,
 )
-from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.frame import Area, Pose
 from fvs_ros.sources.stamp_guard import ClockMove
+from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.recording import RecordingStatus
-from fvs_ros.stream.types import Answer, AskError, ErrorCode, MemoryStatus, Moment, StreamStatistics
+from fvs_ros.stream.types import (
+    Answer,
+    AskError,
+    AskOptions,
+    ErrorCode,
+    MemoryStatus,
+    Moment,
+    Picture,
+    StreamStatistics,
+)
 
 POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
 MOMENT = Moment(1_000_000_005, 900_000_000, 2_000_000_000, 3.0, "camera", POSE, 0.25)
@@ -103,3 +117,23 @@ def test_every_counter_survives_its_message(move: ClockMove | None) -> None:
     assert (message.segments, message.segments_evicted, message.unrecorded_steps) == (101, 102, 103)
     assert [(count.name, count.count) for count in message.rejected] == [("empty", 1), ("step", 2)]
     assert stream_statistics(message) == statistics
+
+
+def test_a_picture_comes_with_its_own_stamp_and_camera() -> None:
+    assert moment_message(MOMENT).image == CompressedImage()
+    message = moment_message(replace(MOMENT, picture=Picture(1_500_000_000, b"\xff\xd8 a picture", "eye"))).image
+    assert (message.format, bytes(message.data)) == ("jpeg", b"\xff\xd8 a picture")
+    assert (message.header.stamp, message.header.frame_id) == (time_message(1_500_000_000), "eye")
+
+
+@pytest.mark.parametrize("request_type", [AskService.Request, AskAction.Goal])
+def test_a_request_alone_asks_as_ever(request_type: type) -> None:
+    config = StreamConfig()
+    expected = AskOptions(max_new_tokens=config.max_new_tokens, timeout_s=config.timeout_s)
+    assert ask_options(request_type(), config) == expected
+    point = PointStamped(header=Header(frame_id="map"), point=Point(x=1.0, y=-2.0, z=9.0))
+    options = ask_options(request_type(near=point, radius_m=1.5, with_images=True), config)
+    assert options == replace(expected, near=Area("map", 1.0, -2.0, 1.5), with_images=True)
+    # A half of the wish is checked by the engine, and not passed over.
+    assert ask_options(request_type(near=point), config).near == Area("map", 1.0, -2.0, 0.0)
+    assert ask_options(request_type(radius_m=1.5), config).near == Area("", 0.0, 0.0, 1.5)

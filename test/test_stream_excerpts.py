@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame, pose_at
 from fvs_ros.episodic.information import Opener
 from fvs_ros.episodic.segment import Segment
 from fvs_ros.episodic.store import EpisodeStore
+from fvs_ros.sources.frame import Area
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.restore import within
@@ -104,6 +106,87 @@ def test_a_range_that_ends_before_it_begins_is_refused(engine: StreamEngine) -> 
     assert error.code == ErrorCode.INVALID_QUESTION
     assert "11000000000" in str(error)
     assert "6000000000" in str(error)
+
+
+def near(x: float, radius_m: float, frame_id: str = "map", y: float = 0.0) -> AskOptions:
+    return AskOptions(near=Area(frame_id, x, y, radius_m))
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "expected"),
+    [
+        # Of each scene the picture's place counts, where the whole of it is taken to be seen from.
+        (near(7, 3), 3, [200]),
+        (near(7, 1.5, y=1.0), 3, [200]),
+        (near(10, 5), 6, [200, 90]),
+        (near(21, 4), 3, [160]),
+        (near(10, 100), 12, [40, 200, 90, 160]),
+        (replace(near(10, 5), since_ns=12 * SECOND_NS), 3, [90]),
+        (replace(near(10, 5), until_ns=9 * SECOND_NS), 2, [200]),
+    ],
+)
+def test_a_question_about_a_place_is_answered_from_what_was_seen_from_there(
+    engine: StreamEngine, options: AskOptions, steps: int, expected: list[float]
+) -> None:
+    answer = result(engine.ask("What?", options))
+    assert answer.steps == steps
+    assert sorted(set(colours(answer.text))) == pytest.approx(sorted(expected), abs=2)
+    assert answer.memory_version == 0
+    assert options.near is not None
+    for moment in answer.all_moments:
+        assert options.near.holds(moment.pose)
+
+
+@pytest.mark.parametrize(
+    ("options", "hints"),
+    [
+        (near(100, 2), ["within 2 m of (100, 0) in map", "seen from 81.00 m away"]),
+        (near(7, 2, "odom"), ["in odom", "its poses are in map"]),
+        (replace(near(7, 2), since_ns=100 * SECOND_NS), ["between 100.000 s and now"]),
+    ],
+)
+def test_where_nothing_was_seen_from_a_place_the_refusal_says_what_there_is(
+    engine: StreamEngine, options: AskOptions, hints: list[str]
+) -> None:
+    error = failure(engine.ask("What?", options))
+    assert error.code == ErrorCode.NO_FRAMES
+    for hint in hints:
+        assert hint in str(error)
+
+
+def test_what_was_seen_without_a_pose_or_in_another_map_is_not_near(
+    make_engine: MakeEngine, model: FakeModel, tmp_path: Path
+) -> None:
+    for map_id, value in (("ground floor", 40), ("first floor", 200)):
+        opener = Opener("front", fingerprint=model.fingerprint(), map_id=map_id)
+        with EpisodeStore.open(tmp_path, opener=opener) as store:
+            engine = make_engine(episodes=Episodes(store, "front", map_id, silence_s=math.inf))
+            first = 0 if value == 40 else 100
+            for second in range(first, first + 6):
+                feed(engine, frame(second, value, pose=lambda: pose_at(1.0)))
+            for second in range(first + 6, first + 12):
+                feed(engine, frame(second, value + 30))
+            answer = result(engine.ask("What?", near(1, 1)))
+            assert colours(answer.text) == pytest.approx([value] * 3, abs=2)
+            assert answer.steps == 3
+            assert failure(engine.ask("What?", replace(near(1, 1), since_ns=(first + 6) * SECOND_NS)))
+            engine.close()
+
+
+@pytest.mark.parametrize(
+    ("area", "hint"),
+    [
+        (Area("map", 1.0, 2.0, 0.0), "radius_m is 0.0"),
+        (Area("map", 1.0, 2.0, -1.0), "radius_m is -1.0"),
+        (Area("map", 1.0, 2.0, math.nan), "radius_m is nan"),
+        (Area("map", math.inf, 2.0, 1.0), "near is (inf, 2.0)"),
+        (Area("", 1.0, 2.0, 1.0), "frame_id"),
+    ],
+)
+def test_an_area_that_is_none_is_refused(engine: StreamEngine, area: Area, hint: str) -> None:
+    error = failure(engine.ask("What?", AskOptions(near=area)))
+    assert error.code == ErrorCode.INVALID_QUESTION
+    assert hint in str(error)
 
 
 def test_an_engine_without_a_store_refuses(make_engine: MakeEngine) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from fvs_ros.episodic.segment import StoredSegment
+from fvs_ros.sources.frame import Area
 
 SKETCH_SIZE = 64
 NONE = -1
@@ -22,6 +23,8 @@ _NEIGHBOURS = 2
 _METRES_PER_RADIAN = 2.0
 # Differences in time count by their logarithm beyond this: an hour is to a day as a minute to half an hour.
 _TIME_SCALE_NS = 60e9
+# Of a float32 position in UTM coordinates, 10^7 m at most.
+_ROUNDING_M = 1.0
 
 # Name, dtype and length of each column.
 _COLUMNS: tuple[tuple[str, type, int], ...] = (
@@ -121,8 +124,13 @@ class SegmentIndex:
             column[first : len(kept)] = column[kept[first:]]
         self._count = len(kept)
 
-    def find(self, since_ns: int | None, until_ns: int | None, episode: int | None) -> list[int]:
-        """The ids of segments that overlap the closed range of stamps, in the order of episodes and stamps."""
+    def find(
+        self, since_ns: int | None, until_ns: int | None, episode: int | None, area: Area | None = None
+    ) -> list[int]:
+        """The ids of segments that overlap the closed range of stamps, in the order of episodes and stamps.
+
+        With an area, those whose pose may lie in it: positions here are rounded.
+        """
         found = np.ones(self._count, bool)
         if since_ns is not None:
             found &= self._column("end_ns") >= since_ns
@@ -130,9 +138,26 @@ class SegmentIndex:
             found &= self._column("start_ns") <= until_ns
         if episode is not None:
             found &= self._column("episode") == episode
+        if area is not None:
+            places = [number for (_, frame_id), number in self._places.items() if frame_id == area.frame_id]
+            position = self._column("position")
+            distance = np.hypot(position[:, 0] - area.x, position[:, 1] - area.y)
+            found &= np.isin(self._column("place"), places) & (distance <= area.radius_m + _ROUNDING_M)
         rows = np.flatnonzero(found)
         order = np.lexsort((self._column("start_ns")[rows], self._column("episode")[rows]))
         return self.ids[rows[order]].tolist()
+
+    def nearest(self, stamp_ns: int | None, episode: int) -> list[int]:
+        """The id of the segment that holds a stamp, or else of the nearest in time; the newest one for None.
+
+        Of several, one of this episode, or else the newest. Empty where there is no segment.
+        """
+        if stamp_ns is None or not self._count:
+            return self.ids[-1:].tolist()
+        gaps_ns = np.maximum(np.maximum(self._column("start_ns") - stamp_ns, stamp_ns - self._column("end_ns")), 0)
+        rows = np.flatnonzero(gaps_ns == gaps_ns.min())
+        own = rows[self._column("episode")[rows] == episode]
+        return self.ids[(own if len(own) else rows)[-1:]].tolist()
 
     def timeline(self, episode: int) -> Timeline:
         """When the segments of an episode were, in the order of `find`."""

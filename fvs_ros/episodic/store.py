@@ -21,6 +21,7 @@ from fvs_ros.episodic.information import Information, Opener, Usage, describe, n
 from fvs_ros.episodic.segment import Appended, Segment, SegmentFeatures, StoredSegment
 from fvs_ros.episodic.writer import CURRENT_EPISODE, Writer
 from fvs_ros.errors import one_line
+from fvs_ros.sources.frame import Area
 
 DEFAULT_LIMIT_BYTES = 256 * 2**20
 _REASON_LENGTH = 200
@@ -197,19 +198,29 @@ class EpisodeStore:
             self._resume, self._last_end_ns = Resume.ALWAYS, None
 
     def segments(
-        self, since_ns: int | None = None, until_ns: int | None = None, episode: int | None = None
+        self,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        episode: int | None = None,
+        area: Area | None = None,
     ) -> list[StoredSegment]:
-        """The segments that overlap a closed range of stamps, of one episode or all, in their order.
+        """The segments that overlap a closed range of stamps, of one episode or all, seen from an area, in their order.
 
-        Where the opener named a map, poses of other maps are left out of them.
+        Where the opener named a map, poses of other maps are left out of them, and lie in no area.
         """
         with self._reading():
-            return self._given(self._contents.index.find(since_ns, until_ns, episode))
+            found = self._given(self._contents.index.find(since_ns, until_ns, episode, area))
+            return [one for one in found if area is None or area.holds(one.segment.pose)]
 
     def segments_by_id(self, ids: Sequence[int]) -> list[StoredSegment]:
         """These segments, in their order, as `segments` gives them; without those that are gone."""
         with self._reading():
             return self._given(ids)
+
+    def nearest(self, stamp_ns: int | None) -> StoredSegment | None:
+        """The segment that holds a stamp, or else the nearest; of the current episode first. None: the newest."""
+        with self._reading():
+            return next(iter(self._given(self._contents.index.nearest(stamp_ns, self._episode))), None)
 
     def timeline(self, episode: int) -> Timeline:
         """When the segments of an episode were, in their order, without a look at the disk."""

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.nodes.futures import worker_future
-from fvs_ros.nodes.messages import fill_answer, fill_error, open_stamp
+from fvs_ros.nodes.messages import fill_answer, fill_error
 from fvs_ros.nodes.qos import question_qos
 from fvs_ros.nodes.reply_pacer import ReplyPacer
 from fvs_ros.srv import Ask as AskService
@@ -116,8 +116,8 @@ class AskServer:
 
     def _explained(self, request: Any, error: AskError) -> AskError:
         """A lack of frames in the newest memory with its cause, as far as the node knows it."""
-        newest = open_stamp(request.since) is None and open_stamp(request.until) is None
-        cause = self._no_frames() if error.code == ErrorCode.NO_FRAMES and newest else ""
+        newest = error.code == ErrorCode.NO_FRAMES and not self._options(request).ranged
+        cause = self._no_frames() if newest else ""
         return AskError(error.code, f"no frame is in memory: {cause}") if cause else error
 
     async def _settled(self, pending: PendingAnswer) -> None:

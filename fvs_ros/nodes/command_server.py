@@ -1,4 +1,4 @@
-"""The node's commands: reset, pause, and those that take long, to save, load and forget."""
+"""The node's commands: reset, pause, a stored picture, and those that take long, to save, load and forget."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from fvs_ros.errors import ReadableError
 from fvs_ros.nodes.futures import worker_future
-from fvs_ros.nodes.messages import open_stamp
+from fvs_ros.nodes.messages import open_stamp, picture_message, pose_message
+from fvs_ros.nodes.qos import question_qos
 from fvs_ros.sources.frame import SECOND_NS
-from fvs_ros.srv import Forget, LoadMemory
+from fvs_ros.srv import Forget, Keyframe, LoadMemory
 from fvs_ros.stream.engine import StreamEngine
 
 # Longest wait for a command. Rebuilding the memory of a large model on a CPU takes minutes.
@@ -27,7 +28,7 @@ Command = Callable[[StreamEngine], Any]
 
 
 class CommandServer:
-    """Offers `~/reset`, `~/pause`, `~/save_memory`, `~/load_memory` and `~/forget`, as long as the node exists.
+    """Offers `~/reset`, `~/pause`, `~/keyframe`, `~/save_memory`, `~/load_memory`, `~/forget`.
 
     The last three wait for the disk and for the model: on a thread of their own, one at a time, while all other
     callbacks go on. What cannot be done is refused with the reason.
@@ -51,6 +52,7 @@ class CommandServer:
         group = ReentrantCallbackGroup()
         node.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
         node.create_service(SetBool, "~/pause", self._on_pause, callback_group=group)
+        node.create_service(Keyframe, "~/keyframe", self._on_keyframe, qos_profile=question_qos(), callback_group=group)
         node.create_service(Trigger, "~/save_memory", self._on_save, callback_group=group)
         node.create_service(LoadMemory, "~/load_memory", self._on_load, callback_group=group)
         node.create_service(Forget, "~/forget", self._on_forget, callback_group=group)
@@ -85,6 +87,33 @@ class CommandServer:
         else:
             command(engine)
             response.message = done
+        return response
+
+    async def _on_keyframe(self, request: Keyframe.Request, response: Keyframe.Response) -> Keyframe.Response:
+        engine = self._engine()
+        response.success = False
+        if engine is None:
+            response.message = f"there is no memory: {self._way_to_configure()}"
+            return response
+        try:
+            found = worker_future(self._node.executor)
+            picture = engine.keyframe(open_stamp(request.stamp))
+            picture.add_done_callback(lambda _: found.set_result(None))
+            await found
+            kept = picture.result()
+        except ReadableError as error:
+            response.message = str(error)
+            return response
+        except Exception as error:
+            response.message = f"the picture cannot be given ({type(error).__name__}); the node's log has the details"
+            self._node.get_logger().error(f"keyframe failed: {''.join(traceback.format_exception(error))}")
+            return response
+        if kept is None:
+            response.message = "no picture is kept, or it is damaged; the first one comes with the second image"
+            return response
+        response.success, response.image, response.pose_valid = True, picture_message(kept), kept.pose is not None
+        if kept.pose is not None:
+            response.pose = pose_message(kept.pose, kept.stamp_ns)
         return response
 
     async def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

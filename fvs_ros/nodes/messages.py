@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
+from geometry_msgs.msg import Point, PointStamped, PoseStamped, Quaternion, Vector3
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.msg import Count, MemoryState
 from fvs_ros.msg import Moment as MomentMessage
 from fvs_ros.msg import StreamStatistics as StatisticsMessage
-from fvs_ros.sources.frame import SECOND_NS, Pose
+from fvs_ros.sources.frame import SECOND_NS, Area, Pose
 from fvs_ros.sources.stamp_guard import ClockMove
+from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.recording import RecordingStatus
-from fvs_ros.stream.types import Answer, AskError, MemoryStatus, Moment, StreamStatistics
+from fvs_ros.stream.types import Answer, AskError, AskOptions, MemoryStatus, Moment, Picture, StreamStatistics
 
 # Both have the fields of an answer, but share no class.
 AnswerMessage = TypeVar("AnswerMessage", bound=Any)  # fvs_ros.srv.Ask.Response or fvs_ros.action.Ask.Result
@@ -38,6 +41,26 @@ def stamp_nanoseconds(stamp: Time) -> int:
 def open_stamp(stamp: Time) -> int | None:
     """One end of a range of stamps in nanoseconds; None for zero, which leaves it open."""
     return stamp_nanoseconds(stamp) or None
+
+
+def ask_options(request: Any, config: StreamConfig) -> AskOptions:
+    """The options of a request, service or action, where zero means the parameter as it is now."""
+    return AskOptions(
+        max_new_tokens=request.max_new_tokens or config.max_new_tokens,
+        timeout_s=request.timeout_s or config.timeout_s,
+        fresh=request.fresh,
+        since_ns=open_stamp(request.since),
+        until_ns=open_stamp(request.until),
+        near=area_of(request.near, request.radius_m),
+        choices=tuple(request.choices),
+        with_images=request.with_images,
+    )
+
+
+def area_of(point: PointStamped, radius_m: float) -> Area | None:
+    """The area around a point; None where the request names neither a point nor a radius."""
+    area = Area(point.header.frame_id, point.point.x, point.point.y, radius_m)
+    return None if area == Area("", 0.0, 0.0, 0.0) else area
 
 
 def fill_answer(message: AnswerMessage, answer: Answer, with_all_moments: bool = False) -> AnswerMessage:
@@ -82,7 +105,16 @@ def moment_message(moment: Moment) -> MomentMessage:
         message.pose = pose_message(moment.pose, moment.stamp_ns)
     if moment.relevance is not None:
         message.relevance = float(moment.relevance)
+    if moment.picture is not None:
+        message.image = picture_message(moment.picture)
     return message
+
+
+def picture_message(picture: Picture) -> CompressedImage:
+    """A picture of what was seen, with the stamp and the camera that it was taken by."""
+    header = Header(stamp=time_message(picture.stamp_ns), frame_id=picture.frame_id)
+    # An array, which rclpy takes as it is; bytes it would copy value by value.
+    return CompressedImage(header=header, format="jpeg", data=array("B", picture.jpeg))
 
 
 def placeless_moment(message: MomentMessage) -> Moment:

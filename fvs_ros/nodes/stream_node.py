@@ -44,7 +44,7 @@ from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
 from fvs_ros.nodes.episode_store import map_id_of, open_episode_store, store_name
 from fvs_ros.nodes.image_input import ImageInput, camera_name, with_unstamped
 from fvs_ros.nodes.log_bridge import bridge_logging, unbridge_logging
-from fvs_ros.nodes.messages import memory_message, open_stamp, statistics_message
+from fvs_ros.nodes.messages import ask_options, memory_message, statistics_message
 from fvs_ros.nodes.model_loader import Loaded, ModelLoader, load_stream_model
 from fvs_ros.nodes.parameters import TABLE, StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
@@ -290,16 +290,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         return self._engine
 
     def _ask_options(self, request: Any) -> AskOptions:
-        """The options of a request, where zero means the parameter as it is now."""
-        config = self._stream_parameters.stream_config()
-        return AskOptions(
-            max_new_tokens=request.max_new_tokens or config.max_new_tokens,
-            timeout_s=request.timeout_s or config.timeout_s,
-            fresh=request.fresh,
-            since_ns=open_stamp(request.since),
-            until_ns=open_stamp(request.until),
-            choices=tuple(request.choices),
-        )
+        return ask_options(request, self._stream_parameters.stream_config())
 
     def _no_frames(self) -> str:
         return self._images.no_frames if self._images is not None else ""

@@ -36,7 +36,7 @@ from fvs_ros.ros_tools.requests import (
     longest_wait,
 )
 from fvs_ros.ros_tools.service_calls import ServiceCalls
-from fvs_ros.srv import Ask, Forget, LoadMemory
+from fvs_ros.srv import Ask, Forget, Keyframe, LoadMemory
 
 if TYPE_CHECKING:
     # Part of Python from 3.11 on, and needed by type checkers alone.
@@ -174,7 +174,7 @@ class FlashVStreamClient:
         Several can be on their way at once. Tokens arrive while the client waits, `AnswerStream.result` for instance.
 
         Args:
-            question: see `ask`.
+            question: in any language that the model speaks.
             on_token: called with each piece of the answer.
             options: see `ask`.
 
@@ -200,6 +200,23 @@ class FlashVStreamClient:
         if not handle.accepted:
             raise RefusedError(f"{self.node} rejected the question's goal")
         return AnswerStream(self.result_of, handle, tokens, add, longest_wait(goal.timeout_s))
+
+    def keyframe(self, stamp: Time | None = None) -> Keyframe.Response:
+        """The stored picture of the scene in view at a stamp, or else of the nearest one in time.
+
+        Args:
+            stamp: such as a moment's; None takes the newest picture.
+
+        Returns:
+            The `fvs_ros/srv/Keyframe` response, of which `success` is true: the picture with its stamp, and its pose.
+
+        Raises:
+            RefusedError: no picture is kept, or the node is not configured.
+            TimeoutError: the node does not respond.
+        """
+        response = self._call(Keyframe, f"{self.node}/keyframe", Keyframe.Request(stamp=stamp or Time()))
+        done(response)
+        return response
 
     # The node
 

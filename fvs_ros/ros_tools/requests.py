@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PointStamped
 
 from fvs_ros.stream.choices import check_choices
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S
@@ -16,6 +17,8 @@ from fvs_ros.stream.types import AskError, ErrorCode
 DEFAULT_TIMEOUT_S = 60.0
 # The node ends a question at its timeout; what it then sends may take this long.
 _DELIVERY_S = 5.0
+# Of a message's float32.
+LARGEST_FLOAT = 3.4e38
 
 
 class RefusedError(Exception):
@@ -31,7 +34,11 @@ class RequestOptions(TypedDict, total=False):
         fresh: answer from a memory that holds every frame that arrived before the question.
         since: answer only from what was seen from this stamp on; None for all before `until`.
         until: answer only from what was seen up to this stamp; None for all since `since`.
+        near: answer only from what was seen from within `radius_m` metres of this point, which RViz or a moment's pose
+            may give, in the frame of the moments' poses.
+        radius_m: around `near`.
         with_all_moments: also return everything that the model had in front of it.
+        with_images: let each moment bring its picture.
         choices: answer with one of these texts, whichever is likeliest; `choice_probabilities` says how likely each is.
     """
 
@@ -40,7 +47,10 @@ class RequestOptions(TypedDict, total=False):
     fresh: bool
     since: Time | None
     until: Time | None
+    near: PointStamped | None
+    radius_m: float
     with_all_moments: bool
+    with_images: bool
     choices: Sequence[str]
 
 
@@ -52,7 +62,10 @@ def ask_fields(
     fresh: bool = False,
     since: Time | None = None,
     until: Time | None = None,
+    near: PointStamped | None = None,
+    radius_m: float = 0.0,
     with_all_moments: bool = False,
+    with_images: bool = False,
     choices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The fields of a request with `RequestOptions`.
@@ -72,6 +85,8 @@ def ask_fields(
         problem = f"max_new_tokens is {max_new_tokens}; ask for 0, the node's default, or for 1 to {2**32 - 1}"
     if not 0 <= timeout_s <= LONGEST_TIMEOUT_S:
         problem = f"timeout_s is {timeout_s}; ask for 0, the node's default, or at most {LONGEST_TIMEOUT_S:g} seconds"
+    if not 0 <= radius_m <= LARGEST_FLOAT:
+        problem = f"radius_m is {radius_m}; ask for metres around near, or for 0 without it"
     if problem:
         raise AskError(ErrorCode.INVALID_QUESTION, problem)
     # Converted: a whole number in a float field aborts the process where the interfaces were built with assertions.
@@ -84,6 +99,9 @@ def ask_fields(
         "since": since or Time(),
         "until": until or Time(),
         "choices": list(choices),
+        "near": near or PointStamped(),
+        "radius_m": float(radius_m),
+        "with_images": with_images,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -34,6 +35,26 @@ class Pose:
     frame_id: str
     position: tuple[float, float, float]
     orientation: tuple[float, float, float, float]  # x, y, z, w
+
+
+@dataclass(frozen=True)
+class Area:
+    """Within `radius_m` metres of a point of the ground, in `frame_id`, whatever the height."""
+
+    frame_id: str
+    x: float
+    y: float
+    radius_m: float
+
+    def distance_m(self, pose: Pose | None) -> float:
+        """Horizontal distance of a pose from the point, in metres; infinite where it is unknown or in another frame."""
+        if pose is None or pose.frame_id != self.frame_id:
+            return math.inf
+        return math.hypot(pose.position[0] - self.x, pose.position[1] - self.y)
+
+    def holds(self, pose: Pose | None) -> bool:
+        """Whether a pose lies in it."""
+        return self.distance_m(pose) <= self.radius_m
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
@@ -17,6 +18,7 @@ from fvs_ros.stream.outcomes import done
 from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
 from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
 from fvs_ros.stream.recall import QuestionRecall
+from fvs_ros.stream.scene_pictures import ScenePictures
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
 from fvs_ros.stream.watchdog import ModelCalls, Replaced
 
@@ -56,6 +58,7 @@ class AnswerWorker:
         questions: the queue of questions.
         latest: the newest memory.
         recall: finds what questions recall; None where they recall nothing.
+        pictures: of moments; None where none are kept.
 
     Attributes:
         prefill: which memory is prefilled when.
@@ -70,6 +73,7 @@ class AnswerWorker:
         questions: QuestionQueue,
         latest: LatestMemory,
         recall: QuestionRecall | None = None,
+        pictures: ScenePictures | None = None,
     ) -> None:
         self._model = model
         self._config = config
@@ -78,6 +82,7 @@ class AnswerWorker:
         self._questions = questions
         self._latest = latest
         self._recall = recall
+        self._pictures = pictures
         self.calls = ModelCalls()
         self.prefill = PrefillScheduler(model, latest, config.prefill_share, self.calls)
         self._excerpts = ExcerptPrefill(model, self.calls)
@@ -117,7 +122,7 @@ class AnswerWorker:
         Questions being answered fail, those that wait for their memory wait on. The new worker has a prefix cache of
         its own; the old one is freed when the hung call returns.
         """
-        other = AnswerWorker(self._model, self._config, self._questions, self._latest, self._recall)
+        other = AnswerWorker(self._model, self._config, self._questions, self._latest, self._recall, self._pictures)
         other._parallel_questions = self._parallel_questions
         other._waiting = list(self._waiting)
         other.out_of_memory = self.out_of_memory
@@ -341,7 +346,19 @@ class AnswerWorker:
                     question.on_token = None
         if running.answer.done:
             self._end(running)
-            question.pending.settle(self._answer(running))
+            self._settle(question, self._answer(running))
+
+    def _settle(self, question: AcceptedQuestion, answer: Answer) -> None:
+        """Ends a question with its answer, at once or when its pictures are there."""
+        if not question.with_images or self._pictures is None:
+            question.pending.settle(answer)
+            return
+
+        def settle(pictured: Future[Answer]) -> None:
+            question.pending.settle(replace(pictured.result(), total_s=time.perf_counter() - question.asked))
+
+        question.answer = answer
+        self._pictures.add(answer).add_done_callback(settle)
 
     def _answer(self, running: _Running) -> Answer:
         total_s = time.perf_counter() - running.question.asked

@@ -34,7 +34,8 @@ from fvs_ros.stream.recall import QuestionRecall
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
 from fvs_ros.stream.remake import FeatureRemaker
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, StreamStatistics
+from fvs_ros.stream.scene_pictures import ScenePictures
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, Picture, StreamStatistics
 from fvs_ros.stream.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_OPTIONS = AskOptions()
 # Longest time between two looks at what is overdue.
 WATCH_PERIOD_S = 1.0
+NOTHING_KEPT = "no episodes are kept; set memory_dir, or give the engine an episode store"
 
 
 class StreamEngine:
@@ -80,13 +82,14 @@ class StreamEngine:
         self._recorder: Recorder | None = None
         self._keeper: MemoryKeeper | None = None
         self._remaker: FeatureRemaker | None = None
+        self._pictures: ScenePictures | None = None
         recall: QuestionRecall | None = None
         if episodes is not None:
             kept = keep_episodes(episodes, model, config, self._frames, self._latest)
             self._recorder, self._keeper, self._remaker = kept.recorder, kept.keeper, kept.remaker
-            recall = kept.recall
+            recall, self._pictures = kept.recall, kept.pictures
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
-        answers = AnswerWorker(model, config, self._questions, self._latest, recall)
+        answers = AnswerWorker(model, config, self._questions, self._latest, recall, self._pictures)
         limit_s = config.model_timeout_s
         self._ingest = Watchdog(ingest, "fvs-ingest", limit_s)
         self._answers = Watchdog(answers, "fvs-answer", limit_s)
@@ -175,7 +178,7 @@ class StreamEngine:
 
         Args:
             question: in any language that the model knows.
-            options: limits, freshness, a range of stamps, and choices.
+            options: limits, freshness, what it is to be answered from, and choices.
             on_token: called on the answer thread with each chunk of the answer's text as it is decoded.
         """
         asked = time.perf_counter()
@@ -188,6 +191,9 @@ class StreamEngine:
             accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
             accepted.choices = tuple(options.choices)
             accepted.recalls = options.recall and not options.ranged
+            accepted.with_images = options.with_images
+            if options.with_images and self._pictures is None:
+                raise AskError(ErrorCode.INVALID_QUESTION, f"with_images needs stored segments: {NOTHING_KEPT}")
             self._questions.put(accepted)
             if excerpt is not None:
                 self._make_excerpt(excerpt, pending, options, after_frame)
@@ -202,19 +208,21 @@ class StreamEngine:
     def _make_excerpt(
         self, excerpt: Future[PublishedMemory], pending: PendingAnswer, options: AskOptions, after_frame: int
     ) -> None:
-        """Has the memory of a range of stamps made on the ingest thread, if the question still waits then."""
+        """Has the memory of a range or an area made on the ingest thread, if the question still waits then."""
 
         def make(keeper: MemoryKeeper, ingest: IngestWorker) -> Future[PublishedMemory]:
             if pending.settled():
                 raise AskError(ErrorCode.CANCELLED, "nobody waits for it any more")
-            made = keeper.excerpt(ingest, options.since_ns, options.until_ns)
+            made = keeper.excerpt(ingest, options.since_ns, options.until_ns, options.near)
             return done(replace(made, forgettings=self._latest.forgettings))
 
         excerpt.add_done_callback(lambda _: self._questions.look_again())
         try:
             self._submit(make, excerpt, after_frame)
         except RecordingError as error:
-            raise AskError(ErrorCode.INVALID_QUESTION, f"since and until need stored segments: {error}") from error
+            raise AskError(
+                ErrorCode.INVALID_QUESTION, f"since, until and near need stored segments: {error}"
+            ) from error
 
     def reset(self) -> None:
         """Forgets everything; the next frame begins a new episode. Running answers keep their memory."""
@@ -259,6 +267,24 @@ class StreamEngine:
     def recording(self) -> RecordingStatus | None:
         """What is stored of the stream; None where no episodes are kept."""
         return None if self._recorder is None else self._recorder.status
+
+    def keyframe(self, stamp_ns: int | None) -> Future[Picture | None]:
+        """The picture of the scene in view at a stamp, or else of the nearest one in time, of all that is kept.
+
+        Args:
+            stamp_ns: None takes the newest picture.
+
+        Returns:
+            Its picture, soon; None where nothing is kept. `StoreError` where the store cannot be read.
+
+        Raises:
+            RecordingError: no episodes are kept, or the engine is not running.
+        """
+        if self._pictures is None:
+            raise RecordingError(NOTHING_KEPT)
+        if not self._started:
+            raise RecordingError("the engine is not running; activate the node first")
+        return self._pictures.nearest(stamp_ns)
 
     def save_memory(self, timeout_s: float) -> str:
         """Ends the open segment, and saves the Flash Memory beside the segments.
@@ -332,7 +358,7 @@ class StreamEngine:
         """Has some work done on the ingest thread, between batches, once frames up to a number are accounted for."""
         keeper = self._keeper
         if keeper is None:
-            raise RecordingError("no episodes are kept; set memory_dir, or give the engine an episode store")
+            raise RecordingError(NOTHING_KEPT)
 
         def run(ingest: IngestWorker) -> None:
             try:

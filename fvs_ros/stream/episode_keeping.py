@@ -17,6 +17,7 @@ from fvs_ros.stream.recall_keys import keys_of
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.recording import Episodes
 from fvs_ros.stream.remake import FeatureRemaker
+from fvs_ros.stream.scene_pictures import ScenePictures
 
 # Grid steps that must be missing before a segment ends for silence.
 SILENT_STEPS = 4
@@ -31,12 +32,14 @@ class EpisodeKeeping:
         keeper: changes the memory on the ingest thread.
         remaker: makes features anew, on both.
         recall: finds segments for questions, on the recorder's thread; None where nothing is recalled.
+        pictures: of what was seen, found on the recorder's thread.
     """
 
     recorder: Recorder
     keeper: MemoryKeeper
     remaker: FeatureRemaker
     recall: QuestionRecall | None
+    pictures: ScenePictures
 
 
 def keep_episodes(
@@ -64,7 +67,7 @@ def keep_episodes(
     grid_of = partial(grid_of_picture, model)
     keeper = MemoryKeeper(episodes, recorder, fingerprint, grid_of, most_segments, lambda: frames.closed)
     remaker = FeatureRemaker(episodes.store, fingerprint, recorder, frames.request_when_idle, grid_of, make_keys)
-    return EpisodeKeeping(recorder, keeper, remaker, recall)
+    return EpisodeKeeping(recorder, keeper, remaker, recall, ScenePictures(episodes.store, recorder))
 
 
 def _silence_s(episodes: Episodes, config: StreamConfig) -> float:

@@ -6,14 +6,15 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
 from fvs_ros.episodic.errors import Problem, StoreError
+from fvs_ros.episodic.segment import Segment
 from fvs_ros.episodic.store import Resume
 from fvs_ros.memory.snapshot import PatchGrid
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.frame import SECOND_NS, Area
 from fvs_ros.stream.episode_memory import EpisodeMemory, MemoryState
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.recorder import Recorder
@@ -200,36 +201,35 @@ class MemoryKeeper:
         self._recorder.say(resumed=f"episode {number} was loaded from {restored.made_from}; no frame has come since")
         return f"The Flash Memory is that of episode {number}, from {restored.made_from}."
 
-    def excerpt(self, holder: MemoryHolder, since_ns: int | None, until_ns: int | None) -> PublishedMemory:
-        """A memory of what was seen in a closed range of stamps, beside the holder's own.
+    def excerpt(
+        self, holder: MemoryHolder, since_ns: int | None, until_ns: int | None, near: Area | None = None
+    ) -> PublishedMemory:
+        """A memory of what was seen in a closed range of stamps and from an area, beside the holder's own.
 
         Args:
             holder: makes it.
             since_ns: stamp; None for all before `until_ns`.
             until_ns: stamp; None for all since `since_ns`.
+            near: None for what was seen from everywhere.
 
         Raises:
-            AskError: nothing was seen then.
+            AskError: nothing was seen then and there.
             StoreError: the store cannot be read.
             Exception: what the model fails with.
         """
         unstored = self._recorder.call(self._recorder.open_segments).result()
         grid = holder.memory.grid if holder.memory is not None else None
         try:
-            memory = self._restorer.excerpt(since_ns, until_ns, unstored, holder.new_memory, grid, self._most_segments)
+            memory = self._restorer.excerpt(
+                since_ns, until_ns, near, unstored, holder.new_memory, grid, self._most_segments
+            )
         finally:
             self._recorder.say(restoring="")
         published = memory.publication() if memory is not None else None
         if published is None:
-            kept = self._store.segments()
-            known = [one.segment for one in kept] + [one.segment for one in unstored]
-            spans = "nothing is stored"
-            if known:
-                first_ns, last_ns = min(one.start_ns for one in known), max(one.end_ns for one in known)
-                spans = f"what is stored lies between {_seconds(first_ns)} and {_seconds(last_ns)}, with gaps"
-            since = "the beginning" if since_ns is None else _seconds(since_ns)
-            until = "now" if until_ns is None else _seconds(until_ns)
-            raise AskError(ErrorCode.NO_FRAMES, f"nothing was seen between {since} and {until}; {spans}")
+            known = [one.segment for one in self._store.segments()] + [one.segment for one in unstored]
+            seen = _nothing_seen(since_ns, until_ns, near)
+            raise AskError(ErrorCode.NO_FRAMES, f"{seen}; {_what_is_stored(known, near)}")
         return published
 
     def forget(self, holder: MemoryHolder, since_ns: int | None, until_ns: int | None, episode: int | None) -> int:
@@ -339,6 +339,30 @@ def _log_failure(saved: Future[str]) -> None:
     error = saved.exception()
     if error is not None:
         logger.warning("the Flash Memory could not be saved at the end: %s", error)
+
+
+def _nothing_seen(since_ns: int | None, until_ns: int | None, near: Area | None) -> str:
+    since = "the beginning" if since_ns is None else _seconds(since_ns)
+    until = "now" if until_ns is None else _seconds(until_ns)
+    place = "" if near is None else f" within {near.radius_m:g} m of ({near.x:g}, {near.y:g}) in {near.frame_id}"
+    return f"nothing was seen{place} between {since} and {until}"
+
+
+def _what_is_stored(known: Sequence[Segment], near: Area | None) -> str:
+    """When, and for an area where, something was seen, for who asked about something else."""
+    if not known:
+        return "nothing is stored"
+    first_ns, last_ns = min(one.start_ns for one in known), max(one.end_ns for one in known)
+    stored = f"what is stored lies between {_seconds(first_ns)} and {_seconds(last_ns)}, with gaps"
+    if near is None:
+        return stored
+    frames = sorted({one.pose.frame_id for one in known if one.pose is not None})
+    if not frames:
+        return f"{stored}, and nothing of it has a pose; set pose_source, or leave near out"
+    if near.frame_id not in frames:
+        return f"{stored}, and its poses are in {', '.join(frames)}"
+    nearest_m = min(near.distance_m(one.pose) for one in known)
+    return f"{stored}, and the nearest of it was seen from {nearest_m:.2f} m away"
 
 
 def _seconds(stamp_ns: int) -> str:

@@ -10,6 +10,8 @@ from fvs_ros.stream.model_protocol import StreamModel
 
 # A patrol's 112 x 112 pixels take 4 kB, a camera's 448 x 448 about 50.
 _QUALITY = 90
+LONGEST_SIDE = 640
+"""Pixels of the longer side of a picture that is given out, at most."""
 
 
 def at_model_size(image: np.ndarray, grid: PatchGrid) -> np.ndarray:
@@ -45,6 +47,20 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     if not done:
         raise ValueError(f"an image of {image.shape[1]} x {image.shape[0]} pixels cannot be encoded as JPEG")
     return data.tobytes()
+
+
+def shown_jpeg(picture: np.ndarray) -> bytes:
+    """An RGB image as JPEG, made smaller where a side is longer than `LONGEST_SIDE`.
+
+    Raises:
+        ValueError: the encoder refuses it.
+    """
+    height, width = picture.shape[:2]
+    scale = LONGEST_SIDE / max(height, width)
+    if scale < 1:
+        size = (max(1, round(scale * width)), max(1, round(scale * height)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return encode_jpeg(picture)
 
 
 def decode_jpeg(data: bytes) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 
+from fvs_ros.sources.frame import Area
 from fvs_ros.stream.choices import NO_TEXT, check_choices
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.latest_memory import PublishedMemory
@@ -121,7 +122,20 @@ def check_question(
         raise invalid(f"timeout_s is {timeout_s}; ask for more than 0 and at most {LONGEST_TIMEOUT_S:g} seconds")
     if options.since_ns is not None and options.until_ns is not None and options.since_ns > options.until_ns:
         raise invalid(f"since is {options.since_ns} ns, after until, which is {options.until_ns} ns; exchange the two")
+    if options.near is not None and (problem := _area_problem(options.near)):
+        raise invalid(problem)
     return Limits(max_new_tokens, timeout_s)
+
+
+def _area_problem(near: Area) -> str:
+    """What is wrong with an area, and what to do; empty if nothing."""
+    if not 0 < near.radius_m < math.inf:
+        return f"radius_m is {near.radius_m} beside near; give the radius around that point in metres, above 0"
+    if not (math.isfinite(near.x) and math.isfinite(near.y)):
+        return f"near is ({near.x}, {near.y}); both must be finite"
+    if not near.frame_id:
+        return "near has no frame_id; give that of the poses, such as map or odom"
+    return ""
 
 
 @dataclass(eq=False)
@@ -135,6 +149,8 @@ class AcceptedQuestion:
         memory: what it is answered from, where that is about a range of stamps or recalled; None for the newest memory.
         recalls: whether it may recall segments.
         recalled: a memory of those, on its way; None inside where nothing is recalled.
+        with_images: whether its moments are to bring their pictures.
+        answer: complete but for its pictures.
         needed_version: lowest version of the memory that it may be answered from.
         started: whether the model has begun to answer.
         chunks: chunks of text emitted so far.
@@ -151,6 +167,8 @@ class AcceptedQuestion:
     memory: Future[PublishedMemory] | None = None
     recalls: bool = False
     recalled: Future[PublishedMemory | None] | None = None
+    with_images: bool = False
+    answer: Answer | None = None
     needed_version: int = 0
     started: bool = False
     chunks: int = 0
@@ -167,7 +185,10 @@ class AcceptedQuestion:
         return self.asked + self.limits.timeout_s / 2
 
     def expire(self) -> None:
-        """Settles the question with TIMEOUT."""
+        """Settles the question with TIMEOUT, or with its answer where only pictures are missing: a disk hangs."""
+        if self.answer is not None:
+            self.pending.settle(self.answer)
+            return
         if self.started:
             state = f"the model had begun and given {self.chunks} chunks of text; ask for fewer max_new_tokens"
         elif self.fresh:

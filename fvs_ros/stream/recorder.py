@@ -16,7 +16,7 @@ from fvs_ros.episodic.errors import Problem, StoreError
 from fvs_ros.episodic.store import Resume
 from fvs_ros.stream.log import ThrottledLog
 from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
-from fvs_ros.stream.segment_builder import BuiltSegment, KeysOf, RecordedStep, SegmentBuilder, no_keys
+from fvs_ros.stream.segment_builder import BuiltSegment, KeysOf, OpenScene, RecordedStep, SegmentBuilder, no_keys
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +198,11 @@ class Recorder:
     def open_segments(self) -> list[BuiltSegment]:
         """What is in no segment yet, as the segments that it would be if the stream ended here; it stays open."""
         return copy.deepcopy(self._builder).close()
+
+    @property
+    def open_scene(self) -> OpenScene | None:
+        """What is in no segment yet, with its pictures; None where nothing is."""
+        return self._builder.open_scene
 
     def end_segment(self) -> None:
         """Ends the open segment and stores it."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from fvs_ros.episodic.segment import Segment, SegmentFeatures
 from fvs_ros.memory.geometry import POOL
 from fvs_ros.memory.snapshot import PatchGrid
+from fvs_ros.sources.frame import Area
 from fvs_ros.stream.episode_memory import EpisodeMemory
 from fvs_ros.stream.origins import StepOrigin
 from fvs_ros.stream.pictures import decode_jpeg
@@ -117,18 +118,20 @@ class Restorer:
         self,
         since_ns: int | None,
         until_ns: int | None,
+        near: Area | None,
         unstored: Sequence[BuiltSegment],
         new_memory: NewMemory,
         grid: PatchGrid | None,
         most: int,
     ) -> EpisodeMemory | None:
-        """A memory of what was seen in a closed range of stamps, in all episodes; None where nothing was.
+        """A memory of what was seen in a closed range of stamps, from an area, in all episodes; None where nothing was.
 
         Of a segment that reaches beyond the range, the steps within count.
 
         Args:
             since_ns: stamp; None for all before `until_ns`.
             until_ns: stamp; None for all since `since_ns`.
+            near: None for what was seen from everywhere.
             unstored: segments that the store does not hold yet.
             new_memory: makes an empty memory for a patch grid.
             grid: patches of a frame; None takes that of the newest picture.
@@ -139,8 +142,8 @@ class Restorer:
             Exception: what the model fails with.
         """
         # Those of the store have ids from 1.
-        built = {-number: one for number, one in enumerate(unstored, 1)}
-        known = [(one.id, one.segment) for one in self._store.segments(since_ns, until_ns)]
+        built = {-number: one for number, one in enumerate(unstored, 1) if near is None or near.holds(one.segment.pose)}
+        known = [(one.id, one.segment) for one in self._store.segments(since_ns, until_ns, area=near)]
         known += [(number, one.segment) for number, one in built.items()]
         cut = [(number, part) for number, one in known if (part := within(one, since_ns, until_ns)) is not None]
         if not cut:

@@ -48,6 +48,42 @@ class RecordedStep:
     ready: torch.cuda.Event | None = None
 
 
+@dataclass(frozen=True)
+class SeenStep:
+    """What is kept of each step since the last cut: the stamps of its two frames, and the origin of the last."""
+
+    start_ns: int
+    end_ns: int
+    origin: StepOrigin
+
+
+@dataclass(frozen=True, eq=False)
+class OpenPicture:
+    """A picture of a step that is in no segment yet.
+
+    Attributes:
+        step: it shows the last frame of this one.
+        image: RGB, uint8 [height, width, 3], at the model's size.
+    """
+
+    step: SeenStep
+    image: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class OpenScene:
+    """What is in no segment yet, and what it looks like.
+
+    Attributes:
+        start_ns, end_ns: stamps of its first and its last frame.
+        pictures: in order of time, the newest step's at the end; at least that one.
+    """
+
+    start_ns: int
+    end_ns: int
+    pictures: tuple[OpenPicture, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class BuiltSegment:
     """A segment that has ended, ready to be stored."""
@@ -85,15 +121,26 @@ class SegmentBuilder:
         self._segmenter = Segmenter()
         self._taken = 0
         self._grid: PatchGrid | None = None
-        # Pictures at the model's size of the steps that can become a keyframe, by their index.
+        # Pictures at the model's size of the newest step and of those that can become a keyframe, by their index.
         self._pictures: dict[int, np.ndarray] = {}
-        # Stamp of the end and origin of each step since the last cut, in their order.
-        self._seen: list[tuple[int, StepOrigin]] = []
+        # In their order.
+        self._seen: list[SeenStep] = []
 
     @property
     def open_steps(self) -> int:
         """Steps that are in no segment yet."""
         return len(self._seen)
+
+    @property
+    def open_scene(self) -> OpenScene | None:
+        """What is in no segment yet; None where nothing is."""
+        if not self._seen:
+            return None
+        first = self._taken - len(self._seen)
+        pictures = tuple(
+            OpenPicture(self._seen[index - first], self._pictures[index]) for index in sorted(self._pictures)
+        )
+        return OpenScene(self._seen[0].start_ns, self._seen[-1].end_ns, pictures)
 
     def append(self, step: RecordedStep) -> list[BuiltSegment]:
         """Takes a step; returns the segments that have turned out to be over.
@@ -106,17 +153,17 @@ class SegmentBuilder:
         if step.ready is not None:
             step.ready.synchronize()
         over = []
-        if self._seen and (step.start_ns < self._seen[-1][0] or step.grid != self._grid):
+        if self._seen and (step.start_ns < self._seen[-1].end_ns or step.grid != self._grid):
             over = self.close()
         self._grid = step.grid
         picture = at_model_size(step.image, step.grid)
         cut = self._segmenter.append(step.low, step.start_ns, step.end_ns, sharpness(picture))
         self._pictures[self._taken] = picture
         self._taken += 1
-        self._seen.append((step.end_ns, step.origin))
+        self._seen.append(SeenStep(step.start_ns, step.end_ns, step.origin))
         if cut is not None:
             over.append(self._build(cut))
-        keep = set(self._segmenter.candidates)
+        keep = {*self._segmenter.candidates, self._taken - 1}
         self._pictures = {index: kept for index, kept in self._pictures.items() if index in keep}
         return over
 
@@ -130,8 +177,8 @@ class SegmentBuilder:
     def _build(self, cut: Cut) -> BuiltSegment:
         """A segment out of its steps, which are then dropped."""
         assert self._grid is not None
-        own = [origin for end_ns, origin in self._seen if end_ns <= cut.end_ns]
-        keyframe = next(origin for end_ns, origin in self._seen if end_ns >= cut.keyframe_ns)
+        own = [seen.origin for seen in self._seen if seen.end_ns <= cut.end_ns]
+        keyframe = next(seen.origin for seen in self._seen if seen.end_ns >= cut.keyframe_ns)
         self._seen = self._seen[len(own) :]
         picture = self._pictures[cut.keyframe]
         segment = Segment(

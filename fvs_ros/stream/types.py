@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from fvs_ros.errors import ReadableError
-from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.frame import Area, Pose
 from fvs_ros.sources.stamp_guard import ClockMove
 
 
@@ -36,6 +36,23 @@ class AskError(ReadableError):
 
 
 @dataclass(frozen=True)
+class Picture:
+    """What a scene looked like: the one picture that is kept of it.
+
+    Attributes:
+        stamp_ns: when it was taken.
+        jpeg: of at most `pictures.LONGEST_SIDE` pixels on its longer side.
+        frame_id: the camera's coordinate frame.
+        pose: of the camera then, None if unknown.
+    """
+
+    stamp_ns: int
+    jpeg: bytes
+    frame_id: str = ""
+    pose: Pose | None = None
+
+
+@dataclass(frozen=True)
 class Moment:
     """Something that the model had in front of it: a keyframe, and the interval that it stands for.
 
@@ -47,6 +64,7 @@ class Moment:
         frame_id: the camera's coordinate frame.
         pose: of the camera at the keyframe, None if unknown.
         relevance: the probability that the answer rests on this moment; None where the model gives none.
+        picture: of its scene; None where it was not asked for or none is kept.
     """
 
     stamp_ns: int
@@ -56,6 +74,7 @@ class Moment:
     frame_id: str = ""
     pose: Pose | None = None
     relevance: float | None = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,9 @@ class AskOptions:
             answer from the newest memory that is prefilled already.
         since_ns, until_ns: answer from what was seen in this closed range of stamps alone, as it would have been at its
             end; None leaves that side open. It takes a memory of its own, made of the stored segments.
+        near: answer from what was seen from this area alone; what was seen without a pose is not near. As above.
         recall: whether a question about a long stream recalls segments, see `StreamConfig.recall_segments`.
+        with_images: each moment that the answer rests on brings its picture, out of the stored segments.
         choices: the answer is one of these texts, whichever the model finds likeliest; empty for one in free words.
     """
 
@@ -78,13 +99,15 @@ class AskOptions:
     fresh: bool = False
     since_ns: int | None = None
     until_ns: int | None = None
+    near: Area | None = None
     recall: bool = True
+    with_images: bool = False
     choices: tuple[str, ...] = ()
 
     @property
     def ranged(self) -> bool:
-        """Whether the answer is to be given from a range of stamps."""
-        return self.since_ns is not None or self.until_ns is not None
+        """Whether the answer is to be given from a range of stamps, or from an area, alone."""
+        return not (self.since_ns is None and self.until_ns is None and self.near is None)
 
 
 @dataclass(frozen=True)
