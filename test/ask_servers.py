@@ -12,6 +12,7 @@ from conftest import ros_domain
 from fakes import PATIENCE_S
 from rclpy.executors import Executor, SingleThreadedExecutor
 
+from fvs_ros.nodes.answer_topics import AnswerTopics
 from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.ros_tools.client import FlashVStreamClient
 from fvs_ros.stream.engine import StreamEngine
@@ -23,15 +24,20 @@ def ask_server(
     engine: Callable[[], StreamEngine],
     make_executor: Callable[..., Executor] = SingleThreadedExecutor,
     options: Callable[[Any], AskOptions] = lambda request: AskOptions(timeout_s=PATIENCE_S),
+    places: bool = False,
 ) -> Iterator[FlashVStreamClient]:
-    """An ask server on a node without timers, which nothing but questions wakes; and a client."""
+    """An ask server on a node without timers, which nothing but questions wakes; and a client.
+
+    With `places` the node also tells where what an answer rests on was seen.
+    """
     with ros_domain() as domain:
         context = rclpy.Context()
         rclpy.init(context=context, domain_id=domain)
         node = rclpy.create_node("stream_node", context=context)
         executor = make_executor(context=context)
         executor.add_node(node)
-        server = AskServer(node, engine, options)
+        show = AnswerTopics(node, lambda: False).show if places else lambda _: None
+        server = AskServer(node, engine, options, on_answer=show)
         thread = threading.Thread(target=executor.spin)
         thread.start()
         try:

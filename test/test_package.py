@@ -38,6 +38,7 @@ ROS_PACKAGES = {
     "tf2_msgs",
     "tf2_ros",
     "unique_identifier_msgs",
+    "visualization_msgs",
 }
 # Python's name of a package where it differs from rosdep's.
 ROSDEP_KEYS = {"tf2_ros": "tf2_ros_py"}

@@ -20,7 +20,7 @@ from fvs_ros.nodes.reply_pacer import ReplyPacer
 from fvs_ros.srv import Ask as AskService
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
+from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode
 
 # Clients fetch a result at once. rclpy keeps it in RAM this long for late ones; its default is 900 s.
 RESULT_TIMEOUT_S = 30
@@ -38,6 +38,7 @@ class AskServer:
         engine: the engine while the node is active; raises AskError (NOT_ACTIVE) otherwise.
         options: the options of a request, the node's defaults filled in.
         no_frames: why no frame can be in memory; empty where that is not known.
+        on_answer: called with each answer, on the executor's thread, before its reply goes.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class AskServer:
         engine: Callable[[], StreamEngine],
         options: Callable[[Any], AskOptions],
         no_frames: Callable[[], str] = str,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
     ) -> None:
         self._node = node
         self._engine = engine
         self._options = options
         self._no_frames = no_frames
+        self._on_answer = on_answer
         self._pending: dict[bytes, PendingAnswer] = {}
         # On one thread callbacks never overlap, but in an exclusive group one that awaits would block the next.
         group = ReentrantCallbackGroup()
@@ -79,7 +82,7 @@ class AskServer:
         try:
             pending = self._engine().ask(request.question, self._options(request))
             await self._settled(pending)
-            fill_answer(response, pending.result(), request.with_all_moments)
+            self._fill(response, request, pending.result())
         except AskError as error:
             fill_error(response, self._explained(request, error))
         await self._pacer.turn()
@@ -102,7 +105,7 @@ class AskServer:
                 goal.request.question, self._options(goal.request), on_token=partial(_publish_token, goal)
             )
             await self._settled_or_cancelled(goal, pending)
-            fill_answer(result, pending.result(), goal.request.with_all_moments)
+            self._fill(result, goal.request, pending.result())
             await self._pacer.turn()
             goal.succeed()
         except AskError as error:
@@ -113,6 +116,10 @@ class AskServer:
             else:
                 goal.abort()
         return result
+
+    def _fill(self, message: Any, request: Any, answer: Answer) -> None:
+        fill_answer(message, answer, request.with_all_moments)
+        self._on_answer(answer)
 
     def _explained(self, request: Any, error: AskError) -> AskError:
         """A lack of frames in the newest memory with its cause, as far as the node knows it."""

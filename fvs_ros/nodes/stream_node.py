@@ -37,6 +37,7 @@ from std_msgs.msg import Header
 from fvs_ros.episodic.store import EpisodeStore, Resume
 from fvs_ros.model.names import example_question
 from fvs_ros.msg import MemoryState, StreamStatistics
+from fvs_ros.nodes.answer_topics import AnswerTopics
 from fvs_ros.nodes.ask_server import AskServer
 from fvs_ros.nodes.autostart import Autostart
 from fvs_ros.nodes.command_server import CommandServer
@@ -127,7 +128,10 @@ class StreamNode(LifecycleNodeMixin, Node):
         # Steady: with use_sim_time and no /clock, the node must still report.
         self.create_timer(STATISTICS_PERIOD_S, self._publish_statistics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._commands = CommandServer(self, lambda: self._engine, lambda: self._way_to("configure"))
-        self._ask_server = AskServer(self, self._active_engine, self._ask_options, self._no_frames)
+        self._answer_topics = AnswerTopics(self, lambda: self._stream_parameters.settings().pose_source == "tf")
+        self._ask_server = AskServer(
+            self, self._active_engine, self._ask_options, self._no_frames, self._answer_topics.show
+        )
 
     def start(self, executor: Executor) -> None:
         """Adds the node to its executor, and configures and activates it there if `autostart` says so."""
@@ -307,7 +311,8 @@ class StreamNode(LifecycleNodeMixin, Node):
         )
 
     def _publish_statistics(self) -> None:
-        """As typed counters, and as diagnostics for people."""
+        """As typed counters, and as diagnostics for people; and markers of an answer, if they are wanted only now."""
+        self._answer_topics.look()
         now = self.get_clock().now().to_msg()
         observation = self._observe()
         self._statistics_publisher.publish(statistics_message(observation.statistics, now, observation.recording))

@@ -78,6 +78,24 @@ def interpolate(before: Pose, after: Pose, share: float) -> Pose:
     return Pose(before.frame_id, (position[0], position[1], position[2]), orientation)
 
 
+def multiplied(first: Quaternion, second: Quaternion) -> Quaternion:
+    """The rotation that turns by `second` and then by `first`: their Hamilton product."""
+    ax, ay, az, aw = first
+    bx, by, bz, bw = second
+    return (
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+        aw * bw - ax * bx - ay * by - az * bz,
+    )
+
+
+def heading(orientation: Quaternion) -> float:
+    """Where the x axis of a unit quaternion points on the ground: radians from the x axis, to the left."""
+    x, y, z, w = orientation
+    return math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+
+
 def _slerp(before: Quaternion, after: Quaternion, share: float) -> Quaternion:
     """Spherical linear interpolation along the shorter arc (Shoemake 1985)."""
     cosine = sum(a * b for a, b in zip(before, after, strict=True))
