@@ -343,6 +343,13 @@ def test_the_page_needs_nothing_but_itself(finished: Path) -> None:
     for plot in ("timeline", "age", "family", "differences", "latency", "memory"):
         assert f'id="{plot}-' in text, plot
     assert "Is &lt;this&gt; &amp; that there?" in text
+    # Of each question the moments and the proof, as pictures that are in the page itself.
+    assert text.count('class="evidence"') == 12
+    assert text.count("background-image: url(data:image/jpeg;base64,") > 3
+    shown = re.findall(r'class="shot (\w+)"', text)
+    assert len(shown) >= 24
+    assert set(shown) <= set(re.findall(r"^\.(p\d+) {", text, re.MULTILINE)), "each has its picture"
+    assert "on the proof" in text
 
 
 def test_the_page_shows_its_plots_in_a_browser(finished: Path, tmp_path: Path) -> None:

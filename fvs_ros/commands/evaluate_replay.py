@@ -77,6 +77,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fvs_ros.evaluation.questions import read_questions
+    from fvs_ros.evaluation.timed.controls import MEMORY
+    from fvs_ros.evaluation.timed.page_pictures import pictured_questions, pictures_of
     from fvs_ros.evaluation.timed.plots import require_plots
     from fvs_ros.evaluation.timed.replay import check_times, first_frame
     from fvs_ros.hashing import config_hash
@@ -103,7 +105,9 @@ def _replay(arguments: argparse.Namespace) -> int:
         }
         answer = _live if arguments.live else _deterministic
         result = answer(arguments, source, questions, settings, console)
-        result = replace(result, notes=(*source.notes, *result.notes))
+        notes = (*source.notes, *result.notes)
+        pictured = pictured_questions(questions, result.answers.get(MEMORY.name, {}))
+        result = replace(result, notes=notes, pictures=pictures_of(source.frames(), pictured))
         _report(arguments, result, console)
     finally:
         source.close()

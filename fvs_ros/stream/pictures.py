@@ -49,14 +49,14 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def shown_jpeg(picture: np.ndarray) -> bytes:
-    """An RGB image as JPEG, made smaller where a side is longer than `LONGEST_SIDE`.
+def shown_jpeg(picture: np.ndarray, longest_side: int = LONGEST_SIDE) -> bytes:
+    """An RGB image as JPEG, made smaller where a side has more pixels than `longest_side`.
 
     Raises:
         ValueError: the encoder refuses it.
     """
     height, width = picture.shape[:2]
-    scale = LONGEST_SIDE / max(height, width)
+    scale = longest_side / max(height, width)
     if scale < 1:
         size = (max(1, round(scale * width)), max(1, round(scale * height)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)

@@ -12,6 +12,7 @@ from fvs_ros.evaluation.statistics import grouped
 from fvs_ros.evaluation.timed.breakdowns import AGE, ALL, CORRECT, FAMILY
 from fvs_ros.evaluation.timed.console import shown
 from fvs_ros.evaluation.timed.controls import MEMORY
+from fvs_ros.evaluation.timed.page_pictures import pictured_questions, styles
 from fvs_ros.evaluation.timed.plots import accuracy_plot, difference_plot, latency_plot, memory_plot, timeline_plot
 from fvs_ros.evaluation.timed.replay import ReplayResult
 from fvs_ros.evaluation.timed.report import EvaluationReport, Timings
@@ -67,6 +68,8 @@ def page(
         )
         if (table := report.table(CORRECT.name, breakdown)) is not None
     ]
+    pictured = [] if result is None else pictured_questions(result.questions, answers.get(MEMORY.name, {}))
+    of_stamps, addresses = styles({} if result is None else result.pictures)
     environment = Environment(loader=PackageLoader("fvs_ros.evaluation.timed", ""), autoescape=True)
     environment.filters |= {
         "shown": shown,
@@ -84,6 +87,9 @@ def page(
         accuracy=accuracy,
         questions=sorted(result.questions, key=lambda one: one.time_ns)[:_MOST_ANSWERS] if result else (),
         wrong=sum(value == 0 for value in right.values()),
+        pictured=pictured if addresses else (),
+        picture_of=of_stamps,
+        addresses=addresses,
     )
 
 

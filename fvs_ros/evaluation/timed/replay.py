@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -61,6 +61,7 @@ class ReplayResult:
         timings: what a clock measured, by name.
         resident: host memory of the process in bytes, beside the seconds of stream.
         notes: what a reader must know, beyond `page.replay_notes`.
+        pictures: of the page, see `page_pictures.pictures_of`.
     """
 
     settings: Mapping[str, object]
@@ -73,6 +74,7 @@ class ReplayResult:
     timings: Mapping[str, object]
     resident: tuple[tuple[float, int], ...] = ()
     notes: tuple[str, ...] = ()
+    pictures: Mapping[int, bytes] = field(default_factory=dict)
 
 
 def check_times(questions: Sequence[TimedQuestion], source: FrameSource, start_ns: int, file: Path) -> None:
