@@ -11,8 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.stream.types import Moment
+from fvs_ros.stream.words import age_text, distance_text
 
 WIDEST = 100
 # Columns of a row's title.
@@ -32,34 +33,30 @@ def printable(text: str) -> str:
     )
 
 
-def moments_table(moments: Sequence[Moment], start_ns: int, end_ns: int) -> Table:
-    """A table of the first four moments, those that an answer rests on most, with how long ago they were.
+def moments_table(moments: Sequence[Moment], start_ns: int, end_ns: int, here: Pose | None = None) -> Table:
+    """A table of the first four moments, those that an answer rests on most: how long ago, and how far from here.
 
     Args:
         moments: in the order of their relevance.
         start_ns: the stream's first stamp; other times count from it.
         end_ns: stamp of the newest frame in memory.
+        here: where the camera is; None where that is unknown.
     """
+    shown = moments[:_MOMENTS_SHOWN]
+    distances = [distance_text(moment.pose, here) for moment in shown]
+    # Both fit into 80 columns only without the keyframe's time, which lies in the interval beside it.
+    placed = any(distances)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("relevance", "seen", "keyframe at", "stands for", "steps"):
-        table.add_column(name, justify="right")
-    for moment in moments[:_MOMENTS_SHOWN]:
+    for name in ("relevance", "seen", *(() if placed else ("keyframe at",)), "stands for", "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for moment, distance in zip(shown, distances, strict=True):
         relevance = "" if moment.relevance is None else f"{moment.relevance:.0%}"
         stamps_ns = (moment.stamp_ns, moment.start_ns, moment.end_ns)
         keyframe, start, end = (f"{(stamp_ns - start_ns) / SECOND_NS:.2f}" for stamp_ns in stamps_ns)
-        seen = age_text((end_ns - moment.stamp_ns) / SECOND_NS)
-        table.add_row(relevance, seen, f"{keyframe} s", f"{start} to {end} s", f"{moment.weight:g}")
+        seen = ", ".join(filter(None, (age_text((end_ns - moment.stamp_ns) / SECOND_NS), distance)))
+        when = () if placed else (f"{keyframe} s",)
+        table.add_row(relevance, seen, *when, f"{start} to {end} s", f"{moment.weight:g}")
     return table
-
-
-def age_text(seconds: float) -> str:
-    """How long ago something was, in words."""
-    if seconds < 2:
-        return "now"
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
 
 
 class AnswerPrinter:
@@ -111,13 +108,13 @@ class AnswerPrinter:
         """Prints a complete answer that was not printed by tokens."""
         self.row("answer", Text(printable(text) or "(empty)", style="green"))
 
-    def moments(self, moments: Sequence[Moment], start_ns: int, end_ns: int) -> None:
+    def moments(self, moments: Sequence[Moment], start_ns: int, end_ns: int, here: Pose | None = None) -> None:
         """Prints the moments that an answer rests on; see `moments_table`."""
         if not moments:
             self.row("moments", Text("none came with the answer"))
             return
         self.row("moments", Text("what the answer rests on"))
-        table = moments_table(moments, start_ns, end_ns)
+        table = moments_table(moments, start_ns, end_ns, here)
         self._console.print(Padding(table, (0, 0, 0, INDENT), expand=False))
 
     def timing(self, first_token_s: float, total_s: float) -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 
 require_ros()
 from builtin_interfaces.msg import Time
+from fvs_ros.msg import Moment
 
 from fvs_ros.ros_tools.demo import parse_arguments
 from fvs_ros.ros_tools.demo_camera import find_video, open_camera
@@ -80,6 +81,8 @@ def test_demo_answers_the_shipped_patrol_as_its_truth_says(ros_domain_id: int) -
     assert int(found[2]) >= 50
     families = set(re.findall(r"\((\w+)\)$", output, re.MULTILINE))
     assert families > {"recall", "order", "count"}, "those that need the memory"
+    # The patrol's odometry says where each moment was seen from.
+    assert len(re.findall(r" m from here  ", output)) >= known
     assert max(map(len, output.splitlines())) <= 80
     assert children_in_domain(ros_domain_id) == []
 
@@ -249,13 +252,18 @@ def stamp(seconds: float) -> Time:
     return Time(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
 
 
+def fake_moment(second: float, x: float | None = None) -> Moment:
+    moment = Moment(stamp=stamp(second), start=stamp(second), end=stamp(second + 0.5), weight=2.0)
+    if x is not None:
+        moment.pose_valid, moment.pose.header.frame_id, moment.pose.pose.position.x = True, "map", x
+    return moment
+
+
 def fake_response(moments: int, **changes: Any) -> SimpleNamespace:
     values = {
         "answer": "[bold]not markup[/bold] " + "long " * 60,
-        "moments": [
-            SimpleNamespace(stamp=stamp(10 + i), start=stamp(10 + i), end=stamp(10.5 + i), weight=2.0, ranked=False)
-            for i in range(moments)
-        ],
+        "moments": [fake_moment(10 + i) for i in range(moments)],
+        "all_moments": [],
         "memory_start": stamp(10),
         "memory_end": stamp(50),
         "memory_version": 7,
@@ -298,6 +306,19 @@ def test_output_fits(width: int, terminal: bool) -> None:
     assert "BUSY: ask again later" in text
     assert "\u00b7[31ma red ball  wrong  (recall)" in text
     assert "demo failed" in text
+
+
+def test_moments_tell_how_far_from_here_they_were_seen() -> None:
+    file = io.StringIO()
+    moments = [fake_moment(10, 7.0), fake_moment(15), fake_moment(49, 5.0), fake_moment(20, 1234.0)]
+    with DemoConsole(40.0, Console(file=file, width=80)) as console:
+        response = fake_response(0, all_moments=[*moments[:2], fake_moment(49.5, 4.8)])
+        response.moments = moments
+        console.answer(response, 10 * 10**9)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for line in ("40 s ago, 2.2 m from here", "35 s ago", "now, 0.2 m from here", "30 s ago, 1229 m from here"):
+        assert sum(f" {line}  " in shown for shown in lines) == 1, line
 
 
 def test_a_log_tells_of_the_stream_around_a_streamed_answer_and_not_within_it() -> None:

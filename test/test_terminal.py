@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.stream.types import Moment
-from fvs_ros.terminal import age_text, moments_table, printable
+from fvs_ros.terminal import moments_table, printable
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,21 @@ def test_moments_come_as_they_are_ranked_with_their_age_in_words() -> None:
     assert [line.split()[1] for line in lines[2:]] == ["10", "8", "6"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "now"), (1.9, "now"), (59, "59 s ago"), (200, "3 min ago"), (7200, "2 h ago")]
-)
-def test_ages_in_words(seconds: float, text: str) -> None:
-    assert age_text(seconds) == text
+def test_moments_with_poses_come_with_their_distance_in_words() -> None:
+    upright = (0.0, 0.0, 0.0, 1.0)
+    here = Pose("map", (0.0, 0.0, 0.0), upright)
+    moments = [
+        Moment(stamp * SECOND_NS, stamp * SECOND_NS, stamp * SECOND_NS, 1.0, "camera", pose, 0.5)
+        for stamp, pose in (
+            (20, Pose("map", (0.0, 2.1, 0.0), upright)),
+            (200, None),
+            (199, Pose("odom", (0.0, 2.1, 0.0), upright)),
+        )
+    ]
+    output = io.StringIO()
+    Console(file=output, width=80).print(moments_table(moments, 0, 200 * SECOND_NS, here))
+    seen = output.getvalue().splitlines()
+    assert re.search(r"^ +50% +3 min ago, 2\.1 m from here +20\.00 to 20\.00 s +1 *$", seen[1])
+    assert " now  " in seen[2]
+    assert " from here" not in seen[3]
+    assert "keyframe at" not in seen[0]

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.stream.types import Answer, FrameCounters, MemoryStatus
+from fvs_ros.stream.words import newest_pose
 from fvs_ros.terminal import INDENT, AnswerPrinter, printable
 
 # Lines below a running answer: a blank one, the stream's state, the questions that wait, the prompt.
@@ -108,7 +109,8 @@ class Screen:
             if self._show is not None:
                 self._heading(asked_s, question)
                 self._answers.answer(answer.text)
-            self._answers.moments(answer.moments, start_ns, answer.end_ns)
+            here = newest_pose(answer.all_moments)
+            self._answers.moments(answer.moments, start_ns, answer.end_ns, here)
             self._answers.timing(answer.first_token_s, answer.total_s)
             self._console.print()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from builtin_interfaces.msg import Time
@@ -126,6 +126,15 @@ def placeless_moment(message: MomentMessage) -> Moment:
         weight=message.weight,
         relevance=message.relevance if message.ranked else None,
     )
+
+
+def moment_of(message: MomentMessage) -> Moment:
+    """A message's moment, without its picture."""
+    moment = replace(placeless_moment(message), frame_id=message.frame_id)
+    if not message.pose_valid:
+        return moment
+    at = message.pose.pose
+    return replace(moment, pose=pose_of(message.pose.header.frame_id, at.position, at.orientation))
 
 
 def pose_message(pose: Pose, stamp_ns: int) -> PoseStamped:

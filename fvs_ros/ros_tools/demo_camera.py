@@ -16,6 +16,7 @@ from fvs_ros.sources.recordings import COMPRESSED_TYPE, BagSource, open_source
 VIDEO_SECONDS = 36.0
 # Slower than this is no camera; a clip that is too short even so is looped.
 SLOWEST_FPS = 5.0
+ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Camera:
         questions: to ask.
         start_ns: stamp of a bag's first image; 0 for a video, which is stamped when it is played.
         after_restart: to ask of a node that was killed when the stream had come to the first of them; empty: of none.
+        odometry: topic on which the recording tells where the robot is; empty where it does not.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Camera:
     transport: str = "raw"
     start_ns: int = 0
     after_restart: Sequence[DemoQuestion] = ()
+    odometry: str = ""
 
 
 def find_video() -> Path:
@@ -87,7 +90,9 @@ def open_camera(path: Path, seconds: float | None = None) -> Camera:
 
 
 def _bag_camera(path: Path, seconds: float | None) -> Camera:
-    source = BagSource(Bag(path))
+    bag = Bag(path)
+    odometry = [name for name, topic in bag.topics.items() if topic.type == ODOMETRY_TYPE]
+    source = BagSource(bag)
     start_ns = next(source.frames()).stamp_ns
     source.close()
     length_s = source.duration_ns / SECOND_NS
@@ -103,4 +108,5 @@ def _bag_camera(path: Path, seconds: float | None) -> Camera:
         "compressed" if compressed else "raw",
         start_ns,
         of_recording(path, start_ns, played_s, AFTER_RESTART_FILE),
+        odometry[0] if odometry else "",
     )

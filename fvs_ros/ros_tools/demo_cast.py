@@ -34,7 +34,10 @@ class Cast:
     def start_node(self, **parameters: object) -> None:
         """Starts the node, with further parameters."""
         own = {"model": self.model, "fps": self.fps, "image_transport": self.camera.transport}
-        arguments = ros_arguments({**own, **parameters}, remap={"image": self.camera.topic})
+        remap = {"image": self.camera.topic}
+        if self.camera.odometry:
+            own["pose_source"], remap["odom"] = "odometry", self.camera.odometry
+        arguments = ros_arguments({**own, **parameters}, remap=remap)
         self.processes.start(f"fvs_ros.nodes.{NODE}", arguments)
 
     def start_camera(self, **parameters: object) -> None:

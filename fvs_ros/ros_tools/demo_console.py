@@ -10,9 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.rule import Rule
 from rich.text import Text
 
-from fvs_ros.nodes.messages import placeless_moment, stamp_nanoseconds
+from fvs_ros.nodes.messages import moment_of, stamp_nanoseconds
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import AskError
+from fvs_ros.stream.words import newest_pose
 from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, printable
 
 _BAR_WIDTH = 14
@@ -122,7 +123,8 @@ class DemoConsole:
         if brief:
             return
         end_ns = stamp_nanoseconds(response.memory_end)
-        self._answers.moments([placeless_moment(moment) for moment in response.moments], start_ns, end_ns)
+        here = newest_pose(map(moment_of, response.all_moments))
+        self._answers.moments([moment_of(moment) for moment in response.moments], start_ns, end_ns, here)
         span_s = (end_ns - stamp_nanoseconds(response.memory_start)) / SECOND_NS
         version = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
         self._answers.row("memory", Text(version))

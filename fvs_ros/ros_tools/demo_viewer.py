@@ -10,7 +10,7 @@ from rosgraph_msgs.msg import Clock
 
 from fvs_ros.action import Ask as AskAction
 from fvs_ros.nodes.messages import stamp_nanoseconds
-from fvs_ros.ros_tools.client import FlashVStreamClient
+from fvs_ros.ros_tools.client import FlashVStreamClient, RequestOptions
 from fvs_ros.ros_tools.demo_camera import SLOWEST_FPS, Camera
 from fvs_ros.ros_tools.demo_console import DemoConsole
 from fvs_ros.ros_tools.demo_questions import DemoQuestion, is_right
@@ -19,7 +19,8 @@ from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.srv import Ask
 from fvs_ros.stream.types import AskError
 
-_ANSWER_TOKENS = 48
+# Fresh: the images up to now belong to what is asked about. All moments: the newest says where the robot is.
+_OPTIONS = RequestOptions(max_new_tokens=48, fresh=True, with_all_moments=True)
 # A large checkpoint on a slow disk.
 START_TIMEOUT_S = 600.0
 STALL_TIMEOUT_S = 30.0
@@ -116,13 +117,12 @@ class Viewer:
         return response
 
     def _ask(self, question: str) -> Ask.Response:
-        # Fresh: the images up to now belong to what is asked about.
-        return self.client.ask(question, max_new_tokens=_ANSWER_TOKENS, fresh=True)
+        return self.client.ask(question, **_OPTIONS)
 
     def _ask_streamed(self, question: str) -> AskAction.Result:
         self._console.begin_tokens()
         try:
-            stream = self.client.ask_stream(question, self._console.token, max_new_tokens=_ANSWER_TOKENS, fresh=True)
+            stream = self.client.ask_stream(question, self._console.token, **_OPTIONS)
             return stream.result()
         finally:
             self._console.end_tokens()
