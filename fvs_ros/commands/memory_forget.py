@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.stamps import parse_stamp
 
 if TYPE_CHECKING:
     from fvs_ros.episodic.store import EpisodeStore
-
-# Seconds whose nanoseconds fit 64 bits: 290 years.
-_LARGEST_S = 9_000_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _stamp(text: str) -> int:
-    """Nanoseconds, exactly: as floating-point numbers, stamps of this century are 200 ns apart."""
+    """The nanoseconds of an argument in seconds."""
     try:
-        seconds = Decimal(text)
-        if abs(seconds) <= _LARGEST_S:
-            return round(seconds * SECOND_NS)
-    except InvalidOperation:
-        pass
-    raise argparse.ArgumentTypeError(f"{text} is not a number of seconds up to {_LARGEST_S}")
+        return parse_stamp(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -117,6 +117,29 @@ def picture_message(picture: Picture) -> CompressedImage:
     return CompressedImage(header=header, format="jpeg", data=array("B", picture.jpeg))
 
 
+def answer_of(message: AnswerMessage) -> Answer:
+    """The answer of a response or a result; the opposite of `fill_answer`."""
+    return Answer(
+        text=message.answer,
+        moments=tuple(map(moment_of, message.moments)),
+        memory_version=message.memory_version,
+        start_ns=stamp_nanoseconds(message.memory_start),
+        end_ns=stamp_nanoseconds(message.memory_end),
+        steps=message.memory_steps,
+        first_token_s=message.first_token_s,
+        total_s=message.total_s,
+        model_name=message.model,
+        all_moments=tuple(map(moment_of, message.all_moments)),
+    )
+
+
+def moment_of(message: MomentMessage) -> Moment:
+    """A message's moment; the opposite of `moment_message`."""
+    stamped = message.pose
+    pose = pose_of(stamped.header.frame_id, stamped.pose.position, stamped.pose.orientation)
+    return replace(placeless_moment(message), frame_id=message.frame_id, pose=pose if message.pose_valid else None)
+
+
 def placeless_moment(message: MomentMessage) -> Moment:
     """A message's moment, without the camera's frame and pose."""
     return Moment(
@@ -176,6 +199,21 @@ def memory_message(status: MemoryStatus, capacity: FlashMemoryConfig, model: str
         end=time_message(status.end_ns),
         bytes=status.bytes,
         model=model,
+    )
+
+
+def memory_status(message: MemoryState) -> MemoryStatus:
+    """The memory of a message; the opposite of `memory_message`."""
+    return MemoryStatus(
+        version=message.version,
+        episode=message.episode,
+        steps=message.steps,
+        csm_slots=message.csm_slots,
+        dam_slots=message.dam_slots,
+        start_ns=stamp_nanoseconds(message.start),
+        end_ns=stamp_nanoseconds(message.end),
+        bytes=message.bytes,
+        frame_id=message.header.frame_id,
     )
 
 

@@ -1,0 +1,50 @@
+"""What the tools take: stamps and places, as language models write them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.stamps import parse_date, parse_stamp
+
+STAMP = (
+    "seconds, as in the results (a string keeps all decimals), or a date and time in ISO 8601, in UTC where it has no "
+    "offset"
+)
+Stamp = Annotated[str | float, Field(description=f"A stamp: {STAMP}.")]
+
+
+class Near(BaseModel):
+    """A place, and how far around it counts."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    x: float = Field(description="Metres, in the coordinate frame of the results' places.")
+    y: float
+    z: Annotated[float | None, Field(description="Left out: any height.")] = None
+    radius_m: Annotated[float, Field(gt=0, description="How far around it counts, in metres.")] = 2.0
+
+    def holds(self, pose: Pose | None) -> bool:
+        """Whether a pose is there; one that is unknown is not."""
+        if pose is None:
+            return False
+        x, y, z = pose.position
+        return math.dist((x, y, z), (self.x, self.y, z if self.z is None else self.z)) <= self.radius_m
+
+
+def stamp_ns(name: str, value: str | float | None) -> int | None:
+    """Nanoseconds of an argument; None where it is left out.
+
+    Raises:
+        ValueError: it is no stamp; the message names it.
+    """
+    if value is None:
+        return None
+    text = str(value).strip()
+    try:
+        return parse_date(text) if "-" in text[1:] and "e" not in text.lower() else parse_stamp(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{name} is {text[:100]!a}, which is no stamp; give {STAMP}") from None

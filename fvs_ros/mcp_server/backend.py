@@ -1,0 +1,78 @@
+"""What the tools ask: a running node, or an engine of the server's own. No MCP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from fvs_ros.errors import ReadableError
+from fvs_ros.stream.types import Answer, AskOptions, MemoryStatus, Moment
+
+
+class BackendError(ReadableError):
+    """What was asked for is not there, or nobody is there to ask."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A keyframe as it is stored.
+
+    Attributes:
+        jpeg: the picture.
+        moment: what it is the keyframe of.
+    """
+
+    jpeg: bytes
+    moment: Moment
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What is remembered.
+
+    Attributes:
+        status: of the Flash Memory.
+        csm_capacity, dam_capacity: its slots.
+        model: name of the model that answers.
+        segments: stored beside it.
+        problem: what is wrong, in words; empty if nothing is.
+    """
+
+    status: MemoryStatus
+    csm_capacity: int
+    dam_capacity: int
+    model: str
+    segments: int
+    problem: str = ""
+
+
+class MemoryBackend(Protocol):
+    """Answers and finds. Every method may be called from any thread, and none waits: each returns a future.
+
+    Futures fail with an `AskError`, a `BackendError` or another `ReadableError`. Cancelling one ends the work on it.
+
+    Attributes:
+        has_pictures: whether there are keyframes to give.
+    """
+
+    has_pictures: bool
+
+    def progress(self) -> str:
+        """What must be done before all that was seen can be asked about; empty if it can."""
+
+    def ask(self, question: str, options: AskOptions, on_token: Callable[[str], None]) -> Future[Answer]:
+        """Asks; `on_token` is called on another thread with each chunk of the answer's text."""
+
+    def moments(self, since_ns: int | None, until_ns: int | None) -> Future[Sequence[Moment]]:
+        """What was seen in a closed range of stamps, in order of time; None leaves a side open."""
+
+    def keyframe(self, stamp_ns: int) -> Future[Picture]:
+        """The keyframe that is nearest to a stamp."""
+
+    def memory(self) -> Future[MemoryReport]:
+        """What is remembered now."""
+
+    def close(self) -> None:
+        """Ends all that is under way."""

@@ -1,0 +1,158 @@
+"""A recording, a camera or an episode store, through an engine of the server's own. No ROS."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from dataclasses import replace
+
+from fvs_ros.chat.player import Player
+from fvs_ros.episodic.segment import StoredSegment
+from fvs_ros.episodic.store import EpisodeStore
+from fvs_ros.mcp_server.backend import BackendError, MemoryReport, Picture
+from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.stamps import stamp_text
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.outcomes import done, fail
+from fvs_ros.stream.questions import PendingAnswer
+from fvs_ros.stream.types import Answer, AskError, AskOptions, Moment
+
+# The first range around a stamp in which keyframes are looked for, and how much wider each next one is.
+_FIRST_REACH_NS = 64 * SECOND_NS
+_WIDER = 16
+# The end of a recording waits for the frames before it.
+_SAVING_S = 60.0
+
+
+class EngineBackend:
+    """Asks an engine, and looks into its episode store.
+
+    Args:
+        engine: running; the caller's, who closes it after this.
+        store: where its stream is kept; the caller's, too.
+        capacity: slots of the memory.
+        model: name of the model.
+        player: what feeds the engine, started; None where a store is all that there is.
+        whole: questions wait until all that `player` plays is in memory.
+    """
+
+    has_pictures = True
+
+    def __init__(
+        self,
+        engine: StreamEngine,
+        store: EpisodeStore,
+        capacity: FlashMemoryConfig,
+        model: str,
+        player: Player | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._capacity = capacity
+        self._model = model
+        self._player = player
+        self._whole = whole
+        self._end_is_stored = False
+        # A read waits while the store forgets or opens, as no event loop should.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="fvs-mcp-read")
+
+    def progress(self) -> str:
+        """See `MemoryBackend`."""
+        recording, player = self._engine.recording, self._player
+        if recording is not None and recording.restoring:
+            return f"the memory is made of what is stored: {recording.restoring}"
+        if self._whole and player is not None and not player.ended:
+            return f"the recording is read: {player.clock_s:.0f} of {player.duration_s:.0f} s"
+        return ""
+
+    def ask(self, question: str, options: AskOptions, on_token: Callable[[str], None]) -> Future[Answer]:
+        """See `MemoryBackend`."""
+        answer: Future[Answer] = Future()
+        # The last frames of a recording may be held back until the next ones, which never come.
+        options = replace(options, fresh=options.fresh or (self._whole and not options.ranged))
+        pending = self._engine.ask(question, options, on_token)
+        answer.add_done_callback(lambda ended: pending.cancel() if ended.cancelled() else None)
+        pending.add_done_callback(lambda ended: _settle(answer, ended))
+        return answer
+
+    def moments(self, since_ns: int | None, until_ns: int | None) -> Future[Sequence[Moment]]:
+        """See `MemoryBackend`: those of all stored segments."""
+        return self._reader.submit(self._moments, since_ns, until_ns)
+
+    def _moments(self, since_ns: int | None, until_ns: int | None) -> list[Moment]:
+        self._store_the_end()
+        return [moment_of_segment(stored) for stored in self._store.segments(since_ns, until_ns)]
+
+    def keyframe(self, stamp_ns: int) -> Future[Picture]:
+        """See `MemoryBackend`."""
+        return self._reader.submit(self._keyframe, stamp_ns)
+
+    def _store_the_end(self) -> None:
+        """Has the last scene of a recording that is over stored, like those before it."""
+        if self._whole and not self._end_is_stored and not self.progress():
+            self._end_is_stored = True
+            self._engine.save_memory(_SAVING_S)
+
+    def _keyframe(self, stamp_ns: int) -> Picture:
+        self._store_the_end()
+        for stored in self._nearest_first(stamp_ns):
+            jpeg = self._store.keyframe(stored.id)
+            if jpeg is not None:
+                return Picture(jpeg, moment_of_segment(stored))
+        raise BackendError(f"no picture is stored near {stamp_text(stamp_ns)} s; a scene is stored when it ends")
+
+    def _nearest_first(self, stamp_ns: int) -> list[StoredSegment]:
+        """Segments, those that show a stamp first, then by distance; so many that the first must be among them."""
+        reach_ns = _FIRST_REACH_NS
+        while True:
+            everything = reach_ns > 2**62
+            ends = (None, None) if everything else (stamp_ns - reach_ns, stamp_ns + reach_ns)
+            found = self._store.segments(*ends)
+            found.sort(key=lambda stored: _distance(stored, stamp_ns))
+            if everything or (found and sum(_distance(found[0], stamp_ns)) <= reach_ns):
+                return found
+            reach_ns *= _WIDER
+
+    def memory(self) -> Future[MemoryReport]:
+        """See `MemoryBackend`."""
+        recording = self._engine.recording
+        player_error = "" if self._player is None else self._player.error
+        report = MemoryReport(
+            self._engine.status,
+            self._capacity.csm_slots,
+            self._capacity.dam_slots,
+            self._model,
+            0 if recording is None else recording.segments,
+            player_error or ("" if recording is None else recording.problem),
+        )
+        return done(report)
+
+    def close(self) -> None:
+        """See `MemoryBackend`."""
+        self._reader.shutdown(cancel_futures=True)
+
+
+def _distance(stored: StoredSegment, stamp_ns: int) -> tuple[int, int]:
+    """Of a stamp from a segment, and from its keyframe, which may lie farther away than that of the next scene."""
+    segment = stored.segment
+    outside_ns = max(segment.start_ns - stamp_ns, stamp_ns - segment.end_ns, 0)
+    return outside_ns, abs(segment.keyframe_ns - stamp_ns)
+
+
+def moment_of_segment(stored: StoredSegment) -> Moment:
+    """A stored segment as the moment that an answer from it would rest on."""
+    segment = stored.segment
+    return Moment(segment.keyframe_ns, segment.start_ns, segment.end_ns, segment.weight, segment.frame_id, segment.pose)
+
+
+def _settle(answer: Future[Answer], ended: PendingAnswer) -> None:
+    """Gives a future the outcome of a question that has ended, unless it was cancelled."""
+    try:
+        with contextlib.suppress(InvalidStateError):
+            answer.set_result(ended.result(timeout=0))
+    except AskError as error:
+        fail(answer, error)

@@ -1,0 +1,267 @@
+"""A running stream node over DDS, through the public client, which one thread of its own spins for all who ask."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from typing import TypeVar
+
+from builtin_interfaces.msg import Time
+
+from fvs_ros.errors import ReadableError
+from fvs_ros.mcp_server.backend import BackendError, MemoryReport, Picture
+from fvs_ros.nodes.messages import answer_of, memory_status, time_message
+from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
+from fvs_ros.ros_tools.requests import longest_wait
+from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.stamps import stamp_text
+from fvs_ros.stream.outcomes import fail
+from fvs_ros.stream.types import Answer, AskOptions, Moment
+
+logger = logging.getLogger(__name__)
+
+# Discovery takes seconds, on a busy machine tens of them.
+DISCOVERY_S = 20.0
+# One spin of the client, between two looks at what came in.
+_TICK_S = 0.02
+# What the node does at once.
+_REPLY_S = 10.0
+# A node is gone once DDS has not known it for so long.
+_GONE_S = 3.0
+_ANY_QUESTION = "What do you see?"
+
+Result = TypeVar("Result")
+# Work on the client's thread: it goes on at each tick, and what it waits for is between two of them.
+Work = Generator[None, None, Result]
+
+
+class _GivenUpError(Exception):
+    """Ends a wait of the client for what nobody needs any more, or what does not come."""
+
+
+class NodeBackend:
+    """Asks a stream node. Any number may ask at once; the node bounds how many it answers.
+
+    Args:
+        node: its full name.
+        domain: ROS domain; None takes ROS_DOMAIN_ID.
+        discovery_s: seconds to look for a node that is not there.
+    """
+
+    has_pictures = False
+
+    def __init__(self, node: str, domain: int | None = None, discovery_s: float = DISCOVERY_S) -> None:
+        self._node = node
+        self._domain = domain
+        self._discovery_s = discovery_s
+        self._begun: queue.SimpleQueue[tuple[Future, Callable[[FlashVStreamClient], Work]]] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        # When DDS last knew the node.
+        self._seen_s = -_GONE_S
+        # Whether the client's present wait is to end.
+        self._give_up: Callable[[], bool] = lambda: False
+        self._thread = threading.Thread(target=self._run, name="fvs-mcp-node", daemon=True)
+        self._thread.start()
+
+    def progress(self) -> str:
+        """See `MemoryBackend`: the node answers from what it has."""
+        return ""
+
+    def ask(self, question: str, options: AskOptions, on_token: Callable[[str], None]) -> Future[Answer]:
+        """See `MemoryBackend`."""
+        answer: Future[Answer] = Future()
+        return self._begin(answer, lambda client: self._answer(client, answer, question, options, on_token))
+
+    def moments(self, since_ns: int | None, until_ns: int | None) -> Future[Sequence[Moment]]:
+        """See `MemoryBackend`: what the model has in front of it, which comes with an answer of one token."""
+        moments: Future[Sequence[Moment]] = Future()
+        options = AskOptions(max_new_tokens=1, since_ns=since_ns, until_ns=until_ns)
+
+        def work(client: FlashVStreamClient) -> Work[Sequence[Moment]]:
+            answer = yield from self._answer(client, moments, _ANY_QUESTION, options, lambda _: None)
+            return answer.all_moments
+
+        return self._begin(moments, work)
+
+    def keyframe(self, stamp_ns: int) -> Future[Picture]:
+        """See `MemoryBackend`."""
+        picture: Future[Picture] = Future()
+        fail(picture, BackendError(f"{self._node} gives no pictures"))
+        return picture
+
+    def memory(self) -> Future[MemoryReport]:
+        """See `MemoryBackend`."""
+        report: Future[MemoryReport] = Future()
+        return self._begin(report, lambda client: self._report(client, report))
+
+    def close(self) -> None:
+        """See `MemoryBackend`."""
+        self._closed.set()
+        self._thread.join()
+
+    def _begin(self, outcome: Future[Result], work: Callable[[FlashVStreamClient], Work[Result]]) -> Future[Result]:
+        self._begun.put((outcome, work))
+        if not self._thread.is_alive():
+            self._refuse_all()
+        return outcome
+
+    def _refuse_all(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                fail(self._begun.get_nowait()[0], BackendError("the connection to ROS has ended; restart the server"))
+
+    # On the client's thread
+
+    def _run(self) -> None:
+        running: list[tuple[Future, Work]] = []
+        try:
+            with FlashVStreamClient(self._node, domain=self._domain, on_wait=self._on_wait) as client:
+                while not self._closed.is_set():
+                    with contextlib.suppress(queue.Empty):
+                        while True:
+                            outcome, work = self._begun.get_nowait()
+                            running.append((outcome, work(client)))
+                    if client.ros_node.count_publishers(f"{self._node}/statistics"):
+                        self._seen_s = time.monotonic()
+                    running = [one for one in running if not _step(*one)]
+                    with contextlib.suppress(_GivenUpError):
+                        client.spin_for(_TICK_S)
+        except Exception:
+            logger.exception("the client of %s failed", self._node)
+        finally:
+            for outcome, unfinished in running:
+                unfinished.close()
+                fail(outcome, BackendError("the server ended before the answer was complete"))
+            self._refuse_all()
+
+    def _on_wait(self) -> None:
+        if self._closed.is_set() or self._give_up():
+            raise _GivenUpError
+
+    @contextlib.contextmanager
+    def _bounded(self, outcome: Future, what: str) -> Iterator[None]:
+        """A block in which the client may wait, until nobody needs the outcome any more or the time is over."""
+        ends_s = time.monotonic() + _REPLY_S
+        self._give_up = lambda: outcome.cancelled() or time.monotonic() > ends_s
+        try:
+            yield
+        except (_GivenUpError, TimeoutError):
+            raise BackendError(f"{self._node} did not {what} within {_REPLY_S:g} s") from None
+        except RefusedError as error:
+            raise BackendError(str(error)) from None
+        finally:
+            self._give_up = lambda: False
+
+    @property
+    def _gone(self) -> bool:
+        return time.monotonic() - self._seen_s > _GONE_S
+
+    def _found(self, outcome: Future) -> Work[None]:
+        """Waits for the node to be there."""
+        ends_s = time.monotonic() + self._discovery_s
+        while self._gone:
+            if outcome.cancelled():
+                raise _GivenUpError
+            if time.monotonic() > ends_s:
+                domain = "this ROS domain" if self._domain is None else f"ROS domain {self._domain}"
+                raise BackendError(
+                    f"no stream node {self._node} in {domain} after {self._discovery_s:g} s; start it, or name yours "
+                    "with --node (`ros2 node list`) and its domain with ROS_DOMAIN_ID"
+                )
+            yield
+
+    def _answer(
+        self,
+        client: FlashVStreamClient,
+        outcome: Future,
+        question: str,
+        options: AskOptions,
+        on_token: Callable[[str], None],
+    ) -> Work[Answer]:
+        """Asks through the action, and ends the question where nobody needs it any more."""
+        since, until = _end("since", options.since_ns), _end("until", options.until_ns)
+        yield from self._found(outcome)
+        timeout_s = options.timeout_s or 0.0
+        with self._bounded(outcome, "take the question"):
+            stream = client.ask_stream(
+                question,
+                on_token,
+                max_new_tokens=options.max_new_tokens or 0,
+                timeout_s=timeout_s,
+                fresh=options.fresh,
+                since=since,
+                until=until,
+                with_all_moments=True,
+            )
+        ends_s = time.monotonic() + longest_wait(timeout_s)
+        try:
+            while not stream.done():
+                if outcome.cancelled():
+                    raise _GivenUpError
+                if self._gone or time.monotonic() > ends_s:
+                    raise BackendError(f"{self._node} ended, or hangs, before it answered; start it again")
+                yield
+            return answer_of(stream.result())
+        finally:
+            if not stream.done():
+                # Sent at once; nobody waits for the reply.
+                stream.goal.cancel_goal_async()
+
+    def _report(self, client: FlashVStreamClient, outcome: Future) -> Work[MemoryReport]:
+        yield from self._found(outcome)
+        ends_s = time.monotonic() + _REPLY_S
+        # Counters come once a second; the memory is latched, and there once the node is configured.
+        known = client.statistics
+        while client.memory is None or client.statistics is known:
+            if outcome.cancelled():
+                raise _GivenUpError
+            if time.monotonic() > ends_s:
+                raise BackendError(f"{self._node} tells of no memory; is it configured (`ros2 lifecycle get`)?")
+            yield
+        memory, statistics = client.memory, client.statistics
+        assert statistics is not None
+        return MemoryReport(
+            memory_status(memory),
+            memory.csm_capacity,
+            memory.dam_capacity,
+            memory.model,
+            statistics.segments,
+            statistics.ingest_error or statistics.wrong_stamp,
+        )
+
+
+def _end(name: str, stamp_ns: int | None) -> Time | None:
+    """One end of a range as a message, in which zero would leave it open.
+
+    Raises:
+        BackendError: no message can hold it; rclpy would end the process.
+    """
+    if stamp_ns is None:
+        return None
+    if not 0 < stamp_ns < 2**31 * SECOND_NS:
+        raise BackendError(f"{name} is {stamp_text(stamp_ns)} s; ROS 2 knows stamps above 0 and below {2**31} s")
+    return time_message(stamp_ns)
+
+
+def _step(outcome: Future[Result], work: Work[Result]) -> bool:
+    """Goes on with some work, and returns whether it has ended; its outcome is then in the future."""
+    try:
+        next(work)
+    except StopIteration as ended:
+        with contextlib.suppress(InvalidStateError):
+            outcome.set_result(ended.value)
+    except _GivenUpError:
+        outcome.cancel()
+    except ReadableError as error:
+        fail(outcome, error)
+    except Exception as error:
+        logger.exception("a request to the node failed")
+        fail(outcome, BackendError(f"the request failed: {type(error).__name__}"))
+    else:
+        return False
+    return True

@@ -1,0 +1,179 @@
+"""The MCP server: what an agent can ask, recall and look at. It knows a backend, and no transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import CallToolResult, ToolAnnotations
+from pydantic import Field
+
+from fvs_ros import __version__
+from fvs_ros.mcp_server.arguments import Near, Stamp, stamp_ns
+from fvs_ros.mcp_server.backend import MemoryBackend, Picture
+from fvs_ros.mcp_server.bridge import Progress, answer_of, opened, ready, result_of
+from fvs_ros.mcp_server.results import (
+    UNTRUSTED,
+    AnswerResult,
+    KeyframeResult,
+    MemoryResult,
+    MomentsResult,
+    SeenMoment,
+    answer_result,
+    memory_result,
+    seen_moment,
+    tool_result,
+)
+from fvs_ros.stream.types import AskOptions, Moment
+
+_MOST_MOMENTS = 50
+_MOST_PICTURES = 5
+_READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=True)
+INSTRUCTIONS = (
+    "The memory of a robot's camera. `ask` answers questions about everything that it saw, with the moments that the "
+    "answer rests on; `recall` finds moments by words, time and place; `keyframe` shows one; `memory` tells how far "
+    f"back it reaches. {UNTRUSTED}"
+)
+
+
+class MemoryTools:
+    """The tools.
+
+    Args:
+        opening: the backend, as soon as it is there.
+    """
+
+    def __init__(self, opening: Future[MemoryBackend]) -> None:
+        self._opening = opening
+
+    async def ask(
+        self,
+        context: Context,
+        question: Annotated[str, Field(description="In any language that the model speaks, about what was seen.")],
+        since: Annotated[Stamp | None, Field(description="Answer only from what was seen from this stamp on.")] = None,
+        until: Annotated[Stamp | None, Field(description="Answer only from what was seen up to this stamp.")] = None,
+        max_new_tokens: Annotated[int | None, Field(ge=1, description="Longest answer, in tokens.")] = None,
+        timeout_s: Annotated[float | None, Field(gt=0, description="Seconds until the answer is complete.")] = None,
+        with_images: Annotated[bool, Field(description="Also return pictures of the moments.")] = False,
+    ) -> Annotated[CallToolResult, AnswerResult]:
+        """Asks, with the text so far as progress; a cancelled call ends the question."""
+        options = _options(since, until, max_new_tokens=max_new_tokens, timeout_s=timeout_s)
+        progress = Progress(context)
+        backend = await ready(self._opening, progress, pictures=with_images)
+        answer = await answer_of(partial(backend.ask, question, options), progress)
+        result = answer_result(answer)
+        return tool_result(result, await _pictures(backend, answer.moments, result.moments) if with_images else ())
+
+    async def recall(
+        self,
+        context: Context,
+        text: Annotated[
+            str | None, Field(description="What to look for, as a question; left out: everything, in order of time.")
+        ] = None,
+        since: Annotated[Stamp | None, Field(description="Only what was seen from this stamp on.")] = None,
+        until: Annotated[Stamp | None, Field(description="Only what was seen up to this stamp.")] = None,
+        near: Annotated[Near | None, Field(description="Only what was seen from near this place.")] = None,
+        limit: Annotated[int, Field(ge=1, le=_MOST_MOMENTS, description="Most moments to return.")] = 10,
+        with_images: Annotated[bool, Field(description=f"Also pictures of the first {_MOST_PICTURES}.")] = False,
+    ) -> Annotated[CallToolResult, MomentsResult]:
+        """Finds moments: by the model's own attention where there is a text, else the newest of those that fit."""
+        options = _options(since, until)
+        progress = Progress(context)
+        backend = await ready(self._opening, progress, pictures=with_images)
+        moments: Sequence[Moment]
+        if text is None:
+            moments = await result_of(backend.moments(options.since_ns, options.until_ns))
+            end_ns = max((moment.end_ns for moment in moments), default=None)
+        else:
+            answer = await answer_of(partial(backend.ask, text, options), progress)
+            moments, end_ns = answer.all_moments, answer.end_ns
+        fitting = [moment for moment in moments if near is None or near.holds(moment.pose)]
+        # Ranked ones by relevance; all others, and equal ones, newest first.
+        fitting.sort(key=lambda moment: (moment.relevance or 0.0, moment.stamp_ns), reverse=True)
+        chosen = fitting[:limit]
+        result = MomentsResult(moments=[seen_moment(moment, end_ns) for moment in chosen], found=len(fitting))
+        return tool_result(result, await _pictures(backend, chosen, result.moments) if with_images else ())
+
+    async def keyframe(
+        self,
+        context: Context,
+        stamp: Annotated[Stamp, Field(description="When: the nearest one that is kept is shown.")],
+    ) -> Annotated[CallToolResult, KeyframeResult]:
+        """Shows the keyframe that is nearest to a stamp."""
+        wanted_ns = _checked("stamp", stamp)
+        assert wanted_ns is not None
+        backend = await ready(self._opening, Progress(context))
+        picture = await result_of(backend.keyframe(wanted_ns))
+        moment = seen_moment(picture.moment, None)
+        moment.picture = 0
+        return tool_result(KeyframeResult(moment=moment), [picture])
+
+    async def memory(self) -> Annotated[CallToolResult, MemoryResult]:
+        """Tells what is remembered now, without waiting for what is still read."""
+        if not self._opening.done():
+            raise ToolError("the model is being loaded; ask again in a few seconds")
+        backend = opened(self._opening)
+        report = await result_of(backend.memory())
+        return tool_result(memory_result(report, backend.progress()))
+
+
+def build_server(opening: Future[MemoryBackend], *, pictures: bool) -> MCPServer:
+    """The server and its tools.
+
+    Args:
+        opening: the backend, as soon as it is there; until then, calls wait.
+        pictures: whether that has pictures to show.
+    """
+    # The log of each call is the client's; at INFO the SDK would write arguments' errors to standard error.
+    server = MCPServer("flash-vstream", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
+    tools = MemoryTools(opening)
+    offered: list[tuple[Callable[..., Any], str]] = [
+        (tools.ask, "Ask about everything that the camera saw: answer, and the moments that it rests on."),
+        (tools.recall, "Find moments by words (as a question), by time and by place."),
+        (tools.keyframe, "Show the stored picture that was taken nearest to a stamp."),
+        (tools.memory, "How far back the memory reaches, and how full it is."),
+    ]
+    for tool, description in offered:
+        if pictures or tool != tools.keyframe:
+            server.add_tool(tool, description=f"{description} {UNTRUSTED}", annotations=_READ_ONLY)
+    return server
+
+
+def _checked(name: str, value: str | float | None) -> int | None:
+    try:
+        return stamp_ns(name, value)
+    except ValueError as error:
+        raise ToolError(str(error)) from None
+
+
+def _options(
+    since: str | float | None,
+    until: str | float | None,
+    max_new_tokens: int | None = None,
+    timeout_s: float | None = None,
+) -> AskOptions:
+    return AskOptions(
+        max_new_tokens=max_new_tokens,
+        timeout_s=timeout_s,
+        since_ns=_checked("since", since),
+        until_ns=_checked("until", until),
+    )
+
+
+async def _pictures(backend: MemoryBackend, moments: Sequence[Moment], results: Sequence[SeenMoment]) -> list[Picture]:
+    """Pictures of the first moments, where some are stored; each result says which is its own."""
+    pictures: list[Picture] = []
+    for moment, result in list(zip(moments, results, strict=True))[:_MOST_PICTURES]:
+        try:
+            picture = await result_of(backend.keyframe(moment.stamp_ns))
+        except ToolError:
+            continue
+        # The nearest one of another scene would show what the moment does not.
+        if picture.moment.start_ns <= moment.stamp_ns <= picture.moment.end_ns:
+            result.picture = len(pictures)
+            pictures.append(picture)
+    return pictures
