@@ -38,13 +38,14 @@ def running(
     resume: Resume = Resume.AUTO,
     map_id: str = "house",
     silence_s: float = math.inf,
+    read_only: bool = False,
     **settings: Any,
 ) -> Iterator[tuple[StreamEngine, EpisodeStore]]:
     """An engine on a store, restored as far as there is something to restore."""
     model = model or FakeModel()
     opener = Opener("front", fingerprint=model.fingerprint(), map_id=map_id)
     defaults: dict[str, Any] = {"fps": 0, "timeout_s": PATIENCE_S, "prefill_share": 0.0}
-    with EpisodeStore.open(folder, opener=opener, resume=resume) as store:
+    with EpisodeStore.open(folder, opener=opener, resume=resume, read_only=read_only) as store:
         episodes = Episodes(store, "front", map_id, resume, silence_s)
         with StreamEngine(model, StreamConfig(**defaults | settings), episodes=episodes) as engine:
             wait_until(lambda: engine.recording is not None and not engine.recording.restoring)

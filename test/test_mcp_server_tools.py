@@ -51,6 +51,14 @@ def test_an_answer_comes_with_its_moments(backend: EngineBackend) -> None:
     assert moment["seconds_ago"] == 17 - float(moment["stamp"])
 
 
+def test_the_likeliest_choice_is_the_answer(backend: EngineBackend) -> None:
+    given = structured(call(backend, "ask", question="Is it bright?", choices=["yes", "no"]))
+    assert given["answer"] in ("yes", "no")
+    assert list(given["choice_probabilities"]) == ["yes", "no"]
+    assert sum(given["choice_probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert structured(call(backend, "ask", question="Is it bright?"))["choice_probabilities"] is None
+
+
 @pytest.mark.parametrize("until", [5, "5", "5.0", "1970-01-01T00:00:05Z", "1970-01-01T01:00:05+01:00"])
 def test_a_range_bounds_what_is_answered_from(backend: EngineBackend, until: object) -> None:
     given = structured(call(backend, "ask", question="What?", since="0", until=until))
@@ -205,6 +213,7 @@ def test_every_tool_says_that_what_it_returns_is_untrusted_and_changes_nothing(b
         ("ask", {"question": "What?", "since": 9, "until": 8}, "after until"),
         ("ask", {"question": "What?", "since": 1000}, "NO_FRAMES"),
         ("ask", {"question": "What?", "max_new_tokens": 10**6}, "INVALID_QUESTION: max_new_tokens is 1000000"),
+        ("ask", {"question": "What?", "choices": ["yes"]}, "give 2 to 64"),
         ("ask", {"question": "What?", "timeout_s": -1}, "greater than 0"),
         ("recall", {"limit": 1000}, "less than or equal to 50"),
         ("recall", {"near": {"x": 1}}, "near.y"),

@@ -18,10 +18,12 @@ from std_msgs.msg import Header
 
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.nodes.messages import (
+    answer_of,
     ask_options,
     fill_answer,
     fill_error,
     memory_message,
+    memory_status,
     moment_message,
     stamp_nanoseconds,
     statistics_message,
@@ -65,6 +67,18 @@ def test_an_answer_fills_the_service_and_the_action_alike(message: type) -> None
     assert (filled.memory_start, filled.memory_end) == (time_message(900_000_000), time_message(4_000_000_000))
     assert (filled.first_token_s, filled.total_s) == (0.5, 1.5)
     assert filled.moments == [moment_message(MOMENT)]
+
+
+@pytest.mark.parametrize("message", [AskService.Response, AskAction.Result])
+def test_an_answer_survives_being_a_message(message: type) -> None:
+    answer = replace(ANSWER, all_moments=(MOMENT, replace(MOMENT, pose=None, relevance=None)))
+    answer = replace(answer, choice_probabilities=(0.25, 0.75))
+    assert answer_of(fill_answer(message(), answer, with_all_moments=True)) == answer
+
+
+def test_a_memory_survives_being_a_message() -> None:
+    status = MemoryStatus(3, 2, 12, 5, 4, 900_000_000, 4_000_000_001, 1024, "camera")
+    assert memory_status(memory_message(status, FlashMemoryConfig(), "tiny", Time())) == status
 
 
 @pytest.mark.parametrize("message", [AskService.Response, AskAction.Result])

@@ -186,3 +186,16 @@ def test_steps_after_a_segment_that_was_never_stored_are_not_taken_for_its_own(
     with running(left) as (engine, store):
         assert [stored.segment.weight for stored in store.segments()] == [3, 3, 3, 3]
         assert engine.status.steps == int(saved.tensors["steps"]) + 6
+
+
+def test_a_store_that_is_read_only_answers_and_keeps_its_saved_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path / "store") as (engine, _):
+        scenes(engine)
+    saved = tmp_path / "store" / "memory.safetensors"
+    before = (saved.stat().st_mtime_ns, saved.read_bytes())
+    with running(tmp_path / "store", read_only=True) as (engine, _):
+        assert result(engine.ask("What?")).text.startswith("9 steps:")
+    assert (saved.stat().st_mtime_ns, saved.read_bytes()) == before
+    assert "saved" not in caplog.text

@@ -170,10 +170,6 @@ class Database:
         Raises:
             StoreError: it could not be written.
         """
-        if self.read_only:
-            raise StoreError(
-                Problem.READ_ONLY, f"{self.name} is open for reading only; open it where it can be written"
-            )
         self.require_in_place()
         with self.errors():
             self._connection.execute("BEGIN IMMEDIATE")
@@ -186,11 +182,15 @@ class Database:
                 raise
 
     def require_in_place(self) -> None:
-        """SQLite goes on writing to a file that has no name any more.
+        """Before anything is written: SQLite goes on writing to a file that has no name any more.
 
         Raises:
-            StoreError: the file was deleted, moved or replaced since it was opened.
+            StoreError: it is open for reading only, or the file was deleted, moved or replaced since it was opened.
         """
+        if self.read_only:
+            raise StoreError(
+                Problem.READ_ONLY, f"{self.name} is open for reading only; open it where it can be written"
+            )
         if self.path is not None and _identity(self.path) != self._file:
             raise StoreError(
                 Problem.DISK_FAILS,

@@ -171,7 +171,7 @@ class EpisodeStore:
         return None if self._database.path is None else self._database.path.with_name(SAVED_MEMORY)
 
     def require_in_place(self) -> None:
-        """Raises `StoreError` where the folder is not this store's any more: nothing may be written beside it then."""
+        """Raises `StoreError` where nothing may be written: it is read only, or the folder is not its own any more."""
         with self._reading():
             self._database.require_in_place()
 

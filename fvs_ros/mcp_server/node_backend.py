@@ -196,6 +196,7 @@ class NodeBackend:
                 fresh=options.fresh,
                 since=since,
                 until=until,
+                choices=options.choices,
                 with_all_moments=True,
             )
         ends_s = time.monotonic() + longest_wait(timeout_s)

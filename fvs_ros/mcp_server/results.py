@@ -59,6 +59,7 @@ class AnswerResult(Untrusted):
     """An answer and what it rests on."""
 
     answer: str
+    choice_probabilities: dict[str, float] | None = Field(description="Of each choice; null where there were none.")
     moments: list[SeenMoment] = Field(description="What the answer rests on, the most relevant first.")
     memory_start: str = Field(description="First frame of what the model had in front of it: seconds.")
     memory_end: str = Field(description="Last frame of it.")
@@ -118,10 +119,12 @@ def seen_moment(moment: Moment, end_ns: int | None) -> SeenMoment:
     )
 
 
-def answer_result(answer: Answer) -> AnswerResult:
-    """An answer."""
+def answer_result(answer: Answer, choices: Sequence[str]) -> AnswerResult:
+    """An answer to a question that had those choices, or none."""
+    probabilities = [round(one, 4) for one in answer.choice_probabilities]
     return AnswerResult(
         answer=answer.text,
+        choice_probabilities=dict(zip(choices, probabilities, strict=True)) if choices else None,
         moments=[seen_moment(moment, answer.end_ns) for moment in answer.moments],
         memory_start=stamp_text(answer.start_ns),
         memory_end=stamp_text(answer.end_ns),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -56,16 +57,21 @@ class MemoryTools:
         question: Annotated[str, Field(description="In any language that the model speaks, about what was seen.")],
         since: Annotated[Stamp | None, Field(description="Answer only from what was seen from this stamp on.")] = None,
         until: Annotated[Stamp | None, Field(description="Answer only from what was seen up to this stamp.")] = None,
+        choices: Annotated[
+            list[str] | None, Field(description="Answer with the likeliest of these texts, and say how likely each is.")
+        ] = None,
         max_new_tokens: Annotated[int | None, Field(ge=1, description="Longest answer, in tokens.")] = None,
         timeout_s: Annotated[float | None, Field(gt=0, description="Seconds until the answer is complete.")] = None,
         with_images: Annotated[bool, Field(description="Also return pictures of the moments.")] = False,
     ) -> Annotated[CallToolResult, AnswerResult]:
         """Asks, with the text so far as progress; a cancelled call ends the question."""
-        options = _options(since, until, max_new_tokens=max_new_tokens, timeout_s=timeout_s)
+        options = replace(
+            _options(since, until), choices=tuple(choices or ()), max_new_tokens=max_new_tokens, timeout_s=timeout_s
+        )
         progress = Progress(context)
         backend = await ready(self._opening, progress, pictures=with_images)
         answer = await answer_of(partial(backend.ask, question, options), progress)
-        result = answer_result(answer)
+        result = answer_result(answer, options.choices)
         return tool_result(result, await _pictures(backend, answer.moments, result.moments) if with_images else ())
 
     async def recall(
@@ -150,18 +156,8 @@ def _checked(name: str, value: str | float | None) -> int | None:
         raise ToolError(str(error)) from None
 
 
-def _options(
-    since: str | float | None,
-    until: str | float | None,
-    max_new_tokens: int | None = None,
-    timeout_s: float | None = None,
-) -> AskOptions:
-    return AskOptions(
-        max_new_tokens=max_new_tokens,
-        timeout_s=timeout_s,
-        since_ns=_checked("since", since),
-        until_ns=_checked("until", until),
-    )
+def _options(since: str | float | None, until: str | float | None) -> AskOptions:
+    return AskOptions(since_ns=_checked("since", since), until_ns=_checked("until", until))
 
 
 async def _pictures(backend: MemoryBackend, moments: Sequence[Moment], results: Sequence[SeenMoment]) -> list[Picture]:

@@ -130,6 +130,7 @@ def answer_of(message: AnswerMessage) -> Answer:
         total_s=message.total_s,
         model_name=message.model,
         all_moments=tuple(map(moment_of, message.all_moments)),
+        choice_probabilities=tuple(message.choice_probabilities),
     )
 
 

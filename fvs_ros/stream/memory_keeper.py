@@ -337,7 +337,7 @@ class MemoryKeeper:
 
 def _log_failure(saved: Future[str]) -> None:
     error = saved.exception()
-    if error is not None:
+    if error is not None and not (isinstance(error, StoreError) and error.problem is Problem.READ_ONLY):
         logger.warning("the Flash Memory could not be saved at the end: %s", error)
 
 
