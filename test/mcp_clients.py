@@ -55,7 +55,7 @@ def with_client(server: Any, work: Callable[[Client], Awaitable[Any]], **options
 
 def call(backend: MemoryBackend, tool: str, **arguments: Any) -> CallToolResult:
     """Calls one tool of a server in this process."""
-    return call_on(build_server(opened(backend), pictures=backend.has_pictures), tool, **arguments)
+    return call_on(build_server(opened(backend)), tool, **arguments)
 
 
 def call_on(server: Any, tool: str, **arguments: Any) -> CallToolResult:

@@ -65,6 +65,14 @@ def test_the_tools_ask_the_node(backend: NodeBackend, running: tuple[StreamProce
     assert (told["end"], told["grid_steps"], told["problem"]) == ("4.000000000", 2, "")
     found = structured(call(backend, "recall"))
     assert [float(moment["end"]) for moment in found["moments"]] == [4, 2]
+    result = call(backend, "keyframe", stamp=1)
+    assert 1 <= float(structured(result)["stamp"]) <= 2
+    assert [block.type for block in result.content] == ["text", "image"]
+    assert "image" in {
+        block.type for block in call(backend, "ask", question="What?", max_new_tokens=2, with_images=True).content
+    }
+    near = {"frame_id": "map", "x": 0, "y": 0}
+    assert "NO_FRAMES" in text(call(backend, "ask", question="What?", near=near))
     ranged = structured(call(backend, "ask", question="What?", until="2", max_new_tokens=2))
     assert ranged["memory_end"] == "2.000000000"
     for wrong in ({"until": "0"}, {"since": -1}, {"since": 2**31}):
@@ -93,7 +101,7 @@ def test_many_ask_at_once_and_a_cancel_ends_one_alone(
         with pytest.raises(asyncio.CancelledError):
             await long
 
-    with_client(build_server(opened(backend), pictures=False), work)
+    with_client(build_server(opened(backend)), work)
     camera.wait_for(lambda: camera.counters.failed.get("CANCELLED") == 1, "the question to be cancelled")
     assert camera.counters.answers - before.answers == 12
 
@@ -106,7 +114,7 @@ def test_a_node_that_ends_fails_what_it_was_asked(backend: NodeBackend, running:
         assert result.is_error
         return text(result)
 
-    assert "ended, or hangs, before it answered" in with_client(build_server(opened(backend), pictures=False), work)
+    assert "ended, or hangs, before it answered" in with_client(build_server(opened(backend)), work)
 
 
 def test_a_node_that_is_not_there_is_named() -> None:

@@ -79,7 +79,7 @@ def test_tokens_are_told_as_they_come_and_never_fewer(backend: EngineBackend) ->
 
     for mode in ("auto", "legacy"):
         told.clear()
-        answer = with_client(build_server(opened(backend), pictures=True), work, mode=mode)
+        answer = with_client(build_server(opened(backend)), work, mode=mode)
         assert [count for count, _ in told] == sorted({count for count, _ in told})
         assert told[0][1] == "9 steps:"
         assert told[-1][1] == answer
@@ -100,7 +100,7 @@ def test_a_cancelled_call_ends_the_question(model: FakeModel, asked: tuple[Strea
         # The next one is answered.
         assert structured(await client.call_tool("ask", {"question": "And?"}))["answer"]
 
-    server = build_server(opened(backend), pictures=True)
+    server = build_server(opened(backend))
     # The handshake of protocols before 2026-07-28, and that one.
     with_client(server, lambda client: work(client, 1), mode="legacy")
     with_client(server, lambda client: work(client, 2), mode="auto")
@@ -112,7 +112,7 @@ def test_many_may_ask_at_once(backend: EngineBackend) -> None:
         for result in await asyncio.gather(*calls):
             assert structured(result)["answer"]
 
-    with_client(build_server(opened(backend), pictures=True), work)
+    with_client(build_server(opened(backend)), work)
 
 
 def test_moments_are_recalled_by_time_and_place(backend: EngineBackend) -> None:
@@ -120,9 +120,11 @@ def test_moments_are_recalled_by_time_and_place(backend: EngineBackend) -> None:
     assert everything["found"] == 3
     assert [float(moment["start"]) for moment in everything["moments"]] == [12, 6, 0]
     assert [float(moment["end"]) for moment in structured(call(backend, "recall", until=6))["moments"]] == [11, 5]
-    there = structured(call(backend, "recall", near={"x": 2, "y": 0, "radius_m": 3.5}))
+    place = {"frame_id": "map", "x": 2, "y": 0, "radius_m": 3.5}
+    there = structured(call(backend, "recall", near=place))
     assert [float(moment["start"]) for moment in there["moments"]] == [0]
-    assert structured(call(backend, "recall", near={"x": 2, "y": 0, "z": 9}))["found"] == 0
+    assert structured(call(backend, "recall", near={**place, "frame_id": "odom"}))["found"] == 0
+    assert structured(call(backend, "ask", question="What?", near=place))["memory_end"] == "5.000000000"
     few = structured(call(backend, "recall", limit=1))
     assert (len(few["moments"]), few["found"]) == (1, 3)
 
@@ -135,8 +137,9 @@ def test_moments_are_recalled_by_what_the_model_attends_to(model: FakeModel, bac
 
 def test_keyframes_are_shown_as_pictures(backend: EngineBackend) -> None:
     result = call(backend, "keyframe", stamp=7)
-    shown = structured(result)["moment"]
-    assert float(shown["start"]) <= 7 <= float(shown["end"])
+    shown = structured(result)
+    assert 6 <= float(shown["stamp"]) <= 11
+    assert shown["place"]["x"] == float(shown["stamp"])
     picture = result.content[1]
     assert picture.type == "image"
     assert picture.mime_type == "image/jpeg"
@@ -144,8 +147,8 @@ def test_keyframes_are_shown_as_pictures(backend: EngineBackend) -> None:
     assert decoded is not None
     assert abs(float(decoded.mean()) - 200) < 3
     # Before and after all that was seen, the nearest.
-    for stamp, start in ((-1e6, 0), (1e9, 12)):
-        assert float(structured(call(backend, "keyframe", stamp=stamp))["moment"]["start"]) == start
+    for stamp, first, last in ((-1e6, 0, 5), (1e9, 12, 17)):
+        assert first <= float(structured(call(backend, "keyframe", stamp=stamp))["stamp"]) <= last
 
 
 def test_answers_and_moments_bring_pictures_where_they_are_asked_to(backend: EngineBackend) -> None:
@@ -191,7 +194,7 @@ def test_what_the_camera_reads_is_marked_and_stays_data(model: FakeModel) -> Non
 
 
 def test_every_tool_says_that_what_it_returns_is_untrusted_and_changes_nothing(backend: EngineBackend) -> None:
-    server = build_server(opened(backend), pictures=True)
+    server = build_server(opened(backend))
     tools = with_client(server, lambda client: client.list_tools()).tools
     assert {tool.name for tool in tools} == {"ask", "recall", "keyframe", "memory"}
     for tool in tools:
@@ -216,8 +219,8 @@ def test_every_tool_says_that_what_it_returns_is_untrusted_and_changes_nothing(b
         ("ask", {"question": "What?", "choices": ["yes"]}, "give 2 to 64"),
         ("ask", {"question": "What?", "timeout_s": -1}, "greater than 0"),
         ("recall", {"limit": 1000}, "less than or equal to 50"),
-        ("recall", {"near": {"x": 1}}, "near.y"),
-        ("recall", {"near": {"x": 1, "y": 2, "radius_m": 0}}, "greater than 0"),
+        ("recall", {"near": {"frame_id": "map", "x": 1}}, "near.y"),
+        ("recall", {"near": {"frame_id": "map", "x": 1, "y": 2, "radius_m": 0}}, "greater than 0"),
         ("keyframe", {"stamp": "10e99"}, "stamp is '10e99', which is no stamp"),
         ("keyframe", {"stamp": "2026-13-01"}, "no stamp"),
         ("drop_table", {}, "Unknown tool"),
@@ -245,20 +248,14 @@ def test_calls_wait_for_the_backend_and_are_told_why(backend: EngineBackend) -> 
         result = await client.call_tool("ask", {"question": "What?"}, progress_callback=on_progress)
         assert structured(result)["answer"]
 
-    with_client(build_server(opening, pictures=True), work)
+    with_client(build_server(opening), work)
     assert told[0] == "the model is loaded"
 
 
 def test_a_backend_that_cannot_be_opened_says_why() -> None:
     opening: Future[MemoryBackend] = Future()
     opening.set_exception(SourceError("walk.mp4 is no video"))
-    server = build_server(opening, pictures=True)
+    server = build_server(opening)
     for result in (call_on(server, "ask", question="What?"), call_on(server, "memory")):
         assert result.is_error
         assert "walk.mp4 is no video" in text(result)
-
-
-def test_pictures_are_refused_where_there_are_none(backend: EngineBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EngineBackend, "has_pictures", False)
-    assert "no pictures here" in text(call(backend, "ask", question="What?", with_images=True))
-    assert "Unknown tool" in text(call(backend, "keyframe", stamp=1))

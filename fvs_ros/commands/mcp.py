@@ -110,7 +110,7 @@ def _serve(arguments: argparse.Namespace, stack: ExitStack) -> None:
 
     token = None if arguments.http is None else checked_token(_token(arguments), arguments.http[0])
     opening = stack.enter_context(_opened_later(arguments) if local else _node(arguments))
-    server = build_server(opening, pictures=local)
+    server = build_server(opening)
     if arguments.http is None:
         serve_stdio(server)
     else:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fvs_ros.sources.frame import Pose
+from fvs_ros.sources.frame import Area
 from fvs_ros.sources.stamps import parse_date, parse_stamp
 
 STAMP = (
@@ -18,21 +17,18 @@ Stamp = Annotated[str | float, Field(description=f"A stamp: {STAMP}.")]
 
 
 class Near(BaseModel):
-    """A place, and how far around it counts."""
+    """A place, and how far around it counts, whatever the height."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    x: float = Field(description="Metres, in the coordinate frame of the results' places.")
-    y: float
-    z: Annotated[float | None, Field(description="Left out: any height.")] = None
-    radius_m: Annotated[float, Field(gt=0, description="How far around it counts, in metres.")] = 2.0
+    frame_id: str = Field(description="The coordinate frame, as in the results' places.", max_length=255)
+    x: float = Field(description="Metres.")
+    y: float = Field(description="Metres.")
+    radius_m: Annotated[float, Field(gt=0, le=1e9, description="How far around it counts, in metres.")] = 2.0
 
-    def holds(self, pose: Pose | None) -> bool:
-        """Whether a pose is there; one that is unknown is not."""
-        if pose is None:
-            return False
-        x, y, z = pose.position
-        return math.dist((x, y, z), (self.x, self.y, z if self.z is None else self.z)) <= self.radius_m
+    def area(self) -> Area:
+        """The same for the engine."""
+        return Area(self.frame_id, self.x, self.y, self.radius_m)
 
 
 def stamp_ns(name: str, value: str | float | None) -> int | None:

@@ -8,24 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fvs_ros.errors import ReadableError
-from fvs_ros.stream.types import Answer, AskOptions, MemoryStatus, Moment
+from fvs_ros.sources.frame import Area
+from fvs_ros.stream.types import Answer, AskOptions, MemoryStatus, Moment, Picture
 
 
 class BackendError(ReadableError):
     """What was asked for is not there, or nobody is there to ask."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A keyframe as it is stored.
-
-    Attributes:
-        jpeg: the picture.
-        moment: what it is the keyframe of.
-    """
-
-    jpeg: bytes
-    moment: Moment
 
 
 @dataclass(frozen=True)
@@ -52,12 +40,7 @@ class MemoryBackend(Protocol):
     """Answers and finds. Every method may be called from any thread, and none waits: each returns a future.
 
     Futures fail with an `AskError`, a `BackendError` or another `ReadableError`. Cancelling one ends the work on it.
-
-    Attributes:
-        has_pictures: whether there are keyframes to give.
     """
-
-    has_pictures: bool
 
     def progress(self) -> str:
         """What must be done before all that was seen can be asked about; empty if it can."""
@@ -65,11 +48,11 @@ class MemoryBackend(Protocol):
     def ask(self, question: str, options: AskOptions, on_token: Callable[[str], None]) -> Future[Answer]:
         """Asks; `on_token` is called on another thread with each chunk of the answer's text."""
 
-    def moments(self, since_ns: int | None, until_ns: int | None) -> Future[Sequence[Moment]]:
-        """What was seen in a closed range of stamps, in order of time; None leaves a side open."""
+    def moments(self, since_ns: int | None, until_ns: int | None, near: Area | None) -> Future[Sequence[Moment]]:
+        """What was seen in a closed range of stamps and from an area; None leaves that open."""
 
     def keyframe(self, stamp_ns: int) -> Future[Picture]:
-        """The keyframe that is nearest to a stamp."""
+        """The picture of the scene that was in view at a stamp, or else of the nearest one in time."""
 
     def memory(self) -> Future[MemoryReport]:
         """What is remembered now."""

@@ -34,16 +34,15 @@ class Progress:
         await self._context.report_progress(self._count, None, message)
 
 
-async def ready(opening: Future[MemoryBackend], progress: Progress, *, pictures: bool = False) -> MemoryBackend:
+async def ready(opening: Future[MemoryBackend], progress: Progress) -> MemoryBackend:
     """The backend, once it is there and knows all that was seen.
 
     Args:
         opening: the backend to come.
         progress: told what is waited for.
-        pictures: whether it must have some.
 
     Raises:
-        ToolError: it could not be opened, or has no pictures.
+        ToolError: it could not be opened.
     """
     told = ""
     while True:
@@ -51,8 +50,6 @@ async def ready(opening: Future[MemoryBackend], progress: Progress, *, pictures:
         if opening.done():
             backend = opened(opening)
             note = backend.progress()
-            if pictures and not backend.has_pictures:
-                raise ToolError("there are no pictures here; ask without with_images")
             if not note:
                 return backend
         if note != told:

@@ -10,18 +10,16 @@ from dataclasses import replace
 from fvs_ros.chat.player import Player
 from fvs_ros.episodic.segment import StoredSegment
 from fvs_ros.episodic.store import EpisodeStore
-from fvs_ros.mcp_server.backend import BackendError, MemoryReport, Picture
+from fvs_ros.mcp_server.backend import BackendError, MemoryReport
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.sources.frame import Area
 from fvs_ros.sources.stamps import stamp_text
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.outcomes import done, fail
 from fvs_ros.stream.questions import PendingAnswer
-from fvs_ros.stream.types import Answer, AskError, AskOptions, Moment
+from fvs_ros.stream.recording import RecordingError
+from fvs_ros.stream.types import Answer, AskError, AskOptions, Moment, Picture
 
-# The first range around a stamp in which keyframes are looked for, and how much wider each next one is.
-_FIRST_REACH_NS = 64 * SECOND_NS
-_WIDER = 16
 # The end of a recording waits for the frames before it.
 _SAVING_S = 60.0
 
@@ -37,8 +35,6 @@ class EngineBackend:
         player: what feeds the engine, started; None where a store is all that there is.
         whole: questions wait until all that `player` plays is in memory.
     """
-
-    has_pictures = True
 
     def __init__(
         self,
@@ -79,43 +75,38 @@ class EngineBackend:
         pending.add_done_callback(lambda ended: _settle(answer, ended))
         return answer
 
-    def moments(self, since_ns: int | None, until_ns: int | None) -> Future[Sequence[Moment]]:
+    def moments(self, since_ns: int | None, until_ns: int | None, near: Area | None) -> Future[Sequence[Moment]]:
         """See `MemoryBackend`: those of all stored segments."""
-        return self._reader.submit(self._moments, since_ns, until_ns)
+        return self._reader.submit(self._moments, since_ns, until_ns, near)
 
-    def _moments(self, since_ns: int | None, until_ns: int | None) -> list[Moment]:
+    def _moments(self, since_ns: int | None, until_ns: int | None, near: Area | None) -> list[Moment]:
         self._store_the_end()
-        return [moment_of_segment(stored) for stored in self._store.segments(since_ns, until_ns)]
+        return [moment_of_segment(stored) for stored in self._store.segments(since_ns, until_ns, area=near)]
 
     def keyframe(self, stamp_ns: int) -> Future[Picture]:
         """See `MemoryBackend`."""
-        return self._reader.submit(self._keyframe, stamp_ns)
+        picture: Future[Picture] = Future()
+
+        def settle(found: Future[Picture | None]) -> None:
+            error = found.exception()
+            kept = None if error is not None else found.result()
+            if kept is None:
+                fail(picture, error or BackendError(f"no picture is kept near {stamp_text(stamp_ns)} s"))
+            else:
+                with contextlib.suppress(InvalidStateError):
+                    picture.set_result(kept)
+
+        try:
+            self._engine.keyframe(stamp_ns).add_done_callback(settle)
+        except RecordingError as error:
+            fail(picture, error)
+        return picture
 
     def _store_the_end(self) -> None:
         """Has the last scene of a recording that is over stored, like those before it."""
         if self._whole and not self._end_is_stored and not self.progress():
             self._end_is_stored = True
             self._engine.save_memory(_SAVING_S)
-
-    def _keyframe(self, stamp_ns: int) -> Picture:
-        self._store_the_end()
-        for stored in self._nearest_first(stamp_ns):
-            jpeg = self._store.keyframe(stored.id)
-            if jpeg is not None:
-                return Picture(jpeg, moment_of_segment(stored))
-        raise BackendError(f"no picture is stored near {stamp_text(stamp_ns)} s; a scene is stored when it ends")
-
-    def _nearest_first(self, stamp_ns: int) -> list[StoredSegment]:
-        """Segments, those that show a stamp first, then by distance; so many that the first must be among them."""
-        reach_ns = _FIRST_REACH_NS
-        while True:
-            everything = reach_ns > 2**62
-            ends = (None, None) if everything else (stamp_ns - reach_ns, stamp_ns + reach_ns)
-            found = self._store.segments(*ends)
-            found.sort(key=lambda stored: _distance(stored, stamp_ns))
-            if everything or (found and sum(_distance(found[0], stamp_ns)) <= reach_ns):
-                return found
-            reach_ns *= _WIDER
 
     def memory(self) -> Future[MemoryReport]:
         """See `MemoryBackend`."""
@@ -134,13 +125,6 @@ class EngineBackend:
     def close(self) -> None:
         """See `MemoryBackend`."""
         self._reader.shutdown(cancel_futures=True)
-
-
-def _distance(stored: StoredSegment, stamp_ns: int) -> tuple[int, int]:
-    """Of a stamp from a segment, and from its keyframe, which may lie farther away than that of the next scene."""
-    segment = stored.segment
-    outside_ns = max(segment.start_ns - stamp_ns, stamp_ns - segment.end_ns, 0)
-    return outside_ns, abs(segment.keyframe_ns - stamp_ns)
 
 
 def moment_of_segment(stored: StoredSegment) -> Moment:

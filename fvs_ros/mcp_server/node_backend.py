@@ -12,16 +12,18 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TypeVar
 
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, PointStamped
+from std_msgs.msg import Header
 
 from fvs_ros.errors import ReadableError
-from fvs_ros.mcp_server.backend import BackendError, MemoryReport, Picture
-from fvs_ros.nodes.messages import answer_of, memory_status, time_message
+from fvs_ros.mcp_server.backend import BackendError, MemoryReport
+from fvs_ros.nodes.messages import answer_of, memory_status, picture_of, pose_of, time_message
 from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
-from fvs_ros.ros_tools.requests import longest_wait
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.ros_tools.requests import RequestOptions, longest_wait
+from fvs_ros.sources.frame import SECOND_NS, Area
 from fvs_ros.sources.stamps import stamp_text
 from fvs_ros.stream.outcomes import fail
-from fvs_ros.stream.types import Answer, AskOptions, Moment
+from fvs_ros.stream.types import Answer, AskOptions, Moment, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,6 @@ class NodeBackend:
         discovery_s: seconds to look for a node that is not there.
     """
 
-    has_pictures = False
-
     def __init__(self, node: str, domain: int | None = None, discovery_s: float = DISCOVERY_S) -> None:
         self._node = node
         self._domain = domain
@@ -77,10 +77,10 @@ class NodeBackend:
         answer: Future[Answer] = Future()
         return self._begin(answer, lambda client: self._answer(client, answer, question, options, on_token))
 
-    def moments(self, since_ns: int | None, until_ns: int | None) -> Future[Sequence[Moment]]:
+    def moments(self, since_ns: int | None, until_ns: int | None, near: Area | None) -> Future[Sequence[Moment]]:
         """See `MemoryBackend`: what the model has in front of it, which comes with an answer of one token."""
         moments: Future[Sequence[Moment]] = Future()
-        options = AskOptions(max_new_tokens=1, since_ns=since_ns, until_ns=until_ns)
+        options = AskOptions(max_new_tokens=1, since_ns=since_ns, until_ns=until_ns, near=near)
 
         def work(client: FlashVStreamClient) -> Work[Sequence[Moment]]:
             answer = yield from self._answer(client, moments, _ANY_QUESTION, options, lambda _: None)
@@ -91,8 +91,7 @@ class NodeBackend:
     def keyframe(self, stamp_ns: int) -> Future[Picture]:
         """See `MemoryBackend`."""
         picture: Future[Picture] = Future()
-        fail(picture, BackendError(f"{self._node} gives no pictures"))
-        return picture
+        return self._begin(picture, lambda client: self._picture(client, picture, stamp_ns))
 
     def memory(self) -> Future[MemoryReport]:
         """See `MemoryBackend`."""
@@ -184,22 +183,11 @@ class NodeBackend:
         on_token: Callable[[str], None],
     ) -> Work[Answer]:
         """Asks through the action, and ends the question where nobody needs it any more."""
-        since, until = _end("since", options.since_ns), _end("until", options.until_ns)
+        fields = _fields(options)
         yield from self._found(outcome)
-        timeout_s = options.timeout_s or 0.0
         with self._bounded(outcome, "take the question"):
-            stream = client.ask_stream(
-                question,
-                on_token,
-                max_new_tokens=options.max_new_tokens or 0,
-                timeout_s=timeout_s,
-                fresh=options.fresh,
-                since=since,
-                until=until,
-                choices=options.choices,
-                with_all_moments=True,
-            )
-        ends_s = time.monotonic() + longest_wait(timeout_s)
+            stream = client.ask_stream(question, on_token, **fields)
+        ends_s = time.monotonic() + longest_wait(fields["timeout_s"])
         try:
             while not stream.done():
                 if outcome.cancelled():
@@ -212,6 +200,15 @@ class NodeBackend:
             if not stream.done():
                 # Sent at once; nobody waits for the reply.
                 stream.goal.cancel_goal_async()
+
+    def _picture(self, client: FlashVStreamClient, outcome: Future, stamp_ns: int) -> Work[Picture]:
+        stamp = _end("stamp", stamp_ns)
+        yield from self._found(outcome)
+        with self._bounded(outcome, "give a picture"):
+            found = client.keyframe(stamp)
+        at = found.pose
+        pose = pose_of(at.header.frame_id, at.pose.position, at.pose.orientation) if found.pose_valid else None
+        return picture_of(found.image, pose)
 
     def _report(self, client: FlashVStreamClient, outcome: Future) -> Work[MemoryReport]:
         yield from self._found(outcome)
@@ -247,6 +244,29 @@ def _end(name: str, stamp_ns: int | None) -> Time | None:
     if not 0 < stamp_ns < 2**31 * SECOND_NS:
         raise BackendError(f"{name} is {stamp_text(stamp_ns)} s; ROS 2 knows stamps above 0 and below {2**31} s")
     return time_message(stamp_ns)
+
+
+def _fields(options: AskOptions) -> RequestOptions:
+    """The options as a client gives them.
+
+    Raises:
+        BackendError: no message can hold them.
+    """
+    fields: RequestOptions = {
+        "max_new_tokens": options.max_new_tokens or 0,
+        "timeout_s": options.timeout_s or 0.0,
+        "fresh": options.fresh,
+        "since": _end("since", options.since_ns),
+        "until": _end("until", options.until_ns),
+        "choices": options.choices,
+        "with_images": options.with_images,
+        "with_all_moments": True,
+    }
+    if options.near is not None:
+        area = options.near
+        fields["near"] = PointStamped(header=Header(frame_id=area.frame_id), point=Point(x=area.x, y=area.y))
+        fields["radius_m"] = area.radius_m
+    return fields
 
 
 def _step(outcome: Future[Result], work: Work[Result]) -> bool:

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ImageContent, TextContent
 from pydantic import BaseModel, Field
 
-from fvs_ros.mcp_server.backend import MemoryReport, Picture
-from fvs_ros.sources.frame import SECOND_NS
+from fvs_ros.mcp_server.backend import MemoryReport
+from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.sources.stamps import date_text, stamp_text
-from fvs_ros.stream.types import Answer, Moment
+from fvs_ros.stream.types import Answer, Moment, Picture
 
 UNTRUSTED_META: dict[str, Any] = {"fvs-ros/untrusted": True}
 """On each content block that holds what a camera saw, or what a model says of it."""
@@ -77,9 +77,11 @@ class MomentsResult(Untrusted):
 
 
 class KeyframeResult(Untrusted):
-    """The moment whose keyframe is in the content."""
+    """When and where the picture in the content was taken."""
 
-    moment: SeenMoment
+    stamp: str = Field(description="Seconds, exactly.")
+    date: str | None = Field(description="The same as a date in UTC; null where stamps are none.")
+    place: Place | None = Field(description="Where the camera was; null where unknown.")
 
 
 class MemoryResult(BaseModel):
@@ -102,11 +104,6 @@ class MemoryResult(BaseModel):
 
 def seen_moment(moment: Moment, end_ns: int | None) -> SeenMoment:
     """A moment; `end_ns` is the newest frame in memory."""
-    pose = moment.pose
-    place = None
-    if pose is not None:
-        x, y, z = pose.position
-        place = Place(frame_id=pose.frame_id, x=x, y=y, z=z, orientation=pose.orientation)
     return SeenMoment(
         stamp=stamp_text(moment.stamp_ns),
         date=date_text(moment.stamp_ns),
@@ -115,8 +112,22 @@ def seen_moment(moment: Moment, end_ns: int | None) -> SeenMoment:
         seconds_ago=None if end_ns is None else round((end_ns - moment.stamp_ns) / SECOND_NS, 3),
         grid_steps=moment.weight,
         relevance=None if moment.relevance is None else round(moment.relevance, 4),
-        place=place,
+        place=_place(moment.pose),
     )
+
+
+def keyframe_result(picture: Picture) -> KeyframeResult:
+    """When and where a picture was taken."""
+    return KeyframeResult(
+        stamp=stamp_text(picture.stamp_ns), date=date_text(picture.stamp_ns), place=_place(picture.pose)
+    )
+
+
+def _place(pose: Pose | None) -> Place | None:
+    if pose is None:
+        return None
+    x, y, z = pose.position
+    return Place(frame_id=pose.frame_id, x=x, y=y, z=z, orientation=pose.orientation)
 
 
 def answer_result(answer: Answer, choices: Sequence[str]) -> AnswerResult:
@@ -166,7 +177,7 @@ def tool_result(result: BaseModel, pictures: Sequence[Picture] = ()) -> CallTool
     meta = UNTRUSTED_META if isinstance(result, Untrusted) else None
     content: list[Any] = [TextContent(text=result.model_dump_json(), _meta=meta)]
     for picture in pictures:
-        stamp = stamp_text(picture.moment.stamp_ns)
+        stamp = stamp_text(picture.stamp_ns)
         content.append(
             ImageContent(
                 data=base64.b64encode(picture.jpeg).decode(),

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fvs_ros import __version__
 from fvs_ros.mcp_server.arguments import Near, Stamp, stamp_ns
-from fvs_ros.mcp_server.backend import MemoryBackend, Picture
+from fvs_ros.mcp_server.backend import MemoryBackend
 from fvs_ros.mcp_server.bridge import Progress, answer_of, opened, ready, result_of
 from fvs_ros.mcp_server.results import (
     UNTRUSTED,
@@ -25,11 +25,12 @@ from fvs_ros.mcp_server.results import (
     MomentsResult,
     SeenMoment,
     answer_result,
+    keyframe_result,
     memory_result,
     seen_moment,
     tool_result,
 )
-from fvs_ros.stream.types import AskOptions, Moment
+from fvs_ros.stream.types import AskOptions, Moment, Picture
 
 _MOST_MOMENTS = 50
 _MOST_PICTURES = 5
@@ -57,6 +58,7 @@ class MemoryTools:
         question: Annotated[str, Field(description="In any language that the model speaks, about what was seen.")],
         since: Annotated[Stamp | None, Field(description="Answer only from what was seen from this stamp on.")] = None,
         until: Annotated[Stamp | None, Field(description="Answer only from what was seen up to this stamp.")] = None,
+        near: Annotated[Near | None, Field(description="Answer only from what was seen from near this place.")] = None,
         choices: Annotated[
             list[str] | None, Field(description="Answer with the likeliest of these texts, and say how likely each is.")
         ] = None,
@@ -66,13 +68,18 @@ class MemoryTools:
     ) -> Annotated[CallToolResult, AnswerResult]:
         """Asks, with the text so far as progress; a cancelled call ends the question."""
         options = replace(
-            _options(since, until), choices=tuple(choices or ()), max_new_tokens=max_new_tokens, timeout_s=timeout_s
+            _options(since, until, near),
+            choices=tuple(choices or ()),
+            max_new_tokens=max_new_tokens,
+            timeout_s=timeout_s,
+            with_images=with_images,
         )
         progress = Progress(context)
-        backend = await ready(self._opening, progress, pictures=with_images)
+        backend = await ready(self._opening, progress)
         answer = await answer_of(partial(backend.ask, question, options), progress)
         result = answer_result(answer, options.choices)
-        return tool_result(result, await _pictures(backend, answer.moments, result.moments) if with_images else ())
+        pictures = [moment.picture for moment in answer.moments]
+        return tool_result(result, _numbered(pictures, result.moments))
 
     async def recall(
         self,
@@ -87,22 +94,22 @@ class MemoryTools:
         with_images: Annotated[bool, Field(description=f"Also pictures of the first {_MOST_PICTURES}.")] = False,
     ) -> Annotated[CallToolResult, MomentsResult]:
         """Finds moments: by the model's own attention where there is a text, else the newest of those that fit."""
-        options = _options(since, until)
+        options = _options(since, until, near)
         progress = Progress(context)
-        backend = await ready(self._opening, progress, pictures=with_images)
+        backend = await ready(self._opening, progress)
         moments: Sequence[Moment]
         if text is None:
-            moments = await result_of(backend.moments(options.since_ns, options.until_ns))
+            moments = await result_of(backend.moments(options.since_ns, options.until_ns, options.near))
             end_ns = max((moment.end_ns for moment in moments), default=None)
         else:
             answer = await answer_of(partial(backend.ask, text, options), progress)
             moments, end_ns = answer.all_moments, answer.end_ns
-        fitting = [moment for moment in moments if near is None or near.holds(moment.pose)]
         # Ranked ones by relevance; all others, and equal ones, newest first.
-        fitting.sort(key=lambda moment: (moment.relevance or 0.0, moment.stamp_ns), reverse=True)
-        chosen = fitting[:limit]
-        result = MomentsResult(moments=[seen_moment(moment, end_ns) for moment in chosen], found=len(fitting))
-        return tool_result(result, await _pictures(backend, chosen, result.moments) if with_images else ())
+        moments = sorted(moments, key=lambda moment: (moment.relevance or 0.0, moment.stamp_ns), reverse=True)
+        chosen = moments[:limit]
+        result = MomentsResult(moments=[seen_moment(moment, end_ns) for moment in chosen], found=len(moments))
+        pictures = await _pictures(backend, chosen[:_MOST_PICTURES]) if with_images else []
+        return tool_result(result, _numbered(pictures, result.moments))
 
     async def keyframe(
         self,
@@ -114,9 +121,7 @@ class MemoryTools:
         assert wanted_ns is not None
         backend = await ready(self._opening, Progress(context))
         picture = await result_of(backend.keyframe(wanted_ns))
-        moment = seen_moment(picture.moment, None)
-        moment.picture = 0
-        return tool_result(KeyframeResult(moment=moment), [picture])
+        return tool_result(keyframe_result(picture), [picture])
 
     async def memory(self) -> Annotated[CallToolResult, MemoryResult]:
         """Tells what is remembered now, without waiting for what is still read."""
@@ -127,12 +132,11 @@ class MemoryTools:
         return tool_result(memory_result(report, backend.progress()))
 
 
-def build_server(opening: Future[MemoryBackend], *, pictures: bool) -> MCPServer:
+def build_server(opening: Future[MemoryBackend]) -> MCPServer:
     """The server and its tools.
 
     Args:
         opening: the backend, as soon as it is there; until then, calls wait.
-        pictures: whether that has pictures to show.
     """
     # The log of each call is the client's; at INFO the SDK would write arguments' errors to standard error.
     server = MCPServer("flash-vstream", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
@@ -144,8 +148,7 @@ def build_server(opening: Future[MemoryBackend], *, pictures: bool) -> MCPServer
         (tools.memory, "How far back the memory reaches, and how full it is."),
     ]
     for tool, description in offered:
-        if pictures or tool != tools.keyframe:
-            server.add_tool(tool, description=f"{description} {UNTRUSTED}", annotations=_READ_ONLY)
+        server.add_tool(tool, description=f"{description} {UNTRUSTED}", annotations=_READ_ONLY)
     return server
 
 
@@ -156,20 +159,33 @@ def _checked(name: str, value: str | float | None) -> int | None:
         raise ToolError(str(error)) from None
 
 
-def _options(since: str | float | None, until: str | float | None) -> AskOptions:
-    return AskOptions(since_ns=_checked("since", since), until_ns=_checked("until", until))
+def _options(since: str | float | None, until: str | float | None, near: Near | None) -> AskOptions:
+    return AskOptions(
+        since_ns=_checked("since", since),
+        until_ns=_checked("until", until),
+        near=None if near is None else near.area(),
+    )
 
 
-async def _pictures(backend: MemoryBackend, moments: Sequence[Moment], results: Sequence[SeenMoment]) -> list[Picture]:
-    """Pictures of the first moments, where some are stored; each result says which is its own."""
-    pictures: list[Picture] = []
-    for moment, result in list(zip(moments, results, strict=True))[:_MOST_PICTURES]:
+async def _pictures(backend: MemoryBackend, moments: Sequence[Moment]) -> list[Picture | None]:
+    """Pictures of moments; None where none of that scene is kept."""
+    pictures: list[Picture | None] = []
+    for moment in moments:
         try:
             picture = await result_of(backend.keyframe(moment.stamp_ns))
         except ToolError:
+            pictures.append(None)
             continue
-        # The nearest one of another scene would show what the moment does not.
-        if picture.moment.start_ns <= moment.stamp_ns <= picture.moment.end_ns:
-            result.picture = len(pictures)
-            pictures.append(picture)
+        # That of another scene would show what the moment does not.
+        pictures.append(picture if moment.start_ns <= picture.stamp_ns <= moment.end_ns else None)
     return pictures
+
+
+def _numbered(pictures: Sequence[Picture | None], results: Sequence[SeenMoment]) -> list[Picture]:
+    """The pictures that there are; each result is told which is its own."""
+    given: list[Picture] = []
+    for picture, result in zip(pictures, results, strict=False):
+        if picture is not None:
+            result.picture = len(given)
+            given.append(picture)
+    return given

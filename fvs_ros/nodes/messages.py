@@ -121,7 +121,7 @@ def answer_of(message: AnswerMessage) -> Answer:
     """The answer of a response or a result; the opposite of `fill_answer`."""
     return Answer(
         text=message.answer,
-        moments=tuple(map(moment_of, message.moments)),
+        moments=tuple(map(_pictured_moment, message.moments)),
         memory_version=message.memory_version,
         start_ns=stamp_nanoseconds(message.memory_start),
         end_ns=stamp_nanoseconds(message.memory_end),
@@ -132,13 +132,6 @@ def answer_of(message: AnswerMessage) -> Answer:
         all_moments=tuple(map(moment_of, message.all_moments)),
         choice_probabilities=tuple(message.choice_probabilities),
     )
-
-
-def moment_of(message: MomentMessage) -> Moment:
-    """A message's moment; the opposite of `moment_message`."""
-    stamped = message.pose
-    pose = pose_of(stamped.header.frame_id, stamped.pose.position, stamped.pose.orientation)
-    return replace(placeless_moment(message), frame_id=message.frame_id, pose=pose if message.pose_valid else None)
 
 
 def placeless_moment(message: MomentMessage) -> Moment:
@@ -159,6 +152,16 @@ def moment_of(message: MomentMessage) -> Moment:
         return moment
     at = message.pose.pose
     return replace(moment, pose=pose_of(message.pose.header.frame_id, at.position, at.orientation))
+
+
+def _pictured_moment(message: MomentMessage) -> Moment:
+    moment = moment_of(message)
+    return replace(moment, picture=picture_of(message.image)) if len(message.image.data) else moment
+
+
+def picture_of(message: CompressedImage, pose: Pose | None = None) -> Picture:
+    """The picture of a message, and where it was taken."""
+    return Picture(stamp_nanoseconds(message.header.stamp), bytes(message.data), message.header.frame_id, pose)
 
 
 def pose_message(pose: Pose, stamp_ns: int) -> PoseStamped:
