@@ -255,7 +255,7 @@ def test_a_qwen3_vl_without_deepstack_answers_from_more_steps_than_it_keeps_apar
             with Client(domain) as client:
                 assert client.change_state("configure")
                 assert client.change_state("activate")
-                assert client.feed(*range(13)).steps == 7
+                assert client.feed(*range(14)).steps == 7
                 assert client.ask_anything(fresh=True).moments
         finally:
             process.stop()
