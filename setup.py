@@ -62,6 +62,8 @@ setup(
     extras_require={
         # Builds from source with nvcc; used at run time only where it imports.
         "flash": ["flash-attn>=2.6"],
+        # Weight-only quantisation. 0.15 is the first release with int8 weights as a tensor of their own.
+        "quantization": ["torchao>=0.15"],
         "train": ["accelerate>=1.0", "mujoco>=3.2", "peft>=0.17", "tensorboard>=2.16"],
         "eval": ["av>=12", "jinja2>=3", "matplotlib>=3.8"],
         # 2.0 renamed what `fvs mcp` calls.

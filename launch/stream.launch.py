@@ -24,6 +24,11 @@ OVERRIDES = {
         ["", "raw", "compressed"],
     ),
     "device": (str, f"Where the model runs: auto, cpu, cuda or cuda:N; {FROM_FILE}", None),
+    "quantization": (
+        str,
+        f"none, int8 or int4: bits of the language model's weights; {FROM_FILE}",
+        ["", "none", "int8", "int4"],
+    ),
     "memory_dir": (
         str,
         f"Folder of the episode store, which outlasts the node: ~/robot_memory; {FROM_FILE} (there: in RAM)",

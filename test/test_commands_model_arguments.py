@@ -47,6 +47,14 @@ def test_the_sizes_of_the_memory_are_overridden() -> None:
         load_model(parse("--model", TINY, "--csm-slots", "0", "--dam-slots", "0"))
 
 
+def test_the_weights_are_quantised_where_that_is_asked_for() -> None:
+    plain, int8 = (load_model(parse("--model", TINY, "--quantization", bits)) for bits in ("none", "int8"))
+    assert parse().quantization == "none"
+    assert plain.fingerprint() != int8.fingerprint()
+    with pytest.raises(SystemExit):
+        parse("--quantization", "int2")
+
+
 def test_random_weights_say_that_their_answers_are_noise(capsys: pytest.CaptureFixture[str]) -> None:
     assert load_model(parse("--model", TINY)).name == TINY
     assert "tiny has random weights: its answers are NOISE" in capsys.readouterr().err

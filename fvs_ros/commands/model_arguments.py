@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fvs_ros.memory.config import AUTO, KEEP_SLOTS, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.model.names import EMBEDDED, TINY, is_tiny
+from fvs_ros.model.quantization import QUANTIZATIONS, Quantization
 
 if TYPE_CHECKING:
     from fvs_ros.model.flash_vstream import FlashVStream
@@ -16,7 +17,16 @@ SLOTS = {
     "dam_slots": "most keyframes of the memory in full detail",
     "window_slots": "newest grid steps of the memory in full detail",
 }
-CHECKPOINT_ARGUMENTS = ("model", "device", "dtype", "temporal_method", "spatial_method", "no_deepstack", *SLOTS)
+CHECKPOINT_ARGUMENTS = (
+    "model",
+    "device",
+    "dtype",
+    "quantization",
+    "temporal_method",
+    "spatial_method",
+    "no_deepstack",
+    *SLOTS,
+)
 """What `load_model` reads."""
 
 
@@ -31,6 +41,12 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (%(default)s)")
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default=Quantization.NONE.value,
+        help="bits of the language model's weights; int8 and int4 need torchao, int4 CUDA too (%(default)s)",
+    )
     parser.add_argument(
         "--temporal-method",
         choices=(AUTO, *TEMPORAL_METHODS),
@@ -80,6 +96,7 @@ def load_model(arguments: argparse.Namespace) -> FlashVStream:
             arguments.model,
             device=arguments.device,
             dtype=arguments.dtype,
+            quantization=arguments.quantization,
             temporal_method=arguments.temporal_method,
             spatial_method=arguments.spatial_method,
             **{name: getattr(arguments, name) for name in SLOTS},

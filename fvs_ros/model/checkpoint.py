@@ -34,7 +34,10 @@ from fvs_ros.model.checkpoint_files import (
 )
 from fvs_ros.model.families import FAMILIES, PUBLISHED_MODEL_TYPE, QWEN2_VL, backbone_of
 from fvs_ros.model.hub import Progress
+from fvs_ros.model.layerwise import WeightFiles, add_layers, without_layers
 from fvs_ros.model.preprocess import PixelConfig
+from fvs_ros.model.quantization import Quantization
+from fvs_ros.model.quantized_weights import check_usable
 from fvs_ros.model.recall import RecallHead
 from fvs_ros.model.relevance import RelevanceWeights
 
@@ -146,6 +149,7 @@ def load_checkpoint(
     device: torch.device,
     dtype: torch.dtype,
     attention: str = "sdpa",
+    quantization: Quantization = Quantization.NONE,
     on_progress: Progress = lambda line: None,
 ) -> Checkpoint:
     """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
@@ -158,12 +162,15 @@ def load_checkpoint(
         device: where the weights are put.
         dtype: what they are converted to.
         attention: transformers' name of the attention to use.
+        quantization: of the language model's linear layers.
         on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
     Raises:
-        CheckpointError: a file is missing or broken, or the weights do not fit the configuration.
+        CheckpointError: a file is missing or broken, the weights do not fit the configuration, or the quantization
+            cannot be used here.
         HubError: the hub does not give what the local cache lacks; another try may succeed.
     """
+    check_usable(quantization, device, dtype)
     folder = checkpoint_folder(name, on_progress)
     check_text_files(folder)
     config = ModelConfig.from_json(read_json(folder, CONFIG))
@@ -178,7 +185,10 @@ def load_checkpoint(
     end_tokens = _end_tokens(generation.get("eos_token_id", config.network.text_config.eos_token_id), tokenizer)
     check_weights_fit(config.network, read_weight_headers(folder), folder)
     on_progress("reading the weights")
-    network = load_network(config, name=str(folder), device=device, dtype=dtype, attention=attention)
+    if quantization is Quantization.NONE:
+        network = load_network(config, name=str(folder), device=device, dtype=dtype, attention=attention)
+    else:
+        network = _load_by_layers(config, folder, quantization, device=device, dtype=dtype, attention=attention)
     try:
         recall = RecallHead.load(folder, config.network.text_config.hidden_size, device)
     except ValueError as error:
@@ -258,6 +268,30 @@ def load_network(
     if device.type == "cpu" and weights is None:
         _unmap(network)
     return network.eval()
+
+
+def _load_by_layers(
+    config: ModelConfig,
+    folder: Path,
+    quantization: Quantization,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str,
+) -> PreTrainedModel:
+    """As `load_network`, with the language model's linear layers quantised as they are read."""
+    files, bare = WeightFiles(folder), replace(config, network=without_layers(config.network))
+    network = load_network(bare, weights=files.outside_layers(), device=device, dtype=dtype, attention=attention)
+    if device.type == "cpu":
+        _unmap(network)
+    try:
+        add_layers(backbone_of(network), config.network, files, quantization, stored=False)
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(
+            f"the weights of {folder} as {quantization.value} do not fit {device}, which has "
+            f"{torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB free; choose a smaller model"
+        ) from error
+    return network
 
 
 def _unmap(network: torch.nn.Module) -> None:

@@ -181,6 +181,15 @@ def read_weight_headers(folder: Path) -> dict[str, TensorHeader]:
     return headers
 
 
+def weight_paths(folder: Path) -> dict[str, Path]:
+    """The file of each tensor, by its name, of a checkpoint whose files are whole."""
+    paths: dict[str, Path] = {}
+    for shard in _shards(folder) or [WEIGHTS]:
+        with safe_open(folder / shard, framework="pt") as file:
+            paths |= dict.fromkeys(file.keys(), folder / shard)
+    return paths
+
+
 def _shards(folder: Path) -> list[str] | None:
     """The files that the index names; None where there is no index."""
     if not os.path.lexists(folder / INDEX):

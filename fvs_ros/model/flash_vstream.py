@@ -24,6 +24,8 @@ from fvs_ros.model.names import is_tiny
 from fvs_ros.model.prefix_cache import PrefixCache
 from fvs_ros.model.preprocess import PixelConfig, frame_grid
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.quantization import QUANTIZATIONS, Quantization
+from fvs_ros.model.quantized_weights import parts_of, quantize_layers
 from fvs_ros.model.recall import Recaller
 from fvs_ros.model.reference import ReferenceDecoder
 from fvs_ros.model.relevance import RelevanceWeights
@@ -95,6 +97,7 @@ class FlashVStream:
         dam_slots: int = KEEP_SLOTS,
         window_slots: int = KEEP_SLOTS,
         deepstack: bool = True,
+        quantization: str = Quantization.NONE.value,
         on_progress: Progress = lambda line: None,
     ) -> FlashVStream:
         """Loads a checkpoint from a folder, by its name from the hub, or the one that ships with the package.
@@ -112,21 +115,29 @@ class FlashVStream:
             window_slots: likewise.
             deepstack: of Qwen3-VL; False does without it, so that features take a quarter of the memory and the
                 language model sees less detail. All others have none that could be dropped.
+            quantization: of the language model's linear layers: `none`, `int8` or `int4`, see `Quantization`.
             on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
         Raises:
-            CheckpointError: the checkpoint, the device, the dtype, a method or a size cannot be used.
+            CheckpointError: the checkpoint, the device, the dtype, a method, a size or the quantization cannot be used.
             HubError: the hub does not give what the local cache lacks; another try may succeed.
         """
         target = pick_device(device)
         precision = pick_dtype(dtype, target)
+        quantized = pick_quantization(quantization)
         if is_tiny(model):
             tiny = tiny_checkpoint()
             checkpoint = replace(tiny, network=tiny.network.to(target, precision))
+            quantize_layers(checkpoint.backbone, quantized)
         else:
             attention = pick_attention(target, precision)
             checkpoint = load_checkpoint(
-                model, device=target, dtype=precision, attention=attention, on_progress=on_progress
+                model,
+                device=target,
+                dtype=precision,
+                attention=attention,
+                quantization=quantized,
+                on_progress=on_progress,
             )
         try:
             sized = checkpoint.config.memory.with_slots(csm_slots, dam_slots, window_slots)
@@ -148,7 +159,11 @@ class FlashVStream:
 
         And of how pixels are normalised, where that is not as published.
         """
-        weights = dict(self._network.state_dict())
+        weights = {
+            f"{name}.{part}" if part else name: value
+            for name, weight in self._network.state_dict().items()
+            for part, value in parts_of(weight).items()
+        }
         if self.recaller is not None:
             weights |= {f"recall.{name}": value for name, value in self.recaller.head.state_dict().items()}
         published = PixelConfig()
@@ -246,6 +261,16 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype is {dtype!r}; it must be auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def pick_quantization(quantization: str) -> Quantization:
+    """The quantization of that name."""
+    try:
+        return Quantization(quantization)
+    except ValueError as error:
+        raise CheckpointError(
+            f"quantization is {quantization!r}; it must be {', '.join(QUANTIZATIONS[:-1])} or {QUANTIZATIONS[-1]}"
+        ) from error
 
 
 def pick_attention(device: torch.device, dtype: torch.dtype) -> str:

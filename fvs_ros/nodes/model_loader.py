@@ -148,6 +148,7 @@ def load_stream_model(settings: NodeSettings, logger: RcutilsLogger, on_progress
         dam_slots=settings.dam_slots,
         window_slots=settings.window_slots,
         deepstack=settings.deepstack,
+        quantization=settings.quantization,
         on_progress=report,
     )
     if model.device.type == "cpu":

@@ -17,6 +17,7 @@ from fvs_ros.episodic.database import LEAST_LIMIT_BYTES
 from fvs_ros.episodic.store import Resume
 from fvs_ros.memory.config import AUTO, KEEP_SLOTS, MOST_SLOTS, SPATIAL_METHODS, TEMPORAL_METHODS
 from fvs_ros.model.names import EMBEDDED
+from fvs_ros.model.quantization import QUANTIZATIONS, Quantization
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 
 ParameterValue = bool | int | float | str | list[str]
@@ -138,6 +139,12 @@ class NodeSettings:
         "auto",
         "Precision of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise",
         choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    quantization: str = parameter(
+        Quantization.NONE.value,
+        "Bits of the language model's weights: none leaves them as the checkpoint has them, int8 takes half the memory "
+        "of bfloat16, int4 a quarter, on CUDA of compute capability 8.0 and above; both need torchao",
+        choices=QUANTIZATIONS,
     )
     temporal_method: str = parameter(
         AUTO,
