@@ -9,8 +9,9 @@ import torch
 import yaml
 from training_videos import TINY
 
+from fvs_ros.cli import main
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.model.checkpoint import save_checkpoint
+from fvs_ros.model.checkpoint import CheckpointError, save_checkpoint
 from fvs_ros.model.recall import RecallHead
 from fvs_ros.model.tiny import tiny_checkpoint
 from fvs_ros.training.config import TrainConfig
@@ -84,6 +85,14 @@ def test_other_objectives_make_no_head_and_leave_one_as_it_is(tmp_path: Path) ->
     names = trained_weights(prepare(config, config.stages[0], None).model)
     assert names
     assert not any(name.startswith("recall.") for name in names)
+
+
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tiny_checkpoint(), tmp_path / "full")
+    assert main(["quantize", str(tmp_path / "full"), str(tmp_path / "int8"), "--device", "cpu"]) == 0
+    config = recipe(tmp_path, {"checkpoint": str(tmp_path / "int8")})
+    with pytest.raises(CheckpointError, match="holds int8 weights, which cannot be trained"):
+        starting_checkpoint(config, config.stages[0], None)
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, 8e-4), ({"learning_rate": 2e-3}, 2e-3)])

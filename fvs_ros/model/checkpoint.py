@@ -23,6 +23,7 @@ from fvs_ros.model.checkpoint_checks import (
     check_tokenizer,
     check_values,
     check_weights_fit,
+    stored_quantization,
 )
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import (
@@ -36,8 +37,8 @@ from fvs_ros.model.families import FAMILIES, PUBLISHED_MODEL_TYPE, QWEN2_VL, bac
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.layerwise import WeightFiles, add_layers, without_layers
 from fvs_ros.model.preprocess import PixelConfig
-from fvs_ros.model.quantization import Quantization
-from fvs_ros.model.quantized_weights import check_usable
+from fvs_ros.model.quantization import METHOD, Quantization
+from fvs_ros.model.quantized_weights import check_usable, save_quantized
 from fvs_ros.model.recall import RecallHead
 from fvs_ros.model.relevance import RelevanceWeights
 
@@ -53,11 +54,13 @@ class ModelConfig:
         network: the vision-language model's part, as transformers reads it.
         memory: the Flash Memory's sizes.
         relevance: trained weights of what an answer rests on, None where it has none.
+        quantization: of the language model's linear layers.
     """
 
     network: PreTrainedConfig
     memory: FlashMemoryConfig
     relevance: RelevanceWeights | None = None
+    quantization: Quantization = Quantization.NONE
 
     @classmethod
     def from_json(cls, values: dict) -> ModelConfig:
@@ -73,8 +76,12 @@ class ModelConfig:
             raise CheckpointError(
                 f"config.json has model_type {model_type!r}; supported are {', '.join(most)} and {last}"
             )
+        stored = stored_quantization(values)
+        unread = {"model_type", "architectures", "auto_map"}
+        if stored is not Quantization.NONE:
+            unread.add("quantization_config")
+        values = {key: value for key, value in values.items() if key not in unread}
         check_values(values)
-        values = {key: value for key, value in values.items() if key not in ("model_type", "architectures", "auto_map")}
         relevance = values.pop(RELEVANCE, None)
         vision = values.get("vision_config") or {}
         if not isinstance(vision, Mapping):
@@ -89,7 +96,7 @@ class ModelConfig:
         try:
             trained = published is not None or model_type == PUBLISHED_MODEL_TYPE
             memory = FlashMemoryConfig.from_published(published) if trained else FlashMemoryConfig.untrained()
-            config = cls(family.config.from_dict(values), memory)
+            config = cls(family.config.from_dict(values), memory, quantization=stored)
             if config.memory.clock_code:
                 check_clock_width(config.network.text_config.hidden_size)
         except Exception as error:
@@ -109,9 +116,11 @@ class ModelConfig:
         """What `from_json` reads. Of Qwen2-VL the published layout: the language model's settings at the top."""
         values = self.network.to_dict()
         memory = {"flash_memory_config": self.memory.to_published()}
-        relevance = {} if self.relevance is None else {RELEVANCE: self.relevance.to_json()}
+        ours: dict[str, object] = {} if self.relevance is None else {RELEVANCE: self.relevance.to_json()}
+        if self.quantization is not Quantization.NONE:
+            ours["quantization_config"] = {"quant_method": METHOD, "weights": self.quantization.value}
         if self.network.model_type != QWEN2_VL.model_type:
-            return {**values, "vision_config": {**values["vision_config"], **memory}, **relevance}
+            return {**values, "vision_config": {**values["vision_config"], **memory}, **ours}
         text = values.pop("text_config")
         rope = text.pop("rope_parameters")
         return {
@@ -120,7 +129,7 @@ class ModelConfig:
             "rope_theta": rope["rope_theta"],
             "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
             "vision_config": {**values["vision_config"], **memory},
-            **relevance,
+            **ours,
             "model_type": PUBLISHED_MODEL_TYPE,
             "architectures": ["FlashVStreamQwen2VLModel"],
         }
@@ -162,7 +171,7 @@ def load_checkpoint(
         device: where the weights are put.
         dtype: what they are converted to.
         attention: transformers' name of the attention to use.
-        quantization: of the language model's linear layers.
+        quantization: of the language model's linear layers; none takes them as they are in the files.
         on_progress: called with a line on what is being done, about once a second while something is downloaded.
 
     Raises:
@@ -174,6 +183,9 @@ def load_checkpoint(
     folder = checkpoint_folder(name, on_progress)
     check_text_files(folder)
     config = ModelConfig.from_json(read_json(folder, CONFIG))
+    stored = config.quantization is not Quantization.NONE
+    config = _with_quantization(config, quantization, folder)
+    check_usable(config.quantization, device, dtype)
     try:
         of_family = FAMILIES[config.network.model_type].pixels
         pixels = PixelConfig.from_preprocessor(read_json(folder, "preprocessor_config.json", default={}), of_family)
@@ -183,17 +195,30 @@ def load_checkpoint(
     tokenizer = _load_tokenizer(folder)
     check_tokenizer(config.network, tokenizer, folder)
     end_tokens = _end_tokens(generation.get("eos_token_id", config.network.text_config.eos_token_id), tokenizer)
-    check_weights_fit(config.network, read_weight_headers(folder), folder)
+    in_files = config.quantization if stored else Quantization.NONE
+    check_weights_fit(config.network, read_weight_headers(folder, in_files), folder)
     on_progress("reading the weights")
-    if quantization is Quantization.NONE:
+    if config.quantization is Quantization.NONE:
         network = load_network(config, name=str(folder), device=device, dtype=dtype, attention=attention)
     else:
-        network = _load_by_layers(config, folder, quantization, device=device, dtype=dtype, attention=attention)
+        network = _load_by_layers(config, folder, stored, device=device, dtype=dtype, attention=attention)
     try:
         recall = RecallHead.load(folder, config.network.text_config.hidden_size, device)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     return Checkpoint(config, network, tokenizer, pixels, end_tokens, recall)
+
+
+def _with_quantization(config: ModelConfig, asked: Quantization, folder: Path) -> ModelConfig:
+    """The configuration with the quantization that was asked for, where its weights can have it."""
+    if asked in (Quantization.NONE, config.quantization):
+        return config
+    if config.quantization is not Quantization.NONE:
+        raise CheckpointError(
+            f"{folder} holds {config.quantization.value} weights, and quantization is {asked.value}; set it to none, "
+            "or name the checkpoint in full precision"
+        )
+    return replace(config, quantization=asked)
 
 
 def _load_tokenizer(folder: Path) -> Qwen2Tokenizer:
@@ -273,22 +298,22 @@ def load_network(
 def _load_by_layers(
     config: ModelConfig,
     folder: Path,
-    quantization: Quantization,
+    stored: bool,
     *,
     device: torch.device,
     dtype: torch.dtype,
     attention: str,
 ) -> PreTrainedModel:
-    """As `load_network`, with the language model's linear layers quantised as they are read."""
+    """As `load_network`, with the language model's linear layers quantised as they are read, or stored so."""
     files, bare = WeightFiles(folder), replace(config, network=without_layers(config.network))
     network = load_network(bare, weights=files.outside_layers(), device=device, dtype=dtype, attention=attention)
     if device.type == "cpu":
         _unmap(network)
     try:
-        add_layers(backbone_of(network), config.network, files, quantization, stored=False)
+        add_layers(backbone_of(network), config.network, files, config.quantization, stored=stored)
     except torch.OutOfMemoryError as error:
         raise CheckpointError(
-            f"the weights of {folder} as {quantization.value} do not fit {device}, which has "
+            f"the weights of {folder} as {config.quantization.value} do not fit {device}, which has "
             f"{torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB free; choose a smaller model"
         ) from error
     return network
@@ -309,7 +334,10 @@ def _unmap(network: torch.nn.Module) -> None:
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes a checkpoint in the published layout, so that `load_checkpoint` and the published code read it."""
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.network.save_pretrained(folder)
+    if checkpoint.config.quantization is Quantization.NONE:
+        checkpoint.network.save_pretrained(folder)
+    else:
+        save_quantized(checkpoint.network, folder)
     checkpoint.tokenizer.save_pretrained(folder)
     if checkpoint.recall is not None:
         checkpoint.recall.save(folder)

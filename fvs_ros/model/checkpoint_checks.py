@@ -14,6 +14,7 @@ from fvs_ros.memory.geometry import FRAMES_PER_STEP, MERGE, PATCH
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import FULL_PRECISION_HINT, TensorHeader
 from fvs_ros.model.families import FAMILIES, QWEN2_5_VL, QWEN3_VL
+from fvs_ros.model.quantization import METHOD, Quantization
 from fvs_ros.model.vision_pathways import ROPE_BASE
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
@@ -22,6 +23,24 @@ MOST_LAYERS = 1000
 # Published with 1e6; far above it, float32 turns no pair any more.
 MOST_THETA = 1e12
 _LAYER = re.compile(r"\.(layers|blocks)\.(\d+)\.")
+
+
+def stored_quantization(values: Mapping[str, Any]) -> Quantization:
+    """What `config.json` says of weights that `fvs quantize` has written; none of all others.
+
+    Raises:
+        CheckpointError: it names a quantization that is not known.
+    """
+    settings = values.get("quantization_config")
+    if not isinstance(settings, Mapping) or settings.get("quant_method") != METHOD:
+        return Quantization.NONE
+    try:
+        return Quantization(settings.get("weights"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"config.json has weights quantised as {settings.get('weights')!r}, which this version does not know; "
+            "quantise the checkpoint again (fvs quantize)"
+        ) from error
 
 
 def check_values(values: Mapping[str, Any]) -> None:

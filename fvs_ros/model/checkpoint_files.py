@@ -17,6 +17,7 @@ from fvs_ros.files import read_bounded
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.hub import Progress, cached_snapshot, download
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, TINY, is_embedded
+from fvs_ros.model.quantization import PARTS, Quantization
 
 CONFIG, WEIGHTS, INDEX, ADAPTER = (
     "config.json",
@@ -152,8 +153,12 @@ def check_text_files(folder: Path) -> None:
             raise CheckpointError(f"{path} is {size} bytes long; at most {MOST_TEXT_BYTES} make sense")
 
 
-def read_weight_headers(folder: Path) -> dict[str, TensorHeader]:
+def read_weight_headers(folder: Path, quantization: Quantization = Quantization.NONE) -> dict[str, TensorHeader]:
     """Every tensor of a checkpoint's safetensors, by its name, after each file was found to be whole.
+
+    Args:
+        folder: of the checkpoint.
+        quantization: what its configuration says of its weights.
 
     Raises:
         CheckpointError: a file is missing, cut or something else than its name says, or the weights are not plain
@@ -172,7 +177,10 @@ def read_weight_headers(folder: Path) -> dict[str, TensorHeader]:
         if not path.is_file():
             raise CheckpointError(_without(folder, shard, len(shards)))
         headers.update(_headers(path))
+    parts = tuple(f".weight.{part}" for part in PARTS.get(quantization, ()))
     for name, header in headers.items():
+        if parts and name.endswith(parts):
+            continue
         if name.endswith(QUANTIZED_SUFFIXES) or header.dtype not in FULL_PRECISION:
             raise CheckpointError(
                 f"{folder} holds quantised weights, such as {name} ({header.dtype}), which this library does not "

@@ -124,21 +124,7 @@ class FlashVStream:
         """
         target = pick_device(device)
         precision = pick_dtype(dtype, target)
-        quantized = pick_quantization(quantization)
-        if is_tiny(model):
-            tiny = tiny_checkpoint()
-            checkpoint = replace(tiny, network=tiny.network.to(target, precision))
-            quantize_layers(checkpoint.backbone, quantized)
-        else:
-            attention = pick_attention(target, precision)
-            checkpoint = load_checkpoint(
-                model,
-                device=target,
-                dtype=precision,
-                attention=attention,
-                quantization=quantized,
-                on_progress=on_progress,
-            )
+        checkpoint = _checkpoint(model, target, precision, pick_quantization(quantization), on_progress)
         try:
             sized = checkpoint.config.memory.with_slots(csm_slots, dam_slots, window_slots)
             memory = sized.with_methods(temporal_method, spatial_method)
@@ -239,6 +225,26 @@ class FlashVStream:
             for _, token in zip(range(max_new_tokens), tokens, strict=False):
                 text.add(token)
         return text.finish()
+
+
+def _checkpoint(
+    model: str, device: torch.device, dtype: torch.dtype, quantization: Quantization, on_progress: Progress
+) -> Checkpoint:
+    """The checkpoint of that name, `tiny` too."""
+    if not is_tiny(model):
+        return load_checkpoint(
+            model,
+            device=device,
+            dtype=dtype,
+            attention=pick_attention(device, dtype),
+            quantization=quantization,
+            on_progress=on_progress,
+        )
+    tiny = tiny_checkpoint()
+    config = replace(tiny.config, quantization=quantization)
+    checkpoint = replace(tiny, config=config, network=tiny.network.to(device, dtype))
+    quantize_layers(checkpoint.backbone, quantization)
+    return checkpoint
 
 
 def pick_device(device: str) -> torch.device:

@@ -19,8 +19,8 @@ from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import weight_paths
 from fvs_ros.model.families import FAMILIES, backbone_of
-from fvs_ros.model.quantization import Quantization
-from fvs_ros.model.quantized_weights import PARTS, check_parts, linear_layers, quantize, restore
+from fvs_ros.model.quantization import PARTS, Quantization
+from fvs_ros.model.quantized_weights import check_parts, linear_layers, quantize, restore
 
 # Blocks of the vision tower have another name in all families.
 _LAYER_WEIGHT = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")

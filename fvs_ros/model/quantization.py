@@ -22,4 +22,7 @@ class Quantization(Enum):
 METHOD = "fvs_ros"
 """The `quant_method` of checkpoints that `fvs quantize` writes, so that other libraries refuse them by name."""
 
+PARTS = {Quantization.INT8: ("int8", "scale"), Quantization.INT4: ("int4", "scale_and_zero")}
+"""Names, behind the weight's own, of the plain tensors that a quantised weight is in a file."""
+
 QUANTIZATIONS = tuple(choice.value for choice in Quantization)

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint_errors import CheckpointError
-from fvs_ros.model.quantization import Quantization
+from fvs_ros.model.checkpoint_files import INDEX
+from fvs_ros.model.quantization import PARTS, Quantization
 
 INSTALL = "pip install 'torchao>=0.15'"
 # Of int8: weights that are quantised at once, which takes some 20 MB for a moment, and not several times a layer.
 AT_ONCE = 2**20
+# Of a written file, about.
+FILE_BYTES = 10**9
 # Of int4: weights that share a scale, and the least compute capability whose tensor cores its kernel uses.
 GROUP = 128
 LEAST_CAPABILITY = (8, 0)
-# Names of the plain tensors of a quantised weight in a file, behind the weight's own.
-INT8_PARTS, INT4_PARTS = ("int8", "scale"), ("int4", "scale_and_zero")
-PARTS = {Quantization.INT8: INT8_PARTS, Quantization.INT4: INT4_PARTS}
 
 
 def check_usable(quantization: Quantization, device: torch.device, dtype: torch.dtype) -> None:
@@ -121,8 +125,8 @@ def parts_of(weight: Any) -> dict[str, Tensor]:
     if not hasattr(weight, "qdata"):
         return {"": weight}
     if hasattr(weight, "scale_and_zero"):
-        return dict(zip(INT4_PARTS, (weight.qdata, weight.scale_and_zero), strict=True))
-    return dict(zip(INT8_PARTS, (weight.qdata, weight.scale), strict=True))
+        return dict(zip(PARTS[Quantization.INT4], (weight.qdata, weight.scale_and_zero), strict=True))
+    return dict(zip(PARTS[Quantization.INT8], (weight.qdata, weight.scale), strict=True))
 
 
 def check_parts(name: str, parts: tuple[Tensor, Tensor], shape: torch.Size, quantization: Quantization) -> None:
@@ -156,6 +160,25 @@ def _multiple(count: int, of: int) -> int:
 def weight_bytes(network: nn.Module) -> int:
     """Bytes of all parameters, as they are stored; tied ones count once."""
     return sum(part.nbytes for weight in network.parameters() for part in parts_of(weight).values())
+
+
+def save_quantized(network: nn.Module, folder: Path) -> None:
+    """Writes all weights as plain tensors in safetensors, with an index where they take several files."""
+    tensors: dict[str, Tensor] = {}
+    written = set()
+    for name, weight in network.state_dict().items():
+        for part, tensor in parts_of(weight).items():
+            # A head that is the embeddings is written once.
+            if tensor.data_ptr() not in written:
+                written.add(tensor.data_ptr())
+                tensors[f"{name}.{part}" if part else name] = tensor.contiguous()
+    # safetensors copies a file's tensors before it writes them, so files are small.
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=FILE_BYTES)
+    for file, names in split.filename_to_tensors.items():
+        save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def quantize_layers(backbone: Backbone, quantization: Quantization) -> None:

@@ -14,7 +14,8 @@ from transformers import TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from fvs_ros.memory.time_code import check_clock_width
-from fvs_ros.model.checkpoint import Checkpoint, load_checkpoint
+from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from fvs_ros.model.quantization import Quantization
 from fvs_ros.model.recall import RecallHead
 from fvs_ros.training.config import StageConfig, TrainConfig
 from fvs_ros.training.data.cache import TensorCache
@@ -116,6 +117,11 @@ def starting_checkpoint(config: TrainConfig, stage: StageConfig, source: str | N
         half = config.lora is not None and _use_bfloat16(config)
         dtype = torch.bfloat16 if half else torch.float32
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
+        if checkpoint.config.quantization is not Quantization.NONE:
+            raise CheckpointError(
+                f"{name} holds {checkpoint.config.quantization.value} weights, which cannot be trained; name the "
+                "checkpoint in full precision"
+            )
         if source is None and config.model.vocabulary == "patrol":
             checkpoint = with_words(checkpoint, patrol_vocabulary(), config.seed)
     if stage.clock_code is not None:
