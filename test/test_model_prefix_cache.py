@@ -243,8 +243,7 @@ def captured_logits(
     for left in (prefix.cache.keys, prefix.cache.values):
         assert prefix.length < prefix.cache.tokens
         left[:, :, prefix.length :] = 3.0
-    attention, slot_of_token = cache.suffixes.attention, prefilled._buffer.slot_of_token
-    step = QuestionStep(cache.decoder, prefix.cache, cache.suffixes.cache, length, attention, slot_of_token)
+    step = QuestionStep(cache.decoder, prefix.cache, cache.suffixes, length, prefilled._buffer.slot_of_token)
     step.inputs.copy_(torch.tensor(step.inputs_of(prefix.length, chunks)))
     with torch.no_grad():
         logits = step.logits()

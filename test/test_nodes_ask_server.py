@@ -53,6 +53,8 @@ def test_an_answer_comes_with_the_memory_that_it_was_given_from(client: Client) 
     assert response.memory_end == time_message(105_000_000_000)
     assert 0 < response.first_token_s <= response.total_s < 60
     assert response.model == memory.model
+    assert 0 < response.confidence < 1
+    assert (response.confidence_calibrated, response.not_seen) == (False, False)
     assert len(response.moments) == 3
     relevance = [moment.relevance for moment in response.moments]
     assert relevance == sorted(relevance, reverse=True)
@@ -77,6 +79,7 @@ def test_choices_are_answered_with_one_of_them_and_a_probability_each(client: Cl
     response = client.ask("Where?", choices=choices)
     likeliest = max(range(3), key=response.choice_probabilities.__getitem__)
     assert response.answer == choices[likeliest]
+    assert response.confidence == max(response.choice_probabilities)
     assert sum(response.choice_probabilities) == pytest.approx(1)
     stream = client.ask_stream("Where?", choices=choices)
     result = stream.result()

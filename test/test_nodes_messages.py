@@ -47,7 +47,21 @@ from fvs_ros.stream.types import (
 
 POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
 MOMENT = Moment(1_000_000_005, 900_000_000, 2_000_000_000, 3.0, "camera", POSE, 0.25)
-ANSWER = Answer("A door.", (MOMENT,), 7, 900_000_000, 4_000_000_000, 12, 0.5, 1.5, "tiny")
+ANSWER = Answer(
+    "A door.",
+    (MOMENT,),
+    7,
+    900_000_000,
+    4_000_000_000,
+    12,
+    0.5,
+    1.5,
+    "tiny",
+    confidence=0.75,
+    calibrated=True,
+    not_seen=True,
+    choice_probabilities=(0.75, 0.25),
+)
 
 
 @pytest.mark.parametrize("stamp_ns", [0, 5, 999_999_999, 1_700_000_000_000_000_005, -1])
@@ -67,6 +81,8 @@ def test_an_answer_fills_the_service_and_the_action_alike(message: type) -> None
     assert (filled.memory_start, filled.memory_end) == (time_message(900_000_000), time_message(4_000_000_000))
     assert (filled.first_token_s, filled.total_s) == (0.5, 1.5)
     assert filled.moments == [moment_message(MOMENT)]
+    assert (filled.confidence, filled.confidence_calibrated, filled.not_seen) == (0.75, True, True)
+    assert list(filled.choice_probabilities) == [0.75, 0.25]
 
 
 @pytest.mark.parametrize("message", [AskService.Response, AskAction.Result])

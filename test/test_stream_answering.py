@@ -22,6 +22,7 @@ def test_an_answer_tells_what_it_was_given_from(engine: StreamEngine) -> None:
     assert (answer.start_ns, answer.end_ns, answer.steps) == (SECOND_NS, 5 * SECOND_NS, 3)
     assert answer.memory_version == engine.status.version
     assert answer.model_name == "fake"
+    assert (answer.confidence, answer.calibrated, answer.not_seen) == (0.75, True, True)
     assert 0 < answer.first_token_s <= answer.total_s
     statistics = engine.statistics
     assert statistics.ingest_s > 0

@@ -42,6 +42,9 @@ class AnswerRow:
         memory_steps: grid steps that it had seen.
         moments: keyframes that the model read, in time order, without their camera frame and pose.
         prefilled: whether an earlier question had prefilled the memory, so that the first token came sooner.
+        confidence: from 0 to 1, how sure the model was of the response.
+        calibrated: whether that is the share of such answers that are right.
+        not_seen: whether the response says that what was asked for was not seen.
     """
 
     id: str
@@ -57,6 +60,9 @@ class AnswerRow:
     memory_steps: int | None = None
     moments: tuple[Moment, ...] | None = None
     prefilled: bool | None = None
+    confidence: float | None = None
+    calibrated: bool | None = None
+    not_seen: bool | None = None
 
     def to_json(self) -> str:
         """The row as one line, without what is unknown."""
@@ -87,6 +93,9 @@ class AnswerRow:
             memory_steps=record.optional("memory_steps", record.integer),
             moments=record.optional("moments", lambda key: tuple(map(_moment, record.records(key)))),
             prefilled=record.optional("prefilled", record.boolean),
+            confidence=record.optional("confidence", record.number),
+            calibrated=record.optional("calibrated", record.boolean),
+            not_seen=record.optional("not_seen", record.boolean),
         )
 
 

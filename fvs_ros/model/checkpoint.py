@@ -33,6 +33,7 @@ from fvs_ros.model.checkpoint_files import (
     read_json,
     read_weight_headers,
 )
+from fvs_ros.model.confidence import PLAIN_ANSWERS, AnswerRules, Calibration, not_seen_from_json
 from fvs_ros.model.families import FAMILIES, PUBLISHED_MODEL_TYPE, QWEN2_VL, backbone_of
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.layerwise import WeightFiles, add_layers, without_layers
@@ -42,8 +43,8 @@ from fvs_ros.model.quantized_weights import check_usable, save_quantized
 from fvs_ros.model.recall import RecallHead
 from fvs_ros.model.relevance import RelevanceWeights
 
-# Our own addition to `config.json`.
-RELEVANCE = "relevance_weights"
+# Our own additions to `config.json`.
+RELEVANCE, CALIBRATION, NOT_SEEN = "relevance_weights", "confidence_calibration", "not_seen_answers"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class ModelConfig:
         memory: the Flash Memory's sizes.
         relevance: trained weights of what an answer rests on, None where it has none.
         quantization: of the language model's linear layers.
+        answers: what its confidence is worth, and which of its answers say "not seen".
     """
 
     network: PreTrainedConfig
     memory: FlashMemoryConfig
     relevance: RelevanceWeights | None = None
     quantization: Quantization = Quantization.NONE
+    answers: AnswerRules = PLAIN_ANSWERS
 
     @classmethod
     def from_json(cls, values: dict) -> ModelConfig:
@@ -82,7 +85,7 @@ class ModelConfig:
             unread.add("quantization_config")
         values = {key: value for key, value in values.items() if key not in unread}
         check_values(values)
-        relevance = values.pop(RELEVANCE, None)
+        ours = {name: values.pop(name) for name in (RELEVANCE, CALIBRATION, NOT_SEEN) if name in values}
         vision = values.get("vision_config") or {}
         if not isinstance(vision, Mapping):
             raise CheckpointError(f"config.json has vision_config {vision!r}; it must be an object")
@@ -103,24 +106,43 @@ class ModelConfig:
             # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
             raise CheckpointError(f"config.json cannot be used: {_described(error)}") from error
         check_supported(config.network)
-        if relevance is None:
-            return config
-        text = config.network.text_config
         try:
-            weights = RelevanceWeights.from_json(relevance, text.num_hidden_layers, text.num_attention_heads)
+            return config._with_ours(ours)
         except ValueError as error:
             raise CheckpointError(f"config.json cannot be used: {error}") from error
-        return replace(config, relevance=weights)
+
+    def _with_ours(self, values: Mapping[str, object]) -> ModelConfig:
+        """With what we add to `config.json`."""
+        text = self.network.text_config
+        relevance, calibration, not_seen = (values.get(name) for name in (RELEVANCE, CALIBRATION, NOT_SEEN))
+        return replace(
+            self,
+            relevance=None
+            if relevance is None
+            else RelevanceWeights.from_json(relevance, text.num_hidden_layers, text.num_attention_heads),
+            answers=AnswerRules(
+                calibration=None if calibration is None else Calibration.from_json(calibration),
+                not_seen=None if not_seen is None else not_seen_from_json(not_seen),
+            ),
+        )
+
+    def _ours(self) -> dict[str, object]:
+        """What `_with_ours` reads, and how weights are stored."""
+        values: dict[str, object] = {
+            RELEVANCE: None if self.relevance is None else self.relevance.to_json(),
+            CALIBRATION: None if self.answers.calibration is None else self.answers.calibration.to_json(),
+            NOT_SEEN: None if self.answers.not_seen is None else list(self.answers.not_seen),
+        }
+        if self.quantization is not Quantization.NONE:
+            values["quantization_config"] = {"quant_method": METHOD, "weights": self.quantization.value}
+        return {name: value for name, value in values.items() if value is not None}
 
     def to_json(self) -> dict:
         """What `from_json` reads. Of Qwen2-VL the published layout: the language model's settings at the top."""
         values = self.network.to_dict()
         memory = {"flash_memory_config": self.memory.to_published()}
-        ours: dict[str, object] = {} if self.relevance is None else {RELEVANCE: self.relevance.to_json()}
-        if self.quantization is not Quantization.NONE:
-            ours["quantization_config"] = {"quant_method": METHOD, "weights": self.quantization.value}
         if self.network.model_type != QWEN2_VL.model_type:
-            return {**values, "vision_config": {**values["vision_config"], **memory}, **ours}
+            return {**values, "vision_config": {**values["vision_config"], **memory}, **self._ours()}
         text = values.pop("text_config")
         rope = text.pop("rope_parameters")
         return {
@@ -129,7 +151,7 @@ class ModelConfig:
             "rope_theta": rope["rope_theta"],
             "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
             "vision_config": {**values["vision_config"], **memory},
-            **ours,
+            **self._ours(),
             "model_type": PUBLISHED_MODEL_TYPE,
             "architectures": ["FlashVStreamQwen2VLModel"],
         }

@@ -20,6 +20,7 @@ class ChoiceGeneration:
 
     Attributes:
         text: the likeliest text, empty until it is known.
+        calibrated: false, as no questions with known answers were given choices.
         choice_probabilities: of each text, given that the answer is one of them; None until all are known.
     """
 
@@ -29,6 +30,7 @@ class ChoiceGeneration:
         self._begin = begin
         self._generation: Generation | None = None
         self.text = ""
+        self.calibrated = False
         self.choice_probabilities: tuple[float, ...] | None = None
         self.closed = False
 
@@ -41,6 +43,16 @@ class ChoiceGeneration:
     def relevance(self) -> tuple[float, ...] | None:
         """See `Generation`."""
         return None if self._generation is None else self._generation.relevance
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the likeliest text among the given ones, once it is known."""
+        return max(self.choice_probabilities or (0.0,))
+
+    @property
+    def not_seen(self) -> bool:
+        """See `Generation`."""
+        return self._generation is not None and self._generation.not_seen
 
     @property
     def scored(self) -> bool:

@@ -18,6 +18,7 @@ from fvs_ros.memory.slot_reduction import prepare
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from fvs_ros.model.confidence import AnswerRules
 from fvs_ros.model.frame_encoder import FrameEncoder
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.names import is_tiny
@@ -60,6 +61,7 @@ class FlashVStream:
         name: what it was loaded from.
         memory_config: sizes of its Flash Memory.
         relevance: trained weights of what an answer rests on; None takes the rule that needs none.
+        answers: what its confidence is worth, and which of its answers say "not seen".
         tokenizer: of questions and answers.
         device: where the weights, and so the memory, are.
         dtype: of the weights and of the features in memory.
@@ -71,6 +73,7 @@ class FlashVStream:
         self.name = name
         self.memory_config: FlashMemoryConfig = checkpoint.config.memory
         self.relevance: RelevanceWeights | None = checkpoint.config.relevance
+        self.answers: AnswerRules = checkpoint.config.answers
         self._pixels = checkpoint.pixels
         self.tokenizer = checkpoint.tokenizer
         self.device, self.dtype = checkpoint.network.device, checkpoint.network.dtype
@@ -186,7 +189,13 @@ class FlashVStream:
     def new_prefix_cache(self) -> PrefixCache:
         """Prefills memories and answers several questions at once, with buffers of its own."""
         return PrefixCache(
-            self._backbone, self.tokenizer, self._prompts, self.memory_config, self._end_tokens, self.relevance
+            self._backbone,
+            self.tokenizer,
+            self._prompts,
+            self.memory_config,
+            self._end_tokens,
+            self.relevance,
+            self.answers,
         )
 
     def control_tokens_in(self, text: str) -> list[str]:

@@ -23,6 +23,9 @@ class Generation:
         asked: tokens of the question, the first of `length`.
         relevance: of a complete answer, the probability that it rests on each slot of the memory, in the order of
             `MemorySnapshot.slot_tokens`.
+        confidence: of a complete answer, from 0 to 1, see `confidence.py`.
+        calibrated: whether that is the share of such answers that are right.
+        not_seen: of a complete answer, whether it says that what was asked for was not seen.
         given: the tokens of an answer that is known beforehand and is only read, as many as `remaining` at first; empty
             where the model chooses them.
     """
@@ -37,6 +40,9 @@ class Generation:
     closed: bool = False
     asked: int = 0
     relevance: tuple[float, ...] | None = None
+    confidence: float = 0.0
+    calibrated: bool = False
+    not_seen: bool = False
     given: tuple[int, ...] = ()
     # Only a `ChoiceGeneration` has them.
     choice_probabilities: None = None

@@ -20,6 +20,7 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.memory.timestamps import most_text_tokens
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.choosing import ChoiceGeneration
+from fvs_ros.model.confidence import PLAIN_ANSWERS, AnswerRules
 from fvs_ros.model.decoder import Decoder, KeyValues, Prefix, SuffixChunk
 from fvs_ros.model.generation import Generation
 from fvs_ros.model.prompt import PromptBuilder
@@ -28,16 +29,15 @@ from fvs_ros.model.relevance import (
     ObservedAttention,
     RelevanceRule,
     RelevanceWeights,
-    RowAttention,
     slot_capacity,
     slots_of_tokens,
 )
 from fvs_ros.model.scoring import ScoredQuestion, TextScoring
 from fvs_ros.model.sequence import MemorySegment, memory_segment
+from fvs_ros.model.suffix_rows import SuffixRows
 from fvs_ros.model.text_stream import TextStream
 
 BUFFERS = 2
-FIRST_ROWS, FIRST_TOKENS = 4, 256
 # A long question is computed in chunks, which bounds the memory of its attention: 0.1 GB on a 7B model.
 QUESTION_CHUNK = GRAPH_LENGTHS[-1]
 # What a question would else wait for, 0.4 s with a 7B model on an H200, is recorded before there is any memory.
@@ -66,6 +66,7 @@ class PrefixCache:
         config: FlashMemoryConfig,
         end_tokens: Sequence[int],
         relevance: RelevanceWeights | None = None,
+        rules: AnswerRules = PLAIN_ANSWERS,
     ) -> None:
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -74,13 +75,13 @@ class PrefixCache:
         self.end_tokens = frozenset(end_tokens)
         self.decoder = Decoder(backbone)
         self.relevance = RelevanceRule(relevance, len(backbone.layers), backbone.device)
+        self.rules = rules
         self.on_cuda = backbone.device.type == "cuda"
         self._stream = torch.cuda.Stream(backbone.device, priority=-1) if self.on_cuda else None
         self._buffers: list[_Buffer] = []
         with self.running():
             heads, slots = backbone.text_config.num_attention_heads, slot_capacity(config)
-            attention = RowAttention.zeros(FIRST_ROWS, self.relevance.layers, heads, slots, backbone.device)
-            self.suffixes = _SuffixRows(self.decoder, attention)
+            self.suffixes = SuffixRows(self.decoder, self.relevance.layers, heads, slots)
 
     @property
     def bytes(self) -> int:
@@ -293,13 +294,17 @@ class PrefilledMemory:
         self._cache.free(self._buffer)
 
     def _complete(self, generations: Sequence[Generation]) -> None:
-        """Gives complete answers what they rest on."""
-        attention, rule = self._cache.suffixes.attention, self._cache.relevance
+        """Gives complete answers what they rest on, and how sure they are."""
+        suffixes, rule, rules = self._cache.suffixes, self._cache.relevance, self._cache.rules
+        attention, likelihood = suffixes.attention, suffixes.likelihood
         for one in generations:
             if one.done:
                 answered = one.length - one.asked
                 answer = attention.answer[one.row] / answered if answered else None
                 one.relevance = tuple(rule.of(attention.question[one.row], answer, self._slots).tolist())
+                one.confidence = rules.confidence(float(likelihood.log_probability[one.row]))
+                one.calibrated = rules.calibration is not None
+                one.not_seen = rules.says_not_seen(one.text)
 
     def _extend(
         self, generations: Sequence[Generation], tokens: Sequence[Sequence[int]], *, answering: bool
@@ -318,9 +323,11 @@ class PrefilledMemory:
         else:
             attention = cache.suffixes.attention
             observed = ObservedAttention(attention.layers, self._buffer.slot_of_token[: self._prefix.length])
-            following = cache.decoder.extend(self._prefix, suffixes, chunks, observed).argmax(-1).tolist()
+            logits = cache.decoder.extend(self._prefix, suffixes, chunks, observed)
             rows = torch.tensor([one.row for one in generations])
-            attention.keep(rows, observed.per_slot(), torch.ones_like(rows, dtype=torch.bool), answering=answering)
+            taking = torch.ones_like(rows, dtype=torch.bool)
+            attention.keep(rows, observed.per_slot(), taking, answering=answering)
+            following = cache.suffixes.likelihood.choose(rows, logits, taking, answering=answering).tolist()
         for one in generations:
             one.length += len(tokens[0])
         return following
@@ -345,44 +352,11 @@ class _Buffer:
         """Notes the slot of each token, see `MemorySegment.slots`."""
         self.slot_of_token.copy_(slots_of_tokens(owners, *self.slot_of_token.shape))
 
-    def graph(self, decoder: Decoder, rows: _SuffixRows, tokens: int) -> QuestionGraph:
+    def graph(self, decoder: Decoder, rows: SuffixRows, tokens: int) -> QuestionGraph:
         """The smallest graph for that many tokens of a question, recorded anew once the suffix cache has grown."""
         length = next(length for length in GRAPH_LENGTHS if length >= tokens)
         graph = self.graphs.get(length)
         if graph is None or graph.suffixes is not rows.cache:
-            step = QuestionStep(decoder, self.cache, rows.cache, length, rows.attention, self.slot_of_token)
+            step = QuestionStep(decoder, self.cache, rows, length, self.slot_of_token)
             self.graphs[length] = graph = QuestionGraph(step)
         return graph
-
-
-class _SuffixRows:
-    """Keys and values of the questions' own tokens, one row a generation. The last column is for discarding.
-
-    Attributes:
-        cache: all rows.
-        attention: of the rows' newest tokens to the memory.
-    """
-
-    def __init__(self, decoder: Decoder, attention: RowAttention) -> None:
-        self._decoder = decoder
-        self._owners: list[Generation | None] = [None] * FIRST_ROWS
-        self.cache = decoder.allocate(FIRST_ROWS, FIRST_TOKENS + 1)
-        self.attention = attention
-
-    def allocate(self, generation: Generation, tokens: int) -> None:
-        """Gives a generation the first row without one, or whose generation is closed; grows where needed."""
-        free = [row for row, owner in enumerate(self._owners) if owner is None or owner.closed]
-        rows, width = len(self._owners), self.cache.tokens - 1
-        if not free or tokens > width:
-            self._grow(rows if free else 2 * rows, width if tokens <= width else 1 << (tokens - 1).bit_length())
-        generation.row = free[0] if free else rows
-        self._owners[generation.row] = generation
-
-    def _grow(self, rows: int, tokens: int) -> None:
-        grown = self._decoder.allocate(rows, tokens + 1)
-        old_rows, old_tokens = len(self._owners), self.cache.tokens - 1
-        for old, new in ((self.cache.keys, grown.keys), (self.cache.values, grown.values)):
-            new[:, :old_rows, :old_tokens] = old[:, :, :old_tokens]
-        self._owners += [None] * (rows - old_rows)
-        self.attention = self.attention.grown(rows)
-        self.cache = grown

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fvs_ros.cuda_graph import CapturedCall
 from fvs_ros.model.decoder import Decoder, KeyValues, SuffixAttention, SuffixChunk, later_columns
-from fvs_ros.model.relevance import ObservedAttention, RowAttention
+from fvs_ros.model.relevance import ObservedAttention
+from fvs_ros.model.suffix_rows import SuffixRows
 
 # L of the graphs. A shorter chunk is padded: with a 7B model on an H200 it takes 9.7, 11.5 and 16.8 ms as 32, 64 and
 # 128 tokens, and took 28 when it was launched kernel by kernel.
@@ -31,11 +32,11 @@ class QuestionStep:
     filled.
 
     Args:
-        attention: takes in what each question's last token attends to.
+        rows: of the questions; take in what each question's last token attends to, and how likely answers are.
         slot_of_token: [N, C], see `ObservedAttention`.
 
     Attributes:
-        suffixes: rows of the questions' own tokens.
+        suffixes: keys and values of the rows.
         inputs: [3 Q L + Q + 1] int64.
         every_row: whether it runs all rows.
     """
@@ -44,15 +45,16 @@ class QuestionStep:
         self,
         decoder: Decoder,
         prefix: KeyValues,
-        suffixes: KeyValues,
+        rows: SuffixRows,
         length: int,
-        attention: RowAttention,
         slot_of_token: Tensor,
     ) -> None:
-        self._decoder, self._prefix, self.suffixes, self._length = decoder, prefix, suffixes, length
-        self._attention, self._slot_of_token = attention, slot_of_token
+        self._decoder, self._prefix, self.suffixes, self._length = decoder, prefix, rows.cache, length
+        # As they are now: rows that grow later are other storage, with a step of their own.
+        self._attention, self._likelihood, self._slot_of_token = rows.attention, rows.likelihood, slot_of_token
         self.every_row = length == 1
-        self._row_count = suffixes.keys.shape[1]
+        self._row_count = rows.cache.keys.shape[1]
+        self._questions = self._row_count if self.every_row else 1
         self._prefix_columns = torch.arange(prefix.tokens, device=decoder.device)
         self.inputs = torch.tensor(self.inputs_of(1, []), device=decoder.device)
 
@@ -71,10 +73,9 @@ class QuestionStep:
 
     def logits(self) -> Tensor:
         """Logits [Q, V] float32 at each question's last token."""
-        questions = self._row_count if self.every_row else 1
-        ids, columns, positions = self.inputs[: -questions - 1].view(3, questions, self._length)
+        ids, columns, positions = self.inputs[: -self._questions - 1].view(3, self._questions, self._length)
         width = self.suffixes.tokens - 1
-        rows = self.inputs[-questions - 1 : -1]
+        rows = self.inputs[-self._questions - 1 : -1]
         observed = ObservedAttention(self._attention.layers, self._slot_of_token)
         attention = SuffixAttention(
             self._prefix.keys[:, 0],
@@ -89,12 +90,19 @@ class QuestionStep:
             observed=observed,
         )
         logits = self._decoder.logits(ids, positions, attention)
-        self._attention.keep(rows, observed.per_slot(), columns[:, -1] < width, answering=self._length == 1)
+        self._attention.keep(rows, observed.per_slot(), self._taking, answering=self._length == 1)
         return logits
 
     def __call__(self) -> Tensor:
         """Greedy next tokens [Q] int64."""
-        return self.logits().argmax(-1)
+        rows = self.inputs[-self._questions - 1 : -1]
+        return self._likelihood.choose(rows, self.logits(), self._taking, answering=self._length == 1)
+
+    @property
+    def _taking(self) -> Tensor:
+        """[Q] bool, the rows that have a question: their newest token is kept."""
+        columns = self.inputs[: -self._questions - 1].view(3, self._questions, self._length)[1]
+        return columns[:, -1] < self.suffixes.tokens - 1
 
 
 class QuestionGraph:

@@ -71,6 +71,9 @@ def fill_answer(message: AnswerMessage, answer: Answer, with_all_moments: bool =
     message.moments = [moment_message(moment) for moment in answer.moments]
     if with_all_moments:
         message.all_moments = [moment_message(moment) for moment in answer.all_moments]
+    message.confidence = float(answer.confidence)
+    message.confidence_calibrated = answer.calibrated
+    message.not_seen = answer.not_seen
     message.choice_probabilities = answer.choice_probabilities
     message.memory_version = answer.memory_version
     message.memory_start = time_message(answer.start_ns)

@@ -220,6 +220,9 @@ class _LiveRun:
             memory_steps=response.memory_steps,
             moments=tuple(map(placeless_moment, response.moments)),
             prefilled=False,
+            confidence=response.confidence,
+            calibrated=response.confidence_calibrated,
+            not_seen=response.not_seen,
         )
 
     def _settle(self, before: FrameCounters) -> None:

@@ -265,10 +265,7 @@ class AnswerWorker:
         answer: StreamGeneration | None = None
         try:
             with self.calls.call("question"):
-                if question.choices:
-                    answer = memory.prefilled.start_choice(question.text, question.choices)
-                else:
-                    answer = memory.prefilled.start(question.text, question.limits.max_new_tokens)
+                answer = question.start(memory.prefilled)
         except Replaced:
             if answer is not None:
                 answer.close()
@@ -376,6 +373,9 @@ class AnswerWorker:
             total_s=total_s,
             model_name=self._model.name,
             recalled=running.memory.recalled,
+            confidence=running.answer.confidence,
+            calibrated=running.answer.calibrated,
+            not_seen=running.answer.not_seen,
             choice_probabilities=tuple(running.answer.choice_probabilities or ()),
         )
 

@@ -62,6 +62,18 @@ class StreamGeneration(Protocol):
         """
 
     @property
+    def confidence(self) -> float:
+        """Of a complete answer: from 0 to 1, how sure the model is of it."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether confidence is the share of such answers that are right; else it is the model's own probability."""
+
+    @property
+    def not_seen(self) -> bool:
+        """Of a complete answer: whether it says that what was asked for was not seen."""
+
+    @property
     def choice_probabilities(self) -> Sequence[float] | None:
         """Of a complete answer that is one of given texts: the probability of each, given that it is one of them."""
 

@@ -14,6 +14,7 @@ from fvs_ros.sources.frame import Area
 from fvs_ros.stream.choices import NO_TEXT, check_choices
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.latest_memory import PublishedMemory
+from fvs_ros.stream.model_protocol import StreamGeneration, StreamPrefilledMemory
 from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode, QuestionCounters
 
 
@@ -183,6 +184,12 @@ class AcceptedQuestion:
     def recall_deadline(self) -> float:
         """Until when it waits for what it recalls: what a disk or a model hangs on can still be answered without."""
         return self.asked + self.limits.timeout_s / 2
+
+    def start(self, prefilled: StreamPrefilledMemory) -> StreamGeneration:
+        """Begins its answer from a memory."""
+        if self.choices:
+            return prefilled.start_choice(self.text, self.choices)
+        return prefilled.start(self.text, self.limits.max_new_tokens)
 
     def expire(self) -> None:
         """Settles the question with TIMEOUT, or with its answer where only pictures are missing: a disk hangs."""

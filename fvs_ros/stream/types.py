@@ -122,6 +122,9 @@ class Answer:
         first_token_s, total_s: seconds from the question's arrival, waiting included.
         recalled: stored segments that it was given from; 0 for one from the Flash Memory or of a range of stamps.
         all_moments: everything that the model had in front of it, in order of time.
+        confidence: from 0 to 1, how sure the model is of this answer; of one among choices, that choice's probability.
+        calibrated: whether that is the share of such answers that are right; else it is the model's own probability.
+        not_seen: whether the answer says that what was asked for was not seen.
         choice_probabilities: of each of `AskOptions.choices`, given that the answer is one of them; empty without any.
     """
 
@@ -136,6 +139,9 @@ class Answer:
     model_name: str
     recalled: int = 0
     all_moments: tuple[Moment, ...] = ()
+    confidence: float = 0.0
+    calibrated: bool = False
+    not_seen: bool = False
     choice_probabilities: tuple[float, ...] = ()
 
 

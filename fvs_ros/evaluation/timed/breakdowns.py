@@ -11,6 +11,7 @@ from fvs_ros.evaluation.answers import AnswerRow
 from fvs_ros.evaluation.grading import MINUTES, AnswerKind, Grade
 from fvs_ros.evaluation.questions import TimedQuestion
 from fvs_ros.evaluation.statistics import Estimate, Stratum, estimate, grouped, stratum
+from fvs_ros.patrol.templates import NOT_SEEN
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import Moment
 
@@ -124,6 +125,17 @@ def _hit_where(correct: bool) -> Callable[[GradedAnswer], float | None]:
     return lambda one: hit(one) if one.grade.correct is not None and (one.grade.correct == 1) == correct else None
 
 
+def _says_not_seen(missing: bool) -> Callable[[GradedAnswer], float | None]:
+    """Of the questions whose right answer is that it was not seen, or of the others that have a proof."""
+
+    def says(one: GradedAnswer) -> float | None:
+        if one.row is None or one.row.not_seen is None or not one.question.proof_ns:
+            return None
+        return float(one.row.not_seen) if (one.question.answer_text == NOT_SEEN) == missing else None
+
+    return says
+
+
 def _missed(place: int) -> Callable[[GradedAnswer], float | None]:
     return lambda one: one.missed_s[place]
 
@@ -140,6 +152,8 @@ METRICS = (
     *(Metric(f"proof hit by {which}", "%", _hit(place)) for place, which in enumerate(_MOMENTS)),
     Metric("proof hit by the first moment of a right answer", "%", _hit_where(True)),
     Metric("proof hit by the first moment of a wrong answer", "%", _hit_where(False)),
+    Metric("says not seen, where nothing was", "%", _says_not_seen(missing=True)),
+    Metric("says not seen, where it was seen", "%", _says_not_seen(missing=False)),
     *(Metric(f"proof missed by {which}", "s", _missed(place)) for place, which in enumerate(_MOMENTS)),
 )
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fvs_ros.evaluation.statistics import Estimate
 from fvs_ros.evaluation.timed.breakdowns import AGE, ALL, CORRECT, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, Difference
+from fvs_ros.evaluation.timed.confidence import COVERAGE
 from fvs_ros.evaluation.timed.days import EXPOSURE, ONCE, ONCE_S, DayReport
 from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
 from fvs_ros.terminal import printable
@@ -54,6 +55,14 @@ def print_evaluation(
         _print_lines(title, ("",), [others], report.conditions, console)
     if report.differences:
         _print_differences(report.main_differences, console)
+    if report.confidence:
+        title = "how sure answers were; calibration error (ECE), and right ones among the surest, %"
+        table = plain_table(title, ("condition",), ("n", "confidence", "right", "ECE", f"right of {COVERAGE:.0%}"))
+        for scores in report.confidence:
+            figures = (scores.confidence, scores.accuracy, scores.calibration_error, scores.covered_accuracy)
+            name = printable(scores.condition) + " (raw)" * (not scores.calibrated)
+            table.add_row(Text(name), str(scores.answers), *(f"{100 * figure:.1f}" for figure in figures))
+        console.print(table)
     if latency:
         title = "seconds to the first and to the last token, median and 95th percentile"
         table = plain_table(title, ("condition", "memory read"), ("n", "first p50", "p95", "last p50", "p95"))

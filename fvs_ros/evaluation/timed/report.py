@@ -21,6 +21,7 @@ from fvs_ros.evaluation.timed.breakdowns import (
     differences,
     tables,
 )
+from fvs_ros.evaluation.timed.confidence import ConfidenceScores, confidence_scores
 from fvs_ros.evaluation.timed.controls import MEMORY
 
 REPORT, TIMINGS, PAGE = "report.json", "timings.json", "report.html"
@@ -38,6 +39,7 @@ class EvaluationReport:
         drawn_with: what is drawn for the confidence intervals.
         tables: every metric over every breakdown.
         differences: the memory against each control.
+        confidence: how sure answers were, and how right.
         streams: of each recording, what was taken in of it.
         notes: what a reader must know.
     """
@@ -49,6 +51,7 @@ class EvaluationReport:
     drawn_with: str
     tables: tuple[BreakdownTable, ...]
     differences: tuple[Difference, ...]
+    confidence: tuple[ConfidenceScores, ...]
     streams: Mapping[str, object]
     notes: tuple[str, ...] = ()
 
@@ -87,6 +90,7 @@ def evaluation_report(
         drawn_with=drawn_with,
         tables=tuple(tables(graded, conditions)),
         differences=tuple(differences(graded, MEMORY.name, controls)) if MEMORY.name in conditions else (),
+        confidence=tuple(confidence_scores(graded, conditions)),
         streams=streams,
         notes=tuple(notes),
     )

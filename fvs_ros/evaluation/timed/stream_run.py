@@ -90,6 +90,7 @@ class Reply:
         tokens: of the condition, in front of the question.
         first_token_s, total_s: seconds from the question to its first token and to its last; None without an answer.
         prefilled: whether the condition had been read for the question before, so that the first token came sooner.
+        confidence, calibrated, not_seen: see `stream.types.Answer`; None without an answer.
     """
 
     question: StreamQuestion
@@ -102,6 +103,9 @@ class Reply:
     first_token_s: float | None
     total_s: float | None
     prefilled: bool
+    confidence: float | None = None
+    calibrated: bool | None = None
+    not_seen: bool | None = None
 
     def row(self, identity: str, question: str, answer: Answer | None) -> AnswerRow:
         """The reply as it is kept beside a question's id, text and right answer.
@@ -120,6 +124,9 @@ class Reply:
             memory_steps=self.memory.steps,
             moments=tuple(replace(moment, frame_id="", pose=None) for moment in self.moments),
             prefilled=self.prefilled,
+            confidence=self.confidence,
+            calibrated=self.calibrated,
+            not_seen=self.not_seen,
         )
 
 
@@ -285,6 +292,9 @@ class StreamRun:
             first_token_s=answer.first_token_s,
             total_s=answer.total_s,
             prefilled=shown is read,
+            confidence=answer.confidence,
+            calibrated=answer.calibrated,
+            not_seen=answer.not_seen,
         )
 
     def _moments(self, condition: Condition, shown: MemorySnapshot, answer: EngineAnswer) -> tuple[Moment, ...]:
