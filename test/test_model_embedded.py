@@ -112,7 +112,7 @@ def test_the_recording_lasts_minutes_and_comes_from_a_seed_for_tests(
 
 
 def test_it_answers_the_recordings_questions(replies: Replies, questions: list[TimedQuestion]) -> None:
-    """22 of 28 when these weights were made: no more than a sample of the 2,240 questions of the card, 82 percent right."""
+    """22 of 28 when these weights were made: few beside the 2,240 questions of the card, 82 percent of them right."""
     rows = [(one.question, truth(one), replies[MEMORY][one.id].text) for one in questions]
     assert right(replies[MEMORY], questions) >= 0.75, [row for row in rows if row[1] != row[2]]
 

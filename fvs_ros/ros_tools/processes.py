@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_POLITE_S = 10.0
+_POLITE_S = 30.0
 _TAIL_LINES = 12
 # Between two looks into the logs.
 _READING_PERIOD_S = 0.5
