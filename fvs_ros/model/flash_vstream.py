@@ -17,6 +17,7 @@ from fvs_ros.memory.config import AUTO, KEEP_SLOTS, FlashMemoryConfig
 from fvs_ros.memory.slot_reduction import prepare
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
+from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from fvs_ros.model.confidence import AnswerRules
 from fvs_ros.model.frame_encoder import FrameEncoder
@@ -134,10 +135,7 @@ class FlashVStream:
         except ValueError as error:
             raise CheckpointError(str(error)) from error
         if not deepstack:
-            try:
-                checkpoint.backbone.drop_deepstack()
-            except ValueError as error:
-                raise CheckpointError(f"deepstack is false, and {error}; leave it true") from error
+            _drop_deepstack(checkpoint.backbone)
         if memory.clusters:
             # Now, not when the first frame has come.
             prepare(target, micro_cluster_count(memory), memory.csm_slots)
@@ -234,6 +232,13 @@ class FlashVStream:
             for _, token in zip(range(max_new_tokens), tokens, strict=False):
                 text.add(token)
         return text.finish()
+
+
+def _drop_deepstack(backbone: Backbone) -> None:
+    try:
+        backbone.drop_deepstack()
+    except ValueError as error:
+        raise CheckpointError(f"deepstack is false, and {error}; leave it true") from error
 
 
 def _checkpoint(
