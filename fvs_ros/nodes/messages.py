@@ -133,6 +133,9 @@ def answer_of(message: AnswerMessage) -> Answer:
         total_s=message.total_s,
         model_name=message.model,
         all_moments=tuple(map(moment_of, message.all_moments)),
+        confidence=message.confidence,
+        calibrated=message.confidence_calibrated,
+        not_seen=message.not_seen,
         choice_probabilities=tuple(message.choice_probabilities),
     )
 
