@@ -122,7 +122,9 @@ SHAPES = {
         memory=MemoryShape(
             PatchGrid(8, 8),
             192,
-            FlashMemoryConfig(csm_slots=120, dam_slots=8, window_slots=1, time_code=0.1, time_weight=250.0),
+            FlashMemoryConfig(
+                csm_slots=120, dam_slots=8, window_slots=1, time_code=0.1, clock_code=0.1, time_weight=250.0
+            ),
         ),
         tied=True,
     ),
