@@ -62,7 +62,7 @@ def children_in_domain(domain: int) -> list[str]:
 
 @pytest.mark.slow
 def test_demo_answers_the_shipped_patrol_as_its_truth_says(ros_domain_id: int) -> None:
-    """`make demo` as a newcomer runs it, with at least 80 percent right, and half of those after kill -9."""
+    """`make demo` as a newcomer runs it, with at least 70 percent right, and half of those after kill -9."""
     process = demo("--domain", str(ros_domain_id))
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
