@@ -87,8 +87,6 @@ def test_many_ask_at_once_and_a_cancel_ends_one_alone(
     backend: NodeBackend, running: tuple[StreamProcess, Client]
 ) -> None:
     camera = running[1]
-    # The first has waited in the reader since the client last spun, and may be of before the last answer.
-    camera.next_counters()
     before = camera.next_counters()
 
     async def work(client: McpClient) -> None:

@@ -171,6 +171,16 @@ def test_reset_forgets_and_pause_skips_images(
     assert client.wait_for_memory(lambda memory: memory.steps > 0).start.sec == 11
 
 
+def test_the_next_counters_are_none_that_waited_in_the_reader(client: FlashVStreamClient, domain: int) -> None:
+    client.next_statistics()
+    with FlashVStreamClient(NODE, domain=domain) as other:
+        # Two come meanwhile, which the first client does not take.
+        other.next_statistics()
+        before = other.next_statistics().answers
+        other.ask("What?", max_new_tokens=2)
+        assert client.next_statistics().answers == before + 1
+
+
 def test_a_node_that_is_not_there_is_waited_for_in_vain(domain: int) -> None:
     with FlashVStreamClient("/nobody/stream_node", domain=domain) as client:
         with pytest.raises(TimeoutError, match=r"waited 0\.1 s for /nobody/stream_node to be active; it is not there"):

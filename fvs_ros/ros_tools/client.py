@@ -257,6 +257,8 @@ class FlashVStreamClient:
         Raises:
             TimeoutError: none come in time.
         """
+        # What has waited in the reader since the last spin is of before this call.
+        self.spin_for(_TICK_S)
         known = self.statistics
         self.wait_for(lambda: self.statistics is not known, f"counters on {self.node}/statistics", timeout_s)
         return self.statistics
