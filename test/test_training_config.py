@@ -81,6 +81,8 @@ def test_the_patrol_recipe_grows_the_stream_and_leaves_the_test_seeds_alone() ->
         ({"stage": {"clock_code": -0.1}}, r"stages\.0: clock_code is -0\.1; it must be a finite number of 0 or above"),
         ({"stage": {"clock_code": float("inf")}}, "clock_code is inf; it must be a finite number"),
         ({"stage": {"memory_probe": 0.5, "objective": "recall"}}, "memory_probe goes with"),
+        ({"stage": {"proof_attention": -0.5}}, r"stages\.0: proof_attention is -0\.5; it must be a finite number"),
+        ({"stage": {"proof_attention": 0.5, "objective": "recall"}}, "proof_attention goes with answers about patrols"),
         (
             {"stage": {"objective": "recall", "tower": "trained"}},
             "give patrol, with questions, and neither tower: trained",

@@ -54,6 +54,20 @@ def test_seeds_tell_episodes_apart_and_repeat_them() -> None:
     assert patrols(first_seed=2).episode(0) == source.episode(2)
 
 
+def test_conversations_bring_the_proofs_of_their_answers() -> None:
+    episode = patrols(episodes=1, lengths=(24,)).episode(0)
+    assert episode.stamps_ns is not None
+    told = [conversation for moment in episode.moments for conversation in moment.conversations]
+    proved = [conversation.proof_ns for conversation in told if conversation.proof_ns]
+    assert len(proved) > len(told) // 2
+    first, last = episode.stamps_ns[0], episode.stamps_ns[-1]
+    assert all(first <= begin <= end <= last for intervals in proved for begin, end in intervals)
+    newest = {moment.steps: episode.stamps_ns[2 * moment.steps - 1] for moment in episode.moments if moment.steps}
+    for moment in episode.moments:
+        for conversation in moment.conversations:
+            assert all(end <= newest[moment.steps] for _, end in conversation.proof_ns if moment.steps)
+
+
 def test_families_can_be_chosen() -> None:
     episode = patrols(families=("now",)).episode(0)
     assert {conversation.family for moment in episode.moments for conversation in moment.conversations} == {"now"}

@@ -130,7 +130,7 @@ def test_right_answers_are_counted_by_conversation(checkpoint: Checkpoint, monke
     # The last token of the second conversation of the first memory.
     place = len("\na cone") + 1 + len("\nnone")
     spoiled[place] = spoiled[place].roll(1)
-    monkeypatch.setattr(trained, "predict", lambda rows: (targets, spoiled))
+    monkeypatch.setattr(trained, "predict", lambda rows, observer: (targets, spoiled))
     assert trained([drawn]).right.tolist() == [True, False, True]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fvs_ros.training.shared_prefix import Block, SharedPrefix, shared_prefix_attention
+from fvs_ros.training.shared_prefix import AskedAttention, Block, SharedPrefix, shared_prefix_attention
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 
@@ -54,3 +54,23 @@ def test_without_blocks_it_is_plain_causal_attention() -> None:
     wide_key, wide_value = (state.repeat_interleave(HEADS // KEY_HEADS, 1) for state in (key, value))
     expected = functional.scaled_dot_product_attention(query, wide_key, wide_value, is_causal=True)
     torch.testing.assert_close(output, expected.transpose(1, 2))
+
+
+def test_an_observer_sees_what_chosen_tokens_attend_to_in_their_prefix() -> None:
+    torch.manual_seed(0)
+    blocks = (Block(3, (2,)), Block(5, (3, 2)))
+    tokens = sum(block.tokens for block in blocks)
+    query, key, value = states(tokens, HEADS), states(tokens, KEY_HEADS), states(tokens, KEY_HEADS)
+    observer = AskedAttention([1], [torch.tensor([1]), torch.tensor([2, 3])])
+    mask = SharedPrefix(blocks, observer)
+    for layer in range(2):
+        module = nn.Module()
+        module.layer_idx = layer  # type: ignore[assignment]
+        shared_prefix_attention(module, query * (1 + layer), key, value, mask)
+    scores = 2 * query[0] @ key[0].repeat_interleave(HEADS // KEY_HEADS, 0).transpose(1, 2) * WIDTH**-0.5
+    weights = scores.masked_fill(~visible(blocks), float("-inf")).softmax(-1)
+    # The second block begins at token 5, its conversations at token 10.
+    wanted = (weights[:, [4], :3], weights[:, [12, 13], 5:10])
+    for (found,), expected in zip(observer.by_block, wanted, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert torch.autograd.grad(observer.by_block[1][0].sum(), query)[0].abs().sum() > 0

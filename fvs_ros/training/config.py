@@ -270,12 +270,10 @@ class StageConfig:
         rescale_embeddings: at the end of the stage the words' embeddings grow by this factor, while the merger's
             output and the output's norm shrink by it. What visual tokens name stays the same. Token naming leaves
             them a hundred times as long as words, so that layers trained on both would hardly see the words.
-        depth_expansion: grows the language model to this number of layers before the stage; new layers begin idle, see
-            `fvs_ros.training.depth_expansion`.
-        clock_code: length of the code of the time of day on the memory's tokens from this stage on, see
-            `FlashMemoryConfig`; None leaves it as it is.
-        memory_probe: weight, beside the loss of the answers, of what the memory's tokens should know before they are
-            asked, see `fvs_ros.training.objectives.memory_probe`; only for patrols.
+        depth_expansion: layers that the language model grows to before the stage, see `training.depth_expansion`.
+        clock_code: length of the memory's code of the time of day, see `FlashMemoryConfig`; None leaves it as it is.
+        memory_probe: weight of what the memory's tokens should know, see `objectives.memory_probe`; only for patrols.
+        proof_attention: weight of drawing attention to proofs, see `objectives.proof_attention`; only for patrols.
         method, schedule, warmup, learning_rate: in place of the run's.
     """
 
@@ -293,6 +291,7 @@ class StageConfig:
     depth_expansion: int | None = None
     clock_code: float | None = None
     memory_probe: float = 0.0
+    proof_attention: float = 0.0
     method: Method | None = None
     schedule: Schedule | None = None
     warmup: float | None = None
@@ -305,9 +304,10 @@ class StageConfig:
             raise ValueError("give one of videos and patrol, not both and not neither")
         self._check_objective()
         _fraction(self, "warmup")
-        _finite(self, "memory_probe", "clock_code")
-        if self.memory_probe and (self.patrol is None or self.objective != "answers"):
-            raise ValueError("memory_probe goes with answers about patrols; drop it, or give patrol and no objective")
+        _finite(self, "memory_probe", "proof_attention", "clock_code")
+        for name in ("memory_probe", "proof_attention"):
+            if getattr(self, name) and (self.patrol is None or self.objective != "answers"):
+                raise ValueError(f"{name} goes with answers about patrols; drop it, or give patrol and no objective")
         _positive(
             self, "epochs", "steps", "batch", "accumulation", "rescale_embeddings", "depth_expansion", "learning_rate"
         )

@@ -34,9 +34,10 @@ from fvs_ros.training.data.memories import memories
 from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.objectives.losses import EpisodeLoss
 from fvs_ros.training.objectives.memory_probe import DEPTH, UNKNOWN, MemoryProbe, slot_labels
+from fvs_ros.training.objectives.proof_attention import Proofs, drawn_layers, proof_attention_loss, proofs_of
 from fvs_ros.training.objectives.segment_recall import SegmentQuestions, segment_recall_loss
 from fvs_ros.training.objectives.token_naming import TokenNames, token_naming_loss
-from fvs_ros.training.shared_prefix import IMPLEMENTATION, Block, SharedPrefix
+from fvs_ros.training.shared_prefix import IMPLEMENTATION, AskedAttention, Block, SharedPrefix
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class Row:
         targets: [L] int64, the token to be predicted at each place from those before it, -1 where none is.
         block: how many of the tokens are the memory's, and those of each conversation after it.
         families: of each conversation.
+        asked: [C] int64, the place of each question's last token, counted from the end of the memory.
         labels: [L, G + S] int64, what the memory probe should read from each token, see `memory_probe.slot_labels`.
+        proofs: where the answers are to be seen, see `proof_attention`.
         deepstack: [k, L, H], see `Backbone.hidden_states`; None where the model has none.
     """
 
@@ -58,7 +61,9 @@ class Row:
     targets: Tensor
     block: Block
     families: tuple[str, ...]
+    asked: Tensor
     labels: Tensor | None = None
+    proofs: Proofs | None = None
     deepstack: Tensor | None = None
 
 
@@ -73,6 +78,7 @@ class EpisodeModel(nn.Module):
         objective: what is learnt, see `StageConfig`.
         probe: reads what the memory's tokens should know, None to train on answers only.
         probe_weight: of its loss beside that of the answers.
+        proof_weight: of drawing attention to what proves the answers, beside the same; 0 leaves it alone.
 
     Raises:
         TrainingError: a probe for a checkpoint whose memory is not in the published layout.
@@ -88,6 +94,7 @@ class EpisodeModel(nn.Module):
         objective: Objective = "answers",
         probe: MemoryProbe | None = None,
         probe_weight: float = 0.0,
+        proof_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.network: PreTrainedModel = checkpoint.network
@@ -102,6 +109,7 @@ class EpisodeModel(nn.Module):
         # Other objectives leave it as it is.
         self.recall = checkpoint.recall if objective == "recall" else None
         self._probe_weight = probe_weight
+        self._proof_weight = proof_weight
         if probe is not None and checkpoint.config.network.model_type != QWEN2_VL.model_type:
             raise TrainingError(
                 f"memory_probe reads tokens in the published layout, which {checkpoint.config.network.model_type} does "
@@ -123,14 +131,20 @@ class EpisodeModel(nn.Module):
             recaller = Recaller(self._backbone, self._prompts, self.recall)
             return segment_recall_loss(recaller, [self._segments(sample) for sample in samples])
         rows = [row for sample in samples for row in self.rows(sample)]
+        observer = None
+        if self._proof_weight:
+            observer = AskedAttention(drawn_layers(len(self._backbone.layers)), [row.asked for row in rows])
         with self._probed_states() as states:
-            targets, logits = self.predict(rows)
+            targets, logits = self.predict(rows, observer)
         loss = functional.cross_entropy(logits, targets)
         shares: dict[str, Tensor] = {}
+        if observer is not None:
+            extra, shares = proof_attention_loss(observer, [row.proofs for row in rows if row.proofs is not None])
+            loss = loss + self._proof_weight * extra
         if self.probe is not None:
             (hidden,) = states
-            extra, shares = self.probe(hidden.flatten(0, 1), _probe_labels(rows, hidden))
-            loss = loss + self._probe_weight * extra
+            extra, read = self.probe(hidden.flatten(0, 1), _probe_labels(rows, hidden))
+            loss, shares = loss + self._probe_weight * extra, shares | read
         return EpisodeLoss(
             loss=loss,
             right=_all_right(logits.argmax(-1) == targets, rows),
@@ -179,11 +193,11 @@ class EpisodeModel(nn.Module):
             return [snapshot.to(self._backbone.device) for snapshot in sample.memories]
         return memories(self.features(sample), sample.episode, sample.grid, self._checkpoint.config.memory)
 
-    def predict(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """The learnt tokens [A] of all rows and their logits [A, V] float32."""
+    def predict(self, rows: Sequence[Row], observer: AskedAttention | None = None) -> tuple[Tensor, Tensor]:
+        """The learnt tokens [A] of all rows and their logits [A, V] float32; an observer sees the attention."""
         # Where each memory has one conversation, this is plain causal attention over a batch of rows, for which any
         # implementation serves; padding stands behind and is never seen.
-        if all(len(row.block.lengths) == 1 for row in rows):
+        if observer is None and all(len(row.block.lengths) == 1 for row in rows):
             embeddings = pad_sequence([row.embeddings for row in rows], batch_first=True)
             positions = pad_sequence([row.positions.T for row in rows], batch_first=True).permute(2, 0, 1)
             targets = pad_sequence([row.targets for row in rows], batch_first=True, padding_value=-1)
@@ -194,7 +208,7 @@ class EpisodeModel(nn.Module):
             positions = torch.cat([row.positions for row in rows], dim=1)[:, None]
             targets = torch.cat([row.targets for row in rows])[None]
             deepstack = _deepstack(rows, padded=False)
-            mask = {"full_attention": SharedPrefix(tuple(row.block for row in rows))}
+            mask = {"full_attention": SharedPrefix(tuple(row.block for row in rows), observer)}
             self._backbone.text_config._attn_implementation = IMPLEMENTATION
         hidden = self._backbone.hidden_states(embeddings, positions, mask=mask, deepstack=deepstack)
         learnt = targets >= 0
@@ -231,6 +245,7 @@ class EpisodeModel(nn.Module):
         room = max(self._max_tokens - memory, 0)
         texts: list[Sequence[int]] = []
         targets: list[int] = []
+        asked: list[int] = []
         for conversation in conversations:
             built = prompts.build_conversation(conversation.turns)
             tokens, learnt = built.tokens[:room], built.learnt[:room]
@@ -240,11 +255,15 @@ class EpisodeModel(nn.Module):
                     "left to learn; raise max_tokens, or lower max_pixels"
                 )
             texts.append(tokens)
+            asked.append(len(targets) + learnt.index(True) - 1)
             targets += [token if wanted else -1 for token, wanted in zip(tokens, learnt, strict=True)]
         lengths = tuple(len(tokens) for tokens in texts)
         labels = None
         if self.probe is not None:
             labels = self._slot_labels(snapshot, episode, memory, sum(lengths))
+        proofs = None
+        if self._proof_weight:
+            proofs = proofs_of(snapshot, prefix.slots, [conversation.proof_ns for conversation in conversations])
         device = self._backbone.device
         ids = torch.tensor([token for tokens in texts for token in tokens], device=device)
         text = text_positions(prefix.next_position, max(lengths), device)
@@ -254,7 +273,9 @@ class EpisodeModel(nn.Module):
             targets=functional.pad(torch.tensor(targets, device=device), (memory, 0), value=-1),
             block=Block(memory, lengths),
             families=tuple(conversation.family for conversation in conversations),
+            asked=torch.tensor(asked, device=device),
             labels=labels,
+            proofs=proofs,
             deepstack=None if prefix.deepstack is None else functional.pad(prefix.deepstack, (0, 0, 0, len(ids))),
         )
 

@@ -38,11 +38,40 @@ class Block:
         return self.prefix + sum(self.lengths)
 
 
+class AskedAttention:
+    """Collects what chosen tokens of the conversations attend to in their prefix.
+
+    Args:
+        layers: indices of those that are observed.
+        asked: of each block, the places of its chosen tokens, counted from the end of its prefix, int64 [C].
+
+    Attributes:
+        by_block: of each block, softmax weights [h, C, p] of each observed layer, with their gradients.
+    """
+
+    def __init__(self, layers: Sequence[int], asked: Sequence[Tensor]) -> None:
+        self._layers = frozenset(layers)
+        self._asked = tuple(asked)
+        self.by_block: list[list[Tensor]] = [[] for _ in asked]
+
+    def add(self, layer: int, weights: Sequence[Tensor]) -> None:
+        """Takes in a layer's weights [h, s, p or more] of the conversations of each block."""
+        if layer in self._layers:
+            for found, places, one in zip(self.by_block, self._asked, weights, strict=True):
+                found.append(one.index_select(1, places))
+
+
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Stands for an attention mask: the blocks that make up a sequence, which do not see each other."""
+    """Stands for an attention mask.
+
+    Attributes:
+        blocks: that make up a sequence, which do not see each other.
+        observer: of attention to the prefixes, if it is wanted.
+    """
 
     blocks: tuple[Block, ...]
+    observer: AskedAttention | None = None
 
 
 def shared_prefix_attention(
@@ -65,12 +94,15 @@ def shared_prefix_attention(
     sizes = [block.tokens for block in attention_mask.blocks]
     parts = zip(attention_mask.blocks, *(state.split(sizes, dim=1) for state in states), strict=True)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    outputs = [_attend(block, asking, keys, values, scale) for block, asking, keys, values in parts]
+    attended = [_attend(block, asking, keys, values, scale) for block, asking, keys, values in parts]
+    outputs, weights = zip(*attended, strict=True)
+    if attention_mask.observer is not None:
+        attention_mask.observer.add(int(module.layer_idx), weights)  # type: ignore[arg-type]
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None
 
 
-def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Of one block, [h, L, d]."""
+def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Of one block, [h, L, d], and what its conversations attend to in its prefix, [h, s, p]."""
     asking, keys, values = (state[None, :, : block.prefix] for state in (query, key, value))
     before = functional.scaled_dot_product_attention(asking, keys, values, is_causal=True, scale=scale)[0]
     heads, _, width = query.shape
@@ -90,7 +122,7 @@ def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor, scale: floa
     from_memory = weights[..., : block.prefix] @ values[0]
     own_weights = weights[..., block.prefix :].index_select(1, places).view(heads, count, length, length)
     from_own = (own_weights @ padded_value).view(heads, -1, width).index_select(1, there)
-    return torch.cat([before, from_memory + from_own], dim=1)
+    return torch.cat([before, from_memory + from_own], dim=1), weights[..., : block.prefix]
 
 
 def _side_by_side(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,7 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
         objective=stage.objective,
         probe=probe,
         probe_weight=stage.memory_probe,
+        proof_weight=stage.proof_attention,
     )
     return PreparedStage(dataset, model, total_steps(stage, len(dataset)))
 

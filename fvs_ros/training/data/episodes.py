@@ -20,10 +20,12 @@ class Conversation:
     Attributes:
         turns: question and answer, in order.
         family: the group in which its accuracy is reported, empty for none.
+        proof_ns: intervals of stamps that prove the answer, both ends included; none where that is not known.
     """
 
     turns: tuple[tuple[str, str], ...]
     family: str = ""
+    proof_ns: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def _steps(episode: Episode, question: Question) -> list[tuple[int, int]]:
 
 def conversations(questions: Iterable[Question]) -> tuple[Conversation, ...]:
     """One for each question."""
-    return tuple(Conversation(((one.question, one.answer_text),), one.family) for one in questions)
+    return tuple(Conversation(((one.question, one.answer_text),), one.family, tuple(one.proof_ns)) for one in questions)
 
 
 def _shown(
