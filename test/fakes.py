@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -113,6 +115,9 @@ class FakeModel:
             raise self.check_error
         return [token for token in ("<|im_end|>", "<|video_pad|>") if token in text]
 
+    def condition_check(self, text: str) -> FakeConditionCheck:
+        return FakeConditionCheck((f"Is it true that {text}?",))
+
     def new_prefix_cache(self) -> FakePrefixCache:
         self.caches.append(FakePrefixCache(self))
         return self.caches[-1]
@@ -209,6 +214,20 @@ class FakePrefilledMemory:
     def close(self) -> None:
         assert all(answer.closed for answer in self.answers), "an answer is still being given"
         self.cache.open.remove(self)
+
+
+@dataclass(frozen=True)
+class FakeConditionCheck:
+    """Yes/no questions about a condition; true where all are answered with yes."""
+
+    questions: tuple[str, ...]
+
+    @property
+    def texts(self) -> tuple[tuple[str, str], ...]:
+        return (("yes", "no"),) * len(self.questions)
+
+    def probability(self, log_probabilities: Sequence[Sequence[float]]) -> float:
+        return min(math.exp(yes) / (math.exp(yes) + math.exp(no)) for yes, no in log_probabilities)
 
 
 class FakeScoring:

@@ -37,6 +37,7 @@ def test_it_is_the_model_in_everything_else() -> None:
     fan_out = ConditionModel(model, VIEWS)
     assert (fan_out.name, fan_out.memory_config, fan_out.condition) == (model.name, model.memory_config, MEMORY)
     assert fan_out.control_tokens_in("<|im_end|>") == ["<|im_end|>"]
+    assert fan_out.condition_check("it rains").questions == ("Is it true that it rains?",)
     assert fan_out.shown is None
 
 

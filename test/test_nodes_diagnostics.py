@@ -16,6 +16,7 @@ from fvs_ros.nodes.diagnostics import Observation, StreamDiagnostics
 from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.recording import RecordingStatus
 from fvs_ros.stream.types import MemoryStatus, ModelFaults, StreamStatistics
+from fvs_ros.stream.watches import WatchingStatus
 
 BEFORE = Observation(
     now_s=10.0,
@@ -112,12 +113,30 @@ def test_the_answers_warn_of_new_failures_only(failed: dict[str, int], level: by
     assert diagnostics.statuses(replace(failing, now_s=12.0))[2].level == DiagnosticStatus.OK
 
 
+@pytest.mark.parametrize(
+    ("watching", "level", "hint"),
+    [
+        (WatchingStatus(watches=3, looks=5, changes=1, lag_s=1.9), DiagnosticStatus.OK, "watches: 3"),
+        (WatchingStatus(watches=100, lag_s=2.5), DiagnosticStatus.WARN, "100 watches are looked at up to 2.5 s late"),
+        (WatchingStatus(watches=1, failed=2, error="RuntimeError: broken"), DiagnosticStatus.ERROR, "broken"),
+    ],
+)
+def test_watches_that_are_late_or_fail_are_told(watching: WatchingStatus, level: bytes, hint: str) -> None:
+    status = after(watching=watching)["watches"]
+    assert status.level == level
+    assert hint in status.message
+    assert values(status)["watches"] == str(watching.watches)
+
+
 def test_a_node_without_an_engine_says_so() -> None:
-    stream, memory, answers, episodes = StreamDiagnostics("node").statuses(Observation(1.0, "loading the model"))
+    stream, memory, answers, episodes, watches = StreamDiagnostics("node").statuses(
+        Observation(1.0, "loading the model")
+    )
     assert "loading the model" in stream.message
     assert "not configured" in memory.message
     assert answers.level == DiagnosticStatus.OK
     assert episodes.message == "no store: the node is not configured"
+    assert (watches.level, watches.message) == (DiagnosticStatus.OK, "watches: 0")
 
 
 def test_an_engine_made_anew_gives_no_negative_rate() -> None:

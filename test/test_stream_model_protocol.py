@@ -92,6 +92,15 @@ def test_a_model_says_what_it_is(model: StreamModel) -> None:
     assert model.control_tokens_in("a question") == []
 
 
+def test_a_condition_is_checked_by_what_the_model_answers(model: StreamModel) -> None:
+    check = model.condition_check("the door is open")
+    assert check.questions[0] == "Is it true that the door is open?"
+    surely = [[0.0, *[-50.0] * (len(texts) - 1)] for texts in check.texts]
+    assert len(surely) == len(check.questions)
+    assert check.probability(surely) == pytest.approx(1.0)
+    assert check.probability([scores[::-1] for scores in surely]) == pytest.approx(0.0)
+
+
 def test_steps_have_features_on_both_resolutions(model: StreamModel) -> None:
     grid = grid_of(model)
     features = model.encode_steps([*frames(4), *frames(2, size=(33, 20))], grid)

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +22,17 @@ from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.pictures import LONGEST_SIDE, encode_jpeg
 from fvs_ros.stream.recording import RecordingError
-from fvs_ros.stream.types import AskOptions, ErrorCode, Picture
+from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, Picture
+from fvs_ros.stream.watch import WatchEvent, WatchOptions
 
 PICTURED = AskOptions(with_images=True)
+# Whatever is watched is true at the first look.
+ALWAYS_TRUE: dict[str, Any] = {
+    "prefill_share": 1.0,
+    "watch_share": 1.0,
+    "watch_true_from": 0.0,
+    "watch_false_below": 0.0,
+}
 # All moments of the few scenes here.
 running = partial(running_engine, moments_limit=50)
 
@@ -63,6 +72,44 @@ def test_each_moment_brings_the_picture_of_its_scene_where_it_is_asked_for() -> 
         assert value_at(moment.picture.stamp_ns) == value_at(moment.stamp_ns)
         assert moment.picture.frame_id == "eye"
         assert moment.picture.pose == pose_at(moment.picture.stamp_ns / SECOND_NS)
+
+
+def test_a_change_of_what_is_watched_brings_pictures_where_they_are_asked_for() -> None:
+    events: dict[bool, list[WatchEvent]] = {True: [], False: []}
+    with running(None, **ALWAYS_TRUE) as (engine, _):
+        scenes(engine)
+        watches = [
+            engine.watches.add("it rains", WatchOptions(once=True, with_images=pictured), events[pictured].append)
+            for pictured in events
+        ]
+        for watch in watches:
+            assert watch.result(PATIENCE_S).error is None
+    plain, pictured = events[False][0], events[True][0]
+    assert {moment.picture for moment in plain.moments} == {None}
+    assert [replace(moment, picture=None) for moment in pictured.moments] == list(plain.moments)
+    for moment in pictured.moments:
+        assert shade(moment.picture) == pytest.approx(value_at(moment.stamp_ns), abs=2)
+
+
+def test_a_disk_that_hangs_costs_the_pictures_and_not_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, events = threading.Event(), list[WatchEvent]()
+
+    def hangs(*_: object) -> None:
+        free.wait(PATIENCE_S)
+
+    with running(None, **ALWAYS_TRUE) as (
+        engine,
+        store,
+    ):
+        scenes(engine)
+        engine.save_memory(PATIENCE_S)
+        monkeypatch.setattr(store, "keyframe", hangs)
+        try:
+            watch = engine.watches.add("it rains", WatchOptions(once=True, with_images=True), events.append)
+            assert watch.result(PATIENCE_S).error is None
+        finally:
+            free.set()
+    assert [{moment.picture for moment in event.moments} for event in events] == [{None}]
 
 
 def test_the_newest_frame_has_its_picture_although_its_step_is_not_complete() -> None:
@@ -168,6 +215,8 @@ def test_without_anything_kept_there_is_no_picture_and_without_a_store_a_refusal
     error = failure(plain.ask("What?", PICTURED))
     assert error.code == ErrorCode.INVALID_QUESTION
     assert "memory_dir" in str(error)
+    with pytest.raises(AskError, match="with_images needs stored segments"):
+        plain.watches.add("it rains", WatchOptions(with_images=True))
 
 
 def test_a_disk_that_hangs_costs_the_pictures_and_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from fvs_ros.model.checkpoint_files import (
     read_json,
     read_weight_headers,
 )
+from fvs_ros.model.conditions import NO_RULES, ConditionRules
 from fvs_ros.model.confidence import PLAIN_ANSWERS, AnswerRules, Calibration, not_seen_from_json
 from fvs_ros.model.families import FAMILIES, PUBLISHED_MODEL_TYPE, QWEN2_VL, backbone_of
 from fvs_ros.model.hub import Progress
@@ -45,6 +46,7 @@ from fvs_ros.model.relevance import RelevanceWeights
 
 # Our own additions to `config.json`.
 RELEVANCE, CALIBRATION, NOT_SEEN = "relevance_weights", "confidence_calibration", "not_seen_answers"
+CONDITIONS = "condition_questions"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class ModelConfig:
         relevance: trained weights of what an answer rests on, None where it has none.
         quantization: of the language model's linear layers.
         answers: what its confidence is worth, and which of its answers say "not seen".
+        conditions: how it is asked whether something is true now.
     """
 
     network: PreTrainedConfig
@@ -64,6 +67,7 @@ class ModelConfig:
     relevance: RelevanceWeights | None = None
     quantization: Quantization = Quantization.NONE
     answers: AnswerRules = PLAIN_ANSWERS
+    conditions: ConditionRules = NO_RULES
 
     @classmethod
     def from_json(cls, values: dict) -> ModelConfig:
@@ -85,7 +89,7 @@ class ModelConfig:
             unread.add("quantization_config")
         values = {key: value for key, value in values.items() if key not in unread}
         check_values(values)
-        ours = {name: values.pop(name) for name in (RELEVANCE, CALIBRATION, NOT_SEEN) if name in values}
+        ours = {name: values.pop(name) for name in (RELEVANCE, CALIBRATION, NOT_SEEN, CONDITIONS) if name in values}
         vision = values.get("vision_config") or {}
         if not isinstance(vision, Mapping):
             raise CheckpointError(f"config.json has vision_config {vision!r}; it must be an object")
@@ -124,6 +128,7 @@ class ModelConfig:
                 calibration=None if calibration is None else Calibration.from_json(calibration),
                 not_seen=None if not_seen is None else not_seen_from_json(not_seen),
             ),
+            conditions=ConditionRules.from_json(values[CONDITIONS]) if CONDITIONS in values else NO_RULES,
         )
 
     def _ours(self) -> dict[str, object]:
@@ -132,6 +137,7 @@ class ModelConfig:
             RELEVANCE: None if self.relevance is None else self.relevance.to_json(),
             CALIBRATION: None if self.answers.calibration is None else self.answers.calibration.to_json(),
             NOT_SEEN: None if self.answers.not_seen is None else list(self.answers.not_seen),
+            CONDITIONS: None if self.conditions is NO_RULES else self.conditions.to_json(),
         }
         if self.quantization is not Quantization.NONE:
             values["quantization_config"] = {"quant_method": METHOD, "weights": self.quantization.value}

@@ -19,6 +19,7 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from fvs_ros.model.conditions import ConditionCheck, ConditionRules
 from fvs_ros.model.confidence import AnswerRules
 from fvs_ros.model.frame_encoder import FrameEncoder
 from fvs_ros.model.hub import Progress
@@ -63,6 +64,7 @@ class FlashVStream:
         memory_config: sizes of its Flash Memory.
         relevance: trained weights of what an answer rests on; None takes the rule that needs none.
         answers: what its confidence is worth, and which of its answers say "not seen".
+        conditions: how it is asked whether something is true now.
         tokenizer: of questions and answers.
         device: where the weights, and so the memory, are.
         dtype: of the weights and of the features in memory.
@@ -75,6 +77,7 @@ class FlashVStream:
         self.memory_config: FlashMemoryConfig = checkpoint.config.memory
         self.relevance: RelevanceWeights | None = checkpoint.config.relevance
         self.answers: AnswerRules = checkpoint.config.answers
+        self.conditions: ConditionRules = checkpoint.config.conditions
         self._pixels = checkpoint.pixels
         self.tokenizer = checkpoint.tokenizer
         self.device, self.dtype = checkpoint.network.device, checkpoint.network.dtype
@@ -199,6 +202,10 @@ class FlashVStream:
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as `<|im_end|>`, that a text spells out."""
         return self._prompts.control_tokens_in(text)
+
+    def condition_check(self, text: str) -> ConditionCheck:
+        """How to ask whether something is true now: a statement, or a question with its question mark."""
+        return self.conditions.check(text)
 
     def answer(
         self,

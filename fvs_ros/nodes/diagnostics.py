@@ -15,9 +15,12 @@ from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.frame_queue import WRONG_STAMP
 from fvs_ros.stream.recording import RecordingStatus
 from fvs_ros.stream.types import MemoryStatus, ModelFaults, StreamStatistics
+from fvs_ros.stream.watches import WatchingStatus
 
 Level = bytes
 
+# A look at what is watched that was due for longer is late.
+LATE_LOOK_S = 2.0
 # How long a clock that was set stays a warning.
 CLOCK_WARNING_S = 60.0
 
@@ -46,6 +49,7 @@ class Observation:
         capacity: of the memory; None while there is no engine.
         recording: what is stored of the stream.
         store: where, as `store_name` calls it.
+        watching: how the watches fare.
     """
 
     now_s: float
@@ -67,6 +71,7 @@ class Observation:
     capacity: FlashMemoryConfig | None = None
     recording: RecordingStatus = field(default_factory=RecordingStatus)
     store: str = ""
+    watching: WatchingStatus = field(default_factory=WatchingStatus)
 
 
 class StreamDiagnostics:
@@ -82,10 +87,16 @@ class StreamDiagnostics:
         self._clock_warned_s = -math.inf
 
     def statuses(self, now: Observation) -> list[DiagnosticStatus]:
-        """The statuses "stream", "memory", "answers" and "episodes"."""
+        """The statuses "stream", "memory", "answers", "episodes" and "watches"."""
         before = self._before or now
         self._before = now
-        return [self._stream(before, now), self._memory(now), self._answers(before, now), self._episodes(before, now)]
+        return [
+            self._stream(before, now),
+            self._memory(now),
+            self._answers(before, now),
+            self._episodes(before, now),
+            self._watches(before, now),
+        ]
 
     def _stream(self, before: Observation, now: Observation) -> DiagnosticStatus:
         if now.statistics.episodes > before.statistics.episodes:
@@ -190,6 +201,27 @@ class StreamDiagnostics:
         elif stored.problem:
             level, message = DiagnosticStatus.WARN, stored.problem
         return self._status("episodes", level, message, now, values)
+
+    def _watches(self, before: Observation, now: Observation) -> DiagnosticStatus:
+        watching = now.watching
+        values = {
+            "watches": watching.watches,
+            "looks": watching.looks,
+            "changes": watching.changes,
+            "failed looks": watching.failed,
+            "longest wait for a look (s)": f"{watching.lag_s:.3f}",
+            "last error": watching.error,
+        }
+        level, message = DiagnosticStatus.OK, f"watches: {watching.watches}"
+        if watching.failed > before.watching.failed:
+            level, message = DiagnosticStatus.ERROR, f"the model fails on what is watched: {watching.error}"
+        elif watching.lag_s > LATE_LOOK_S:
+            level, message = (
+                DiagnosticStatus.WARN,
+                f"{watching.watches} watches are looked at up to {watching.lag_s:.1f} s late; raise watch_share or "
+                "their period_s, or watch less",
+            )
+        return self._status("watches", level, message, now, values)
 
     def _status(
         self, part: str, level: Level, message: str, now: Observation, values: Mapping[str, object]

@@ -223,25 +223,36 @@ class NodeSettings:
         "another one in every run for odometry",
     )
 
+    watches_file: str = parameter(
+        "",
+        "YAML file of what is watched as long as the node is active; ~ is the home folder. Empty: nothing",
+    )
+
     def __post_init__(self) -> None:
         if 0 < self.memory_bytes < LEAST_LIMIT_BYTES:
             raise ValueError(
                 f"memory_bytes is {self.memory_bytes}; set it to 0 for the store's own limit, or to at least "
                 f"{LEAST_LIMIT_BYTES}"
             )
-        _expanded(self.memory_dir)
+        _expanded("memory_dir", self.memory_dir)
+        _expanded("watches_file", self.watches_file)
 
     @property
     def memory_folder(self) -> Path | None:
         """The folder of the episode store, absolute; None: in RAM."""
-        return _expanded(self.memory_dir) if self.memory_dir else None
+        return _expanded("memory_dir", self.memory_dir) if self.memory_dir else None
+
+    @property
+    def watches_path(self) -> Path | None:
+        """The file of watches, absolute; None: there is none."""
+        return _expanded("watches_file", self.watches_file) if self.watches_file else None
 
 
-def _expanded(folder: str) -> Path:
+def _expanded(name: str, path: str) -> Path:
     try:
-        return Path(folder).expanduser().absolute()
+        return Path(path).expanduser().absolute()
     except RuntimeError as error:
-        raise ValueError(f"memory_dir is {folder!r}, and there is no such user; write the folder's path") from error
+        raise ValueError(f"{name} is {path!r}, and there is no such user; write the whole path") from error
 
 
 # Above what a robot needs, and below what would exhaust its memory; rclpy wants an end of every range.

@@ -51,6 +51,7 @@ from fvs_ros.nodes.parameters import TABLE, StreamParameters
 from fvs_ros.nodes.pose_sources import PoseSource, create_pose_source
 from fvs_ros.nodes.qos import latched_qos
 from fvs_ros.nodes.starting import START_ERRORS, Patience, init_ros, one_line, spin
+from fvs_ros.nodes.watch_server import WatchServer
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.device_memory import free_device_memory
 from fvs_ros.stream.engine import StreamEngine
@@ -132,6 +133,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._ask_server = AskServer(
             self, self._active_engine, self._ask_options, self._no_frames, self._answer_topics.show
         )
+        self._watch_server = WatchServer(self, self._active_engine)
 
     def start(self, executor: Executor) -> None:
         """Adds the node to its executor, and configures and activates it there if `autostart` says so."""
@@ -149,6 +151,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         self._loader.abandon()
         self._release()
         self._ask_server.close()
+        self._watch_server.close()
         self.destroy_node()
         unbridge_logging(self._log_handler)
 
@@ -185,6 +188,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         """Takes model and store and starts the engine; on SUCCESS the node is inactive, else still unconfigured."""
         settings = self._stream_parameters.settings()
         try:
+            self._watch_server.read(settings.watches_path)
             loaded = self._loader.take()
             self._model, self._store = loaded.model, loaded.store
             self._store_name = store_name(loaded.store, settings)
@@ -206,6 +210,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         assert self._engine is not None
         assert self._poses is not None
         settings = self._stream_parameters.settings()
+        self._watch_server.activate(self._engine)
         self._images = ImageInput(self, settings.image_transport, self._engine.submit, self._poses.at)
         ask, question = self.resolve_service_name("ask"), example_question(settings.model)
         self.get_logger().info(
@@ -216,7 +221,7 @@ class StreamNode(LifecycleNodeMixin, Node):
 
     @_explained
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribes; the memory stays and is saved, and questions on their way are answered. Leads to inactive."""
+        """Unsubscribes; the memory is saved, questions on their way are answered, watches end. Leads to inactive."""
         self._unsubscribe()
         self._commands.save()
         return self._enter("inactive")
@@ -249,6 +254,7 @@ class StreamNode(LifecycleNodeMixin, Node):
         return Loaded(model, open_episode_store(settings, camera_name(self), model.fingerprint(), self._map_id, logger))
 
     def _unsubscribe(self) -> None:
+        self._watch_server.deactivate()
         if self._images is not None:
             self._images.close()
             self._unstamped += self._images.unstamped
@@ -306,9 +312,9 @@ class StreamNode(LifecycleNodeMixin, Node):
         model = self._model
         if model is None or not self.context.ok():
             return
-        self._memory_publisher.publish(
-            memory_message(status, model.memory_config, model.name, self.get_clock().now().to_msg())
-        )
+        now = self.get_clock().now().to_msg()
+        self._memory_publisher.publish(memory_message(status, model.memory_config, model.name, now))
+        self._watch_server.on_memory(status)
 
     def _publish_statistics(self) -> None:
         """As typed counters, and as diagnostics for people; and markers of an answer, if they are wanted only now."""
@@ -333,6 +339,7 @@ class StreamNode(LifecycleNodeMixin, Node):
             paused=engine.paused,
             statistics=with_unstamped(engine.statistics, self._unstamped + (images.unstamped if images else 0)),
             faults=engine.faults,
+            watching=engine.watches.status,
             memory=engine.status,
             recording=engine.recording or RecordingStatus(),
             store=self._store_name,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import rclpy
 from builtin_interfaces.msg import Time
@@ -19,11 +19,10 @@ from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from fvs_ros.action import Ask as AskAction
-from fvs_ros.msg import MemoryState, StreamStatistics
+from fvs_ros.msg import MemoryState, StreamStatistics, WatchEvent
 from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
 from fvs_ros.ros_tools.requests import (
@@ -36,27 +35,26 @@ from fvs_ros.ros_tools.requests import (
     longest_wait,
 )
 from fvs_ros.ros_tools.service_calls import ServiceCalls
+from fvs_ros.ros_tools.spinning import TICK_S, Spinning
+from fvs_ros.ros_tools.watch_stream import WatchClient, WatchRequest, WatchStream
 from fvs_ros.srv import Ask, Forget, Keyframe, LoadMemory
 
 if TYPE_CHECKING:
     # Part of Python from 3.11 on, and needed by type checkers alone.
     from typing import Unpack
 
-__all__ = ["FlashVStreamClient", "RefusedError", "RequestOptions"]
+__all__ = ["FlashVStreamClient", "RefusedError", "RequestOptions", "WatchRequest"]
 
 DEFAULT_NODE = "/stream_node"
 # For saving, loading and forgetting: the node's own limit, and a little more.
 COMMAND_TIMEOUT_S = 660.0
-# The longest spin: between two, conditions are looked at and `on_wait` runs.
-_TICK_S = 0.02
 # One look at the lifecycle state. A request that crosses the node's start or end is lost.
 _STATE_S = 2.0
 
-Value = TypeVar("Value")
 AnyClient = TypeVar("AnyClient", bound="FlashVStreamClient")
 
 
-class FlashVStreamClient:
+class FlashVStreamClient(Spinning):
     """Talks to one stream node through its public interface, from one thread.
 
     It has a node and an executor of its own, which it spins while a method waits: call it from anywhere, also from a
@@ -120,6 +118,7 @@ class FlashVStreamClient:
             # rclpy keeps 10 by default: tokens that come while nobody spins would push each other out.
             feedback_sub_qos_profile=question_qos(),
         )
+        self._watching = WatchClient(self, f"{namespace}watch")
         self._subscriptions = (
             ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos()),
             ros_node.create_subscription(StreamStatistics, f"{node}/statistics", self._on_statistics, 1),
@@ -134,6 +133,7 @@ class FlashVStreamClient:
     def close(self) -> None:
         """Leaves DDS; a node that was given stays, without the client's subscriptions and clients."""
         self._action.destroy()
+        self._watching.close()
         self._calls.close()
         for subscription in self._subscriptions:
             self.ros_node.destroy_subscription(subscription)
@@ -218,6 +218,27 @@ class FlashVStreamClient:
         done(response)
         return response
 
+    def watch(
+        self,
+        condition: str,
+        on_event: Callable[[WatchEvent], None] | None = None,
+        **options: Unpack[WatchRequest],
+    ) -> WatchStream:
+        """Has the node watch for a condition, and returns once it has accepted the goal.
+
+        Events arrive while the client waits, `WatchStream.result` for instance.
+
+        Args:
+            condition: a statement about now ("the door is open"), or a yes/no question with its question mark.
+            on_event: called with each look at it.
+            options: see `WatchRequest`.
+
+        Raises:
+            AskError: no ROS message can hold it. What the node refuses, `result` raises.
+            TimeoutError: the action is not offered, or the node does not respond.
+        """
+        return self._watching.begin(condition, on_event, **options)
+
     # The node
 
     def wait_until_active(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -237,7 +258,7 @@ class FlashVStreamClient:
                 state = self._state()
             except TimeoutError:
                 continue
-            self.spin_for(_TICK_S)
+            self.spin_for(TICK_S)
 
     def wait_for_memory(
         self, condition: Callable[[MemoryState], bool] = lambda memory: True, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -258,7 +279,7 @@ class FlashVStreamClient:
             TimeoutError: none come in time.
         """
         # What has waited in the reader since the last spin is of before this call.
-        self.spin_for(_TICK_S)
+        self.spin_for(TICK_S)
         known = self.statistics
         self.wait_for(lambda: self.statistics is not known, f"counters on {self.node}/statistics", timeout_s)
         return self.statistics
@@ -345,46 +366,6 @@ class FlashVStreamClient:
         response = self._call(Forget, f"{self.node}/forget", request, response_s=timeout_s)
         done(response)
         return response.segments
-
-    # Waiting
-
-    def wait_for(self, condition: Callable[[], Value], what: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Value:
-        """Spins until `condition` is true, and returns its value.
-
-        Args:
-            condition: called between callbacks.
-            what: is waited for, for the error.
-            timeout_s: longest wait, in seconds.
-
-        Raises:
-            TimeoutError: it is not in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not (value := condition()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {timeout_s:g} s for {what}")
-            self._spin_once()
-        return value
-
-    def spin_for(self, seconds: float) -> None:
-        """Takes in messages for a while."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._spin_once()
-
-    def _spin_once(self) -> None:
-        self._executor.spin_once(timeout_sec=_TICK_S)
-        if self._on_wait is not None:
-            self._on_wait()
-
-    def result_of(self, future: Future, what: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Any:
-        """Spins until an rclpy future of `ros_node` is done, and returns its result.
-
-        Raises:
-            TimeoutError: it is not in time.
-        """
-        self.wait_for(future.done, what, timeout_s)
-        return future.result()
 
     def _state(self) -> str:
         response = self._call(GetState, f"{self.node}/get_state", GetState.Request(), response_s=_STATE_S)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
-from fvs_ros.stream.evidence import most_relevant
 from fvs_ros.stream.excerpts import ExcerptPrefill
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import quotes, traceback_without
@@ -18,30 +17,17 @@ from fvs_ros.stream.outcomes import done
 from fvs_ros.stream.prefill import PrefillScheduler, ReadyMemory
 from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
 from fvs_ros.stream.recall import QuestionRecall
+from fvs_ros.stream.running_answer import RunningAnswer
 from fvs_ros.stream.scene_pictures import ScenePictures
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
 from fvs_ros.stream.watchdog import ModelCalls, Replaced
+from fvs_ros.stream.watches import WatchRegister
+from fvs_ros.stream.watching import Watching
 
 logger = logging.getLogger(__name__)
 
 # Longest time between two looks at whether what a question recalls takes too long.
 RECALL_LOOK_S = 0.25
-
-
-@dataclass(eq=False)
-class _Running:
-    """A question whose answer is being decoded.
-
-    Attributes:
-        emitted: characters of the answer emitted so far.
-        first_token_s: from the question's arrival to its first text, None before it.
-    """
-
-    question: AcceptedQuestion
-    memory: ReadyMemory
-    answer: StreamGeneration
-    emitted: int = 0
-    first_token_s: float | None = None
 
 
 class AnswerWorker:
@@ -50,13 +36,15 @@ class AnswerWorker:
     A question is answered from the newest memory whose prefill is complete, whatever is published meanwhile; a fresh
     one from the newest that was published once its frames were accounted for. Questions come before prefill: a new one
     waits for at most the chunk of a memory, or the token of other answers, that is being computed. What a question
-    recalls is found elsewhere meanwhile; where it recalls nothing, it is answered from the newest memory, too.
+    recalls is found elsewhere meanwhile; where it recalls nothing, it is answered from the newest memory, too. What is
+    watched comes last.
 
     Args:
         model: gives the answers.
         config: `parallel_questions` and `prefill_share`.
         questions: the queue of questions.
         latest: the newest memory.
+        watches: what is watched.
         recall: finds what questions recall; None where they recall nothing.
         pictures: of moments; None where none are kept.
 
@@ -72,6 +60,7 @@ class AnswerWorker:
         config: StreamConfig,
         questions: QuestionQueue,
         latest: LatestMemory,
+        watches: WatchRegister,
         recall: QuestionRecall | None = None,
         pictures: ScenePictures | None = None,
     ) -> None:
@@ -81,17 +70,19 @@ class AnswerWorker:
         self._parallel_questions = config.parallel_questions
         self._questions = questions
         self._latest = latest
+        self._watches = watches
         self._recall = recall
         self._pictures = pictures
         self.calls = ModelCalls()
         self.prefill = PrefillScheduler(model, latest, config.prefill_share, self.calls)
         self._excerpts = ExcerptPrefill(model, self.calls)
+        self._watching = Watching(config, watches, latest, self.prefill, self.calls, pictures)
         self.out_of_memory = ""
         # The question that the model is reading.
         self._starting: AcceptedQuestion | None = None
         # Taken from the queue and not started.
         self._waiting: list[AcceptedQuestion] = []
-        self._running: list[_Running] = []
+        self._running: list[RunningAnswer] = []
 
     def run(self) -> None:
         """Runs until the queue is closed."""
@@ -107,12 +98,14 @@ class AnswerWorker:
                 self._decode_step()
                 self._excerpts.release_unused()
                 self._prefill_chunk()
+                self._watching.advance(answering=self._busy)
         except Exception as error:
             self._fail([running.question for running in self._running], error)
             raise
         finally:
             for running in list(self._running):
                 self._end(running)
+            self._watching.close()
             self._excerpts.close()
             self.prefill.close()
 
@@ -122,13 +115,16 @@ class AnswerWorker:
         Questions being answered fail, those that wait for their memory wait on. The new worker has a prefix cache of
         its own; the old one is freed when the hung call returns.
         """
-        other = AnswerWorker(self._model, self._config, self._questions, self._latest, self._recall, self._pictures)
+        other = AnswerWorker(
+            self._model, self._config, self._questions, self._latest, self._watches, self._recall, self._pictures
+        )
         other._parallel_questions = self._parallel_questions
         other._waiting = list(self._waiting)
         other.out_of_memory = self.out_of_memory
         other.prefill.out_of_memory = self.prefill.out_of_memory
         other.prefill.prefills = self.prefill.prefills
         other.prefill.last_prefill_s = self.prefill.last_prefill_s
+        other._watching.take_over(self._watching)
         failed = [running.question for running in list(self._running)]
         if self._starting is not None:
             failed.append(self._starting)
@@ -139,18 +135,23 @@ class AnswerWorker:
     def _room(self) -> int:
         return self._parallel_questions - len(self._waiting) - len(self._running)
 
+    @property
+    def _busy(self) -> bool:
+        """Whether questions wait or are answered."""
+        return bool(self._running or self._waiting)
+
     def _pause_s(self) -> float | None:
         if self._running or any(question.recalled is None for question in self._waiting):
             return 0.0
         # What a question recalls is found by another thread, which this one must not keep from Python by looking at it.
-        pause_s = self.prefill.pause_s(answering=bool(self._waiting))
-        if not self._waiting:
-            return pause_s
-        return RECALL_LOOK_S if pause_s is None else min(RECALL_LOOK_S, pause_s)
+        pauses_s = [self.prefill.pause_s(answering=self._busy), self._watching.pause_s(answering=self._busy)]
+        if self._waiting:
+            pauses_s.append(RECALL_LOOK_S)
+        return min((pause_s for pause_s in pauses_s if pause_s is not None), default=None)
 
     def _has_work(self) -> bool:
         found = any(question.recalled is not None and question.recalled.done() for question in self._waiting)
-        return found or self.prefill.is_due(answering=bool(self._waiting))
+        return found or self.prefill.is_due(answering=self._busy) or self._watching.is_due(answering=self._busy)
 
     def _admit(self, question: AcceptedQuestion) -> None:
         newest = self._latest.current
@@ -280,7 +281,7 @@ class AnswerWorker:
         finally:
             self._starting = None
         memory.answers += 1
-        running = _Running(question, memory, answer)
+        running = RunningAnswer(question, memory, answer)
         self._running.append(running)
         self._emit(running)
 
@@ -320,13 +321,13 @@ class AnswerWorker:
         about_newest = self._about_newest()
         needed_version = max((question.needed_version for question in about_newest), default=None)
         try:
-            self.prefill.advance(needed_version, answering=bool(self._running or self._waiting))
+            self.prefill.advance(needed_version, answering=self._busy)
         except Exception as error:
             self._waiting = [question for question in self._waiting if question not in about_newest]
             if about_newest:
                 self._fail(about_newest, error)
 
-    def _emit(self, running: _Running) -> None:
+    def _emit(self, running: RunningAnswer) -> None:
         """Emits the new text of an answer, and ends a complete one. A settled question emits nothing more."""
         question, text = running.question, running.answer.text
         chunk = text[running.emitted :]
@@ -343,7 +344,7 @@ class AnswerWorker:
                     question.on_token = None
         if running.answer.done:
             self._end(running)
-            self._settle(question, self._answer(running))
+            self._settle(question, running.complete(self._model.name, self._config.moments_limit))
 
     def _settle(self, question: AcceptedQuestion, answer: Answer) -> None:
         """Ends a question with its answer, at once or when its pictures are there."""
@@ -357,29 +358,7 @@ class AnswerWorker:
         question.answer = answer
         self._pictures.add(answer).add_done_callback(settle)
 
-    def _answer(self, running: _Running) -> Answer:
-        total_s = time.perf_counter() - running.question.asked
-        status = running.memory.status
-        moments = running.memory.shown.weighed(running.answer.relevance)
-        return Answer(
-            text=running.answer.text,
-            moments=most_relevant(moments, self._config.moments_limit),
-            all_moments=moments,
-            memory_version=status.version,
-            start_ns=status.start_ns,
-            end_ns=status.end_ns,
-            steps=status.steps,
-            first_token_s=total_s if running.first_token_s is None else running.first_token_s,
-            total_s=total_s,
-            model_name=self._model.name,
-            recalled=running.memory.recalled,
-            confidence=running.answer.confidence,
-            calibrated=running.answer.calibrated,
-            not_seen=running.answer.not_seen,
-            choice_probabilities=tuple(running.answer.choice_probabilities or ()),
-        )
-
-    def _end(self, running: _Running) -> None:
+    def _end(self, running: RunningAnswer) -> None:
         running.answer.close()
         running.memory.answers -= 1
         self._running.remove(running)

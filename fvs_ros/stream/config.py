@@ -58,6 +58,20 @@ class StreamConfig:
         0,
         1,
     )
+    watch_share: float = _setting(
+        0.25,
+        "Share of the answering thread's time for looking at what is watched, while no question waits; 0 refuses "
+        "watches, 1 looks without pause",
+        0,
+        1,
+    )
+    watch_true_from: float = _setting(
+        0.7,
+        "Probability from which on a watched condition is found true; between this and the next nothing changes",
+        0,
+        1,
+    )
+    watch_false_below: float = _setting(0.3, "Probability below which it is found false", 0, 1)
     parallel_questions: int = _setting(4, "Questions answered at once, from one prefilled memory", 1)
     question_queue: int = _setting(256, "Questions that may wait; when full, the next is refused as BUSY", 1)
     question_characters: int = _setting(2_000, "Longest question, in characters", 1)
@@ -95,6 +109,11 @@ class StreamConfig:
         if self.max_pixels < self.min_pixels:
             raise ValueError(
                 f"max_pixels is {self.max_pixels}, min_pixels {self.min_pixels}; raise max_pixels or lower min_pixels"
+            )
+        if self.watch_false_below > self.watch_true_from:
+            raise ValueError(
+                f"watch_false_below is {self.watch_false_below}, watch_true_from {self.watch_true_from}; raise "
+                "watch_true_from or lower watch_false_below"
             )
         if self.max_new_tokens > self.max_new_tokens_limit:
             raise ValueError(

@@ -32,18 +32,18 @@ from fvs_ros.stream.outcomes import Result, done, fail, settle
 from fvs_ros.stream.questions import AcceptedQuestion, PendingAnswer, QuestionQueue, check_question
 from fvs_ros.stream.recall import QuestionRecall
 from fvs_ros.stream.recorder import Recorder
-from fvs_ros.stream.recording import Episodes, RecordingError, RecordingStatus
+from fvs_ros.stream.recording import NOTHING_KEPT, Episodes, RecordingError, RecordingStatus
 from fvs_ros.stream.remake import FeatureRemaker
 from fvs_ros.stream.scene_pictures import ScenePictures
 from fvs_ros.stream.types import AskError, AskOptions, ErrorCode, MemoryStatus, ModelFaults, Picture, StreamStatistics
 from fvs_ros.stream.watchdog import Watchdog
+from fvs_ros.stream.watches import WatchRegister
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS = AskOptions()
 # Longest time between two looks at what is overdue.
-WATCH_PERIOD_S = 1.0
-NOTHING_KEPT = "no episodes are kept; set memory_dir, or give the engine an episode store"
+OVERDUE_PERIOD_S = 1.0
 
 
 class StreamEngine:
@@ -54,8 +54,8 @@ class StreamEngine:
     call, and the reference to the newest memory, which is never written again once published. So neither thread waits
     for the other's model calls.
 
-    Every public method may be called from any thread. Only `close`, `flush` and `PendingAnswer.result` wait for the
-    model.
+    Every public method may be called from any thread, and so may those of `watches`, which takes conditions to watch
+    for. Only `close`, `flush` and `PendingAnswer.result` wait for the model.
 
     Args:
         model: encodes frames and answers questions; owned by the caller, and must outlive the engine.
@@ -88,14 +88,15 @@ class StreamEngine:
             kept = keep_episodes(episodes, model, config, self._frames, self._latest)
             self._recorder, self._keeper, self._remaker = kept.recorder, kept.keeper, kept.remaker
             recall, self._pictures = kept.recall, kept.pictures
+        self.watches = WatchRegister(config, self._changed, model, self._pictures is not None)
         ingest = IngestWorker(model, config, self._frames, self._latest, on_memory, self._recorder, self._keeper)
-        answers = AnswerWorker(model, config, self._questions, self._latest, recall, self._pictures)
+        answers = AnswerWorker(model, config, self._questions, self._latest, self.watches, recall, self._pictures)
         limit_s = config.model_timeout_s
         self._ingest = Watchdog(ingest, "fvs-ingest", limit_s)
         self._answers = Watchdog(answers, "fvs-answer", limit_s)
         # Often enough for a short limit, too.
-        self._watch_period_s = min(WATCH_PERIOD_S, limit_s / 4 or WATCH_PERIOD_S)
-        self._watch_thread = threading.Thread(target=self._watch, name="fvs-watch", daemon=True)
+        self._overdue_period_s = min(OVERDUE_PERIOD_S, limit_s / 4 or OVERDUE_PERIOD_S)
+        self._overdue_thread = threading.Thread(target=self._end_overdue, name="fvs-overdue", daemon=True)
         self._started = False
         self._closed = False
 
@@ -119,12 +120,10 @@ class StreamEngine:
                 return
             self._started = True
             self._questions.activate()
-            if self._recorder is not None:
-                self._recorder.start()
-            if self._remaker is not None:
-                self._remaker.start()
-            for started in (self._ingest, self._answers, self._watch_thread):
-                started.start()
+            self.watches.activate()
+            for started in (self._recorder, self._remaker, self._ingest, self._answers, self._overdue_thread):
+                if started is not None:
+                    started.start()
 
     def close(self, give_up: Callable[[], bool] = lambda: False) -> bool:
         """Discards waiting frames, cancels all questions, ends the threads and frees the memory.
@@ -142,11 +141,12 @@ class StreamEngine:
             self._closed = True
             self._frames.close()
         self._questions.close()
+        self.watches.close()
         ended = True
         if self._started:
             # A callback that closes the engine runs on one of the threads, which ends after it.
-            if self._watch_thread is not threading.current_thread():
-                self._watch_thread.join()
+            if self._overdue_thread is not threading.current_thread():
+                self._overdue_thread.join()
             # Both, whatever the first says.
             ended = self._ingest.join(give_up) & self._answers.join(give_up)
             if self._recorder is not None:
@@ -154,9 +154,9 @@ class StreamEngine:
         self._latest.current = None
         return ended
 
-    def _watch(self) -> None:
-        """Ends questions at their deadlines, and replaces workers whose model calls hang."""
-        while self._questions.expire(self._watch_period_s):
+    def _end_overdue(self) -> None:
+        """Ends questions and watches at their deadlines, and replaces workers whose model calls hang."""
+        while self._questions.expire(min(self._overdue_period_s, self.watches.expire())):
             self._ingest.look()
             self._answers.look()
 

@@ -180,12 +180,27 @@ class SegmentRecaller(Protocol):
         """
 
 
+class StreamConditionCheck(Protocol):
+    """A condition as a model is asked about it."""
+
+    @property
+    def questions(self) -> Sequence[str]:
+        """What is asked, each by itself; the first stands for all where one is shown."""
+
+    @property
+    def texts(self) -> Sequence[Sequence[str]]:
+        """Of each question: the answers that are scored."""
+
+    def probability(self, log_probabilities: Sequence[Sequence[float]]) -> float:
+        """That it is true, from 0 to 1; of each question's texts `StreamScoring.log_probabilities`."""
+
+
 class StreamModel(Protocol):
     """A vision-language model with a Flash Memory.
 
     One thread calls `frame_grid`, `new_memory` and `encode_steps` while another uses a prefix cache, and any thread
-    calls `control_tokens_in`; the model must be safe for that. An exception from any method is counted, logged and
-    reported, and ends neither thread.
+    calls `control_tokens_in` and `condition_check`; the model must be safe for that. An exception from any method is
+    counted, logged and reported, and ends neither thread.
     """
 
     @property
@@ -222,6 +237,9 @@ class StreamModel(Protocol):
 
     def control_tokens_in(self, text: str) -> list[str]:
         """The control tokens, such as ``<|im_end|>``, that `text` spells out."""
+
+    def condition_check(self, text: str) -> StreamConditionCheck:
+        """How to ask whether something is true now: a statement, or a question with its question mark."""
 
     def new_prefix_cache(self) -> StreamPrefixCache:
         """A prefix cache for one engine's questions; created, used and closed by one thread."""

@@ -82,6 +82,32 @@ class Limits:
     timeout_s: float
 
 
+def check_text(name: str, text: str, config: StreamConfig, control_tokens_in: Callable[[str], list[str]]) -> None:
+    """Checks a text that the model is to be asked; `name` says what it is.
+
+    Raises:
+        AskError: INVALID_QUESTION; the message says what is wrong and what to do.
+    """
+    problem = ""
+    # First, since what follows reads all of it.
+    if len(text) > config.question_characters:
+        problem = (
+            f"has {len(text)} characters; shorten it to {config.question_characters}, or raise the parameter "
+            "question_characters"
+        )
+    elif broken := NO_TEXT.search(text):
+        problem = (
+            f"is no UTF-8 text: its character {broken.start() + 1} is {broken[0]!a}, which stands for other bytes or "
+            "for half a character; send it in UTF-8"
+        )
+    elif not text.strip():
+        problem = "is empty; write what you want to know"
+    elif control_tokens := control_tokens_in(text):
+        problem = f"holds {', '.join(control_tokens)}, which would control the model; write it without"
+    if problem:
+        raise AskError(ErrorCode.INVALID_QUESTION, f"the {name} {problem}")
+
+
 def check_question(
     question: str, options: AskOptions, config: StreamConfig, control_tokens_in: Callable[[str], list[str]]
 ) -> Limits:
@@ -94,23 +120,7 @@ def check_question(
     def invalid(message: str) -> AskError:
         return AskError(ErrorCode.INVALID_QUESTION, message)
 
-    # First, since what follows reads all of it.
-    if len(question) > config.question_characters:
-        raise invalid(
-            f"the question has {len(question)} characters; shorten it to {config.question_characters}, or raise the "
-            "parameter question_characters"
-        )
-    if broken := NO_TEXT.search(question):
-        raise invalid(
-            f"the question is no UTF-8 text: its character {broken.start() + 1} is {broken[0]!a}, which stands for "
-            "other bytes or for half a character; send it in UTF-8"
-        )
-    if not question.strip():
-        raise invalid("the question is empty; write what you want to know")
-    if control_tokens := control_tokens_in(question):
-        raise invalid(
-            f"the question holds {', '.join(control_tokens)}, which would control the model; write it without"
-        )
+    check_text("question", question, config, control_tokens_in)
     check_choices(options.choices)
     max_new_tokens = config.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
     if not 1 <= max_new_tokens <= config.max_new_tokens_limit:

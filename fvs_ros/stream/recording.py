@@ -9,6 +9,7 @@ from fvs_ros.errors import ReadableError
 
 # Long enough for a slow camera, short enough that what was seen last survives a robot that is switched off.
 SILENCE_S = 10.0
+NOTHING_KEPT = "no episodes are kept; set memory_dir, or give the engine an episode store"
 
 
 class RecordingError(ReadableError):

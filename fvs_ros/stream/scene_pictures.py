@@ -7,6 +7,7 @@ are found on the recorder's thread, on which pictures are stored and forgotten, 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.stream.pictures import LONGEST_SIDE, decode_jpeg, shown_jpeg
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.segment_builder import OpenScene, SeenStep
-from fvs_ros.stream.types import Answer, Picture
+from fvs_ros.stream.types import Answer, Moment, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +36,31 @@ class ScenePictures:
     def add(self, answer: Answer) -> Future[Answer]:
         """An answer whose moments bring their pictures, as far as these are kept and can be read."""
         pictured: Future[Answer] = Future()
+        moments = self.add_to(answer.moments, answer.end_ns if answer.memory_version else None)
+        moments.add_done_callback(lambda found: pictured.set_result(replace(answer, moments=found.result())))
+        return pictured
 
-        def find() -> Answer:
+    def add_to(self, moments: Sequence[Moment], newest_ns: int | None) -> Future[tuple[Moment, ...]]:
+        """Moments that bring their pictures, as far as these are kept and can be read. The future never fails.
+
+        Args:
+            moments: what is to be shown.
+            newest_ns: stamp of the newest frame of the memory that they are of; None for one of stored segments.
+        """
+        pictured: Future[tuple[Moment, ...]] = Future()
+
+        def find() -> tuple[Moment, ...]:
             # The newest frame may have no second one yet, and be in no step that is recorded.
-            newest_ns = answer.end_ns if answer.memory_version else None
-            moments = [
+            return tuple(
                 replace(one, picture=self._of_scene(one.stamp_ns, is_newest=one.stamp_ns == newest_ns))
-                for one in answer.moments
-            ]
-            return replace(answer, moments=tuple(moments))
+                for one in moments
+            )
 
-        def finish(found: Future[Answer]) -> None:
+        def finish(found: Future[tuple[Moment, ...]]) -> None:
             error = found.exception()
             if error is not None:
-                logger.warning("an answer goes out without pictures: %s", error)
-            pictured.set_result(answer if error is not None else found.result())
+                logger.warning("moments go out without pictures: %s", error)
+            pictured.set_result(tuple(moments) if error is not None else found.result())
 
         self._recorder.call(find).add_done_callback(finish)
         return pictured

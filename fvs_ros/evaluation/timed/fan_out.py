@@ -54,6 +54,7 @@ class ConditionModel:
         self.fingerprint = model.fingerprint
         self.recaller = model.recaller
         self.control_tokens_in = model.control_tokens_in
+        self.condition_check = model.condition_check
         self.condition = MEMORY
         self.steps: tuple[int, ...] = ()
         self.told: Mapping[int, int] = {}
