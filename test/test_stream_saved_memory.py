@@ -11,7 +11,7 @@ from engines import result
 from episode_engines import killed, running, scenes
 from fakes import PATIENCE_S, SECOND_NS, FakeModel
 
-from fvs_ros.stream import memory_keeper, restore
+from fvs_ros.stream import memory_keeper
 from fvs_ros.stream.recorder import Recorder
 from fvs_ros.stream.saved_memory import read
 
@@ -107,14 +107,14 @@ def test_a_restoring_that_fails_leaves_an_empty_memory_and_says_why(tmp_path: Pa
         assert len(store.info().episodes) == 1
 
 
-def test_a_long_episode_is_thinned_with_its_weights_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "MOST_SEGMENTS", 5)
+def test_a_long_episode_is_thinned_with_its_weights_added_up(tmp_path: Path) -> None:
     with running(tmp_path / "store") as (engine, _):
         scenes(engine, 0, tuple(range(10, 250, 20)))
     (tmp_path / "store" / "memory.safetensors").unlink()
-    model = FakeModel()
+    # Two segments for each that it holds apart, of 12; each keyframe stands for both frames of a step.
+    model = FakeModel(csm_slots=3, dam_slots=2)
     with running(tmp_path / "store", model) as (engine, _):
-        assert sum(map(len, model.encoded)) == 2 * 5
+        assert sum(map(len, model.encoded)) == 2 * (2 * 3)
         assert engine.status.steps == 36
         assert (engine.status.start_ns, engine.status.end_ns) == (0, 71 * SECOND_NS)
 

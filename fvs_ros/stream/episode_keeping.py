@@ -57,15 +57,14 @@ def keep_episodes(
     fingerprint = model.fingerprint()
     make_keys = keys_of(model.recaller)
     recorder = Recorder(episodes, fingerprint, _silence_s(episodes, config), make_keys)
-    # As many as the memory keeps apart.
-    most_segments = max(model.memory_config.csm_slots, model.memory_config.dam_slots)
+    held_apart = max(model.memory_config.csm_slots, model.memory_config.dam_slots)
     recall = None
     recalled = most_recalled(config.recall_segments, model.memory_config.csm_slots)
     if model.recaller is not None and recalled:
-        segments = SegmentRecall(episodes.store, fingerprint, model.recaller, recalled, most_segments)
+        segments = SegmentRecall(episodes.store, fingerprint, model.recaller, recalled, held_apart)
         recall = QuestionRecall(segments, recorder, latest)
     grid_of = partial(grid_of_picture, model)
-    keeper = MemoryKeeper(episodes, recorder, fingerprint, grid_of, most_segments, lambda: frames.closed)
+    keeper = MemoryKeeper(episodes, recorder, fingerprint, grid_of, held_apart, lambda: frames.closed)
     remaker = FeatureRemaker(episodes.store, fingerprint, recorder, frames.request_when_idle, grid_of, make_keys)
     return EpisodeKeeping(recorder, keeper, remaker, recall, ScenePictures(episodes.store, recorder))
 

@@ -59,7 +59,7 @@ class MemoryKeeper:
         recorder: stores its segments.
         fingerprint: of the model.
         grid_of_picture: patches of a picture of that width and height.
-        most_segments: that the memory of a range of stamps is made of.
+        held_apart: segments that the Flash Memory holds apart.
         closing: whether the engine is being closed: then no memory is made to its end.
     """
 
@@ -69,17 +69,16 @@ class MemoryKeeper:
         recorder: Recorder,
         fingerprint: str,
         grid_of_picture: Callable[[int, int], PatchGrid],
-        most_segments: int,
+        held_apart: int,
         closing: Callable[[], bool],
     ) -> None:
         self._store = episodes.store
         self._map_id = episodes.map_id
         self._resume = episodes.resume
         self._fingerprint = fingerprint
-        self._most_segments = most_segments
         self._recorder = recorder
         self._closing = closing
-        self._restorer = Restorer(episodes, fingerprint, grid_of_picture, self._on_progress)
+        self._restorer = Restorer(episodes, fingerprint, grid_of_picture, held_apart, self._on_progress)
         # A memory of an earlier run, until the first frame tells whether the stream goes on in it.
         self._restored: Restored | None = None
         self._saving: Future[None] | None = None
@@ -220,9 +219,7 @@ class MemoryKeeper:
         unstored = self._recorder.call(self._recorder.open_segments).result()
         grid = holder.memory.grid if holder.memory is not None else None
         try:
-            memory = self._restorer.excerpt(
-                since_ns, until_ns, near, unstored, holder.new_memory, grid, self._most_segments
-            )
+            memory = self._restorer.excerpt(since_ns, until_ns, near, unstored, holder.new_memory, grid)
         finally:
             self._recorder.say(restoring="")
         published = memory.publication() if memory is not None else None

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 NewMemory = Callable[[PatchGrid], EpisodeMemory]
 
-MOST_SEGMENTS = 512
-"""Segments that a memory is rebuilt from at most, each at the cost of a grid step; longer episodes are thinned."""
+SEGMENTS_A_SLOT = 2
+"""A long episode's memory is rebuilt from so many segments for each that it holds apart, each at the cost of a grid
+step: slots still join scenes, and a day is back in a second or two with the embedded model."""
 
 # Keyframes that are encoded at once, each as a step of its own.
 _AT_ONCE = 4
@@ -67,6 +68,7 @@ class Restorer:
         episodes: the store, and the map in which poses hold.
         fingerprint: of the model.
         grid_of_picture: patches of a picture of that width and height.
+        held_apart: segments that the Flash Memory holds apart; an excerpt is made of no more, they are thinned.
         on_progress: called with how far it is, in words.
     """
 
@@ -75,12 +77,14 @@ class Restorer:
         episodes: Episodes,
         fingerprint: str,
         grid_of_picture: Callable[[int, int], PatchGrid],
+        held_apart: int,
         on_progress: Callable[[str], None],
     ) -> None:
         self._store = episodes.store
         self._map_id = episodes.map_id
         self._fingerprint = fingerprint
         self._grid_of_picture = grid_of_picture
+        self._held_apart = held_apart
         self._on_progress = on_progress
 
     def restore(self, episode: int, new_memory: NewMemory, grid: PatchGrid | None = None) -> Restored | None:
@@ -108,7 +112,7 @@ class Restorer:
             memory = new_memory(grid or self._grid_of_picture(newest.width, newest.height))
         else:
             return None
-        appended = self._append(memory, thinned(segments, MOST_SEGMENTS))
+        appended = self._append(memory, thinned(segments, SEGMENTS_A_SLOT * self._held_apart))
         if memory.end_ns is None:
             return None
         rebuilt = f"{appended} of {len(segments)} segments"
@@ -122,7 +126,6 @@ class Restorer:
         unstored: Sequence[BuiltSegment],
         new_memory: NewMemory,
         grid: PatchGrid | None,
-        most: int,
     ) -> EpisodeMemory | None:
         """A memory of what was seen in a closed range of stamps, from an area, in all episodes; None where nothing was.
 
@@ -135,7 +138,6 @@ class Restorer:
             unstored: segments that the store does not hold yet.
             new_memory: makes an empty memory for a patch grid.
             grid: patches of a frame; None takes that of the newest picture.
-            most: segments that it is made of; more are thinned.
 
         Raises:
             StoreError: the store cannot be read.
@@ -151,7 +153,7 @@ class Restorer:
         cut.sort(key=lambda one: (one[1].start_ns, one[1].end_ns))
         newest = cut[-1][1]
         memory = new_memory(grid or self._grid_of_picture(newest.width, newest.height))
-        self._append(memory, thinned(cut, most), built)
+        self._append(memory, thinned(cut, self._held_apart), built)
         return None if memory.end_ns is None else memory
 
     def _saved(self, episode: int, new_memory: NewMemory, grid: PatchGrid | None) -> _Saved | None:
