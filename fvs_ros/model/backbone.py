@@ -10,7 +10,9 @@ H width of the language model, k of its layers that DeepStack adds to, V vocabul
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,8 +211,8 @@ class Backbone(abc.ABC):
             inputs_embeds=embeddings,
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{cache_argument(type(self.language_model).forward): cache},
             **more,
         ).last_hidden_state
 
@@ -239,3 +241,11 @@ class Backbone(abc.ABC):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] float32 of hidden states [..., H] after the norm."""
         return self.head(hidden).float()
+
+
+@functools.cache
+def cache_argument(forward: Callable[..., Any]) -> str:
+    """The argument of a forward of transformers that takes its cache: `cache` from 5.24 on, which warns about the
+    older `past_key_values`.
+    """
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
