@@ -1,7 +1,7 @@
 # make setup    .venv with pinned packages, and the ROS 2 interfaces built by colcon
 # make demo     setup, then the node over DDS with a recorded patrol and questions
 # make test     setup, lint, then the tests; ARGS="-k memory" goes to pytest
-# make lint     setup, then ruff and mypy
+# make lint     setup, then scripts/ci_lint.sh: Python, shell scripts, images and workflows
 # make train-smoke   setup, then a minute-size training whose answers must turn right
 # make clean    removes all that setup made
 #
@@ -27,7 +27,7 @@ demo: setup
 	@$(ENTER) && exec python -m fvs_ros.ros_tools.demo $(ARGS)
 
 lint: setup
-	@$(ENTER) && ruff check . && ruff format --check . && mypy
+	@$(ENTER) && exec scripts/ci_lint.sh
 
 test: setup lint
 	@$(ENTER) && exec python -m pytest $(ARGS)

