@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # As whole answers, in the two ways that models write them.
 YES_TEXTS = ("yes", "Yes")
@@ -19,6 +19,8 @@ NO_TEXTS = ("no", "No")
 _QUESTION_MARKS = ("?", "？", "؟")
 _GAP = re.compile(r"\{([a-z_]+)\}")
 _RULE = frozenset({"conditions", "question", "true", "false"})
+# What a rule about places has besides.
+_PLACES = frozenset({"there", "here"})
 _MOST_TEXTS = 200
 # Characters of a condition that a rule may know.
 _LONGEST = 200
@@ -49,13 +51,49 @@ class ConditionCheck:
         return ((*self.true_texts, *self.false_texts),)
 
     def probability(self, log_probabilities: Sequence[Sequence[float]]) -> float:
-        """Of an answer that means true, given that the answer is one of `texts`; one half where none is possible."""
+        """Of an answer that means true, given that the answer is one of `texts`."""
         (scores,) = log_probabilities
-        largest = max(scores)
-        if largest == -math.inf:
-            return 0.5
-        weights = [math.exp(score - largest) for score in scores]
-        return sum(weights[: len(self.true_texts)]) / sum(weights)
+        return sum(_shares(scores)[: len(self.true_texts)])
+
+
+@dataclass(frozen=True)
+class PlacedCheck:
+    """A condition about something that is at one of several places: where it is, and what is true there.
+
+    Attributes:
+        where: asks where it is. Of its answers, `true_texts` are the places; with any other one the condition is false.
+        there: of each place: asks whether the condition is true if it is there.
+        here: asks at which of the places the camera is. While it is at one, that one has not been seen wholly, and the
+            condition counts as false there.
+    """
+
+    where: ConditionCheck
+    there: tuple[ConditionCheck, ...]
+    here: ConditionCheck
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Where it is, where the camera is, then about each place."""
+        return tuple(check.question for check in (self.where, self.here, *self.there))
+
+    @property
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The answers to each."""
+        return tuple(texts for check in (self.where, self.here, *self.there) for texts in check.texts)
+
+    def probability(self, log_probabilities: Sequence[Sequence[float]]) -> float:
+        """The sum over places of it being there, the camera not, and the condition being true then."""
+        where, here, *there = log_probabilities
+        # Of the answers beyond the places nothing is asked.
+        shares = zip(_shares(where), _shares(here), self.there, there, strict=False)
+        return sum(it * (1 - camera) * check.probability([scores]) for it, camera, check, scores in shares)
+
+
+def _shares(scores: Sequence[float]) -> list[float]:
+    """The probabilities of texts among each other, from their log-probabilities; all alike where none is possible."""
+    largest = max(scores)
+    weights = [1.0 if largest == -math.inf else math.exp(score - largest) for score in scores]
+    return [weight / sum(weights) for weight in weights]
 
 
 def yes_no_check(text: str) -> ConditionCheck:
@@ -74,12 +112,17 @@ class _Rule:
     Attributes:
         patterns: match a normalised condition, and have a group for each gap.
         question, true, false: with gaps, see `ConditionRules`.
+        there, here: of a condition about places, see `PlacedCheck`; None of any other.
+        place: the gap that the places fill.
     """
 
     patterns: tuple[re.Pattern[str], ...]
     question: str
     true: tuple[str, ...]
     false: tuple[str, ...]
+    there: _Rule | None = None
+    here: _Rule | None = None
+    place: str = ""
 
 
 class ConditionRules:
@@ -89,7 +132,9 @@ class ConditionRules:
         gaps: what each gap can stand for.
         rules: those that come first count. `conditions` are statements or questions without a mark at their end, with
             gaps such as `{room}`; upper and lower case are alike. `question` and `true` take what a gap stands for in
-            the condition; in `false` it stands for all that is not in `true`.
+            the condition; in `false` it stands for all that is not in `true`. A rule about places has `there` and
+            `here` with `question`, `true` and `false` of their own, and its `true`, like that of `here`, is one gap
+            that no condition has: the places, see `PlacedCheck`.
 
     Raises:
         ValueError: a gap is unknown, or something is empty or too long; the message says which.
@@ -121,7 +166,7 @@ class ConditionRules:
         """What `from_json` reads."""
         return self._json
 
-    def check(self, text: str) -> ConditionCheck:
+    def check(self, text: str) -> ConditionCheck | PlacedCheck:
         """How to ask about a condition; one that no rule knows as of any model."""
         known = " ".join(text.split()).rstrip(".!? ").lower()
         for rule in self._rules if len(known) <= _LONGEST else ():
@@ -131,20 +176,43 @@ class ConditionRules:
         return yes_no_check(text)
 
     def _rule(self, values: Mapping[str, object]) -> _Rule:
-        if not isinstance(values, Mapping) or set(values) != _RULE:
-            raise ValueError(f"a rule of condition_questions must have {', '.join(sorted(_RULE))}, and no others")
-        texts = {name: _texts(name, values[name]) for name in ("conditions", "true", "false")}
+        if not isinstance(values, Mapping) or set(values) not in (_RULE, _RULE | _PLACES):
+            raise ValueError(
+                f"a rule of condition_questions must have {', '.join(sorted(_RULE))}, and perhaps "
+                f"{' and '.join(sorted(_PLACES))}"
+            )
+        conditions = _texts("conditions", values["conditions"])
+        known = set(_GAP.findall(conditions[0]))
+        if unknown := known - set(self._gaps):
+            raise ValueError(f"condition_questions has no gap {', '.join(sorted(unknown))}")
+        for condition in conditions:
+            if sorted(_GAP.findall(condition)) != sorted(known):
+                raise ValueError(f"the condition {condition!r} must have the gaps of the rule's others, each once")
+        patterns = tuple(map(self._pattern, conditions))
+        if set(values) == _RULE:
+            return self._answers(values, patterns, known)
+        there, here = _part("there", values["there"]), _part("here", values["here"])
+        places = _texts("true", values["true"])
+        gap = _GAP.fullmatch(places[0])
+        if len(places) != 1 or gap is None or gap[1] in known or here["true"] != values["true"]:
+            raise ValueError("true of a rule about places, and of its here, must be one gap that its conditions lack")
+        whole = {"true": self._expanded(places[0])}
+        return replace(
+            self._answers({**values, **whole}, patterns, known),
+            there=self._answers(there, (), known | {gap[1]}),
+            here=self._answers({**here, **whole}, (), known),
+            place=gap[1],
+        )
+
+    def _answers(self, values: Mapping[str, object], patterns: tuple[re.Pattern[str], ...], known: set[str]) -> _Rule:
+        """A rule from its question and answers, where `known` are the gaps that a condition fills."""
+        true, false = _texts("true", values["true"]), _texts("false", values["false"])
         (question,) = _texts("question", [values["question"]])
-        if any(len(_GAP.findall(text)) > 1 for text in texts["false"]):
-            raise ValueError("each text of false in condition_questions may have one gap")
-        asked = [*_GAP.findall(question), *(gap for text in texts["true"] for gap in _GAP.findall(text))]
-        for condition in texts["conditions"]:
-            known = _GAP.findall(condition)
-            if unknown := {*known, *_GAP.findall("".join(texts["false"]))} - set(self._gaps):
-                raise ValueError(f"condition_questions has no gap {', '.join(sorted(unknown))}")
-            if len(known) != len(set(known)) or not set(asked) <= set(known):
-                raise ValueError(f"the condition {condition!r} must have each gap of its question and answers once")
-        return _Rule(tuple(map(self._pattern, texts["conditions"])), question, texts["true"], texts["false"])
+        if unknown := {gap for text in (question, *true) for gap in _GAP.findall(text)} - known:
+            raise ValueError(f"question and true of a rule have gaps that its conditions lack: {', '.join(unknown)}")
+        if any(len(_GAP.findall(text)) > 1 or not set(_GAP.findall(text)) <= set(self._gaps) for text in false):
+            raise ValueError("each text of false in condition_questions may have one gap, one of those given")
+        return _Rule(patterns, question, true, false)
 
     def _pattern(self, condition: str) -> re.Pattern[str]:
         parts = _GAP.split(condition.lower())
@@ -155,9 +223,15 @@ class ConditionRules:
         parts[::2] = map(re.escape, parts[::2])
         return re.compile("".join(parts))
 
-    def _asked(self, rule: _Rule, found: Mapping[str, str]) -> ConditionCheck:
+    def _asked(self, rule: _Rule, found: Mapping[str, str]) -> ConditionCheck | PlacedCheck:
         # As the model knows them, where the condition has them in other cases.
         filled = {gap: next(one for one in self._gaps[gap] if one.lower() == found[gap]) for gap in found}
+        if rule.there is None or rule.here is None:
+            return self._filled(rule, filled)
+        there = [self._filled(rule.there, {**filled, rule.place: place}) for place in self._gaps[rule.place]]
+        return PlacedCheck(self._filled(rule, filled), tuple(there), self._filled(rule.here, filled))
+
+    def _filled(self, rule: _Rule, filled: Mapping[str, str]) -> ConditionCheck:
         true = tuple(text.format_map(filled) for text in rule.true)
         false = [one for text in rule.false for one in self._expanded(text)]
         return ConditionCheck(rule.question.format_map(filled), true, tuple(text for text in false if text not in true))
@@ -170,6 +244,17 @@ class ConditionRules:
 
 NO_RULES = ConditionRules({}, ())
 """Of a checkpoint that says nothing of conditions."""
+
+
+def _part(name: str, values: object) -> Mapping[str, object]:
+    """A question with its answers.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(values, Mapping) or set(values) != _RULE - {"conditions"}:
+        raise ValueError(f"{name} of condition_questions must have question, true and false, and no others")
+    return values
 
 
 def _texts(name: str, values: object) -> tuple[str, ...]:

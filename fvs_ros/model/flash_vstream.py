@@ -19,7 +19,7 @@ from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from fvs_ros.model.conditions import ConditionCheck, ConditionRules
+from fvs_ros.model.conditions import ConditionCheck, ConditionRules, PlacedCheck
 from fvs_ros.model.confidence import AnswerRules
 from fvs_ros.model.frame_encoder import FrameEncoder
 from fvs_ros.model.hub import Progress
@@ -203,7 +203,7 @@ class FlashVStream:
         """The control tokens, such as `<|im_end|>`, that a text spells out."""
         return self._prompts.control_tokens_in(text)
 
-    def condition_check(self, text: str) -> ConditionCheck:
+    def condition_check(self, text: str) -> ConditionCheck | PlacedCheck:
         """How to ask whether something is true now: a statement, or a question with its question mark."""
         return self.conditions.check(text)
 

@@ -66,12 +66,12 @@ class StreamConfig:
         1,
     )
     watch_true_from: float = _setting(
-        0.7,
+        0.8,
         "Probability from which on a watched condition is found true; between this and the next nothing changes",
         0,
         1,
     )
-    watch_false_below: float = _setting(0.3, "Probability below which it is found false", 0, 1)
+    watch_false_below: float = _setting(0.2, "Probability below which it is found false", 0, 1)
     parallel_questions: int = _setting(4, "Questions answered at once, from one prefilled memory", 1)
     question_queue: int = _setting(256, "Questions that may wait; when full, the next is refused as BUSY", 1)
     question_characters: int = _setting(2_000, "Longest question, in characters", 1)
