@@ -87,6 +87,7 @@ COMMANDS = (
             Command("forget", "remove segments from a store, so that none of their bytes stay", "memory_forget"),
         ),
     ),
+    Command("memory-plan", "say what a model needs at each quantization and frame size", "memory_plan"),
     Command("quantize", "write a checkpoint whose language model has 8 or 4 bits a weight", "quantize"),
     Command("train", "train a model by a recipe, or go on with a run", "train"),
 )

@@ -27,9 +27,9 @@ from fvs_ros.evaluation.timed.confidence_fit import fit_calibration
 from fvs_ros.evaluation.timed.controls import MEMORY
 from fvs_ros.evaluation.timed.patrol import PatrolPlan, answer_episodes, timed
 from fvs_ros.evaluation.timed.stream_run import RunOptions
-from fvs_ros.model.checkpoint import CALIBRATION, NOT_SEEN, ModelConfig
 from fvs_ros.model.confidence import AnswerRules, Calibration
 from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.model_config import CALIBRATION, NOT_SEEN, ModelConfig
 from fvs_ros.patrol.config import FRAME_SIZE, TEST_SEED
 from fvs_ros.patrol.templates import NOT_SEEN as NOT_SEEN_ANSWER
 from fvs_ros.stream.config import StreamConfig

@@ -25,8 +25,8 @@ import torch
 from fvs_ros.commands.evaluate_patrol import parse_seeds
 from fvs_ros.evaluation.answers import replace_text
 from fvs_ros.evaluation.timed.watches import WatchScore, score_watch, watch_steps
-from fvs_ros.model.checkpoint import CONDITIONS, ModelConfig
 from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.model.model_config import CONDITIONS, ModelConfig
 from fvs_ros.patrol.conditions import condition_questions, draw_conditions
 from fvs_ros.patrol.config import FRAME_SIZE, STEP_S, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fvs_ros.model.checkpoint import CONDITIONS, ModelConfig
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.conditions import NO_RULES, ConditionCheck, ConditionRules, PlacedCheck
+from fvs_ros.model.model_config import CONDITIONS, ModelConfig
 from fvs_ros.model.names import EMBEDDED_FOLDER
 
 ROOM_RULE: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from patrol_drawing import drawing
-from small_networks import SmallShape, model_of, qwen2_5_vl
+from small_networks import SmallShape, model_of, qwen2_5_vl, qwen3_vl
 from test_model_prefix_cache import finish, prefill, snapshot
 from wide_networks import QWEN2_VL_2B, wide_network
 
@@ -98,6 +98,24 @@ def test_prefilled_answers_of_a_quantised_model_are_those_of_the_reference_path(
     model = model_of(network, FlashMemoryConfig(csm_slots=6, dam_slots=3, window_slots=2))
     memory, cache = snapshot(model), model.new_prefix_cache()
     prefilled = prefill(cache, memory)
+    questions = ("What?", "Where is the red box?")
+    texts = finish(prefilled, *(prefilled.start(question, 20) for question in questions))
+    assert texts == [model.answer(memory, question, max_new_tokens=20) for question in questions]
+
+
+def test_prefilled_answers_of_a_quantised_qwen3_vl_are_those_of_the_reference_path() -> None:
+    """With DeepStack, whose features stand behind those of the last block."""
+    network = qwen3_vl()
+    with torch.no_grad():
+        full = logits(network)
+        quantize_layers(backbone_of(network), Quantization.INT8)
+        assert 0 < (logits(network) - full).std() < 0.1 * full.std()
+    model = model_of(network, FlashMemoryConfig(csm_slots=6, dam_slots=3, window_slots=2))
+    features = model.encode_pixels(torch.randn(24, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    stream = model.new_memory(PatchGrid(4, 4, 16))
+    stream.append(features.high, features.low, list(range(12)), list(range(12)))
+    memory = stream.snapshot()
+    prefilled = prefill(model.new_prefix_cache(), memory)
     questions = ("What?", "Where is the red box?")
     texts = finish(prefilled, *(prefilled.start(question, 20) for question in questions))
     assert texts == [model.answer(memory, question, max_new_tokens=20) for question in questions]

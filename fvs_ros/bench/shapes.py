@@ -12,8 +12,10 @@ from transformers import PreTrainedConfig
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.checkpoint import Checkpoint, ModelConfig
-from fvs_ros.model.families import QWEN2_VL, QWEN3_VL, Family
+from fvs_ros.model.families import QWEN2_5_VL, QWEN2_VL, QWEN3_VL, Family, backbone_of
 from fvs_ros.model.flash_vstream import pick_attention
+from fvs_ros.model.quantization import Quantization
+from fvs_ros.model.quantized_weights import check_usable, quantize_layers
 from fvs_ros.model.tiny import byte_tokenizer
 
 
@@ -99,6 +101,37 @@ def _qwen3_vl(
     )
 
 
+def _qwen2_5_vl(
+    width: int, layers: int, heads: tuple[int, int], mlp: int, vocabulary: int, *, tied: bool
+) -> ModelShape:
+    """Of a Qwen2.5-VL, as published; `heads` of queries, and of keys and values."""
+    return ModelShape(
+        text={
+            "vocab_size": vocabulary,
+            "hidden_size": width,
+            "intermediate_size": mlp,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads[0],
+            "num_key_value_heads": heads[1],
+            "rope_parameters": _rope(1_000_000.0, (16, 24, 24)),
+        },
+        vision={
+            "depth": 32,
+            "hidden_size": 1_280,
+            "intermediate_size": 3_420,
+            "num_heads": 16,
+            "out_hidden_size": width,
+            "window_size": 112,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+            "tokens_per_second": 2,
+        },
+        frame=448,
+        memory=MemoryShape(PatchGrid(24, 40), 1_280, FlashMemoryConfig.untrained()),
+        tied=tied,
+        family=QWEN2_5_VL,
+    )
+
+
 # Qwen2-VL has the same vision tower at all sizes; 24 x 40 patches are a 16:9 camera in the published protocol.
 _TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
 _PUBLISHED_MEMORY = MemoryShape(PatchGrid(24, 40), 1280)
@@ -157,17 +190,29 @@ SHAPES = {
         frame=448,
         memory=_PUBLISHED_MEMORY,
     ),
+    "qwen2.5-vl-3b": _qwen2_5_vl(2_048, 36, (16, 2), 11_008, 151_936, tied=True),
+    "qwen2.5-vl-7b": _qwen2_5_vl(3_584, 28, (28, 4), 18_944, 152_064, tied=False),
     "qwen3-vl-2b": _qwen3_vl(2_048, 28, 16, 6_144),
     "qwen3-vl-4b": _qwen3_vl(2_560, 36, 32, 9_728),
     "qwen3-vl-8b": _qwen3_vl(4_096, 36, 32, 12_288, large_tower=True, tied=False),
 }
 
 
-def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed: int) -> Checkpoint:
-    """A checkpoint of the shape `name` with random weights, made on its device.
+def random_checkpoint(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    quantization: Quantization = Quantization.NONE,
+) -> Checkpoint:
+    """A checkpoint of the shape `name` with random weights, made on its device, and quantised there once it is whole.
 
     Its answers are letters and end only at their length limit.
+
+    Raises:
+        CheckpointError: the quantization cannot be used on this device, or in this dtype.
     """
+    check_usable(quantization, device, dtype)
     shape = SHAPES[name]
     config: Any = shape.network_config()
     kind: Any = shape.family.network
@@ -185,8 +230,9 @@ def random_checkpoint(name: str, device: torch.device, dtype: torch.dtype, seed:
         speaks = torch.zeros(network.get_output_embeddings().weight.shape[0], 1, device=device, dtype=dtype)
         speaks[letters] = 1
         network.get_output_embeddings().weight.mul_(speaks)
+        quantize_layers(backbone_of(network), quantization)
     return Checkpoint(
-        config=ModelConfig(config, shape.memory.config),
+        config=ModelConfig(config, shape.memory.config, quantization=quantization),
         network=network.to(device).eval(),
         tokenizer=tokenizer,
         pixels=replace(shape.family.pixels, max_pixels=shape.frame**2),

@@ -59,6 +59,11 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         default=AUTO,
         help="how the memory chooses keyframes; auto takes the checkpoint's (%(default)s)",
     )
+    add_memory_arguments(parser)
+
+
+def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what decides the size of a model's memory."""
     parser.add_argument(
         "--no-deepstack",
         action="store_true",

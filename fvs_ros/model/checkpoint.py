@@ -7,160 +7,35 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen2Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Tokenizer
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.memory.time_code import check_clock_width
 from fvs_ros.model.backbone import Backbone
-from fvs_ros.model.checkpoint_checks import (
-    check_supported,
-    check_tokenizer,
-    check_values,
-    check_weights_fit,
-    stored_quantization,
-)
-from fvs_ros.model.checkpoint_errors import CheckpointError
+from fvs_ros.model.checkpoint_checks import check_tokenizer, check_weights_fit
+from fvs_ros.model.checkpoint_errors import CheckpointError, described
 from fvs_ros.model.checkpoint_files import (
     CONFIG,
     check_text_files,
     checkpoint_folder,
     read_json,
     read_weight_headers,
+    stored_bytes,
 )
-from fvs_ros.model.conditions import NO_RULES, ConditionRules
-from fvs_ros.model.confidence import PLAIN_ANSWERS, AnswerRules, Calibration, not_seen_from_json
-from fvs_ros.model.families import FAMILIES, PUBLISHED_MODEL_TYPE, QWEN2_VL, backbone_of
+from fvs_ros.model.families import FAMILIES, backbone_of
 from fvs_ros.model.hub import Progress
 from fvs_ros.model.layerwise import WeightFiles, add_layers, without_layers
+from fvs_ros.model.memory_plan import LARGE, MemoryPlanner, check_room
+from fvs_ros.model.model_config import ModelConfig
+from fvs_ros.model.packed_weights import PACKED_PARTS, PackedLayers, check_packed_usable
 from fvs_ros.model.preprocess import PixelConfig
-from fvs_ros.model.quantization import METHOD, Quantization
-from fvs_ros.model.quantized_weights import check_usable, save_quantized
+from fvs_ros.model.quantization import PARTS, Quantization
+from fvs_ros.model.quantized_weights import check_usable, save_quantized, usable
 from fvs_ros.model.recall import RecallHead
-from fvs_ros.model.relevance import RelevanceWeights
-
-# Our own additions to `config.json`.
-RELEVANCE, CALIBRATION, NOT_SEEN = "relevance_weights", "confidence_calibration", "not_seen_answers"
-CONDITIONS = "condition_questions"
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A checkpoint's `config.json`.
-
-    Attributes:
-        network: the vision-language model's part, as transformers reads it.
-        memory: the Flash Memory's sizes.
-        relevance: trained weights of what an answer rests on, None where it has none.
-        quantization: of the language model's linear layers.
-        answers: what its confidence is worth, and which of its answers say "not seen".
-        conditions: how it is asked whether something is true now.
-    """
-
-    network: PreTrainedConfig
-    memory: FlashMemoryConfig
-    relevance: RelevanceWeights | None = None
-    quantization: Quantization = Quantization.NONE
-    answers: AnswerRules = PLAIN_ANSWERS
-    conditions: ConditionRules = NO_RULES
-
-    @classmethod
-    def from_json(cls, values: dict) -> ModelConfig:
-        """Reads `config.json` in the published layout or that of a family.
-
-        Raises:
-            CheckpointError: another kind of model, or settings that are not supported.
-        """
-        model_type = values.get("model_type")
-        family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-        if family is None:
-            *most, last = FAMILIES
-            raise CheckpointError(
-                f"config.json has model_type {model_type!r}; supported are {', '.join(most)} and {last}"
-            )
-        stored = stored_quantization(values)
-        unread = {"model_type", "architectures", "auto_map"}
-        if stored is not Quantization.NONE:
-            unread.add("quantization_config")
-        values = {key: value for key, value in values.items() if key not in unread}
-        check_values(values)
-        ours = {name: values.pop(name) for name in (RELEVANCE, CALIBRATION, NOT_SEEN, CONDITIONS) if name in values}
-        vision = values.get("vision_config") or {}
-        if not isinstance(vision, Mapping):
-            raise CheckpointError(f"config.json has vision_config {vision!r}; it must be an object")
-        published = vision.get("flash_memory_config")
-        if published is not None and not isinstance(published, Mapping):
-            raise CheckpointError(f"config.json has flash_memory_config {published!r}; it must be an object")
-        values["vision_config"] = {
-            **{key: value for key, value in vision.items() if key != "flash_memory_config"},
-            "model_type": family.vision_model_type,
-        }
-        try:
-            trained = published is not None or model_type == PUBLISHED_MODEL_TYPE
-            memory = FlashMemoryConfig.from_published(published) if trained else FlashMemoryConfig.untrained()
-            config = cls(family.config.from_dict(values), memory, quantization=stored)
-            if config.memory.clock_code:
-                check_clock_width(config.network.text_config.hidden_size)
-        except Exception as error:
-            # transformers checks with exceptions of its own, whose only base is Exception, and not everything.
-            raise CheckpointError(f"config.json cannot be used: {_described(error)}") from error
-        check_supported(config.network)
-        try:
-            return config._with_ours(ours)
-        except ValueError as error:
-            raise CheckpointError(f"config.json cannot be used: {error}") from error
-
-    def _with_ours(self, values: Mapping[str, object]) -> ModelConfig:
-        """With what we add to `config.json`."""
-        text = self.network.text_config
-        relevance, calibration, not_seen = (values.get(name) for name in (RELEVANCE, CALIBRATION, NOT_SEEN))
-        return replace(
-            self,
-            relevance=None
-            if relevance is None
-            else RelevanceWeights.from_json(relevance, text.num_hidden_layers, text.num_attention_heads),
-            answers=AnswerRules(
-                calibration=None if calibration is None else Calibration.from_json(calibration),
-                not_seen=None if not_seen is None else not_seen_from_json(not_seen),
-            ),
-            conditions=ConditionRules.from_json(values[CONDITIONS]) if CONDITIONS in values else NO_RULES,
-        )
-
-    def _ours(self) -> dict[str, object]:
-        """What `_with_ours` reads, and how weights are stored."""
-        values: dict[str, object] = {
-            RELEVANCE: None if self.relevance is None else self.relevance.to_json(),
-            CALIBRATION: None if self.answers.calibration is None else self.answers.calibration.to_json(),
-            NOT_SEEN: None if self.answers.not_seen is None else list(self.answers.not_seen),
-            CONDITIONS: None if self.conditions is NO_RULES else self.conditions.to_json(),
-        }
-        if self.quantization is not Quantization.NONE:
-            values["quantization_config"] = {"quant_method": METHOD, "weights": self.quantization.value}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def to_json(self) -> dict:
-        """What `from_json` reads. Of Qwen2-VL the published layout: the language model's settings at the top."""
-        values = self.network.to_dict()
-        memory = {"flash_memory_config": self.memory.to_published()}
-        if self.network.model_type != QWEN2_VL.model_type:
-            return {**values, "vision_config": {**values["vision_config"], **memory}, **self._ours()}
-        text = values.pop("text_config")
-        rope = text.pop("rope_parameters")
-        return {
-            **text,
-            **values,
-            "rope_theta": rope["rope_theta"],
-            "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
-            "vision_config": {**values["vision_config"], **memory},
-            **self._ours(),
-            "model_type": PUBLISHED_MODEL_TYPE,
-            "architectures": ["FlashVStreamQwen2VLModel"],
-        }
 
 
 @dataclass(frozen=True)
@@ -209,24 +84,25 @@ def load_checkpoint(
     """
     check_usable(quantization, device, dtype)
     folder = checkpoint_folder(name, on_progress)
-    check_text_files(folder)
-    config = ModelConfig.from_json(read_json(folder, CONFIG))
-    stored = config.quantization is not Quantization.NONE
+    config, pixels = read_settings(folder)
+    stored = config.quantised_as is not None
     config = _with_quantization(config, quantization, folder)
     check_usable(config.quantization, device, dtype)
-    try:
-        of_family = FAMILIES[config.network.model_type].pixels
-        pixels = PixelConfig.from_preprocessor(read_json(folder, "preprocessor_config.json", default={}), of_family)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'preprocessor_config.json'} cannot be used: {error}") from error
+    if config.packed is not None:
+        check_packed_usable(config.packed, dtype)
     generation = read_json(folder, "generation_config.json", default={})
     tokenizer = _load_tokenizer(folder)
     check_tokenizer(config.network, tokenizer, folder)
     end_tokens = _end_tokens(generation.get("eos_token_id", config.network.text_config.eos_token_id), tokenizer)
-    in_files = config.quantization if stored else Quantization.NONE
-    check_weights_fit(config.network, read_weight_headers(folder, in_files), folder)
+    headers = read_weight_headers(folder, _quantised_parts(config, stored))
+    check_weights_fit(config.network, headers, folder)
+    if sum(math.prod(header.shape) for header in headers.values()) >= LARGE:
+        others = [] if stored else [one for one in Quantization if usable(one, device, dtype)]
+        packed_bytes = None if config.packed is None else stored_bytes(folder)
+        planner = MemoryPlanner(config.network, config.memory)
+        check_room(planner, pixels, dtype, config.quantization, device, others, packed_bytes)
     on_progress("reading the weights")
-    if config.quantization is Quantization.NONE:
+    if config.quantised_as is None:
         network = load_network(config, name=str(folder), device=device, dtype=dtype, attention=attention)
     else:
         network = _load_by_layers(config, folder, stored, device=device, dtype=dtype, attention=attention)
@@ -237,16 +113,39 @@ def load_checkpoint(
     return Checkpoint(config, network, tokenizer, pixels, end_tokens, recall)
 
 
+def read_settings(folder: Path) -> tuple[ModelConfig, PixelConfig]:
+    """What a checkpoint says of itself, without its weights and its tokenizer.
+
+    Raises:
+        CheckpointError: a file is missing or cannot be used.
+    """
+    check_text_files(folder)
+    config = ModelConfig.from_json(read_json(folder, CONFIG))
+    try:
+        of_family = FAMILIES[config.network.model_type].pixels
+        pixels = PixelConfig.from_preprocessor(read_json(folder, "preprocessor_config.json", default={}), of_family)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'preprocessor_config.json'} cannot be used: {error}") from error
+    return config, pixels
+
+
 def _with_quantization(config: ModelConfig, asked: Quantization, folder: Path) -> ModelConfig:
     """The configuration with the quantization that was asked for, where its weights can have it."""
     if asked in (Quantization.NONE, config.quantization):
         return config
-    if config.quantization is not Quantization.NONE:
+    if config.quantised_as is not None:
         raise CheckpointError(
-            f"{folder} holds {config.quantization.value} weights, and quantization is {asked.value}; set it to none, "
-            "or name the checkpoint in full precision"
+            f"{folder} holds {config.quantised_as} weights, and quantization is {asked.value}; set it to none, or name "
+            "the checkpoint in full precision"
         )
     return replace(config, quantization=asked)
+
+
+def _quantised_parts(config: ModelConfig, stored: bool) -> tuple[str, ...]:
+    """How names end of those tensors in the files that are no plain weights."""
+    if config.packed is not None:
+        return tuple(f".{part}" for part in PACKED_PARTS[config.packed.method])
+    return tuple(f".weight.{part}" for part in PARTS.get(config.quantization, ())) if stored else ()
 
 
 def _load_tokenizer(folder: Path) -> Qwen2Tokenizer:
@@ -258,7 +157,7 @@ def _load_tokenizer(folder: Path) -> Qwen2Tokenizer:
         return tokenizer
     except Exception as error:
         # The Rust library raises plain Exception.
-        raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {_described(error)}") from error
+        raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {described(error)}") from error
 
 
 def _end_tokens(end: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -266,10 +165,6 @@ def _end_tokens(end: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int, .
     if strange := [token for token in ends if not isinstance(token, int) or isinstance(token, bool)]:
         raise CheckpointError(f"generation_config.json has eos_token_id {strange[0]!r}; it must be a whole number")
     return tuple(sorted({*ends, tokenizer.convert_tokens_to_ids("<|im_end|>")}))
-
-
-def _described(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def load_network(
@@ -301,7 +196,7 @@ def load_network(
     except Exception as error:
         # Of many kinds: from the file system, safetensors, transformers and torch.
         raise CheckpointError(
-            f"the weights of {name or 'the checkpoint'} cannot be loaded: {_described(error)}"
+            f"the weights of {name or 'the checkpoint'} cannot be loaded: {described(error)}"
         ) from error
     for problem, keys in (
         ("lacks", report["missing_keys"]),
@@ -337,11 +232,12 @@ def _load_by_layers(
     network = load_network(bare, weights=files.outside_layers(), device=device, dtype=dtype, attention=attention)
     if device.type == "cpu":
         _unmap(network)
+    packed = None if config.packed is None else PackedLayers(config.packed, device, dtype)
     try:
-        add_layers(backbone_of(network), config.network, files, config.quantization, stored=stored)
+        add_layers(backbone_of(network), config.network, files, config.quantization, stored=stored, packed=packed)
     except torch.OutOfMemoryError as error:
         raise CheckpointError(
-            f"the weights of {folder} as {config.quantization.value} do not fit {device}, which has "
+            f"the weights of {folder} as {config.quantised_as} do not fit {device}, which has "
             f"{torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB free; choose a smaller model"
         ) from error
     return network

@@ -11,3 +11,8 @@ class CheckpointError(ReadableError, ValueError):
 
 class HubError(CheckpointError):
     """A checkpoint that the hub did not give; another try may succeed."""
+
+
+def described(error: Exception) -> str:
+    """What an error of another library says, or its kind where that is nothing."""
+    return str(error) or type(error).__name__

@@ -17,7 +17,6 @@ from fvs_ros.files import read_bounded
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.hub import Progress, cached_snapshot, download
 from fvs_ros.model.names import EMBEDDED, EMBEDDED_FOLDER, TINY, is_embedded
-from fvs_ros.model.quantization import PARTS, Quantization
 
 CONFIG, WEIGHTS, INDEX, ADAPTER = (
     "config.json",
@@ -153,12 +152,12 @@ def check_text_files(folder: Path) -> None:
             raise CheckpointError(f"{path} is {size} bytes long; at most {MOST_TEXT_BYTES} make sense")
 
 
-def read_weight_headers(folder: Path, quantization: Quantization = Quantization.NONE) -> dict[str, TensorHeader]:
+def read_weight_headers(folder: Path, quantised_parts: tuple[str, ...] = ()) -> dict[str, TensorHeader]:
     """Every tensor of a checkpoint's safetensors, by its name, after each file was found to be whole.
 
     Args:
         folder: of the checkpoint.
-        quantization: what its configuration says of its weights.
+        quantised_parts: how names of tensors may end that are no plain weights, as its configuration says.
 
     Raises:
         CheckpointError: a file is missing, cut or something else than its name says, or the weights are not plain
@@ -177,9 +176,8 @@ def read_weight_headers(folder: Path, quantization: Quantization = Quantization.
         if not path.is_file():
             raise CheckpointError(_without(folder, shard, len(shards)))
         headers.update(_headers(path))
-    parts = tuple(f".weight.{part}" for part in PARTS.get(quantization, ()))
     for name, header in headers.items():
-        if parts and name.endswith(parts):
+        if name.endswith(quantised_parts):
             continue
         if name.endswith(QUANTIZED_SUFFIXES) or header.dtype not in FULL_PRECISION:
             raise CheckpointError(
@@ -196,6 +194,11 @@ def weight_paths(folder: Path) -> dict[str, Path]:
         with safe_open(folder / shard, framework="pt") as file:
             paths |= dict.fromkeys(file.keys(), folder / shard)
     return paths
+
+
+def stored_bytes(folder: Path) -> int:
+    """Bytes of all files of weights, which are there."""
+    return sum((folder / shard).stat().st_size for shard in _shards(folder) or [WEIGHTS])
 
 
 def _shards(folder: Path) -> list[str] | None:

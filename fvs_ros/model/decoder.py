@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
@@ -112,8 +112,7 @@ class Decoder:
         self._normed = hasattr(attention, "q_norm")
         self.device = backbone.device
         self.dtype = backbone.dtype
-        parameters = sum(parameter.numel() for layer in self._layers for parameter in layer.parameters())
-        self.chunk = chunk_tokens(parameters, self.device.type)
+        self.chunk = chunk_tokens(layer_weights(backbone.layers), self.device.type)
 
     def allocate(self, sequences: int, tokens: int) -> KeyValues:
         """Storage for sequences of up to `tokens`. Zeroed: masked values are multiplied by 0, so must be finite."""
@@ -254,6 +253,13 @@ def _has_head_norms(attention: Any) -> bool:
     """Whether both queries and keys are normalised, each head by itself."""
     widths = [getattr(attention, name).weight.numel() for name in HEAD_NORMS if hasattr(attention, name)]
     return widths == [attention.head_dim] * len(HEAD_NORMS)
+
+
+def layer_weights(layers: nn.Module) -> int:
+    """Weights of a language model's layers, however they are stored: packed ones are no parameters."""
+    modules: list[Any] = list(layers.modules())
+    packed = sum(one.in_features * one.out_features for one in modules if hasattr(one, "qweight"))
+    return packed + sum(parameter.numel() for parameter in layers.parameters())
 
 
 def chunk_tokens(parameters: int, device: str) -> int:

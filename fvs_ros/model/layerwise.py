@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.checkpoint_errors import CheckpointError
 from fvs_ros.model.checkpoint_files import weight_paths
 from fvs_ros.model.families import FAMILIES, backbone_of
+from fvs_ros.model.packed_weights import PackedLayers
 from fvs_ros.model.quantization import PARTS, Quantization
 from fvs_ros.model.quantized_weights import check_parts, linear_layers, quantize, restore
 
@@ -70,15 +72,17 @@ def add_layers(
     quantization: Quantization,
     *,
     stored: bool,
+    packed: PackedLayers | None = None,
 ) -> None:
-    """Gives a network of `without_layers` its layers, quantised, on its device.
+    """Gives a network of `without_layers` its layers, quantised or packed, on its device.
 
     Args:
         backbone: of the network.
         config: with all layers.
         files: where their weights are.
-        quantization: int8 or int4.
+        quantization: of the linear layers; none for those that are packed.
         stored: whether the files hold quantised weights.
+        packed: makes the linear layers that the files hold packed.
 
     Raises:
         CheckpointError: weights are missing, superfluous or of another shape than the configuration says.
@@ -92,9 +96,11 @@ def add_layers(
     for module in layers.modules():
         if hasattr(module, "config"):
             module.config = text
-    reader = _LayerReader(files, backbone.device, backbone.dtype, quantization, stored)
+    reader = _LayerReader(files, backbone.device, backbone.dtype, quantization, stored, packed)
     for index in range(len(layers)):
         reader.fill(layers, index)
+    if packed is not None:
+        packed.finish(layers)
     backbone.language_model.layers = layers.eval()
 
 
@@ -116,21 +122,29 @@ class _LayerReader:
     """Puts weights in the place of those on the meta device."""
 
     def __init__(
-        self, files: WeightFiles, device: torch.device, dtype: torch.dtype, quantization: Quantization, stored: bool
+        self,
+        files: WeightFiles,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantization: Quantization,
+        stored: bool,
+        packed: PackedLayers | None,
     ) -> None:
         self._files, self._device, self._dtype = files, device, dtype
-        self._quantization, self._stored = quantization, stored
+        self._quantization, self._stored, self._packed = quantization, stored, packed
 
     def fill(self, layers: nn.ModuleList, index: int) -> None:
         """Reads all weights of a layer."""
         layer, names = layers[index], self._files.layer(index)
-        linears = {f"{name}.weight" for name, _ in linear_layers(layer)}
-        parts = PARTS[self._quantization] if self._stored else ()
+        taken = set() if self._packed is None else self._fill_packed(self._packed, layer, names)
+        quantised = self._quantization is not Quantization.NONE
+        linears = {f"{name}.weight" for name, _ in linear_layers(layer)} if quantised else set()
+        parts = PARTS.get(self._quantization, ()) if self._stored else ()
         wanted = {
             name: [f"{name}.{part}" for part in parts] if parts and name in linears else [name]
             for name, _ in layer.named_parameters()
         }
-        expected = {one for some in wanted.values() for one in some}
+        expected = {one for some in wanted.values() for one in some} | taken
         for problem, keys in (("lacks", expected - names.keys()), ("has unknown", names.keys() - expected)):
             if keys:
                 some = ", ".join(sorted(keys)[:3])
@@ -142,6 +156,23 @@ class _LayerReader:
             setattr(layer.get_submodule(owner), leaf, made)
             if name in linears:
                 _give_back_freed()
+
+    def _fill_packed(self, packed: PackedLayers, layer: nn.Module, names: Mapping[str, str]) -> set[str]:
+        """Puts packed layers in the place of linear ones, where the files have them so; returns the names they took."""
+        taken: set[str] = set()
+        for name, linear in linear_layers(layer):
+            parts = {part: f"{name}.{part}" for part in (*packed.parts, "bias") if f"{name}.{part}" in names}
+            if not parts.keys() & set(packed.parts):
+                continue
+            # Some files have a bias of zeros where the model has none.
+            wanted = set(packed.parts) | ({"bias"} if linear.bias is not None else set())
+            if lacking := sorted(wanted - parts.keys()):
+                raise CheckpointError(f"{self._files.folder} lacks {name}.{lacking[0]}, but has {name}.{min(parts)}")
+            tensors = {part: self._files.mapped(names[one]) for part, one in parts.items()}
+            in_file = names[parts[packed.parts[0]]].rpartition(".")[0]
+            layer.set_submodule(name, packed.make(in_file, linear, tensors))
+            taken |= set(parts.values())
+        return taken
 
     def _parameter(self, name: str, tensors: tuple[Tensor, ...], shape: torch.Size, linear: bool) -> nn.Parameter:
         if linear and self._stored:

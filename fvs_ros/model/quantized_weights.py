@@ -63,6 +63,15 @@ def check_usable(quantization: Quantization, device: torch.device, dtype: torch.
         raise CheckpointError(f"quantization {quantization.value} needs torchao, which is not installed: {INSTALL}")
 
 
+def usable(quantization: Quantization, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device and this installation can compute with it."""
+    try:
+        check_usable(quantization, device, dtype)
+    except CheckpointError:
+        return False
+    return True
+
+
 def quantize(name: str, weight: Tensor, quantization: Quantization) -> nn.Parameter:
     """A quantised weight, where the full one is.
 
@@ -151,6 +160,15 @@ def check_parts(name: str, parts: tuple[Tensor, Tensor], shape: torch.Size, quan
                 f"{name} is {part.dtype} {list(part.shape)} and config.json says {dtype} {list(size)}; quantise the "
                 "checkpoint again (fvs quantize)"
             )
+
+
+def quantized_bytes(shape: torch.Size, quantization: Quantization) -> int:
+    """Bytes of a quantised weight [n, k]."""
+    outputs, inputs = shape
+    if quantization is Quantization.INT8:
+        return outputs * (inputs + 4)
+    outputs, inputs = _multiple(outputs, 8), _multiple(inputs, 1_024)
+    return outputs * inputs // 2 + 2 * 2 * outputs * inputs // GROUP
 
 
 def _multiple(count: int, of: int) -> int:

@@ -15,7 +15,6 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from fvs_ros.memory.time_code import check_clock_width
 from fvs_ros.model.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from fvs_ros.model.quantization import Quantization
 from fvs_ros.model.recall import RecallHead
 from fvs_ros.training.config import StageConfig, TrainConfig
 from fvs_ros.training.data.cache import TensorCache
@@ -118,9 +117,9 @@ def starting_checkpoint(config: TrainConfig, stage: StageConfig, source: str | N
         half = config.lora is not None and _use_bfloat16(config)
         dtype = torch.bfloat16 if half else torch.float32
         checkpoint = load_checkpoint(name, device=torch.device("cpu"), dtype=dtype, attention=config.attention)
-        if checkpoint.config.quantization is not Quantization.NONE:
+        if checkpoint.config.quantised_as is not None:
             raise CheckpointError(
-                f"{name} holds {checkpoint.config.quantization.value} weights, which cannot be trained; name the "
+                f"{name} holds {checkpoint.config.quantised_as} weights, which cannot be trained; name the "
                 "checkpoint in full precision"
             )
         if source is None and config.model.vocabulary == "patrol":
