@@ -24,6 +24,8 @@ from fvs_ros.model.checkpoint import load_checkpoint
 from fvs_ros.model.families import QWEN2_VL, QWEN3_VL
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.prompt import PromptBuilder
+from fvs_ros.model.quantization import Quantization
+from fvs_ros.model.quantized_weights import linear_layers
 from fvs_ros.model.tiny import tiny_network_config
 from fvs_ros.training.config import ScratchConfig
 from fvs_ros.training.scratch import new_checkpoint
@@ -187,7 +189,14 @@ def test_the_embedded_shape_is_that_of_the_model_that_ships() -> None:
 
 @pytest.mark.parametrize(
     ("name", "billions"),
-    [("qwen2-vl-2b", 2.21), ("qwen2-vl-7b", 8.29), ("qwen3-vl-2b", 2.13), ("qwen3-vl-4b", 4.44), ("qwen3-vl-8b", 8.77)],
+    [
+        ("qwen2.5-vl-3b", 3.75),
+        ("qwen2-vl-2b", 2.21),
+        ("qwen2-vl-7b", 8.29),
+        ("qwen3-vl-2b", 2.13),
+        ("qwen3-vl-4b", 4.44),
+        ("qwen3-vl-8b", 8.77),
+    ],
 )
 def test_the_published_shapes_have_their_parameters(name: str, billions: float) -> None:
     """Without the storage of any of them."""
@@ -222,6 +231,31 @@ def test_costs_of_the_7b_model_are_those_of_its_sizes() -> None:
     assert token.bytes / 1e9 == pytest.approx(14.7, abs=0.5)
     assert token.flop / 1e9 == pytest.approx(18, abs=2)
     assert costs.extend(10_000, 1, 4).bytes == token.bytes, "four answers read the weights and the prefix once"
+
+
+@pytest.mark.parametrize("small_model", [QWEN3_VL], ids=["qwen3_vl"], indirect=True)
+def test_a_quantised_model_is_measured_and_its_floors_are_those_of_fewer_bytes(
+    small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("YOUNG", 5), ("REPEATS", 4), ("TOKENS", 6), ("WARM_QUESTIONS", 2), ("FRESH_QUESTIONS", 2)):
+        monkeypatch.setattr(answer, name, value)
+    out = tmp_path / "answer.json"
+    command = ["bench", "answer", "--device", "cpu", "--steps", "5", "--quantization", "int8", "--json", str(out)]
+    cli.main(command)
+    written = json.loads(out.read_text())
+    assert written["settings"]["quantization"] == "int8"
+    assert {"a token", "first token, 4 fps in"} <= {row["name"] for row in written["measurements"]}
+    plain, int8 = (random_checkpoint(small_model, CPU, torch.float32, 0, one) for one in list(Quantization)[:2])
+    assert int8.config.quantization is Quantization.INT8
+    layers = sum(linear.weight.numel() for _, linear in linear_layers(plain.backbone.layers))
+    rows = sum(linear.out_features for _, linear in linear_layers(plain.backbone.layers))
+    saved = ModelCosts(plain.network).extend(100, 1).bytes - ModelCosts(int8.network).extend(100, 1).bytes
+    assert saved == 3 * layers - 4 * rows
+
+
+def test_memory_has_nothing_to_quantise(small_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "memory", "--device", "cpu", "--model", small_model, "--quantization", "int8"]) == 1
+    assert "memory has no language model" in capsys.readouterr().err
 
 
 @BOTH_FAMILIES

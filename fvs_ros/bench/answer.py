@@ -44,7 +44,7 @@ def bench_answer(name: str, setup: Setup) -> list[Measurement]:
     if setup.steps < YOUNG:
         raise BenchError(f"asked for {setup.steps} steps; the memory is measured after {YOUNG} and after those")
     shape = SHAPES[name].memory
-    checkpoint = random_checkpoint(name, setup.device, setup.dtype, setup.seed)
+    checkpoint = random_checkpoint(name, setup.device, setup.dtype, setup.seed, setup.quantization)
     model, costs = FlashVStream(checkpoint, name), ModelCosts(checkpoint.network)
     memory = StreamingFlashMemory(shape.config, shape.grid, shape.feature_dim, device=setup.device, dtype=setup.dtype)
     scenes = MixedScenes(shape, setup.device, setup.dtype, setup.seed)

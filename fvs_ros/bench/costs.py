@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from fvs_ros.bench.measure import Machine
 from fvs_ros.memory.snapshot import PatchGrid
 from fvs_ros.model.families import backbone_of
+from fvs_ros.model.quantized_weights import weight_bytes
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ModelCosts:
         """A memory of `tokens` tokens through the merger and the language model."""
         layers, merger = self._layers(), _count(self._backbone.merging_weights())
         attention = 2 * tokens**2 * self._query_width() * self._text.num_hidden_layers
-        return Cost(2 * (layers + merger) * tokens + attention, (layers + merger) * self._size)
+        return Cost(2 * (layers + merger) * tokens + attention, self._layer_bytes() + merger * self._size)
 
     def extend(self, prefix: int, tokens: int, questions: int = 1) -> Cost:
         """`tokens` more tokens of each of `questions` after a prefix of `prefix`, with the logits of the last."""
@@ -67,12 +68,16 @@ class ModelCosts:
         flop = 2 * questions * (self._layers() * tokens + head) + attention
         width = self._query_width() // text.num_attention_heads * text.num_key_value_heads
         cache = 2 * prefix * width * text.num_hidden_layers
-        return Cost(flop, (self._layers() + head + cache) * self._size)
+        return Cost(flop, self._layer_bytes() + (head + cache) * self._size)
 
     def _query_width(self) -> int:
         """Values of all query heads: of Qwen2 the model's width."""
         heads = self._text.num_attention_heads
         return heads * (getattr(self._text, "head_dim", None) or self._text.hidden_size // heads)
+
+    def _layer_bytes(self) -> int:
+        """As they are stored, quantised or not."""
+        return weight_bytes(self._backbone.layers)
 
     def _layers(self) -> int:
         return _count(self._backbone.layers.parameters())

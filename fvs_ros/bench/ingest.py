@@ -47,7 +47,7 @@ def bench_ingest(name: str, setup: Setup) -> list[Measurement]:
     if setup.steps < 2 * SETTLED:
         raise BenchError(f"asked for {setup.steps} steps; that memory is flat needs at least {2 * SETTLED}")
     device, machine = setup.device, setup.machine
-    checkpoint = random_checkpoint(name, device, setup.dtype, setup.seed)
+    checkpoint = random_checkpoint(name, device, setup.dtype, setup.seed, setup.quantization)
     model, costs = FlashVStream(checkpoint, name), ModelCosts(checkpoint.network)
     targets = model_targets(device, name)
     watch = Stopwatch(device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fvs_ros.errors import ReadableError
+from fvs_ros.model.quantization import Quantization
 from fvs_ros.process import resident_bytes
 
 # Twelve times the last-level cache of the machines that this runs on, so no pass is served from it.
@@ -77,6 +78,7 @@ class Setup:
         steps: length of the stream in grid steps.
         seed: of weights, features, frames and the times of questions.
         track: shows progress.
+        quantization: of the language model's linear layers.
     """
 
     machine: Machine
@@ -85,6 +87,7 @@ class Setup:
     steps: int
     seed: int
     track: Track = _untracked
+    quantization: Quantization = Quantization.NONE
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,6 @@ def held_bytes(device: torch.device) -> int:
 
 def describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """The machine and its limits, each the best of five tries; takes a few seconds."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     watch = Stopwatch(device)
     source = torch.ones(BANDWIDTH_BYTES // 4, device=device)
@@ -199,7 +201,7 @@ def describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:
         return min(watch.samples(call, MACHINE_REPEATS)) / 1e3
 
     return Machine(
-        device=name,
+        device=device_name(device),
         cores=cores,
         python=platform.python_version(),
         torch=torch.__version__,
@@ -208,6 +210,11 @@ def describe_machine(device: torch.device, dtype: torch.dtype) -> Machine:
         copy_bytes_per_s=2 * source.nbytes / best_seconds(lambda: target.copy_(source)),
         flops_per_s=2 * rows**3 / best_seconds(lambda: torch.mm(matrix, matrix, out=product)),
     )
+
+
+def device_name(device: torch.device) -> str:
+    """Of the GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

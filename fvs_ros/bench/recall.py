@@ -47,7 +47,7 @@ def bench_recall(name: str, setup: Setup) -> list[Measurement]:
         raise BenchError(
             f"asked for {setup.steps} segments; nothing is recalled of {shape.memory.config.csm_slots} or fewer"
         )
-    checkpoint = random_checkpoint(name, setup.device, setup.dtype, setup.seed)
+    checkpoint = random_checkpoint(name, setup.device, setup.dtype, setup.seed, setup.quantization)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(setup.seed)
         head = RecallHead(checkpoint.network.config.get_text_config().hidden_size).to(setup.device).eval()

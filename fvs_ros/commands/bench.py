@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fvs_ros.model.names import EMBEDDED
+from fvs_ros.model.quantization import QUANTIZATIONS, Quantization
 
 if TYPE_CHECKING:
     from fvs_ros.bench.measure import Item, Machine, Measurement, Setup
@@ -33,6 +34,18 @@ DEFAULTS = {
 }
 
 
+MODELS = (
+    EMBEDDED,
+    "qwen2-vl-2b",
+    "qwen2-vl-7b",
+    "qwen2.5-vl-3b",
+    "qwen2.5-vl-7b",
+    "qwen3-vl-2b",
+    "qwen3-vl-4b",
+    "qwen3-vl-8b",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what to measure, on what, and where to write it."""
 
@@ -43,10 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
         "--model",
-        choices=[EMBEDDED, "qwen2-vl-2b", "qwen2-vl-7b", "qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b"],
+        choices=MODELS,
         help=f"shape of the model, with random weights (default: {by_benchmark('model')})",
     )
     parser.add_argument("--dtype", help=f"auto, float32, bfloat16 or float16 (default: {by_benchmark('dtype')})")
+    parser.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default=Quantization.NONE.value,
+        help="bits of the language model's weights, for all but memory; int8 and int4 need torchao, int4 CUDA too "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--steps",
         type=_steps,
@@ -65,8 +85,13 @@ def _steps(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures, prints and writes; returns 0, or 1 if a target is missed."""
-    from fvs_ros.bench.measure import Setup, describe_machine
+    """Measures, prints and writes; returns 0, or 1 if a target is missed.
+
+    Raises:
+        BenchError: the benchmark cannot be run as asked.
+        CheckpointError: the device, the dtype or the quantization cannot be used.
+    """
+    from fvs_ros.bench.measure import BenchError, Setup, describe_machine
     from fvs_ros.model.cpu_threads import share_cores
     from fvs_ros.model.flash_vstream import pick_device, pick_dtype
 
@@ -78,10 +103,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.what != "memory" and device.type == "cpu":
         # As the node does. The memory's update is measured with all cores, like its floor.
         share_cores()
+    quantization = Quantization(arguments.quantization)
+    if arguments.what == "memory" and quantization is not Quantization.NONE:
+        raise BenchError("memory has no language model that could be quantised; leave --quantization none")
     machine = describe_machine(device, dtype)
-    setup = Setup(machine, device, dtype, arguments.steps, arguments.seed, _track)
+    setup = Setup(machine, device, dtype, arguments.steps, arguments.seed, _track, quantization)
     measurements = _measure(arguments.what, arguments.model, setup)
-    _print(machine, measurements, f"fvs bench {arguments.what} --model {arguments.model} --dtype {arguments.dtype}")
+    quantised = "" if quantization is Quantization.NONE else f" --quantization {quantization.value}"
+    asked = f"{arguments.what} --model {arguments.model} --dtype {arguments.dtype}{quantised}"
+    _print(machine, measurements, f"fvs bench {asked}")
     if arguments.json is not None:
         settings = {name: value for name, value in vars(arguments).items() if name not in ("json", "run")}
         _write(arguments.json, machine, settings, measurements)

@@ -156,7 +156,8 @@ def bench_node(name: str, setup: Setup) -> list[Measurement]:
         raise BenchError(f"asked for {seconds} seconds; the node counts once a second, so ask for at least 5")
     with tempfile.TemporaryDirectory(prefix="fvs_bench_") as folder:
         model = Path(folder) / "model"
-        save_checkpoint(random_checkpoint(name, torch.device("cpu"), setup.dtype, seed), model)
+        cpu = torch.device("cpu")
+        save_checkpoint(random_checkpoint(name, cpu, setup.dtype, seed, setup.quantization), model)
         engine_ms = _engine_ms(model, name, setup)
         measurements = [single("engine alone, a kept frame", "ms", engine_ms)]
         for transport in setup.track(TRANSPORTS, "node over DDS"):
