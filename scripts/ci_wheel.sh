@@ -14,8 +14,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # From a copy: setuptools would take what earlier builds left in build/, and leave something there itself.
-git ls-files -z --cached --others --exclude-standard | tar --null --files-from - --create | tar --extract --directory "$work" \
-    --one-top-level=source
+mkdir "$work/source"
+cp -r setup.py pyproject.toml README.md LICENSE fvs_ros "$work/source"
 (
     cd "$work/source"
     "$PYTHON" -c 'from setuptools import build_meta; build_meta.build_sdist("'"$folder"'")' >"$work/log" 2>&1 &&
@@ -48,5 +48,5 @@ PYTHONPATH=$work/site "$PYTHON" use.py
 PYTHONPATH=$work/site "$PYTHON" -m fvs_ros.cli --version
 # The recording and the model that ship, from the wheel alone.
 PYTHONPATH=$work/site HF_HUB_OFFLINE=1 "$PYTHON" -m fvs_ros.cli chat "$work/site/fvs_ros/assets/patrol_bag" \
-    --ask "8:What do you see?"
+    --ask "20:What room are you in?"
 ls "$folder"
