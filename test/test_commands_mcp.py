@@ -84,7 +84,8 @@ def test_an_agent_asks_about_a_patrol_over_standard_input_and_output(tmp_path: P
         pytest.skip("patrols cannot be drawn here")
 
     async def work(client: Client) -> None:
-        assert {tool.name for tool in (await client.list_tools()).tools} == {"ask", "recall", "keyframe", "memory"}
+        offered = {tool.name for tool in (await client.list_tools()).tools}
+        assert offered == {"ask", "recall", "keyframe", "memory", "watch", "watches"}
         result = await client.call_tool(
             "ask", {"question": "Which rooms did you visit, in order?", "with_images": True}
         )

@@ -23,6 +23,8 @@ from fvs_ros.mcp_server.server import build_server
 NODE = "/robot1/stream_node"
 # More than can be decoded within any test.
 LONG = 1000
+# Whatever is watched is true at the first look.
+ALWAYS_TRUE: dict[str, Any] = {"watch_true_from": 0.0, "watch_false_below": 0.0, "watch_share": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StreamPr
     """The node in a namespace, with four images in memory. The last test that uses it kills it."""
     names = ("-r", "__ns:=/robot1", "-r", "image:=/image")
     with running_node(
-        tmp_path_factory.mktemp("model"), *names, name=NODE, max_new_tokens_limit=LONG, map_id="house"
+        tmp_path_factory.mktemp("model"), *names, name=NODE, max_new_tokens_limit=LONG, map_id="house", **ALWAYS_TRUE
     ) as (process, camera):
         camera.feed(1, 2, 3, 4)
         yield process, camera
@@ -81,6 +83,26 @@ def test_the_tools_ask_the_node(backend: NodeBackend, running: tuple[StreamProce
         assert "ROS 2 knows stamps above 0" in text(result)
     assert "INVALID_QUESTION" in text(call(backend, "ask", question=" "))
     assert "INVALID_QUESTION" in text(call(backend, "ask", question="a\0b"))
+
+
+def test_the_tools_watch_through_the_node(backend: NodeBackend) -> None:
+    result = call(backend, "watch", condition="the door is open", with_images=True)
+    given = structured(result)
+    assert (given["became_true"], given["stamp"], given["since"]) == (True, "4.000000000", "4.000000000")
+    assert given["moments"]
+    assert "image" in {block.type for block in result.content}
+    assert "INVALID_QUESTION" in text(call(backend, "watch", condition=" "))
+
+    async def work(client: McpClient) -> None:
+        held = asyncio.create_task(client.call_tool("watch", {"condition": "the door is shut", "hold_s": 60}))
+        while not (listed := structured(await client.call_tool("watches", {}))["watches"]):
+            await asyncio.sleep(0.05)
+        assert [one["condition"] for one in listed] == ["the door is shut"]
+        held.cancel()
+        while structured(await client.call_tool("watches", {}))["watches"]:
+            await asyncio.sleep(0.05)
+
+    with_client(build_server(opened(backend)), work)
 
 
 def test_many_ask_at_once_and_a_cancel_ends_one_alone(

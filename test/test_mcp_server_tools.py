@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from engines import feed
 from episode_engines import scenes, wait_until
-from fakes import PATIENCE_S, SECOND_NS, FakeModel
+from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 from mcp_clients import Client, call, call_on, engine_backend, opened, structured, text, with_client
 
 from fvs_ros.mcp_server.backend import MemoryBackend
@@ -162,6 +162,61 @@ def test_answers_and_moments_bring_pictures_where_they_are_asked_to(backend: Eng
     assert len(call(backend, "ask", question="What?").content) == 1
 
 
+def weather(model: FakeModel, raining: bool) -> None:
+    model.likelihood = lambda question, text: 0.0 if text == ("yes" if raining else "no") else -10.0
+
+
+def test_a_watch_waits_until_its_condition_is_true(model: FakeModel, asked: tuple[StreamEngine, EngineBackend]) -> None:
+    engine, backend = asked
+    told: list[str | None] = []
+    weather(model, raining=False)
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+
+    async def work(client: Client) -> None:
+        arguments = {"condition": "it rains", "with_images": True}
+        watching = asyncio.create_task(client.call_tool("watch", arguments, progress_callback=on_progress))
+        await asyncio.to_thread(wait_until, lambda: told)
+        (listed,) = structured(await client.call_tool("watches", {}))["watches"]
+        assert (listed["condition"], listed["question"]) == ("it rains", "Is it true that it rains?")
+        assert (listed["is_true"], listed["probability"]) == (False, 0)
+        weather(model, raining=True)
+        await asyncio.to_thread(feed, engine, frame(20))
+        result = await watching
+        given = structured(result)
+        assert (given["became_true"], given["since"], given["looks"]) == (True, "20.000000000", 2)
+        assert given["probability"] > 0.99
+        assert any(block.type == "image" for block in result.content)
+        assert any(moment["picture"] is not None for moment in given["moments"])
+        assert structured(await client.call_tool("watches", {}))["watches"] == []
+
+    with_client(build_server(opened(backend)), work)
+    assert told == ["true with a probability of 0.00", "true with a probability of 1.00"]
+
+
+def test_a_watch_that_comes_true_too_late_says_so(model: FakeModel, backend: EngineBackend) -> None:
+    weather(model, raining=False)
+    given = structured(call(backend, "watch", condition="it rains", timeout_s=1.0))
+    assert (given["became_true"], given["since"], given["stamp"], given["looks"]) == (False, None, "17.000000000", 1)
+    assert given["moments"] == []
+
+
+def test_a_cancelled_call_ends_the_watch(model: FakeModel, asked: tuple[StreamEngine, EngineBackend]) -> None:
+    engine, backend = asked
+    weather(model, raining=False)
+
+    async def work(client: Client) -> None:
+        watching = asyncio.create_task(client.call_tool("watch", {"condition": "it rains"}))
+        await asyncio.to_thread(wait_until, lambda: len(engine.watches.open()) == 1)
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+        await asyncio.to_thread(wait_until, lambda: not engine.watches.open())
+
+    with_client(build_server(opened(backend)), work)
+
+
 def test_memory_tells_how_far_back_it_reaches(backend: EngineBackend) -> None:
     told = structured(call(backend, "memory"))
     assert (told["start"], told["end"], told["grid_steps"], told["stored_segments"]) == (
@@ -196,7 +251,7 @@ def test_what_the_camera_reads_is_marked_and_stays_data(model: FakeModel) -> Non
 def test_every_tool_says_that_what_it_returns_is_untrusted_and_changes_nothing(backend: EngineBackend) -> None:
     server = build_server(opened(backend))
     tools = with_client(server, lambda client: client.list_tools()).tools
-    assert {tool.name for tool in tools} == {"ask", "recall", "keyframe", "memory"}
+    assert {tool.name for tool in tools} == {"ask", "recall", "keyframe", "memory", "watch", "watches"}
     for tool in tools:
         assert UNTRUSTED in tool.description
         assert tool.annotations.read_only_hint
@@ -223,6 +278,10 @@ def test_every_tool_says_that_what_it_returns_is_untrusted_and_changes_nothing(b
         ("recall", {"near": {"frame_id": "map", "x": 1, "y": 2, "radius_m": 0}}, "greater than 0"),
         ("keyframe", {"stamp": "10e99"}, "stamp is '10e99', which is no stamp"),
         ("keyframe", {"stamp": "2026-13-01"}, "no stamp"),
+        ("watch", {"condition": " "}, "INVALID_QUESTION: the condition is empty"),
+        ("watch", {"condition": "it rains", "timeout_s": 0}, "greater than 0"),
+        ("watch", {"condition": "it rains", "timeout_s": 1e9}, "less than or equal to 3600"),
+        ("watch", {"condition": "it rains", "hold_s": -1}, "greater than or equal to 0"),
         ("drop_table", {}, "Unknown tool"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Protocol
 from fvs_ros.errors import ReadableError
 from fvs_ros.sources.frame import Area
 from fvs_ros.stream.types import Answer, AskOptions, MemoryStatus, Moment, Picture
+from fvs_ros.stream.watch import WatchEvent, WatchOptions
 
 
 class BackendError(ReadableError):
@@ -36,6 +37,27 @@ class MemoryReport:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class WatchReport:
+    """A condition that is watched for.
+
+    Attributes:
+        condition: as given.
+        question: as the model is asked.
+        name: of a watch in the node's file; empty for others.
+        is_true: whether it counts as true; None while it has not been looked at.
+        since_ns: stamp from which on it is so.
+        probability: that it is true, when it was last told.
+    """
+
+    condition: str
+    question: str
+    name: str = ""
+    is_true: bool | None = None
+    since_ns: int = 0
+    probability: float = 0.0
+
+
 class MemoryBackend(Protocol):
     """Answers and finds. Every method may be called from any thread, and none waits: each returns a future.
 
@@ -56,6 +78,18 @@ class MemoryBackend(Protocol):
 
     def memory(self) -> Future[MemoryReport]:
         """What is remembered now."""
+
+    def watch(
+        self, condition: str, options: WatchOptions, on_event: Callable[[WatchEvent], None]
+    ) -> Future[WatchEvent]:
+        """Watches until a condition is true; `on_event` is called on another thread with each look.
+
+        Returns:
+            The look that found it true. `AskError` (TIMEOUT) where none did in time.
+        """
+
+    def watches(self) -> Future[Sequence[WatchReport]]:
+        """All that is watched for, whoever asked for it."""
 
     def close(self) -> None:
         """Ends all that is under way."""

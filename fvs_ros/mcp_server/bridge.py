@@ -13,7 +13,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 from fvs_ros.errors import ReadableError
 from fvs_ros.mcp_server.backend import MemoryBackend
-from fvs_ros.stream.types import Answer, AskError
+from fvs_ros.stream.types import Answer, AskError, ErrorCode
+from fvs_ros.stream.watch import WatchEvent
 
 # Two looks at a backend that is not ready.
 _LOOK_S = 0.25
@@ -113,3 +114,38 @@ async def answer_of(ask: Callable[[Callable[[str], None]], Future[Answer]], prog
         # Does nothing to one that is complete.
         answer.cancel()
     return await result_of(answer)
+
+
+async def watched(
+    watch: Callable[[Callable[[WatchEvent], None]], Future[WatchEvent]], progress: Progress
+) -> tuple[WatchEvent | None, int, bool]:
+    """The last look of a watch, how many there were, and whether its condition became true before its timeout.
+
+    Args:
+        watch: begins it, given what takes each look on any thread.
+        progress: of the request, told the probability at each look.
+
+    Raises:
+        ToolError: it ended otherwise.
+    """
+    loop = asyncio.get_running_loop()
+    looks: asyncio.Queue[WatchEvent | None] = asyncio.Queue()
+
+    def put(look: WatchEvent | None) -> None:
+        # The loop is closed where the server ends before the watch.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(looks.put_nowait, look)
+
+    found, last, count = watch(put), None, 0
+    found.add_done_callback(lambda _: put(None))
+    try:
+        while (look := await looks.get()) is not None:
+            last, count = look, count + 1
+            await progress.tell(f"true with a probability of {look.probability:.2f}")
+    finally:
+        # Does nothing to one that has ended.
+        found.cancel()
+    error = found.exception()
+    if isinstance(error, AskError) and error.code == ErrorCode.TIMEOUT:
+        return last, count, False
+    return await result_of(found), max(count, 1), True

@@ -10,7 +10,7 @@ from dataclasses import replace
 from fvs_ros.chat.player import Player
 from fvs_ros.episodic.segment import StoredSegment
 from fvs_ros.episodic.store import EpisodeStore
-from fvs_ros.mcp_server.backend import BackendError, MemoryReport
+from fvs_ros.mcp_server.backend import BackendError, MemoryReport, WatchReport
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.sources.frame import Area
 from fvs_ros.sources.stamps import stamp_text
@@ -19,6 +19,7 @@ from fvs_ros.stream.outcomes import done, fail
 from fvs_ros.stream.questions import PendingAnswer
 from fvs_ros.stream.recording import RecordingError
 from fvs_ros.stream.types import Answer, AskError, AskOptions, Moment, Picture
+from fvs_ros.stream.watch import Watch, WatchEvent, WatchOptions
 
 # The end of a recording waits for the frames before it.
 _SAVING_S = 60.0
@@ -122,6 +123,25 @@ class EngineBackend:
         )
         return done(report)
 
+    def watch(
+        self, condition: str, options: WatchOptions, on_event: Callable[[WatchEvent], None]
+    ) -> Future[WatchEvent]:
+        """See `MemoryBackend`."""
+        found: Future[WatchEvent] = Future()
+        try:
+            watch = self._engine.watches.add(condition, replace(options, once=True), on_event)
+        except AskError as error:
+            fail(found, error)
+            return found
+        found.add_done_callback(lambda ended: watch.cancel() if ended.cancelled() else None)
+        watch.add_done_callback(lambda ended: _settle_watch(found, ended))
+        return found
+
+    def watches(self) -> Future[Sequence[WatchReport]]:
+        """See `MemoryBackend`."""
+        episode = self._engine.status.episode
+        return done([_report(watch, watch.last(episode)) for watch in self._engine.watches.open()])
+
     def close(self) -> None:
         """See `MemoryBackend`."""
         self._reader.shutdown(cancel_futures=True)
@@ -140,3 +160,20 @@ def _settle(answer: Future[Answer], ended: PendingAnswer) -> None:
             answer.set_result(ended.result(timeout=0))
     except AskError as error:
         fail(answer, error)
+
+
+def _settle_watch(found: Future[WatchEvent], ended: Watch) -> None:
+    """Gives a future how a watch has ended, unless it was cancelled."""
+    outcome = ended.result(timeout=0)
+    if outcome.error is not None or outcome.became_true is None:
+        fail(found, outcome.error or BackendError("the watch ended"))
+        return
+    with contextlib.suppress(InvalidStateError):
+        found.set_result(outcome.became_true)
+
+
+def _report(watch: Watch, last: WatchEvent | None) -> WatchReport:
+    report = WatchReport(watch.condition, watch.asked.questions[0], watch.options.name)
+    if last is None:
+        return report
+    return replace(report, is_true=last.is_true, since_ns=last.since_ns, probability=last.probability)

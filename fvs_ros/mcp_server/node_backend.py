@@ -16,14 +16,17 @@ from geometry_msgs.msg import Point, PointStamped
 from std_msgs.msg import Header
 
 from fvs_ros.errors import ReadableError
-from fvs_ros.mcp_server.backend import BackendError, MemoryReport
-from fvs_ros.nodes.messages import answer_of, memory_status, picture_of, pose_of, time_message
+from fvs_ros.mcp_server.backend import BackendError, MemoryReport, WatchReport
+from fvs_ros.nodes.messages import answer_of, memory_status, picture_of, pose_of, stamp_nanoseconds, time_message
+from fvs_ros.nodes.watch_messages import watch_event_of
 from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
 from fvs_ros.ros_tools.requests import RequestOptions, longest_wait
+from fvs_ros.ros_tools.watch_stream import WatchRequest
 from fvs_ros.sources.frame import SECOND_NS, Area
 from fvs_ros.sources.stamps import stamp_text
 from fvs_ros.stream.outcomes import fail
 from fvs_ros.stream.types import Answer, AskOptions, Moment, Picture
+from fvs_ros.stream.watch import WatchEvent, WatchOptions
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +100,18 @@ class NodeBackend:
         """See `MemoryBackend`."""
         report: Future[MemoryReport] = Future()
         return self._begin(report, lambda client: self._report(client, report))
+
+    def watch(
+        self, condition: str, options: WatchOptions, on_event: Callable[[WatchEvent], None]
+    ) -> Future[WatchEvent]:
+        """See `MemoryBackend`."""
+        found: Future[WatchEvent] = Future()
+        return self._begin(found, lambda client: self._watched(client, found, condition, options, on_event))
+
+    def watches(self) -> Future[Sequence[WatchReport]]:
+        """See `MemoryBackend`."""
+        reports: Future[Sequence[WatchReport]] = Future()
+        return self._begin(reports, lambda client: self._watch_reports(client, reports))
 
     def close(self) -> None:
         """See `MemoryBackend`."""
@@ -200,6 +215,59 @@ class NodeBackend:
             if not stream.done():
                 # Sent at once; nobody waits for the reply.
                 stream.goal.cancel_goal_async()
+
+    def _watched(
+        self,
+        client: FlashVStreamClient,
+        outcome: Future,
+        condition: str,
+        options: WatchOptions,
+        on_event: Callable[[WatchEvent], None],
+    ) -> Work[WatchEvent]:
+        """Watches through the action, and ends the watch where nobody needs it any more."""
+        fields: WatchRequest = {
+            "period_s": options.period_s,
+            "hold_s": options.hold_s,
+            "timeout_s": options.timeout_s,
+            "with_images": options.with_images,
+            "once": True,
+        }
+        yield from self._found(outcome)
+        with self._bounded(outcome, "take the watch"):
+            watch = client.watch(condition, lambda message: on_event(watch_event_of(message)), **fields)
+        try:
+            while not watch.done():
+                if outcome.cancelled():
+                    raise _GivenUpError
+                if self._gone:
+                    raise BackendError(f"{self._node} ended, or hangs; start it again, and watch again")
+                yield
+            return watch_event_of(watch.result().event)
+        finally:
+            if not watch.done():
+                # Sent at once; nobody waits for the reply.
+                watch.goal.cancel_goal_async()
+
+    def _watch_reports(self, client: FlashVStreamClient, outcome: Future) -> Work[Sequence[WatchReport]]:
+        yield from self._found(outcome)
+        ends_s = time.monotonic() + _REPLY_S
+        while client.watches is None:
+            if outcome.cancelled():
+                raise _GivenUpError
+            if time.monotonic() > ends_s:
+                raise BackendError(f"{self._node} does not tell what it watches")
+            yield
+        return [
+            WatchReport(
+                one.condition,
+                one.question,
+                one.name,
+                one.is_true if one.looked_at else None,
+                stamp_nanoseconds(one.since),
+                one.probability,
+            )
+            for one in client.watches.watches
+        ]
 
     def _picture(self, client: FlashVStreamClient, outcome: Future, stamp_ns: int) -> Work[Picture]:
         stamp = _end("stamp", stamp_ns)

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ImageContent, TextContent
 from pydantic import BaseModel, Field
 
-from fvs_ros.mcp_server.backend import MemoryReport
+from fvs_ros.mcp_server.backend import MemoryReport, WatchReport
 from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.sources.stamps import date_text, stamp_text
 from fvs_ros.stream.types import Answer, Moment, Picture
+from fvs_ros.stream.watch import WatchEvent
 
 UNTRUSTED_META: dict[str, Any] = {"fvs-ros/untrusted": True}
 """On each content block that holds what a camera saw, or what a model says of it."""
@@ -74,6 +75,34 @@ class MomentsResult(Untrusted):
 
     moments: list[SeenMoment]
     found: int = Field(description="How many there are; `moments` may hold fewer.")
+
+
+class WatchResult(Untrusted):
+    """What became of a watch."""
+
+    became_true: bool = Field(description="Whether the condition became true in time.")
+    since: str | None = Field(description="The first look that found it true: seconds; null if none did.")
+    stamp: str | None = Field(description="The newest frame of the last look: seconds; null if there was none.")
+    probability: float | None = Field(description="That it was true then; null if there was no look.")
+    looks: int
+    moments: list[SeenMoment] = Field(description="What it rests on, the most relevant first.")
+
+
+class WatchedCondition(BaseModel):
+    """A condition that is watched for."""
+
+    condition: str
+    question: str = Field(description="As the model is asked.")
+    name: str = Field(description="Of a watch in the node's file; empty for others.")
+    is_true: bool | None = Field(description="Whether it counts as true; null before the first look.")
+    since: str | None = Field(description="From when on it is so: seconds; null before the first look.")
+    probability: float | None = Field(description="That it was true when it was last told; null before that.")
+
+
+class WatchesResult(Untrusted):
+    """All that is watched for."""
+
+    watches: list[WatchedCondition]
 
 
 class KeyframeResult(Untrusted):
@@ -143,6 +172,37 @@ def answer_result(answer: Answer, choices: Sequence[str]) -> AnswerResult:
         first_token_s=round(answer.first_token_s, 4),
         total_s=round(answer.total_s, 4),
         model=answer.model_name,
+    )
+
+
+def watch_result(last: WatchEvent | None, looks: int, became_true: bool) -> WatchResult:
+    """What became of a watch, by its last look, None without one."""
+    if last is None:
+        return WatchResult(became_true=False, since=None, stamp=None, probability=None, looks=0, moments=[])
+    return WatchResult(
+        became_true=became_true,
+        since=stamp_text(last.since_ns) if became_true else None,
+        stamp=stamp_text(last.stamp_ns),
+        probability=round(last.probability, 4),
+        looks=looks,
+        moments=[seen_moment(moment, last.stamp_ns) for moment in last.moments],
+    )
+
+
+def watches_result(reports: Sequence[WatchReport]) -> WatchesResult:
+    """All that is watched for."""
+    return WatchesResult(
+        watches=[
+            WatchedCondition(
+                condition=one.condition,
+                question=one.question,
+                name=one.name,
+                is_true=one.is_true,
+                since=None if one.is_true is None else stamp_text(one.since_ns),
+                probability=None if one.is_true is None else round(one.probability, 4),
+            )
+            for one in reports
+        ]
     )
 
 

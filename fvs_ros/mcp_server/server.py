@@ -16,7 +16,7 @@ from pydantic import Field
 from fvs_ros import __version__
 from fvs_ros.mcp_server.arguments import Near, Stamp, stamp_ns
 from fvs_ros.mcp_server.backend import MemoryBackend
-from fvs_ros.mcp_server.bridge import Progress, answer_of, opened, ready, result_of
+from fvs_ros.mcp_server.bridge import Progress, answer_of, opened, ready, result_of, watched
 from fvs_ros.mcp_server.results import (
     UNTRUSTED,
     AnswerResult,
@@ -24,21 +24,28 @@ from fvs_ros.mcp_server.results import (
     MemoryResult,
     MomentsResult,
     SeenMoment,
+    WatchesResult,
+    WatchResult,
     answer_result,
     keyframe_result,
     memory_result,
     seen_moment,
     tool_result,
+    watch_result,
+    watches_result,
 )
 from fvs_ros.stream.types import AskOptions, Moment, Picture
+from fvs_ros.stream.watch import WatchOptions
 
 _MOST_MOMENTS = 50
 _MOST_PICTURES = 5
+_LONGEST_WATCH_S = 3600.0
 _READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=True)
 INSTRUCTIONS = (
     "The memory of a robot's camera. `ask` answers questions about everything that it saw, with the moments that the "
     "answer rests on; `recall` finds moments by words, time and place; `keyframe` shows one; `memory` tells how far "
-    f"back it reaches. {UNTRUSTED}"
+    "back it reaches. `watch` waits until something is true of what the camera sees; `watches` lists what is waited "
+    f"for. {UNTRUSTED}"
 )
 
 
@@ -123,6 +130,37 @@ class MemoryTools:
         picture = await result_of(backend.keyframe(wanted_ns))
         return tool_result(keyframe_result(picture), [picture])
 
+    async def watch(
+        self,
+        context: Context,
+        condition: Annotated[
+            str, Field(description='A statement about now, such as "the door is open", or a yes/no question.')
+        ],
+        timeout_s: Annotated[
+            float, Field(gt=0, le=_LONGEST_WATCH_S, description="Seconds after which it ends, true or not.")
+        ] = 60.0,
+        hold_s: Annotated[
+            float, Field(ge=0, description="Seconds for which it must be true before that is told.")
+        ] = 0.0,
+        period_s: Annotated[float, Field(ge=0, description="Seconds between two looks; 0: at each memory.")] = 0.0,
+        with_images: Annotated[bool, Field(description="Also return pictures of the moments.")] = False,
+    ) -> Annotated[CallToolResult, WatchResult]:
+        """Waits until a condition is true, with its probability as progress; a cancelled call ends the watch."""
+        options = WatchOptions(
+            period_s=period_s, hold_s=hold_s, once=True, timeout_s=timeout_s, with_images=with_images
+        )
+        progress = Progress(context)
+        backend = await ready(self._opening, progress)
+        last, looks, became_true = await watched(partial(backend.watch, condition, options), progress)
+        result = watch_result(last, looks, became_true)
+        pictures = [] if last is None else [moment.picture for moment in last.moments]
+        return tool_result(result, _numbered(pictures, result.moments))
+
+    async def watches(self, context: Context) -> Annotated[CallToolResult, WatchesResult]:
+        """Lists all that is watched for, whoever asked for it."""
+        backend = await ready(self._opening, Progress(context))
+        return tool_result(watches_result(await result_of(backend.watches())))
+
     async def memory(self) -> Annotated[CallToolResult, MemoryResult]:
         """Tells what is remembered now, without waiting for what is still read."""
         if not self._opening.done():
@@ -145,6 +183,8 @@ def build_server(opening: Future[MemoryBackend]) -> MCPServer:
         (tools.ask, "Ask about everything that the camera saw: answer, and the moments that it rests on."),
         (tools.recall, "Find moments by words (as a question), by time and by place."),
         (tools.keyframe, "Show the stored picture that was taken nearest to a stamp."),
+        (tools.watch, "Wait until something is true of what the camera sees, and tell when it became so."),
+        (tools.watches, "What is being watched for, and whether it is true."),
         (tools.memory, "How far back the memory reaches, and how full it is."),
     ]
     for tool, description in offered:

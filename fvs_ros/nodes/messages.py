@@ -124,7 +124,7 @@ def answer_of(message: AnswerMessage) -> Answer:
     """The answer of a response or a result; the opposite of `fill_answer`."""
     return Answer(
         text=message.answer,
-        moments=tuple(map(_pictured_moment, message.moments)),
+        moments=tuple(map(pictured_moment, message.moments)),
         memory_version=message.memory_version,
         start_ns=stamp_nanoseconds(message.memory_start),
         end_ns=stamp_nanoseconds(message.memory_end),
@@ -160,7 +160,8 @@ def moment_of(message: MomentMessage) -> Moment:
     return replace(moment, pose=pose_of(message.pose.header.frame_id, at.position, at.orientation))
 
 
-def _pictured_moment(message: MomentMessage) -> Moment:
+def pictured_moment(message: MomentMessage) -> Moment:
+    """A message's moment, with its picture if it has one."""
     moment = moment_of(message)
     return replace(moment, picture=picture_of(message.image)) if len(message.image.data) else moment
 

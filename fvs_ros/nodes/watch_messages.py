@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fvs_ros.msg import WatchEvent as WatchEventMessage
 from fvs_ros.msg import WatchState
-from fvs_ros.nodes.messages import moment_message, time_message
+from fvs_ros.nodes.messages import moment_message, pictured_moment, stamp_nanoseconds, time_message
 from fvs_ros.stream.watch import Watch, WatchEvent
+from fvs_ros.stream.watch_condition import Change
 
 
 def watch_event_message(event: WatchEvent, condition: str, name: str = "") -> WatchEventMessage:
@@ -21,6 +22,20 @@ def watch_event_message(event: WatchEvent, condition: str, name: str = "") -> Wa
         since=time_message(event.since_ns),
         moments=[moment_message(moment) for moment in event.moments],
         memory_version=event.memory_version,
+    )
+
+
+def watch_event_of(message: WatchEventMessage) -> WatchEvent:
+    """The look of a message; the opposite of `watch_event_message`."""
+    return WatchEvent(
+        watch=message.watch,
+        change=Change(message.change),
+        is_true=message.is_true,
+        probability=message.probability,
+        stamp_ns=stamp_nanoseconds(message.stamp),
+        since_ns=stamp_nanoseconds(message.since),
+        memory_version=message.memory_version,
+        moments=tuple(map(pictured_moment, message.moments)),
     )
 
 

@@ -22,7 +22,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
 from fvs_ros.action import Ask as AskAction
-from fvs_ros.msg import MemoryState, StreamStatistics, WatchEvent
+from fvs_ros.msg import MemoryState, StreamStatistics, WatchEvent, WatchList
 from fvs_ros.nodes.qos import latched_qos, question_qos
 from fvs_ros.ros_tools.answer_stream import AnswerStream, answered
 from fvs_ros.ros_tools.requests import (
@@ -72,6 +72,7 @@ class FlashVStreamClient(Spinning):
         ros_node: the rclpy node that the client talks through; it can have further subscriptions and publishers.
         memory: the newest `fvs_ros/msg/MemoryState` that arrived, None before the first.
         statistics: the newest `fvs_ros/msg/StreamStatistics` that arrived, None before the first.
+        watches: the newest `fvs_ros/msg/WatchList` that arrived, None before the first.
 
     Raises:
         ValueError: `ros_node` is in an executor already.
@@ -91,6 +92,7 @@ class FlashVStreamClient(Spinning):
         self.node = node
         self.memory: MemoryState | None = None
         self.statistics: StreamStatistics | None = None
+        self.watches: WatchList | None = None
         self._on_wait = on_wait
         self._owns_node = ros_node is None
         if ros_node is None:
@@ -122,6 +124,7 @@ class FlashVStreamClient(Spinning):
         self._subscriptions = (
             ros_node.create_subscription(MemoryState, f"{node}/memory", self._on_memory, latched_qos()),
             ros_node.create_subscription(StreamStatistics, f"{node}/statistics", self._on_statistics, 1),
+            ros_node.create_subscription(WatchList, f"{node}/watches", self._on_watches, latched_qos()),
         )
 
     def __enter__(self: AnyClient) -> AnyClient:
@@ -378,3 +381,6 @@ class FlashVStreamClient(Spinning):
     def _on_statistics(self, message: StreamStatistics) -> None:
         self._calls.hear()
         self.statistics = message
+
+    def _on_watches(self, message: WatchList) -> None:
+        self.watches = message
