@@ -223,5 +223,5 @@ def test_the_settings_of_published_checkpoints_are_read() -> None:
     assert PackedWeights.from_json(gptq) == PackedWeights("gptq", "gptq", 8, 128, symmetric=True, reordered=False)
     awq = {**AWQ, "group_size": 128, "modules_to_not_convert": ["visual"]}
     assert PackedWeights.from_json(awq) == PackedWeights("awq", "gemm", 4, 128, symmetric=False, reordered=False)
-    for other in (None, "fp8", {"quant_method": "bitsandbytes"}, {"quant_method": "fvs_ros"}):
+    for other in (None, "fp8", {"quant_method": "bitsandbytes"}, {"quant_method": ["gptq"]}):
         assert PackedWeights.from_json(other) is None

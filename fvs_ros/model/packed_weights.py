@@ -53,9 +53,9 @@ class PackedWeights:
         Raises:
             CheckpointError: a setting is missing or not supported.
         """
-        if not isinstance(settings, Mapping) or settings.get("quant_method") not in PACKED_PARTS:
+        method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+        if not isinstance(settings, Mapping) or not isinstance(method, str) or method not in PACKED_PARTS:
             return None
-        method: str = settings["quant_method"]
         layout = settings.get("checkpoint_format") or settings.get("format") or settings.get("version")
         values = {
             "bits": settings.get("bits", settings.get("w_bit")),
