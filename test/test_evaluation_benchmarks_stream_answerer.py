@@ -45,6 +45,19 @@ def proactive(ask_time_s: float, answer_time_s: float) -> BenchmarkQuestion:
     )  # fmt: skip
 
 
+def ready_at(model: FakeModel, look: int) -> list[str]:
+    """Has a model say at that look that it is time; returns what it is asked at each."""
+    polls: list[str] = []
+
+    def likelihood(question: str, text: str) -> float:
+        if text == "yes":
+            polls.append(question)
+        return 0.0 if text == ("yes" if len(polls) >= look else "no") else -10.0
+
+    model.likelihood = likelihood
+    return polls
+
+
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Media:
     return Media(video=benchmark_data.mp4(tmp_path_factory.mktemp("video") / "v.mp4", frames=40))
@@ -87,20 +100,35 @@ def test_the_published_context_and_others() -> None:
 
 
 def test_a_proactive_question_is_put_every_second_until_its_time(video: Media) -> None:
-    model = Told(lambda question, steps: ("Yes." if steps > 1 else "no") if "right time" in question else "three!")
+    model = Told(lambda question, steps: "three!")
+    polls = ready_at(model, 2)
     (row,) = ask(model, video, [proactive(2.0, 5.0)])
+    # From the second after it was asked.
     assert (row.response, row.answered_s) == ("three!", 4.0)
-    # From the second after it was asked, of frames from then on.
-    assert [newest for _, _, newest in model.told] == [3.0, 4.0, 4.0]
-    assert 'Is it the right time to output "three"?' in model.told[0][0]
-    assert model.told[-1][0] == "The prompt."
+    assert len(polls) == 2
+    assert 'Is it the right time to output "three"?' in polls[0]
+    # Before it, what the change rests on is found.
+    assert (model.told[-1][0], model.told[-1][2]) == ("The prompt.", 4.0)
 
 
 def test_a_model_that_never_says_yes_stays_without_a_moment(video: Media) -> None:
-    model = Told(lambda question, steps: "no")
+    model = Told()
+    polls = ready_at(model, 99)
     (row,) = ask(model, video, [proactive(2.0, 4.0)])
     assert (row.response, row.answered_s) == ("no", None)
-    assert [newest for _, _, newest in model.told][-1] == 8.0, "asked until 4 s after the right moment"
+    assert len(polls) == 6, "each second until 4 s after the right moment"
+    assert not model.told
+
+
+def test_a_model_that_fails_on_a_proactive_question_tells_why(video: Media) -> None:
+    def fails(question: str, text: str) -> float:
+        raise RuntimeError("out of memory")
+
+    model = Told()
+    model.likelihood = fails
+    (row,) = ask(model, video, [proactive(2.0, 4.0)])
+    assert (row.response, row.answered_s) == (None, None)
+    assert "out of memory" in row.error
 
 
 def test_single_images_go_by_their_times(tmp_path: Path) -> None:

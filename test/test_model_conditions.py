@@ -45,7 +45,8 @@ VALUES: dict[str, Any] = {
         ("the door is open", "Is it true that the door is open?"),
         (" a green ladder\n is in view. ", "Is it true that a green ladder is in view?"),
         ("Is the door open?", "Is the door open?"),
-        ("Ist die Tür offen? ", "Ist die Tür offen?"),
+        ("Ist die Tür offen? ", "Ist die Tür offen? "),
+        ("Is it raining? Say\nyes or no.", "Is it raining? Say\nyes or no."),
         ("门开着吗？", "门开着吗？"),
     ],
 )

@@ -97,12 +97,13 @@ def _shares(scores: Sequence[float]) -> list[float]:
 
 
 def yes_no_check(text: str) -> ConditionCheck:
-    """A condition for any model: a text with a question mark at its end as it stands, a statement after words.
+    """How any model is asked: a text with a question mark as it stands, a statement after words.
 
     "the door is open" is asked as "Is it true that the door is open?".
     """
-    text = " ".join(text.split())
-    return ConditionCheck(text if text.endswith(_QUESTION_MARKS) else f"Is it true that {text.rstrip('.! ')}?")
+    if any(mark in text for mark in _QUESTION_MARKS):
+        return ConditionCheck(text)
+    return ConditionCheck(f"Is it true that {' '.join(text.split()).rstrip('.! ')}?")
 
 
 @dataclass(frozen=True)

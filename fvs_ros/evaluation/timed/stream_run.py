@@ -212,7 +212,7 @@ class StreamRun:
         named = [(question.stamp_ns, steps) for question in ordered for steps in question.steps.values()]
         self._model.told = last_needed(named)
         moments = [list(same) for _, same in itertools.groupby(ordered, key=lambda question: question.stamp_ns)]
-        upcoming = _Upcoming(frames)
+        upcoming = UpcomingFrames(frames)
         with (
             self._kept() as episodes,
             StreamEngine(self._model, self._config, self._on_memory, episodes) as engine,
@@ -307,7 +307,7 @@ class StreamRun:
         return most_relevant(shown_moments(memory).weighed(relevance), self._config.moments_limit)
 
 
-class _Upcoming:
+class UpcomingFrames:
     """Frames that are read up to a stamp, and later further."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from statistics import median
 
@@ -86,15 +87,21 @@ def score_watch(truth: Sequence[bool | None], told: Sequence[int]) -> WatchScore
 
 
 def watch_steps(
-    model: StreamModel, config: StreamConfig, steps: Iterable[Sequence[Frame]], conditions: Sequence[str]
+    model: StreamModel,
+    config: StreamConfig,
+    steps: Iterable[Sequence[Frame]],
+    conditions: Sequence[str],
+    *,
+    once: bool = False,
 ) -> list[list[int]]:
     """Watches for conditions while steps are fed to an engine one by one, each looked at before the next one comes.
 
     Args:
         model: that is asked.
         config: its `watch_share` must not be 0.
-        steps: the frames of each.
+        steps: the frames of each, perhaps none.
         conditions: a statement or a question each.
+        once: stop when one has become true.
 
     Returns:
         The steps at which each was told to have become true.
@@ -102,31 +109,50 @@ def watch_steps(
     Raises:
         RuntimeError: the model failed on a condition.
     """
-    looked = threading.Condition()
-    latest: dict[int, int] = {}
-    told: list[list[int]] = [[] for _ in conditions]
-    step = 0
-
-    def take(number: int, event: WatchEvent) -> None:
-        with looked:
-            latest[number] = event.stamp_ns
-            if event.change is Change.BECAME_TRUE:
-                told[number].append(step)
-            looked.notify_all()
-
     with StreamEngine(model, config) as engine:
-        for number, condition in enumerate(conditions):
-            engine.watches.add(condition, on_event=lambda event, number=number: take(number, event))  # type: ignore[misc]
-        for step, frames in enumerate(steps):  # noqa: B007
+        looks = _Looks(engine, conditions)
+        for step, frames in enumerate(steps):
+            looks.step = step
             with engine.hold():
                 for frame in frames:
                     engine.submit(frame)
             engine.flush(LONGEST_TIMEOUT_S)
-            newest_ns, counters = frames[-1].stamp_ns, engine.watches.counters
-            with looked:
-                # A look that fails notifies nobody.
-                while not counters.failed and any(latest.get(one) != newest_ns for one in range(len(conditions))):
-                    looked.wait(LOOK_S)
-            if counters.failed:
-                raise RuntimeError(f"the model failed on what is watched: {counters.error}")
-    return told
+            looks.wait()
+            if once and any(looks.told):
+                break
+    return looks.told
+
+
+class _Looks:
+    """What an engine tells of conditions.
+
+    Attributes:
+        step: that is being looked at.
+        told: the steps at which each condition was told to have become true.
+    """
+
+    def __init__(self, engine: StreamEngine, conditions: Sequence[str]) -> None:
+        self.step = 0
+        self.told: list[list[int]] = [[] for _ in conditions]
+        self._engine = engine
+        self._latest_ns = [-1] * len(conditions)
+        self._looked = threading.Condition()
+        for number, condition in enumerate(conditions):
+            engine.watches.add(condition, on_event=partial(self._take, number))
+
+    def _take(self, number: int, event: WatchEvent) -> None:
+        with self._looked:
+            self._latest_ns[number] = event.stamp_ns
+            if event.change is Change.BECAME_TRUE:
+                self.told[number].append(self.step)
+            self._looked.notify_all()
+
+    def wait(self) -> None:
+        """Waits until all have been looked at in the newest memory, if there is one."""
+        status, counters = self._engine.status, self._engine.watches.counters
+        with self._looked:
+            # A look that fails notifies nobody.
+            while status.version and set(self._latest_ns) != {status.end_ns} and not counters.failed:
+                self._looked.wait(LOOK_S)
+        if counters.failed:
+            raise RuntimeError(f"the model failed on what is watched: {counters.error}")
