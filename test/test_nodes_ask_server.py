@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 from node_harness import Client, StreamProcess, running_node
@@ -88,6 +90,24 @@ def test_choices_are_answered_with_one_of_them_and_a_probability_each(client: Cl
     assert list(client.ask_anything().choice_probabilities) == []
 
 
+def test_answers_follow_a_json_schema(client: Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"room": {"enum": ["kitchen", "<|im_end|>"]}, "seen": {"type": "boolean"}},
+        "required": ["room", "seen"],
+        "additionalProperties": False,
+    }
+    response = client.ask("Where?", json_schema=json.dumps(schema), max_new_tokens=60)
+    jsonschema.validate(json.loads(response.answer), schema)
+    assert not response.truncated
+    stream = client.ask_stream("Where?", json_schema=json.dumps(schema), max_new_tokens=60)
+    result = stream.result()
+    assert (result.answer, result.truncated) == (response.answer, False)
+    assert "".join(stream.tokens) == response.answer
+    short = client.ask("Where?", json_schema=json.dumps(schema), max_new_tokens=4)
+    assert (short.answer, short.truncated) == (response.answer[:4], True)
+
+
 def test_each_moment_brings_its_picture_where_it_is_asked_for(client: Client) -> None:
     plain = client.ask_anything(fresh=True)
     assert {(moment.image.format, len(moment.image.data)) for moment in plain.moments} == {("", 0)}
@@ -143,6 +163,9 @@ def test_a_fresh_answer_knows_the_frame_that_came_just_before(client: Client) ->
         ("Hello?", {"timeout_s": math.nan}, "timeout_s is nan"),
         ("Hello?", {"choices": ["yes", ""]}, "choice 2 of 2 is empty"),
         ("Hello?", {"timeout_s": math.inf}, "timeout_s is inf"),
+        ("Hello?", {"json_schema": "{"}, "no JSON"),
+        ("Hello?", {"json_schema": '{"not": {}}'}, "Unimplemented keys"),
+        ("Hello?", {"json_schema": "{}", "choices": ["yes", "no"]}, "leave one out"),
     ],
 )
 def test_an_invalid_question_is_told_what_is_wrong(

@@ -327,6 +327,7 @@ def _fields(options: AskOptions) -> RequestOptions:
         "since": _end("since", options.since_ns),
         "until": _end("until", options.until_ns),
         "choices": options.choices,
+        "json_schema": options.json_schema,
         "with_images": options.with_images,
         "with_all_moments": True,
     }

@@ -60,6 +60,7 @@ class AnswerResult(Untrusted):
     """An answer and what it rests on."""
 
     answer: str
+    truncated: bool = Field(description="Whether max_new_tokens ended the answer; JSON is not whole then.")
     choice_probabilities: dict[str, float] | None = Field(description="Of each choice; null where there were none.")
     moments: list[SeenMoment] = Field(description="What the answer rests on, the most relevant first.")
     memory_start: str = Field(description="First frame of what the model had in front of it: seconds.")
@@ -164,6 +165,7 @@ def answer_result(answer: Answer, choices: Sequence[str]) -> AnswerResult:
     probabilities = [round(one, 4) for one in answer.choice_probabilities]
     return AnswerResult(
         answer=answer.text,
+        truncated=answer.truncated,
         choice_probabilities=dict(zip(choices, probabilities, strict=True)) if choices else None,
         moments=[seen_moment(moment, answer.end_ns) for moment in answer.moments],
         memory_start=stamp_text(answer.start_ns),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -69,6 +70,12 @@ class MemoryTools:
         choices: Annotated[
             list[str] | None, Field(description="Answer with the likeliest of these texts, and say how likely each is.")
         ] = None,
+        json_schema: Annotated[
+            dict[str, Any] | None,
+            Field(
+                description="Answer with JSON that follows this schema, which the model is not shown; not with choices."
+            ),
+        ] = None,
         max_new_tokens: Annotated[int | None, Field(ge=1, description="Longest answer, in tokens.")] = None,
         timeout_s: Annotated[float | None, Field(gt=0, description="Seconds until the answer is complete.")] = None,
         with_images: Annotated[bool, Field(description="Also return pictures of the moments.")] = False,
@@ -77,6 +84,7 @@ class MemoryTools:
         options = replace(
             _options(since, until, near),
             choices=tuple(choices or ()),
+            json_schema="" if json_schema is None else json.dumps(json_schema, ensure_ascii=False),
             max_new_tokens=max_new_tokens,
             timeout_s=timeout_s,
             with_images=with_images,

@@ -21,6 +21,8 @@ class ChoiceGeneration:
     Attributes:
         text: the likeliest text, empty until it is known.
         calibrated: false, as no questions with known answers were given choices.
+        truncated: false, as the text is given whole.
+        problem: empty, as nothing is held to a schema.
         choice_probabilities: of each text, given that the answer is one of them; None until all are known.
     """
 
@@ -31,6 +33,8 @@ class ChoiceGeneration:
         self._generation: Generation | None = None
         self.text = ""
         self.calibrated = False
+        self.truncated = False
+        self.problem = ""
         self.choice_probabilities: tuple[float, ...] | None = None
         self.closed = False
 

@@ -23,6 +23,7 @@ from fvs_ros.model.conditions import ConditionCheck, ConditionRules, PlacedCheck
 from fvs_ros.model.confidence import AnswerRules
 from fvs_ros.model.frame_encoder import FrameEncoder
 from fvs_ros.model.hub import Progress
+from fvs_ros.model.json_schema import JsonConstraint, JsonSchemas
 from fvs_ros.model.names import is_tiny
 from fvs_ros.model.prefix_cache import PrefixCache
 from fvs_ros.model.preprocess import PixelConfig, frame_grid
@@ -87,6 +88,7 @@ class FlashVStream:
         self.prompt_style = self._backbone.prompt_style
         self._prompts = PromptBuilder(self.tokenizer, self.prompt_style)
         self._end_tokens = checkpoint.end_tokens
+        self._schemas = JsonSchemas(self.tokenizer, self._backbone.text_config.vocab_size, self._end_tokens)
         head = checkpoint.recall
         self.recaller = None if head is None else Recaller(self._backbone, self._prompts, head)
         self._reference = ReferenceDecoder(self._backbone, self.memory_config, self._end_tokens, self._prompts.words)
@@ -142,7 +144,9 @@ class FlashVStream:
         if memory.clusters:
             # Now, not when the first frame has come.
             prepare(target, micro_cluster_count(memory), memory.csm_slots)
-        return cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
+        loaded = cls(replace(checkpoint, config=replace(checkpoint.config, memory=memory)), model)
+        loaded._schemas.prepare()
+        return loaded
 
     def fingerprint(self) -> str:
         """A short hash of the weights, those for recall too: of the name, the shape and the first 64 values of each.
@@ -206,6 +210,14 @@ class FlashVStream:
     def condition_check(self, text: str) -> ConditionCheck | PlacedCheck:
         """How to ask whether something is true now: a statement, or a question with its question mark."""
         return self.conditions.check(text)
+
+    def json_constraint(self, schema: str) -> JsonConstraint:
+        """Holds one answer to a JSON schema; any thread may call it.
+
+        Raises:
+            JsonSchemaError: no answer of this model can be held to it; the message says why, and what to do.
+        """
+        return self._schemas.constraint(schema)
 
     def answer(
         self,

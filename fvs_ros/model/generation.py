@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fvs_ros.model.allowed_tokens import AnswerConstraint
 from fvs_ros.model.text_stream import TextStream
 
 
@@ -28,6 +29,9 @@ class Generation:
         not_seen: of a complete answer, whether it says that what was asked for was not seen.
         given: the tokens of an answer that is known beforehand and is only read, as many as `remaining` at first; empty
             where the model chooses them.
+        constraint: what the answer is held to; None for one in the model's own words.
+        truncated: of a complete answer, whether its longest length ended it.
+        problem: of a complete answer, why it could not be held to its constraint to the end; empty if it was.
     """
 
     stream: TextStream
@@ -44,6 +48,9 @@ class Generation:
     calibrated: bool = False
     not_seen: bool = False
     given: tuple[int, ...] = ()
+    constraint: AnswerConstraint | None = None
+    truncated: bool = False
+    problem: str = ""
     # Only a `ChoiceGeneration` has them.
     choice_probabilities: None = None
 
@@ -56,12 +63,18 @@ class Generation:
         """Appends the next token; of a given answer its own, whichever the model would choose."""
         token = self.given[-self.remaining] if self.given else token
         self.token = token
-        if token in self.end_tokens:
-            self.remaining = 0
-        else:
+        ended = token in self.end_tokens
+        if not ended:
             self.stream.add(token)
-            self.remaining -= 1
-        if self.remaining == 0:
+        self.remaining = 0 if ended else self.remaining - 1
+        complete = ended
+        if self.constraint is not None:
+            if not ended:
+                self.constraint.take(token)
+            self.problem = self.constraint.problem
+            complete = ended or self.constraint.complete
+        if self.remaining == 0 or self.problem:
+            self.truncated = not complete
             self.stream.finish()
             self.done = True
 

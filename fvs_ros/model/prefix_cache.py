@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid
 from fvs_ros.memory.timestamps import most_text_tokens
+from fvs_ros.model.allowed_tokens import AnswerConstraint
 from fvs_ros.model.backbone import Backbone
 from fvs_ros.model.choosing import ChoiceGeneration
 from fvs_ros.model.confidence import PLAIN_ANSWERS, AnswerRules
@@ -81,7 +82,8 @@ class PrefixCache:
         self._buffers: list[_Buffer] = []
         with self.running():
             heads, slots = backbone.text_config.num_attention_heads, slot_capacity(config)
-            self.suffixes = SuffixRows(self.decoder, self.relevance.layers, heads, slots)
+            vocabulary = backbone.text_config.vocab_size
+            self.suffixes = SuffixRows(self.decoder, self.relevance.layers, heads, slots, vocabulary)
 
     @property
     def bytes(self) -> int:
@@ -184,13 +186,16 @@ class PrefilledMemory:
             self._segment = None
         return self._segment is None
 
-    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> Generation:
+    def start(
+        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: AnswerConstraint | None = None
+    ) -> Generation:
         """Computes a question and the first token of its answer.
 
         Args:
             question: user text; control tokens that it spells out are read letter by letter.
             max_new_tokens: the answer's longest length.
             answer_prefix: what the answer is made to begin with; no part of its text.
+            constraint: what the answer is held to; its own from here on.
 
         Raises:
             RuntimeError: the memory is not prefilled to its end yet.
@@ -198,7 +203,8 @@ class PrefilledMemory:
         self._require_prefilled()
         cache = self._cache
         suffix = cache.prompts.build(question, answer_prefix).suffix
-        generation = Generation(TextStream(cache.tokenizer), cache.end_tokens, max_new_tokens, asked=len(suffix))
+        text = TextStream(cache.tokenizer)
+        generation = Generation(text, cache.end_tokens, max_new_tokens, asked=len(suffix), constraint=constraint)
         self._start(generation, suffix)
         return generation
 
@@ -295,23 +301,28 @@ class PrefilledMemory:
 
     def _complete(self, generations: Sequence[Generation]) -> None:
         """Gives complete answers what they rest on, and how sure they are."""
-        suffixes, rule, rules = self._cache.suffixes, self._cache.relevance, self._cache.rules
+        suffixes, rule = self._cache.suffixes, self._cache.relevance
         attention, likelihood = suffixes.attention, suffixes.likelihood
         for one in generations:
             if one.done:
                 answered = one.length - one.asked
                 answer = attention.answer[one.row] / answered if answered else None
                 one.relevance = tuple(rule.of(attention.question[one.row], answer, self._slots).tolist())
+                # No questions with known answers were held to a schema, and JSON says nothing in words.
+                rules = self._cache.rules if one.constraint is None else PLAIN_ANSWERS
                 one.confidence = rules.confidence(float(likelihood.log_probability[one.row]))
                 one.calibrated = rules.calibration is not None
-                one.not_seen = rules.says_not_seen(one.text)
+                one.not_seen = one.constraint is None and rules.says_not_seen(one.text)
 
     def _extend(
         self, generations: Sequence[Generation], tokens: Sequence[Sequence[int]], *, answering: bool
     ) -> list[int]:
         """Appends equally many tokens of questions, or of answers; returns the token that follows in each."""
         cache = self._cache
-        suffixes = cache.suffixes.cache
+        suffixes, allowed = cache.suffixes.cache, cache.suffixes.allowed
+        for one in generations:
+            allowed.set(one.row, one.constraint)
+        allowed.upload()
         chunks = [
             SuffixChunk(one.row, more, one.length, self._position + one.length)
             for one, more in zip(generations, tokens, strict=True)
@@ -325,6 +336,7 @@ class PrefilledMemory:
             observed = ObservedAttention(attention.layers, self._buffer.slot_of_token[: self._prefix.length])
             logits = cache.decoder.extend(self._prefix, suffixes, chunks, observed)
             rows = torch.tensor([one.row for one in generations])
+            logits = allowed.masked(rows, logits) if allowed.limited else logits
             taking = torch.ones_like(rows, dtype=torch.bool)
             attention.keep(rows, observed.per_slot(), taking, answering=answering)
             following = cache.suffixes.likelihood.choose(rows, logits, taking, answering=answering).tolist()

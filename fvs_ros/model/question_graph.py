@@ -32,7 +32,8 @@ class QuestionStep:
     filled.
 
     Args:
-        rows: of the questions; take in what each question's last token attends to, and how likely answers are.
+        rows: of the questions; take in what each question's last token attends to, and how likely answers are; say
+            which tokens may come next.
         slot_of_token: [N, C], see `ObservedAttention`.
 
     Attributes:
@@ -52,6 +53,7 @@ class QuestionStep:
         self._decoder, self._prefix, self.suffixes, self._length = decoder, prefix, rows.cache, length
         # As they are now: rows that grow later are other storage, with a step of their own.
         self._attention, self._likelihood, self._slot_of_token = rows.attention, rows.likelihood, slot_of_token
+        self._allowed = rows.allowed
         self.every_row = length == 1
         self._row_count = rows.cache.keys.shape[1]
         self._questions = self._row_count if self.every_row else 1
@@ -96,7 +98,8 @@ class QuestionStep:
     def __call__(self) -> Tensor:
         """Greedy next tokens [Q] int64."""
         rows = self.inputs[-self._questions - 1 : -1]
-        return self._likelihood.choose(rows, self.logits(), self._taking, answering=self._length == 1)
+        logits = self._allowed.masked(rows, self.logits())
+        return self._likelihood.choose(rows, logits, self._taking, answering=self._length == 1)
 
     @property
     def _taking(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fvs_ros.model.allowed_tokens import AllowedTokens
 from fvs_ros.model.confidence import RowLikelihood
 from fvs_ros.model.decoder import Decoder
 from fvs_ros.model.generation import Generation
@@ -20,19 +21,22 @@ class SuffixRows:
         layers: whose attention is observed.
         heads: query heads of a layer.
         slots: that a memory can have.
+        vocabulary: tokens that an answer may have.
 
     Attributes:
         cache: keys and values of all rows.
         attention: of the rows' newest tokens to the memory.
         likelihood: of the rows' answers.
+        allowed: what the rows' answers may go on with.
     """
 
-    def __init__(self, decoder: Decoder, layers: tuple[int, ...], heads: int, slots: int) -> None:
+    def __init__(self, decoder: Decoder, layers: tuple[int, ...], heads: int, slots: int, vocabulary: int) -> None:
         self._decoder = decoder
         self._owners: list[Generation | None] = [None] * FIRST_ROWS
         self.cache = decoder.allocate(FIRST_ROWS, FIRST_TOKENS + 1)
         self.attention = RowAttention.zeros(FIRST_ROWS, layers, heads, slots, decoder.device)
         self.likelihood = RowLikelihood.zeros(FIRST_ROWS, decoder.device)
+        self.allowed = AllowedTokens(FIRST_ROWS, vocabulary, decoder.device)
 
     def allocate(self, generation: Generation, tokens: int) -> None:
         """Gives a generation the first row without one, or whose generation is closed; grows where needed."""
@@ -51,4 +55,5 @@ class SuffixRows:
         self._owners += [None] * (rows - old_rows)
         self.attention = self.attention.grown(rows)
         self.likelihood = self.likelihood.grown(rows)
+        self.allowed = self.allowed.grown(rows)
         self.cache = grown

@@ -53,6 +53,7 @@ def ask_options(request: Any, config: StreamConfig) -> AskOptions:
         until_ns=open_stamp(request.until),
         near=area_of(request.near, request.radius_m),
         choices=tuple(request.choices),
+        json_schema=request.json_schema,
         with_images=request.with_images,
     )
 
@@ -75,6 +76,7 @@ def fill_answer(message: AnswerMessage, answer: Answer, with_all_moments: bool =
     message.confidence_calibrated = answer.calibrated
     message.not_seen = answer.not_seen
     message.choice_probabilities = answer.choice_probabilities
+    message.truncated = answer.truncated
     message.memory_version = answer.memory_version
     message.memory_start = time_message(answer.start_ns)
     message.memory_end = time_message(answer.end_ns)
@@ -137,6 +139,7 @@ def answer_of(message: AnswerMessage) -> Answer:
         calibrated=message.confidence_calibrated,
         not_seen=message.not_seen,
         choice_probabilities=tuple(message.choice_probabilities),
+        truncated=message.truncated,
     )
 
 

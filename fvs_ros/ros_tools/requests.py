@@ -40,6 +40,7 @@ class RequestOptions(TypedDict, total=False):
         with_all_moments: also return everything that the model had in front of it.
         with_images: let each moment bring its picture.
         choices: answer with one of these texts, whichever is likeliest; `choice_probabilities` says how likely each is.
+        json_schema: answer with JSON that follows this schema, an object as text; see `truncated` in the response.
     """
 
     max_new_tokens: int
@@ -52,6 +53,7 @@ class RequestOptions(TypedDict, total=False):
     with_all_moments: bool
     with_images: bool
     choices: Sequence[str]
+    json_schema: str
 
 
 def ask_fields(
@@ -67,6 +69,7 @@ def ask_fields(
     with_all_moments: bool = False,
     with_images: bool = False,
     choices: Sequence[str] = (),
+    json_schema: str = "",
 ) -> dict[str, Any]:
     """The fields of a request with `RequestOptions`.
 
@@ -77,7 +80,8 @@ def ask_fields(
     """
     check_choices(choices)
     problem = ""
-    texts = {"the question": question} | {f"choice {number}": one for number, one in enumerate(choices, start=1)}
+    texts = {"the question": question, "json_schema": json_schema}
+    texts |= {f"choice {number}": one for number, one in enumerate(choices, start=1)}
     for name, text in texts.items():
         if broken := re.search("[\0\ud800-\udfff]", text):
             problem = f"{name}'s character {broken.start() + 1} is {broken[0]!a}, so leave it out"
@@ -99,6 +103,7 @@ def ask_fields(
         "since": since or Time(),
         "until": until or Time(),
         "choices": list(choices),
+        "json_schema": json_schema,
         "near": near or PointStamped(),
         "radius_m": float(radius_m),
         "with_images": with_images,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
 from fvs_ros.stream.excerpts import ExcerptPrefill
+from fvs_ros.stream.json_schema import not_followed
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import quotes, traceback_without
 from fvs_ros.stream.model_protocol import StreamGeneration, StreamModel
@@ -344,7 +345,10 @@ class AnswerWorker:
                     question.on_token = None
         if running.answer.done:
             self._end(running)
-            self._settle(question, running.complete(self._model.name, self._config.moments_limit))
+            if running.answer.problem:
+                question.pending.settle(not_followed(running.answer.problem))
+            else:
+                self._settle(question, running.complete(self._model.name, self._config.moments_limit))
 
     def _settle(self, question: AcceptedQuestion, answer: Answer) -> None:
         """Ends a question with its answer, at once or when its pictures are there."""

@@ -24,6 +24,7 @@ from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.episode_keeping import keep_episodes
 from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
+from fvs_ros.stream.json_schema import constraint_of
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import traceback_without
 from fvs_ros.stream.memory_keeper import MemoryKeeper
@@ -178,7 +179,7 @@ class StreamEngine:
 
         Args:
             question: in any language that the model knows.
-            options: limits, freshness, what it is to be answered from, and choices.
+            options: limits, freshness, what it is to be answered from and with.
             on_token: called on the answer thread with each chunk of the answer's text as it is decoded.
         """
         asked = time.perf_counter()
@@ -186,12 +187,12 @@ class StreamEngine:
         try:
             self._questions.require_active()
             limits = check_question(question, options, self._config, self._model.control_tokens_in)
+            constraint = constraint_of(options.json_schema, options.choices, self._model.json_constraint)
             after_frame = self._frames.mark() if options.fresh else 0
             excerpt: Future[PublishedMemory] | None = Future() if options.ranged else None
             accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
-            accepted.choices = tuple(options.choices)
-            accepted.recalls = options.recall and not options.ranged
-            accepted.with_images = options.with_images
+            accepted.choices, accepted.constraint = tuple(options.choices), constraint
+            accepted.recalls, accepted.with_images = options.recall and not options.ranged, options.with_images
             if options.with_images and self._pictures is None:
                 raise AskError(ErrorCode.INVALID_QUESTION, f"with_images needs stored segments: {NOTHING_KEPT}")
             self._questions.put(accepted)

@@ -43,6 +43,24 @@ class StepMemory(Protocol):
         """See `StreamingFlashMemory.load_state_dict`."""
 
 
+class StreamConstraint(Protocol):
+    """What one answer of a model is held to, see `StreamModel.json_constraint`; for the model alone."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing but the answer's end can follow."""
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot say any more what may follow; empty while it can."""
+
+    def allowed(self) -> Tensor:
+        """A bit for each token that may follow, int32 on the CPU, the lowest first."""
+
+    def take(self, token: int) -> None:
+        """Goes on by the token that was chosen."""
+
+
 class StreamGeneration(Protocol):
     """An answer that is being decoded."""
 
@@ -77,6 +95,14 @@ class StreamGeneration(Protocol):
     def choice_probabilities(self) -> Sequence[float] | None:
         """Of a complete answer that is one of given texts: the probability of each, given that it is one of them."""
 
+    @property
+    def truncated(self) -> bool:
+        """Of a complete answer: whether its longest length ended it, so that something may be missing."""
+
+    @property
+    def problem(self) -> str:
+        """Of a complete answer: why it could not be held to its constraint to the end; empty if it was."""
+
     def close(self) -> None:
         """Frees its cache row, whether the answer is complete or given up; closing again does nothing."""
 
@@ -108,10 +134,13 @@ class StreamPrefilledMemory(Protocol):
         Once it is complete, further calls do nothing.
         """
 
-    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
+    def start(
+        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: StreamConstraint | None = None
+    ) -> StreamGeneration:
         """Processes a question, once the prefill is complete, and decodes the first token of its answer.
 
-        The answer is forced to begin with `answer_prefix`, which is not part of its text.
+        The answer is forced to begin with `answer_prefix`, which is not part of its text, and held to `constraint`,
+        which is its own from here on.
 
         Raises:
             RuntimeError: the prefill is not complete.
@@ -199,8 +228,8 @@ class StreamModel(Protocol):
     """A vision-language model with a Flash Memory.
 
     One thread calls `frame_grid`, `new_memory` and `encode_steps` while another uses a prefix cache, and any thread
-    calls `control_tokens_in` and `condition_check`; the model must be safe for that. An exception from any method is
-    counted, logged and reported, and ends neither thread.
+    calls `control_tokens_in`, `condition_check` and `json_constraint`; the model must be safe for that. An
+    exception from any method is counted, logged and reported, and ends neither thread.
     """
 
     @property
@@ -240,6 +269,13 @@ class StreamModel(Protocol):
 
     def condition_check(self, text: str) -> StreamConditionCheck:
         """How to ask whether something is true now: a statement, or a question with its question mark."""
+
+    def json_constraint(self, schema: str) -> StreamConstraint:
+        """Holds one answer to a JSON schema.
+
+        Raises:
+            ValueError: no answer of this model can be held to it; the message says why, and what to do.
+        """
 
     def new_prefix_cache(self) -> StreamPrefixCache:
         """A prefix cache for one engine's questions; created, used and closed by one thread."""

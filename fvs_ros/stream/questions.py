@@ -14,7 +14,7 @@ from fvs_ros.sources.frame import Area
 from fvs_ros.stream.choices import NO_TEXT, check_choices
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.latest_memory import PublishedMemory
-from fvs_ros.stream.model_protocol import StreamGeneration, StreamPrefilledMemory
+from fvs_ros.stream.model_protocol import StreamConstraint, StreamGeneration, StreamPrefilledMemory
 from fvs_ros.stream.types import Answer, AskError, AskOptions, ErrorCode, QuestionCounters
 
 
@@ -166,6 +166,7 @@ class AcceptedQuestion:
         started: whether the model has begun to answer.
         chunks: chunks of text emitted so far.
         choices: the texts of which one is the answer; none for one in the model's own words.
+        constraint: what the answer is held to; None for one in the model's own words.
     """
 
     text: str
@@ -184,6 +185,7 @@ class AcceptedQuestion:
     started: bool = False
     chunks: int = 0
     choices: tuple[str, ...] = ()
+    constraint: StreamConstraint | None = None
 
     @property
     def deadline(self) -> float:
@@ -199,7 +201,7 @@ class AcceptedQuestion:
         """Begins its answer from a memory."""
         if self.choices:
             return prefilled.start_choice(self.text, self.choices)
-        return prefilled.start(self.text, self.limits.max_new_tokens)
+        return prefilled.start(self.text, self.limits.max_new_tokens, constraint=self.constraint)
 
     def expire(self) -> None:
         """Settles the question with TIMEOUT, or with its answer where only pictures are missing: a disk hangs."""

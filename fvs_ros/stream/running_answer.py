@@ -48,4 +48,5 @@ class RunningAnswer:
             calibrated=self.answer.calibrated,
             not_seen=self.answer.not_seen,
             choice_probabilities=tuple(self.answer.choice_probabilities or ()),
+            truncated=self.answer.truncated,
         )

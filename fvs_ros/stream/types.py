@@ -92,6 +92,7 @@ class AskOptions:
         recall: whether a question about a long stream recalls segments, see `StreamConfig.recall_segments`.
         with_images: each moment that the answer rests on brings its picture, out of the stored segments.
         choices: the answer is one of these texts, whichever the model finds likeliest; empty for one in free words.
+        json_schema: the answer is JSON that follows this schema; empty for one in free words.
     """
 
     max_new_tokens: int | None = None
@@ -103,6 +104,7 @@ class AskOptions:
     recall: bool = True
     with_images: bool = False
     choices: tuple[str, ...] = ()
+    json_schema: str = ""
 
     @property
     def ranged(self) -> bool:
@@ -126,6 +128,8 @@ class Answer:
         calibrated: whether that is the share of such answers that are right; else it is the model's own probability.
         not_seen: whether the answer says that what was asked for was not seen.
         choice_probabilities: of each of `AskOptions.choices`, given that the answer is one of them; empty without any.
+        truncated: whether `max_new_tokens` ended it, so that something may be missing; one with a `json_schema` is no
+            whole JSON then.
     """
 
     text: str
@@ -143,6 +147,7 @@ class Answer:
     calibrated: bool = False
     not_seen: bool = False
     choice_probabilities: tuple[float, ...] = ()
+    truncated: bool = False
 
 
 @dataclass(frozen=True)

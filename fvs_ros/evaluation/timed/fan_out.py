@@ -12,6 +12,7 @@ from fvs_ros.evaluation.timed.controls import MEMORY, RECALL, Condition, StepHis
 from fvs_ros.memory.snapshot import MemorySnapshot, PatchGrid, StepFeatures
 from fvs_ros.stream.model_protocol import (
     StepMemory,
+    StreamConstraint,
     StreamGeneration,
     StreamModel,
     StreamPrefilledMemory,
@@ -55,6 +56,7 @@ class ConditionModel:
         self.recaller = model.recaller
         self.control_tokens_in = model.control_tokens_in
         self.condition_check = model.condition_check
+        self.json_constraint = model.json_constraint
         self.condition = MEMORY
         self.steps: tuple[int, ...] = ()
         self.told: Mapping[int, int] = {}
@@ -133,9 +135,11 @@ class _ConditionPrefilled:
         # Which condition will be asked about is not known yet.
         return True
 
-    def start(self, question: str, max_new_tokens: int, answer_prefix: str = "") -> StreamGeneration:
+    def start(
+        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: StreamConstraint | None = None
+    ) -> StreamGeneration:
         prefix = answer_prefix or self._model.answer_prefix
-        self._model.generation = self._condition().start(question, max_new_tokens, prefix)
+        self._model.generation = self._condition().start(question, max_new_tokens, prefix, constraint)
         return self._model.generation
 
     def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> StreamGeneration:
