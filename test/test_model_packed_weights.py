@@ -24,11 +24,17 @@ from fvs_ros.model.families import backbone_of
 from fvs_ros.model.packed_weights import PackedWeights
 from fvs_ros.model.quantization import Quantization
 from fvs_ros.model.quantized_weights import linear_layers
+from fvs_ros.model.tiny import tiny_checkpoint
 
 CPU = torch.device("cpu")
 GROUP = 32
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False, "sym": False}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "version": "gemm", "zero_point": True}
+KINDS: dict[str, Callable[[], Any]] = {
+    "qwen2_vl": lambda: tiny_checkpoint().network,
+    "qwen2_5_vl": lambda: qwen2_5_vl(SmallShape(layers=2)),
+    "qwen3_vl": qwen3_vl,
+}
 UP, FIRST = "model.layers.1.mlp.up_proj", "0.self_attn.q_proj.weight"
 
 
@@ -57,7 +63,7 @@ def pack(values: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor, method: 
 
 def write(folder: Path, settings: dict[str, Any], kind: str = "qwen2_5_vl") -> Any:
     """Writes a packed checkpoint; returns the network of full precision that computes the same."""
-    network = (qwen3_vl() if kind == "qwen3_vl" else qwen2_5_vl(SmallShape(layers=2))).to(torch.bfloat16)
+    network: Any = KINDS[kind]().to(torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
     packed: dict[str, Tensor] = {}
     method = settings["quant_method"]
@@ -100,8 +106,15 @@ def load(
 @pytest.mark.usefixtures("gptqmodel")
 @pytest.mark.parametrize(
     ("settings", "kind"),
-    [(GPTQ, "qwen2_5_vl"), ({**GPTQ, "desc_act": True}, "qwen2_5_vl"), (AWQ, "qwen2_5_vl"), (AWQ, "qwen3_vl")],
-    ids=["gptq", "gptq, reordered", "awq", "awq, qwen3_vl"],
+    [
+        (GPTQ, "qwen2_5_vl"),
+        ({**GPTQ, "desc_act": True}, "qwen2_5_vl"),
+        (AWQ, "qwen2_5_vl"),
+        (AWQ, "qwen3_vl"),
+        (GPTQ, "qwen2_vl"),
+        (AWQ, "qwen2_vl"),
+    ],
+    ids=["gptq", "gptq, reordered", "awq", "awq, qwen3_vl", "gptq, qwen2_vl", "awq, qwen2_vl"],
 )
 def test_logits_are_those_of_the_unpacked_weights(tmp_path: Path, settings: dict[str, Any], kind: str) -> None:
     network = write(tmp_path, settings, kind)
