@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-"""Column of each four bits of a packed number, from the lowest."""
+"""Column of each four bits of a packed number, from the lowest. GPTQ has them in order, of four or eight bits."""
 
 
 def pack_columns(values: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Numbers of four bits [m, n] as int32 [m, n / 8]."""
-    eights = values.to(torch.int64).unflatten(1, (-1, 8))
-    packed = sum(eights[..., column] << 4 * place for place, column in enumerate(order))
+    """Numbers [m, n] as int32 [m, n / c], c of them in each."""
+    several, bits = values.to(torch.int64).unflatten(1, (-1, len(order))), 32 // len(order)
+    packed = sum(several[..., column] << bits * place for place, column in enumerate(order))
     assert isinstance(packed, Tensor)
     # As the same bits with a sign.
     return torch.where(packed >= 2**31, packed - 2**32, packed).to(torch.int32)
@@ -31,25 +31,27 @@ def pack_columns(values: Tensor, order: tuple[int, ...]) -> Tensor:
 def unpack_columns(packed: Tensor, order: tuple[int, ...]) -> Tensor:
     """The inverse of `pack_columns`."""
     numbers = packed.to(torch.int64) & 0xFFFFFFFF
-    values = torch.empty(*packed.shape, 8, dtype=torch.int64)
+    values, bits = torch.empty(*packed.shape, len(order), dtype=torch.int64), 32 // len(order)
     for place, column in enumerate(order):
-        values[..., column] = numbers >> 4 * place & 15
+        values[..., column] = numbers >> bits * place & (1 << bits) - 1
     return values.flatten(1)
 
 
 class StandInLinear(nn.Module):
-    """A packed layer of four bits."""
+    """A packed layer."""
 
     bias: Tensor | None
 
     def __init__(self, method: str, settings: dict[str, Any]) -> None:
         super().__init__()
         self.gptq = method == "gptq"
+        self.order = tuple(range(32 // settings["bits"])) if self.gptq else AWQ_ORDER
+        many = len(self.order)
         self.in_features, self.out_features = settings["in_features"], settings["out_features"]
         inputs, outputs, groups = self.in_features, self.out_features, self.in_features // settings["group_size"]
-        shape = (inputs // 8, outputs) if self.gptq else (inputs, outputs // 8)
+        shape = (inputs // many, outputs) if self.gptq else (inputs, outputs // many)
         self.register_buffer("qweight", torch.zeros(shape, dtype=torch.int32))
-        self.register_buffer("qzeros", torch.zeros(groups, outputs // 8, dtype=torch.int32))
+        self.register_buffer("qzeros", torch.zeros(groups, outputs // many, dtype=torch.int32))
         self.register_buffer("scales", torch.zeros(groups, outputs, dtype=torch.float16))
         if self.gptq:
             self.register_buffer("g_idx", torch.zeros(inputs, dtype=torch.int32))
@@ -61,12 +63,12 @@ class StandInLinear(nn.Module):
         assert self.ready
         assert self.optimized, "it would compile its operations"
         if self.gptq:
-            values = unpack_columns(self.get_buffer("qweight").T, tuple(range(8))).T
-            zeros = unpack_columns(self.get_buffer("qzeros"), tuple(range(8))) + self.offset
+            values = unpack_columns(self.get_buffer("qweight").T, self.order).T
+            zeros = unpack_columns(self.get_buffer("qzeros"), self.order) + self.offset
             groups = self.get_buffer("g_idx").long()
         else:
-            values = unpack_columns(self.get_buffer("qweight"), AWQ_ORDER)
-            zeros = unpack_columns(self.get_buffer("qzeros"), AWQ_ORDER)
+            values = unpack_columns(self.get_buffer("qweight"), self.order)
+            zeros = unpack_columns(self.get_buffer("qzeros"), self.order)
             groups = torch.arange(self.in_features) * len(zeros) // self.in_features
         weights = (values - zeros[groups]) * self.get_buffer("scales")[groups]
         return nn.functional.linear(inputs, weights.T.to(inputs.dtype), self.bias)

@@ -43,10 +43,10 @@ def gptqmodel(monkeypatch: pytest.MonkeyPatch) -> None:
     use_gptqmodel(monkeypatch)
 
 
-def pack(values: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor, method: str) -> dict[str, Tensor]:
+def pack(values: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor, settings: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a layer whose weights [k, n] are (values - zeros[groups]) * scales[groups]."""
-    rows = tuple(range(8))
-    if method == "awq":
+    rows = tuple(range(32 // settings["bits"]))
+    if settings["quant_method"] == "awq":
         return {
             "qweight": pack_columns(values, AWQ_ORDER),
             "qzeros": pack_columns(zeros, AWQ_ORDER),
@@ -66,18 +66,18 @@ def write(folder: Path, settings: dict[str, Any], kind: str = "qwen2_5_vl") -> A
     network: Any = KINDS[kind]().to(torch.bfloat16)
     generator = torch.Generator().manual_seed(0)
     packed: dict[str, Tensor] = {}
-    method = settings["quant_method"]
+    method, top = settings["quant_method"], 2 ** settings["bits"]
     for name, linear in linear_layers(backbone_of(network).layers):
         outputs, inputs = linear.weight.shape
         groups = torch.arange(inputs) // GROUP
         if settings.get("desc_act"):
             groups = groups[torch.randperm(inputs, generator=generator)]
-        values = torch.randint(0, 16, (inputs, outputs), generator=generator)
-        zeros = torch.randint(1, 16, (inputs // GROUP, outputs), generator=generator)
+        values = torch.randint(0, top, (inputs, outputs), generator=generator)
+        zeros = torch.randint(1, top, (inputs // GROUP, outputs), generator=generator)
         # Powers of two, so that weights are exact in bfloat16.
-        scales = 2.0 ** torch.randint(-8, -5, zeros.shape, generator=generator)
+        scales = 2.0 ** torch.randint(-8, -5, zeros.shape, generator=generator) * 16 / top
         linear.weight.data = ((values - zeros[groups]) * scales[groups]).T.to(torch.bfloat16)
-        packed |= {f"{name}.{part}": one for part, one in pack(values, zeros, scales, groups, method).items()}
+        packed |= {f"{name}.{part}": one for part, one in pack(values, zeros, scales, groups, settings).items()}
         if method == "gptq" and name.rpartition(".")[2] not in ("q_proj", "k_proj", "v_proj"):
             # As AutoGPTQ writes them.
             packed[f"{name}.bias"] = torch.zeros(outputs, dtype=torch.float16)
@@ -113,8 +113,9 @@ def load(
         (AWQ, "qwen3_vl"),
         (GPTQ, "qwen2_vl"),
         (AWQ, "qwen2_vl"),
+        ({**GPTQ, "bits": 8}, "qwen2_5_vl"),
     ],
-    ids=["gptq", "gptq, reordered", "awq", "awq, qwen3_vl", "gptq, qwen2_vl", "awq, qwen2_vl"],
+    ids=["gptq", "gptq, reordered", "awq", "awq, qwen3_vl", "gptq, qwen2_vl", "awq, qwen2_vl", "gptq, 8 bits"],
 )
 def test_logits_are_those_of_the_unpacked_weights(tmp_path: Path, settings: dict[str, Any], kind: str) -> None:
     network = write(tmp_path, settings, kind)
@@ -209,6 +210,7 @@ def test_without_gptqmodel_it_says_what_to_install(
     ("changes", "words"),
     [
         ({"bits": 3}, "has bits 3; supported are 4, 8"),
+        ({"quant_method": "awq", "bits": 8, "version": "gemm"}, "has bits 8; supported are 4"),
         ({"bits": None}, "has bits None"),
         ({"group_size": 7}, "has group_size 7"),
         ({"checkpoint_format": "marlin"}, "has the layout 'marlin'; supported are gptq, gptq_v2"),

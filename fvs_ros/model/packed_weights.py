@@ -20,6 +20,7 @@ INSTALL = "pip install gptqmodel"
 PACKED_PARTS = {"gptq": ("qweight", "qzeros", "scales", "g_idx"), "awq": ("qweight", "qzeros", "scales")}
 """Names, behind the layer's own, of a packed layer's tensors in a file, by the method."""
 FORMATS = {"gptq": ("gptq", "gptq_v2"), "awq": ("gemm",)}
+BITS = {"gptq": (4, 8), "awq": (4,)}
 DTYPES = (torch.float16, torch.bfloat16)
 # GPTQModel's own choice compiles kernels when it is first used, and some of these keep scratch memory that captured
 # graphs must not share. These are made of torch's operations alone.
@@ -65,7 +66,7 @@ class PackedWeights:
             "sym": settings.get("sym", method == "gptq"),
         }
         for name, known in (
-            ("bits", (4, 8)),
+            ("bits", BITS[method]),
             ("group_size", (-1, 16, 32, 64, 128, 256, 512, 1_024)),
             ("the layout", FORMATS[method]),
             ("desc_act", (False, True)),
