@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -27,12 +27,14 @@ from fvs_ros.evaluation.answers import replace_text
 from fvs_ros.evaluation.timed.watches import WatchScore, score_watch, watch_steps
 from fvs_ros.model.flash_vstream import FlashVStream
 from fvs_ros.model.model_config import CONDITIONS, ModelConfig
-from fvs_ros.patrol.conditions import condition_questions, draw_conditions
+from fvs_ros.patrol.conditions import GONE, IN_ROOM, IN_VIEW, condition_questions, draw_conditions
 from fvs_ros.patrol.config import FRAME_SIZE, STEP_S, PatrolConfig
 from fvs_ros.patrol.episode import Episode, simulate
 from fvs_ros.patrol.render import PatrolRenderer
 from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.config import StreamConfig
+
+KINDS = (IN_VIEW, IN_ROOM, GONE)
 
 
 def main() -> None:
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=parse_seeds, default=parse_seeds("870600:870603"))
     parser.add_argument("--steps", type=int, default=300, help="length of each patrol, in grid steps")
     parser.add_argument("--each", type=int, default=4, help="conditions of each kind in each patrol")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="of conditions")
     parser.add_argument("--thresholds", type=float, nargs=2, metavar=("TRUE_FROM", "FALSE_BELOW"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="condition_questions into config.json; measures nothing")
@@ -50,7 +53,7 @@ def main() -> None:
         write(Path(arguments.model) / "config.json")
         return
     thresholds = arguments.thresholds or (StreamConfig().watch_true_from, StreamConfig().watch_false_below)
-    work = partial(measure, arguments.model, arguments.steps, arguments.each, *thresholds)
+    work = partial(measure, arguments.model, arguments.steps, arguments.each, arguments.kinds, *thresholds)
     total: defaultdict[str, WatchScore] = defaultdict(WatchScore)
     # Not forked: neither torch's threads nor an OpenGL context outlive that.
     with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
@@ -74,7 +77,7 @@ def write(path: Path) -> None:
 
 
 def measure(
-    model: str, steps: int, of_each: int, true_from: float, false_below: float, seed: int
+    model: str, steps: int, of_each: int, kinds: Collection[str], true_from: float, false_below: float, seed: int
 ) -> dict[str, WatchScore]:
     """The scores of each kind of condition in one patrol."""
     config = StreamConfig(
@@ -86,7 +89,7 @@ def measure(
         watch_false_below=false_below,
     )
     episode = simulate(seed, PatrolConfig(steps=steps))
-    conditions = draw_conditions(episode, of_each)
+    conditions = [one for one in draw_conditions(episode, of_each) if one.kind in kinds]
     with PatrolRenderer() as renderer:
         told = watch_steps(loaded(model), config, stepped(episode, renderer), [one.text for one in conditions])
     scores: dict[str, WatchScore] = {}

@@ -134,8 +134,8 @@ class ConditionRules:
         rules: those that come first count. `conditions` are statements or questions without a mark at their end, with
             gaps such as `{room}`; upper and lower case are alike. `question` and `true` take what a gap stands for in
             the condition; in `false` it stands for all that is not in `true`. A rule about places has `there` and
-            `here` with `question`, `true` and `false` of their own, and its `true`, like that of `here`, is one gap
-            that no condition has: the places, see `PlacedCheck`.
+            `here` with `question`, `true` and `false` of their own, and its `true`, like that of `here`, is one gap:
+            the places that it can stand for, or the one that the condition names, see `PlacedCheck`.
 
     Raises:
         ValueError: a gap is unknown, or something is empty or too long; the message says which.
@@ -195,9 +195,9 @@ class ConditionRules:
         there, here = _part("there", values["there"]), _part("here", values["here"])
         places = _texts("true", values["true"])
         gap = _GAP.fullmatch(places[0])
-        if len(places) != 1 or gap is None or gap[1] in known or here["true"] != values["true"]:
-            raise ValueError("true of a rule about places, and of its here, must be one gap that its conditions lack")
-        whole = {"true": self._expanded(places[0])}
+        if len(places) != 1 or gap is None or here["true"] != values["true"]:
+            raise ValueError("true of a rule about places, and of its here, must be one gap, the same one")
+        whole = {} if gap[1] in known else {"true": self._expanded(places[0])}
         return replace(
             self._answers({**values, **whole}, patterns, known),
             there=self._answers(there, (), known | {gap[1]}),
@@ -229,7 +229,8 @@ class ConditionRules:
         filled = {gap: next(one for one in self._gaps[gap] if one.lower() == found[gap]) for gap in found}
         if rule.there is None or rule.here is None:
             return self._filled(rule, filled)
-        there = [self._filled(rule.there, {**filled, rule.place: place}) for place in self._gaps[rule.place]]
+        places = [filled[rule.place]] if rule.place in filled else self._gaps[rule.place]
+        there = [self._filled(rule.there, {**filled, rule.place: place}) for place in places]
         return PlacedCheck(self._filled(rule, filled), tuple(there), self._filled(rule.here, filled))
 
     def _filled(self, rule: _Rule, filled: Mapping[str, str]) -> ConditionCheck:

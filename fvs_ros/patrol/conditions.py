@@ -48,26 +48,25 @@ def condition_questions() -> dict[str, object]:
                 "true": [_YES],
                 "false": [_NO],
             },
-            {
-                "conditions": [f"the {{colour}} {{kind}} {one} from the {{room}}" for one in gone],
-                "question": "Was the {colour} {kind} still in the {room} on your last visit?",
-                "true": [_NO],
-                "false": [_YES],
-            },
-            {
-                "conditions": [f"the {{colour}} {{kind}} {one}" for one in gone],
-                "question": "In which room did you last see the {colour} {kind}?",
-                "true": ["{room}"],
-                "false": [NOT_SEEN],
-                "there": {
-                    "question": "Was the {colour} {kind} still in the {room} on your last visit?",
-                    "true": [_NO],
-                    "false": [_YES],
-                },
-                # Before it has seen all of a room again, a model takes what it has not come to yet for gone.
-                "here": {"question": "Which room are you in?", "true": ["{room}"], "false": ["{place}"]},
-            },
+            _gone_rule([f"the {{colour}} {{kind}} {one}" for one in gone]),
+            _gone_rule([f"the {{colour}} {{kind}} {one} from the {{room}}" for one in gone]),
         ],
+    }
+
+
+def _gone_rule(conditions: list[str]) -> dict[str, object]:
+    return {
+        "conditions": conditions,
+        "question": "In which room did you last see the {colour} {kind}?",
+        "true": ["{room}"],
+        "false": ["{room}", NOT_SEEN],
+        "there": {
+            "question": "Was the {colour} {kind} still in the {room} on your last visit?",
+            "true": [_NO],
+            "false": [_YES],
+        },
+        # Before it has seen all of a room again, a model takes what it has not come to yet for gone.
+        "here": {"question": "Which room are you in?", "true": ["{room}"], "false": ["{place}"]},
     }
 
 
