@@ -111,7 +111,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder"):
         read("mlvu", tmp_path)
     path = tmp_path / "file.json"
-    path.write_text('[{"id": 1},\n]', encoding="utf-8")
+    path.write_text('[{"id": 1},\n}', encoding="utf-8")
     with pytest.raises(DataError, match="line 2: is no JSON"):
         read("mlvu", path)
     path.write_text('{"id": 1}', encoding="utf-8")

@@ -20,6 +20,7 @@ from fvs_ros.training.errors import TrainingError
 from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MemoryProbe
 from fvs_ros.training.scratch import new_checkpoint
+from fvs_ros.training.trainable import set_activation_checkpointing
 
 GRID = PatchGrid(8, 8)
 QUESTIONS = (Conversation((("what now?", "a cone"),), "now"), Conversation((("and before that?", "none"),), "order"))
@@ -155,12 +156,12 @@ def test_gradient_checkpointing_changes_no_gradient(checkpoint: Checkpoint) -> N
     trained = model(checkpoint, tower_trained=True).train()
     weight = checkpoint.network.model.visual.blocks[0].attn.qkv.weight
     gradients = []
-    for switch in (checkpoint.network.gradient_checkpointing_disable, checkpoint.network.gradient_checkpointing_enable):
-        switch()
+    for on in (False, True):
+        set_activation_checkpointing(checkpoint.network, on)
         checkpoint.network.zero_grad()
         trained([drawn]).loss.backward()
         gradients.append(weight.grad.clone())
-    checkpoint.network.gradient_checkpointing_disable()
+    set_activation_checkpointing(checkpoint.network, False)
     checkpoint.network.zero_grad()
     trained.eval()
     torch.testing.assert_close(*gradients)

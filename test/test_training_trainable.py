@@ -18,6 +18,7 @@ from fvs_ros.training.trainable import (
     load_trained_weights,
     lora_targets,
     rescale_embeddings,
+    set_activation_checkpointing,
     tower_fingerprint,
     train_everything,
     trained_in_float32,
@@ -143,3 +144,38 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(TrainingError, match="cannot be read"):
         load_trained_weights(found, file)
+
+
+class _Switches:
+    """Keeps how its checkpointing was switched."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+
+class _OlderNetwork(_Switches):
+    """As of transformers up to 5.23."""
+
+    def gradient_checkpointing_enable(self, *arguments: object) -> None:
+        self.calls.append(("older enable", *arguments))
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.calls.append(("older disable",))
+
+
+class _NewerNetwork(_OlderNetwork):
+    """As of transformers 5.24, which has both names and warns about the older."""
+
+    def activation_checkpointing_enable(self, *arguments: object) -> None:
+        self.calls.append(("newer enable", *arguments))
+
+    def activation_checkpointing_disable(self) -> None:
+        self.calls.append(("newer disable",))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(_OlderNetwork, "older"), (_NewerNetwork, "newer")])
+def test_activations_are_checkpointed_by_the_name_that_transformers_has_for_it(kind: Any, name: str) -> None:
+    fake = kind()
+    set_activation_checkpointing(fake, True)
+    set_activation_checkpointing(fake, False)
+    assert fake.calls == [(f"{name} enable", {"use_reentrant": False}), (f"{name} disable",)]

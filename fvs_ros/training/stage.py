@@ -29,7 +29,13 @@ from fvs_ros.training.model import EpisodeModel
 from fvs_ros.training.objectives.memory_probe import MemoryProbe
 from fvs_ros.training.objectives.patrol_probe import PROBE_GROUPS, PROBE_SETS
 from fvs_ros.training.scratch import new_checkpoint, patrol_vocabulary
-from fvs_ros.training.trainable import apply_lora, tower_fingerprint, train_everything, trained_in_float32
+from fvs_ros.training.trainable import (
+    apply_lora,
+    set_activation_checkpointing,
+    tower_fingerprint,
+    train_everything,
+    trained_in_float32,
+)
 from fvs_ros.training.vocabulary import with_words
 
 
@@ -71,7 +77,7 @@ def prepare(config: TrainConfig, stage: StageConfig, source: str | None) -> Prep
     if not _uses_deepspeed(config):  # which keeps float32 copies of its own
         trained_in_float32(network)
     if config.gradient_checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        set_activation_checkpointing(network, True)
     cache = TensorCache(config.cache)
     # Under ZeRO-3 no process holds the whole tower to take a fingerprint of.
     keeps_features = not trained and not is_deepspeed_zero3_enabled()

@@ -117,6 +117,16 @@ def trained_in_float32(network: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def set_activation_checkpointing(network: PreTrainedModel, on: bool) -> None:
+    """Has a network recompute its layers in the backward pass instead of keeping their results, or not.
+
+    transformers 5.24 calls this activation checkpointing and warns about the older name, gradient checkpointing.
+    """
+    newer = hasattr(network, "activation_checkpointing_enable")
+    switch = getattr(network, f"{'activation' if newer else 'gradient'}_checkpointing_{'enable' if on else 'disable'}")
+    switch(*([{"use_reentrant": False}] if on else []))
+
+
 def tower_fingerprint(tower: VisionTower) -> str:
     """Changes with the weights, and so the features, of the vision tower before its merger."""
     # Features also depend on the precision that they are computed in.
