@@ -18,8 +18,8 @@ from fakes import PATIENCE_S, FakeModel
 from mcp import Client
 from mcp_types import CallToolResult
 
-from fvs_ros.mcp_server.backend import MemoryBackend
-from fvs_ros.mcp_server.engine_backend import EngineBackend
+from fvs_ros.backends.backend import MemoryBackend
+from fvs_ros.backends.engine_backend import EngineBackend
 from fvs_ros.mcp_server.server import build_server
 from fvs_ros.stream.engine import StreamEngine
 

@@ -21,6 +21,7 @@ from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 from fvs_ros import cli
+from fvs_ros.commands import backend_arguments
 from fvs_ros.commands import mcp as command
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
@@ -180,8 +181,10 @@ def test_what_is_no_address_is_refused(address: str, capsys: pytest.CaptureFixtu
 def test_what_is_not_installed_is_named_with_the_remedy(
     missing: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    find_spec = command.importlib.util.find_spec
-    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+    find_spec = backend_arguments.importlib.util.find_spec
+    monkeypatch.setattr(
+        backend_arguments.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
+    )
     assert cli.main(["mcp"]) == 1
     assert words in capsys.readouterr().err
 

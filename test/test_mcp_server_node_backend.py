@@ -17,7 +17,7 @@ from mcp_clients import call, opened, structured, text, with_client
 from mcp_types import CallToolResult
 from node_harness import Client, StreamProcess, running_node
 
-from fvs_ros.mcp_server.node_backend import NodeBackend
+from fvs_ros.backends.node_backend import NodeBackend
 from fvs_ros.mcp_server.server import build_server
 
 NODE = "/robot1/stream_node"

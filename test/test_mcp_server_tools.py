@@ -16,8 +16,8 @@ from episode_engines import scenes, wait_until
 from fakes import PATIENCE_S, SECOND_NS, FakeModel, frame
 from mcp_clients import Client, call, call_on, engine_backend, opened, structured, text, with_client
 
-from fvs_ros.mcp_server.backend import MemoryBackend
-from fvs_ros.mcp_server.engine_backend import EngineBackend
+from fvs_ros.backends.backend import MemoryBackend
+from fvs_ros.backends.engine_backend import EngineBackend
 from fvs_ros.mcp_server.results import UNTRUSTED, UNTRUSTED_META
 from fvs_ros.mcp_server.server import build_server
 from fvs_ros.sources.bags import SourceError

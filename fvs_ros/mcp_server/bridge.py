@@ -1,23 +1,22 @@
-"""From a backend's threads into the event loop: futures, tokens as progress, and cancels the other way."""
+"""Between a backend and the SDK: what is waited for, and the text so far, as progress; failures as tool errors."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
+from fvs_ros.backends import event_loop
+from fvs_ros.backends.backend import MemoryBackend
 from fvs_ros.errors import ReadableError
-from fvs_ros.mcp_server.backend import MemoryBackend
 from fvs_ros.stream.types import Answer, AskError, ErrorCode
 from fvs_ros.stream.watch import WatchEvent
-
-# Two looks at a backend that is not ready.
-_LOOK_S = 0.25
 
 Result = TypeVar("Result")
 
@@ -35,6 +34,21 @@ class Progress:
         await self._context.report_progress(self._count, None, message)
 
 
+@contextmanager
+def tool_errors() -> Iterator[None]:
+    """A block whose failures agents read.
+
+    Raises:
+        ToolError: something failed that people can read; the message says what to do.
+    """
+    try:
+        yield
+    except AskError as error:
+        raise ToolError(f"{error.code.name}: {error}") from error
+    except ReadableError as error:
+        raise ToolError(str(error)) from error
+
+
 async def ready(opening: Future[MemoryBackend], progress: Progress) -> MemoryBackend:
     """The backend, once it is there and knows all that was seen.
 
@@ -45,30 +59,8 @@ async def ready(opening: Future[MemoryBackend], progress: Progress) -> MemoryBac
     Raises:
         ToolError: it could not be opened.
     """
-    told = ""
-    while True:
-        note = "the model is loaded"
-        if opening.done():
-            backend = opened(opening)
-            note = backend.progress()
-            if not note:
-                return backend
-        if note != told:
-            await progress.tell(note)
-            told = note
-        await asyncio.sleep(_LOOK_S)
-
-
-def opened(opening: Future[MemoryBackend]) -> MemoryBackend:
-    """The backend of a future that is done.
-
-    Raises:
-        ToolError: it could not be opened.
-    """
-    try:
-        return opening.result()
-    except (ReadableError, ValueError, OSError) as error:
-        raise ToolError(f"the memory could not be opened: {error}") from error
+    with tool_errors():
+        return await event_loop.ready(opening, progress.tell)
 
 
 async def result_of(future: Future[Result]) -> Result:
@@ -77,12 +69,8 @@ async def result_of(future: Future[Result]) -> Result:
     Raises:
         ToolError: it failed; the message says what to do.
     """
-    try:
+    with tool_errors():
         return await asyncio.wrap_future(future)
-    except AskError as error:
-        raise ToolError(f"{error.code.name}: {error}") from error
-    except ReadableError as error:
-        raise ToolError(str(error)) from error
 
 
 async def answer_of(ask: Callable[[Callable[[str], None]], Future[Answer]], progress: Progress) -> Answer:
@@ -95,25 +83,15 @@ async def answer_of(ask: Callable[[Callable[[str], None]], Future[Answer]], prog
     Raises:
         ToolError: there is no answer.
     """
-    loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[str | None] = asyncio.Queue()
-
-    def put(chunk: str | None) -> None:
-        # The loop is closed where the server ends before the answer.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-
-    answer = ask(put)
-    answer.add_done_callback(lambda _: put(None))
-    try:
-        text = ""
-        while (chunk := await chunks.get()) is not None:
-            text += chunk
-            await progress.tell(text)
-    finally:
-        # Does nothing to one that is complete.
-        answer.cancel()
-    return await result_of(answer)
+    text = ""
+    with tool_errors():
+        async with aclosing(event_loop.answer_pieces(ask)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Answer):
+                    return piece
+                text += piece
+                await progress.tell(text)
+    raise AssertionError("the pieces ended without an answer")
 
 
 async def watched(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, ImageContent, TextContent
 from pydantic import BaseModel, Field
 
-from fvs_ros.mcp_server.backend import MemoryReport, WatchReport
+from fvs_ros.backends.backend import MemoryReport, WatchReport
 from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.sources.stamps import date_text, stamp_text
 from fvs_ros.stream.types import Answer, Moment, Picture

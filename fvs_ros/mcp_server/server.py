@@ -15,9 +15,10 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from fvs_ros import __version__
+from fvs_ros.backends.backend import MemoryBackend
+from fvs_ros.backends.event_loop import opened
 from fvs_ros.mcp_server.arguments import Near, Stamp, stamp_ns
-from fvs_ros.mcp_server.backend import MemoryBackend
-from fvs_ros.mcp_server.bridge import Progress, answer_of, opened, ready, result_of, watched
+from fvs_ros.mcp_server.bridge import Progress, answer_of, ready, result_of, tool_errors, watched
 from fvs_ros.mcp_server.results import (
     UNTRUSTED,
     AnswerResult,
@@ -173,7 +174,8 @@ class MemoryTools:
         """Tells what is remembered now, without waiting for what is still read."""
         if not self._opening.done():
             raise ToolError("the model is being loaded; ask again in a few seconds")
-        backend = opened(self._opening)
+        with tool_errors():
+            backend = opened(self._opening)
         report = await result_of(backend.memory())
         return tool_result(memory_result(report, backend.progress()))
 

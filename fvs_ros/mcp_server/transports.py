@@ -2,81 +2,19 @@
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
-from starlette.responses import JSONResponse
 
-from fvs_ros.errors import ReadableError
+from fvs_ros.http_access import BearerToken, serve
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
 PATH = "/mcp"
-SHORTEST_TOKEN = 16
-# Open streams get so long to end.
-_SHUTDOWN_S = 3
-
-
-class TransportError(ReadableError, ValueError):
-    """The server must not, or cannot, be reached as it was asked to."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def checked_token(token: str | None, host: str) -> str | None:
-    """The token that requests must bring; None where none is needed.
-
-    Raises:
-        TransportError: it is too short, or missing where others could reach the server.
-    """
-    if token is None:
-        if is_loopback(host):
-            return None
-        raise TransportError(
-            f"{host} is no loopback address: whoever reaches it could ask what the camera saw; give a --token-file, or "
-            "listen on 127.0.0.1"
-        )
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise TransportError(
-            f"the token has {len(token)} characters; it takes at least {SHORTEST_TOKEN} printable ASCII ones without "
-            "spaces, such as `openssl rand -hex 32` gives"
-        )
-    return token
-
-
-class BearerToken:
-    """Lets only those requests through that bring the token, as `Authorization: Bearer TOKEN`."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._expected = f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request without the token, and hands on all others."""
-        if scope["type"] == "http" and not self._brings_it(scope):
-            response = JSONResponse(
-                {"error": "the bearer token is missing or wrong"}, 401, {"WWW-Authenticate": "Bearer"}
-            )
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _brings_it(self, scope: Scope) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], self._expected)
 
 
 def serve_stdio(server: MCPServer) -> None:
@@ -91,14 +29,12 @@ def serve_http(server: MCPServer, host: str, port: int, token: str | None, on_re
         server: the server.
         host: address to listen on.
         port: to listen on; 0 takes a free one.
-        token: see `checked_token`; None serves all who reach the address.
+        token: see `http_access.checked_token`; None serves all who reach the address.
         on_ready: called with the server's URL once it listens.
 
     Raises:
         OSError: nobody may listen there, or somebody does.
     """
-    import uvicorn
-
     # A page in a browser on this machine must not reach it by a name of its own; with a token it cannot.
     names = [f"[{host}]:*" if ":" in host else f"{host}:*", "localhost:*"]
     security = TransportSecuritySettings(
@@ -107,13 +43,4 @@ def serve_http(server: MCPServer, host: str, port: int, token: str | None, on_re
         allowed_origins=[f"http://{name}" for name in names],
     )
     app: ASGIApp = server.streamable_http_app(streamable_http_path=PATH, transport_security=security, host=host)
-    if token is not None:
-        app = BearerToken(app, token)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
-        shown = f"[{host}]" if ":" in host else host
-        on_ready(f"http://{shown}:{listener.getsockname()[1]}{PATH}")
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S, server_header=False
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+    serve(app if token is None else BearerToken(app, token), host, port, PATH, on_ready)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import replace
 
+from fvs_ros.backends.backend import BackendError, MemoryReport, WatchReport
 from fvs_ros.chat.player import Player
 from fvs_ros.episodic.segment import StoredSegment
 from fvs_ros.episodic.store import EpisodeStore
-from fvs_ros.mcp_server.backend import BackendError, MemoryReport, WatchReport
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.sources.frame import Area
 from fvs_ros.sources.stamps import stamp_text
@@ -55,7 +55,7 @@ class EngineBackend:
         self._whole = whole
         self._end_is_stored = False
         # A read waits while the store forgets or opens, as no event loop should.
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="fvs-mcp-read")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="fvs-backend-read")
 
     def progress(self) -> str:
         """See `MemoryBackend`."""

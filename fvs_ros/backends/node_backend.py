@@ -15,8 +15,8 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, PointStamped
 from std_msgs.msg import Header
 
+from fvs_ros.backends.backend import BackendError, MemoryReport, WatchReport
 from fvs_ros.errors import ReadableError
-from fvs_ros.mcp_server.backend import BackendError, MemoryReport, WatchReport
 from fvs_ros.nodes.messages import answer_of, memory_status, picture_of, pose_of, stamp_nanoseconds, time_message
 from fvs_ros.nodes.watch_messages import watch_event_of
 from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
@@ -68,7 +68,7 @@ class NodeBackend:
         self._seen_s = -_GONE_S
         # Whether the client's present wait is to end.
         self._give_up: Callable[[], bool] = lambda: False
-        self._thread = threading.Thread(target=self._run, name="fvs-mcp-node", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fvs-backend-node", daemon=True)
         self._thread.start()
 
     def progress(self) -> str:

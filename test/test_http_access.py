@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'mcp>=2,<3'")
-from fvs_ros.mcp_server.transports import BearerToken, TransportError, checked_token, is_loopback
+pytest.importorskip("starlette", reason="needs Starlette: pip install starlette")
+from fvs_ros.http_access import BearerToken, HttpAccessError, checked_token, is_loopback
 
 TOKEN = "0123456789abcdef"
 
@@ -23,14 +23,14 @@ def test_only_the_loopback_needs_no_token(host: str, loopback: bool) -> None:
     if loopback:
         assert checked_token(None, host) is None
     else:
-        with pytest.raises(TransportError, match="is no loopback address"):
+        with pytest.raises(HttpAccessError, match="is no loopback address"):
             checked_token(None, host)
     assert checked_token(TOKEN, host) == TOKEN
 
 
 @pytest.mark.parametrize("token", ["", "short", TOKEN[:15], f"{TOKEN} a", f"{TOKEN}\n", f"{TOKEN}ü"])
 def test_a_token_that_is_easily_guessed_or_cannot_be_sent_is_refused(token: str) -> None:
-    with pytest.raises(TransportError, match="takes at least 16 printable ASCII"):
+    with pytest.raises(HttpAccessError, match="takes at least 16 printable ASCII"):
         checked_token(token, "127.0.0.1")
 
 

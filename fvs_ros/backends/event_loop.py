@@ -1,0 +1,82 @@
+"""From a backend's threads into an event loop: one that is to come, answers by pieces; cancels the other way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import Future
+
+from fvs_ros.backends.backend import BackendError, MemoryBackend
+from fvs_ros.errors import ReadableError
+from fvs_ros.stream.types import Answer
+
+LOADING = "the model is loaded"
+# Two looks at a backend that is not ready.
+_LOOK_S = 0.25
+
+
+async def ready(opening: Future[MemoryBackend], tell: Callable[[str], Awaitable[None]]) -> MemoryBackend:
+    """The backend, once it is there and knows all that was seen.
+
+    Args:
+        opening: the backend to come.
+        tell: called with what is waited for, whenever that changes.
+
+    Raises:
+        BackendError: it could not be opened.
+    """
+    told = ""
+    while True:
+        note = LOADING
+        if opening.done():
+            backend = opened(opening)
+            note = backend.progress()
+            if not note:
+                return backend
+        if note != told:
+            await tell(note)
+            told = note
+        await asyncio.sleep(_LOOK_S)
+
+
+def opened(opening: Future[MemoryBackend]) -> MemoryBackend:
+    """The backend of a future that is done.
+
+    Raises:
+        BackendError: it could not be opened.
+    """
+    try:
+        return opening.result()
+    except (ReadableError, ValueError, OSError) as error:
+        raise BackendError(f"the memory could not be opened: {error}") from error
+
+
+async def answer_pieces(ask: Callable[[Callable[[str], None]], Future[Answer]]) -> AsyncGenerator[str | Answer, None]:
+    """The pieces of an answer's text as they come, and then the answer. Closing it before its end cancels the question.
+
+    Args:
+        ask: asks, given what takes the pieces on any thread.
+
+    Raises:
+        AskError: there is no answer.
+        BackendError: nobody is there to ask.
+    """
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def put(piece: str | None) -> None:
+        # The loop is closed where the server ends before the answer.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    answer = ask(put)
+    answer.add_done_callback(lambda _: put(None))
+    try:
+        while (piece := await pieces.get()) is not None:
+            yield piece
+    finally:
+        # Does nothing to one that is complete.
+        answer.cancel()
+    complete: Answer = await asyncio.wrap_future(answer)
+    yield complete
