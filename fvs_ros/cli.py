@@ -51,6 +51,7 @@ COMMANDS = (
         "parity",
     ),
     Command("chat", "ask about a video, a camera or a bag while it plays", "chat"),
+    Command("web", "show what is seen and remembered on a live page, and ask there", "web"),
     Command("mcp", "let language-model agents ask a node, a recording or a store, as an MCP server", "mcp"),
     Group(
         "evaluate",

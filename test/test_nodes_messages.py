@@ -39,6 +39,7 @@ from fvs_ros.stream.types import (
     AskError,
     AskOptions,
     ErrorCode,
+    Kept,
     MemoryStatus,
     Moment,
     Picture,
@@ -46,7 +47,9 @@ from fvs_ros.stream.types import (
 )
 
 POSE = Pose("map", (1.0, 2.0, 3.0), (0.0, 0.6, 0.0, 0.8))
-MOMENT = Moment(1_000_000_005, 900_000_000, 2_000_000_000, 3.0, "camera", POSE, 0.25)
+MOMENT = Moment(
+    1_000_000_005, 900_000_000, 2_000_000_000, 3.0, "camera", POSE, 0.25, kept=Kept.SYNOPSIS | Kept.RECALLED
+)
 ANSWER = Answer(
     "A door.",
     (MOMENT,),

@@ -127,7 +127,7 @@ def test_everything_that_pip_installs_is_pinned() -> None:
         if line and not line.startswith("#"):
             sources.append(re.split(r"[^\w.-]", line, maxsplit=1)[0])
     # The one extra that `make setup` leaves out: it needs nvcc.
-    extras = {"flash", "train", "eval", "json", "quantization", "dev", "lint"}
+    extras = {"flash", "train", "eval", "json", "quantization", "web", "dev", "lint"}
     needed = {canonical(name) for name in sources} - {"flash-attn", *extras}
     assert {"torch", "transformers", "rosbags", "pytest", "ros-jazzy-rclpy"} <= needed
     assert needed - set(pins) == set()
@@ -144,7 +144,8 @@ EXECUTABLES = dict(re.findall(r'"(\w+)=\$\{PROJECT_NAME\}([.\w]+)"', (ROOT / "CM
 
 
 def test_the_nodes_and_the_command_are_executables() -> None:
-    assert EXECUTABLES == {"fvs": ".cli", "replay_node": ".nodes.replay_node", "stream_node": ".nodes.stream_node"}
+    nodes = {name: f".nodes.{name}" for name in ("replay_node", "stream_node")}
+    assert {"fvs": ".cli", "web": ".commands.web", **nodes} == EXECUTABLES
 
 
 @pytest.mark.parametrize("name", EXECUTABLES)
@@ -159,7 +160,8 @@ def test_an_executable_runs_its_module_by_the_packages_own_python(name: str, tmp
     # A folder of the package's name beside the user hides nothing, and another Python on PATH changes nothing.
     (tmp_path / "fvs_ros").mkdir()
     (tmp_path / "fvs_ros" / "__init__.py").write_text("raise ImportError('the wrong package')")
-    arguments = ["--version"] if name == "fvs" else ["--ros-args", "--remap", "nonsense"]
+    commands = {"fvs": ["--version"], "web": ["--help"]}
+    arguments = commands.get(name, ["--ros-args", "--remap", "nonsense"])
     result = subprocess.run(
         [script, *arguments],
         cwd=tmp_path,
@@ -170,6 +172,9 @@ def test_an_executable_runs_its_module_by_the_packages_own_python(name: str, tmp
     )
     if name == "fvs":
         assert (result.returncode, result.stdout) == (0, f"fvs_ros {fvs_ros.__version__}\n")
+    elif name == "web":
+        assert result.returncode == 0
+        assert result.stdout.startswith("usage: web ")
     else:
         require_ros()
         assert result.returncode == 1
@@ -227,6 +232,7 @@ def test_the_interfaces_import_beside_the_checkout(ros_domain_id: int) -> None:
         "assert Ask.Response().moments == [] and Action.Feedback().token == ''\n"
         "assert {code.name: code.value for code in types.ErrorCode} == {\n"
         "    name: getattr(Ask.Response, name) for name in types.ErrorCode.__members__}\n"
+        "assert all(getattr(Moment, kept.name) == kept for kept in types.Kept if kept)\n"
         "print(types.__file__)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=60)

@@ -16,7 +16,7 @@ from fvs_ros.stream.episode_memory import DecodedFrame, EpisodeMemory
 from fvs_ros.stream.evidence import most_relevant, shown_moments
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.origins import StepOrigin
-from fvs_ros.stream.types import MemoryStatus, Moment
+from fvs_ros.stream.types import Kept, MemoryStatus, Moment
 
 WIDTH = 4
 
@@ -55,6 +55,8 @@ def test_slots_that_show_one_moment_add_up() -> None:
     shown = shown_moments(published(snapshot))
     # Two keyframes, two clusters and the window, which is the second step.
     assert shown.of_slots == (0, 1, 0, 1, 1)
+    both = Kept.DETAIL | Kept.SYNOPSIS
+    assert [one.kept for one in shown.moments] == [both, both | Kept.WINDOW]
     assert [one.relevance for one in shown.weighed([0.1, 0.2, 0.3, 0.1, 0.3])] == pytest.approx([0.4, 0.6])
     assert all(one.relevance is None for one in shown.weighed(None))
 
@@ -67,7 +69,9 @@ def test_a_keyframe_outside_its_cluster_is_a_moment_of_its_own() -> None:
     shown = shown_moments(published(replace(snapshot, dam_stamps_ns=stamps_ns)))
     own = shown.moments[shown.of_slots[0]]
     assert (own.start_ns, own.stamp_ns, own.end_ns, own.weight) == (outside, outside, outside, 1)
+    assert own.kept == Kept.DETAIL
     cluster = shown.moments[shown.of_slots[len(stamps_ns) + slot]]
+    assert cluster.kept == Kept.SYNOPSIS
     assert cluster.weight == snapshot.csm_weights[slot]
     assert cluster.start_ns <= cluster.stamp_ns <= cluster.end_ns
 
@@ -101,6 +105,7 @@ def test_recalled_segments_are_moments_with_their_own_keyframes() -> None:
     )
     shown = shown_moments(replace(published(snapshot), recalled=segments))
     assert [(one.stamp_ns // SECOND_NS, one.weight) for one in shown.moments[1:]] == [(104, 5), (204, 5), (304, 5)]
+    assert [one.kept for one in shown.moments] == [Kept.WINDOW, *[Kept.RECALLED] * 3]
     assert shown.of_slots == (1, 2, 3, 0), "the newest step is in none of them"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fvs_ros.errors import ReadableError
 from fvs_ros.sources.frame import Area
-from fvs_ros.stream.types import Answer, AskOptions, MemoryStatus, Moment, Picture
+from fvs_ros.stream.types import Answer, AskOptions, MemoryStatus, Moment, Picture, StreamStatistics
 from fvs_ros.stream.watch import WatchEvent, WatchOptions
 
 
@@ -27,6 +27,7 @@ class MemoryReport:
         model: name of the model that answers.
         segments: stored beside it.
         problem: what is wrong, in words; empty if nothing is.
+        statistics: what became of frames and questions.
     """
 
     status: MemoryStatus
@@ -35,6 +36,22 @@ class MemoryReport:
     model: str
     segments: int
     problem: str = ""
+    statistics: StreamStatistics = field(default_factory=StreamStatistics)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What a memory shows the model.
+
+    Attributes:
+        moments: in order of time.
+        end_ns: newest frame of that memory.
+        live: whether it is the memory as it stands now; else that of the last answer.
+    """
+
+    moments: tuple[Moment, ...]
+    end_ns: int
+    live: bool
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,12 @@ class MemoryBackend(Protocol):
 
     def keyframe(self, stamp_ns: int) -> Future[Picture]:
         """The picture of the scene that was in view at a stamp, or else of the nearest one in time."""
+
+    def camera(self) -> Future[Picture]:
+        """What the camera sees: its newest picture, whether or not that is kept."""
+
+    def timeline(self) -> Future[Timeline]:
+        """What the memory shows the model."""
 
     def memory(self) -> Future[MemoryReport]:
         """What is remembered now."""

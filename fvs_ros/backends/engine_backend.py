@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import replace
 
-from fvs_ros.backends.backend import BackendError, MemoryReport, WatchReport
+from fvs_ros.backends.backend import BackendError, MemoryReport, Timeline, WatchReport
 from fvs_ros.chat.player import Player
 from fvs_ros.episodic.segment import StoredSegment
 from fvs_ros.episodic.store import EpisodeStore
 from fvs_ros.memory.config import FlashMemoryConfig
-from fvs_ros.sources.frame import Area
+from fvs_ros.sources.frame import Area, Frame
 from fvs_ros.sources.stamps import stamp_text
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.outcomes import done, fail
+from fvs_ros.stream.pictures import shown_jpeg
 from fvs_ros.stream.questions import PendingAnswer
 from fvs_ros.stream.recording import RecordingError
 from fvs_ros.stream.types import Answer, AskError, AskOptions, Moment, Picture
@@ -103,6 +104,28 @@ class EngineBackend:
             fail(picture, error)
         return picture
 
+    def camera(self) -> Future[Picture]:
+        """See `MemoryBackend`; where nothing plays, the newest picture that is kept."""
+        if self._player is not None:
+            return self._reader.submit(self._camera, self._player.newest)
+        return self.keyframe(self._engine.status.end_ns)
+
+    def _camera(self, frame: Frame | None) -> Picture:
+        if frame is None:
+            raise BackendError("no picture has come yet")
+        try:
+            return Picture(frame.stamp_ns, shown_jpeg(frame.image()), frame.frame_id)
+        except ValueError as error:
+            raise BackendError(f"the newest picture cannot be shown: {error}") from error
+
+    def timeline(self) -> Future[Timeline]:
+        """See `MemoryBackend`."""
+        return self._reader.submit(self._timeline)
+
+    def _timeline(self) -> Timeline:
+        moments = self._engine.shown().moments
+        return Timeline(moments, max((moment.end_ns for moment in moments), default=0), live=True)
+
     def _store_the_end(self) -> None:
         """Has the last scene of a recording that is over stored, like those before it."""
         if self._whole and not self._end_is_stored and not self.progress():
@@ -120,6 +143,7 @@ class EngineBackend:
             self._model,
             0 if recording is None else recording.segments,
             player_error or ("" if recording is None else recording.problem),
+            self._engine.statistics,
         )
         return done(report)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 
 from fvs_ros.backends.backend import BackendError, MemoryBackend
@@ -16,26 +16,19 @@ LOADING = "the model is loaded"
 _LOOK_S = 0.25
 
 
-async def ready(opening: Future[MemoryBackend], tell: Callable[[str], Awaitable[None]]) -> MemoryBackend:
-    """The backend, once it is there and knows all that was seen.
+async def waited_for(opening: Future[MemoryBackend]) -> AsyncGenerator[str, None]:
+    """What is waited for, whenever that changes, until the backend is there and knows all that was seen.
 
     Args:
         opening: the backend to come.
-        tell: called with what is waited for, whenever that changes.
 
     Raises:
         BackendError: it could not be opened.
     """
     told = ""
-    while True:
-        note = LOADING
-        if opening.done():
-            backend = opened(opening)
-            note = backend.progress()
-            if not note:
-                return backend
+    while note := opened(opening).progress() if opening.done() else LOADING:
         if note != told:
-            await tell(note)
+            yield note
             told = note
         await asyncio.sleep(_LOOK_S)
 

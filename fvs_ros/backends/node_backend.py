@@ -8,23 +8,28 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from typing import TypeVar
 
-from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PointStamped
-from std_msgs.msg import Header
-
-from fvs_ros.backends.backend import BackendError, MemoryReport, WatchReport
+from fvs_ros.backends.backend import BackendError, MemoryReport, Timeline, WatchReport
+from fvs_ros.backends.node_fields import request_fields, stamp_message
 from fvs_ros.errors import ReadableError
-from fvs_ros.nodes.messages import answer_of, memory_status, picture_of, pose_of, stamp_nanoseconds, time_message
+from fvs_ros.nodes.messages import (
+    answer_of,
+    memory_status,
+    picture_of,
+    pose_of,
+    stamp_nanoseconds,
+    stream_statistics,
+)
 from fvs_ros.nodes.watch_messages import watch_event_of
+from fvs_ros.ros_tools.camera_view import CameraView, ImageLike, decoded
 from fvs_ros.ros_tools.client import FlashVStreamClient, RefusedError
-from fvs_ros.ros_tools.requests import RequestOptions, longest_wait
+from fvs_ros.ros_tools.requests import longest_wait
 from fvs_ros.ros_tools.watch_stream import WatchRequest
-from fvs_ros.sources.frame import SECOND_NS, Area
-from fvs_ros.sources.stamps import stamp_text
-from fvs_ros.stream.outcomes import fail
+from fvs_ros.sources.frame import Area
+from fvs_ros.stream.outcomes import done, fail
+from fvs_ros.stream.pictures import shown_jpeg
 from fvs_ros.stream.types import Answer, AskOptions, Moment, Picture
 from fvs_ros.stream.watch import WatchEvent, WatchOptions
 
@@ -68,6 +73,10 @@ class NodeBackend:
         self._seen_s = -_GONE_S
         # Whether the client's present wait is to end.
         self._give_up: Callable[[], bool] = lambda: False
+        # Of the last answer that was given, to whom ever.
+        self._timeline = Timeline((), 0, live=False)
+        # Decoding would hold up the tokens of all answers.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="fvs-backend-decode")
         self._thread = threading.Thread(target=self._run, name="fvs-backend-node", daemon=True)
         self._thread.start()
 
@@ -96,6 +105,15 @@ class NodeBackend:
         picture: Future[Picture] = Future()
         return self._begin(picture, lambda client: self._picture(client, picture, stamp_ns))
 
+    def camera(self) -> Future[Picture]:
+        """See `MemoryBackend`: of the topic that the node subscribes to."""
+        picture: Future[Picture] = Future()
+        return self._begin(picture, lambda client: self._camera_picture(client, picture))
+
+    def timeline(self) -> Future[Timeline]:
+        """See `MemoryBackend`: what the model had in front of it for the last answer."""
+        return done(self._timeline)
+
     def memory(self) -> Future[MemoryReport]:
         """See `MemoryBackend`."""
         report: Future[MemoryReport] = Future()
@@ -117,6 +135,7 @@ class NodeBackend:
         """See `MemoryBackend`."""
         self._closed.set()
         self._thread.join()
+        self._decoder.shutdown(cancel_futures=True)
 
     def _begin(self, outcome: Future[Result], work: Callable[[FlashVStreamClient], Work[Result]]) -> Future[Result]:
         self._begun.put((outcome, work))
@@ -135,6 +154,7 @@ class NodeBackend:
         running: list[tuple[Future, Work]] = []
         try:
             with FlashVStreamClient(self._node, domain=self._domain, on_wait=self._on_wait) as client:
+                self._camera = CameraView(client.ros_node, self._node)
                 while not self._closed.is_set():
                     with contextlib.suppress(queue.Empty):
                         while True:
@@ -142,6 +162,7 @@ class NodeBackend:
                             running.append((outcome, work(client)))
                     if client.ros_node.count_publishers(f"{self._node}/statistics"):
                         self._seen_s = time.monotonic()
+                    self._camera.tend()
                     running = [one for one in running if not _step(*one)]
                     with contextlib.suppress(_GivenUpError):
                         client.spin_for(_TICK_S)
@@ -198,7 +219,7 @@ class NodeBackend:
         on_token: Callable[[str], None],
     ) -> Work[Answer]:
         """Asks through the action, and ends the question where nobody needs it any more."""
-        fields = _fields(options)
+        fields = request_fields(options)
         yield from self._found(outcome)
         with self._bounded(outcome, "take the question"):
             stream = client.ask_stream(question, on_token, **fields)
@@ -210,7 +231,9 @@ class NodeBackend:
                 if self._gone or time.monotonic() > ends_s:
                     raise BackendError(f"{self._node} ended, or hangs, before it answered; start it again")
                 yield
-            return answer_of(stream.result())
+            answer = answer_of(stream.result())
+            self._timeline = Timeline(answer.all_moments, answer.end_ns, live=False)
+            return answer
         finally:
             if not stream.done():
                 # Sent at once; nobody waits for the reply.
@@ -270,13 +293,27 @@ class NodeBackend:
         ]
 
     def _picture(self, client: FlashVStreamClient, outcome: Future, stamp_ns: int) -> Work[Picture]:
-        stamp = _end("stamp", stamp_ns)
+        stamp = stamp_message("stamp", stamp_ns)
         yield from self._found(outcome)
         with self._bounded(outcome, "give a picture"):
             found = client.keyframe(stamp)
         at = found.pose
         pose = pose_of(at.header.frame_id, at.pose.position, at.pose.orientation) if found.pose_valid else None
         return picture_of(found.image, pose)
+
+    def _camera_picture(self, client: FlashVStreamClient, outcome: Future) -> Work[Picture]:
+        yield from self._found(outcome)
+        ends_s = time.monotonic() + _REPLY_S
+        while (message := self._camera.look()) is None:
+            if outcome.cancelled():
+                raise _GivenUpError
+            if time.monotonic() > ends_s:
+                raise BackendError(f"no image of {self._node}'s camera came within {_REPLY_S:g} s")
+            yield
+        shown = self._decoder.submit(_shown, message)
+        while not shown.done():
+            yield
+        return shown.result()
 
     def _report(self, client: FlashVStreamClient, outcome: Future) -> Work[MemoryReport]:
         yield from self._found(outcome)
@@ -298,44 +335,16 @@ class NodeBackend:
             memory.model,
             statistics.segments,
             statistics.ingest_error or statistics.wrong_stamp,
+            stream_statistics(statistics),
         )
 
 
-def _end(name: str, stamp_ns: int | None) -> Time | None:
-    """One end of a range as a message, in which zero would leave it open.
-
-    Raises:
-        BackendError: no message can hold it; rclpy would end the process.
-    """
-    if stamp_ns is None:
-        return None
-    if not 0 < stamp_ns < 2**31 * SECOND_NS:
-        raise BackendError(f"{name} is {stamp_text(stamp_ns)} s; ROS 2 knows stamps above 0 and below {2**31} s")
-    return time_message(stamp_ns)
-
-
-def _fields(options: AskOptions) -> RequestOptions:
-    """The options as a client gives them.
-
-    Raises:
-        BackendError: no message can hold them.
-    """
-    fields: RequestOptions = {
-        "max_new_tokens": options.max_new_tokens or 0,
-        "timeout_s": options.timeout_s or 0.0,
-        "fresh": options.fresh,
-        "since": _end("since", options.since_ns),
-        "until": _end("until", options.until_ns),
-        "choices": options.choices,
-        "json_schema": options.json_schema,
-        "with_images": options.with_images,
-        "with_all_moments": True,
-    }
-    if options.near is not None:
-        area = options.near
-        fields["near"] = PointStamped(header=Header(frame_id=area.frame_id), point=Point(x=area.x, y=area.y))
-        fields["radius_m"] = area.radius_m
-    return fields
+def _shown(message: ImageLike) -> Picture:
+    try:
+        jpeg = shown_jpeg(decoded(message))
+    except ValueError as error:
+        raise BackendError(f"the newest image cannot be shown: {error}") from error
+    return Picture(stamp_nanoseconds(message.header.stamp), jpeg, message.header.frame_id)
 
 
 def _step(outcome: Future[Result], work: Work[Result]) -> bool:

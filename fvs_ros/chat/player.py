@@ -54,6 +54,7 @@ class Player:
         ended: whether the source has ended or failed.
         error: why it failed, empty if it did not.
         start_ns: stamp of the first frame; None before it.
+        newest: the newest frame that was submitted; None before the first.
         unasked: cues after the end of the stream; complete once it has ended.
     """
 
@@ -80,6 +81,7 @@ class Player:
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="fvs-player", daemon=True)
         self.start_ns: int | None = None
+        self.newest: Frame | None = None
         self.ended = False
         self.error = ""
         self.unasked: tuple[Cue, ...] = ()
@@ -198,6 +200,7 @@ class Player:
 
     def _submit(self, frame: Frame) -> None:
         self._now_ns = frame.stamp_ns
+        self.newest = frame
         now = time.monotonic()
         self._arrivals.append(now)
         while self._arrivals and self._arrivals[0] <= now - _RATE_WINDOW_S:

@@ -60,7 +60,9 @@ async def ready(opening: Future[MemoryBackend], progress: Progress) -> MemoryBac
         ToolError: it could not be opened.
     """
     with tool_errors():
-        return await event_loop.ready(opening, progress.tell)
+        async for note in event_loop.waited_for(opening):
+            await progress.tell(note)
+        return event_loop.opened(opening)
 
 
 async def result_of(future: Future[Result]) -> Result:

@@ -19,7 +19,7 @@ from fvs_ros.sources.frame import SECOND_NS, Area, Pose
 from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.recording import RecordingStatus
-from fvs_ros.stream.types import Answer, AskError, AskOptions, MemoryStatus, Moment, Picture, StreamStatistics
+from fvs_ros.stream.types import Answer, AskError, AskOptions, Kept, MemoryStatus, Moment, Picture, StreamStatistics
 
 # Both have the fields of an answer, but share no class.
 AnswerMessage = TypeVar("AnswerMessage", bound=Any)  # fvs_ros.srv.Ask.Response or fvs_ros.action.Ask.Result
@@ -105,6 +105,7 @@ def moment_message(moment: Moment) -> MomentMessage:
         frame_id=moment.frame_id,
         pose_valid=moment.pose is not None,
         ranked=moment.relevance is not None,
+        kept=int(moment.kept),
     )
     if moment.pose is not None:
         message.pose = pose_message(moment.pose, moment.stamp_ns)
@@ -151,6 +152,7 @@ def placeless_moment(message: MomentMessage) -> Moment:
         end_ns=stamp_nanoseconds(message.end),
         weight=message.weight,
         relevance=message.relevance if message.ranked else None,
+        kept=Kept(message.kept),
     )
 
 

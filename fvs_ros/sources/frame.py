@@ -63,7 +63,7 @@ class Frame:
 
     Attributes:
         stamp_ns: capture time, nanoseconds, from the image's header.
-        image: decodes to RGB, uint8 [height, width, 3]; called once, on the ingest thread.
+        image: decodes to RGB, uint8 [height, width, 3]; called on the ingest thread, and again on others to show it.
             Raises ImageError.
         frame_id: the camera's coordinate frame.
         pose: looks up the camera's pose at `stamp_ns`; called on the ingest thread after `image`,

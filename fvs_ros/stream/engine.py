@@ -22,6 +22,7 @@ from fvs_ros.sources.frame import Frame
 from fvs_ros.stream.answering import AnswerWorker
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.episode_keeping import keep_episodes
+from fvs_ros.stream.evidence import NOTHING_SHOWN, ShownMoments, shown_moments
 from fvs_ros.stream.frame_queue import FrameQueue
 from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.json_schema import constraint_of
@@ -249,20 +250,22 @@ class StreamEngine:
     def flush(self, timeout_s: float) -> bool:
         """Waits until each frame submitted so far is accounted for: in memory, dropped, discarded or rejected.
 
-        Where episodes are kept, also until the recorder has taken all of them.
-
-        Returns:
-            False if that took longer than `timeout_s` seconds, or the engine was closed.
+        Where episodes are kept, also until the recorder has taken all of them. False if that took longer than
+        `timeout_s` seconds, or the engine was closed.
         """
         deadline = time.monotonic() + timeout_s
-        if not self._frames.wait_accounted(self._frames.mark(), timeout_s):
-            return False
-        return self._recorder is None or self._recorder.wait_idle(deadline - time.monotonic())
+        accounted = self._frames.wait_accounted(self._frames.mark(), timeout_s)
+        return accounted and (self._recorder is None or self._recorder.wait_idle(deadline - time.monotonic()))
 
     @property
     def status(self) -> MemoryStatus:
         """Status of the newest memory."""
         return self._latest.status
+
+    def shown(self) -> ShownMoments:
+        """What the newest memory shows the model. Waits for the device."""
+        memory = self._latest.current
+        return NOTHING_SHOWN if memory is None else shown_moments(memory)
 
     @property
     def recording(self) -> RecordingStatus | None:
@@ -272,11 +275,8 @@ class StreamEngine:
     def keyframe(self, stamp_ns: int | None) -> Future[Picture | None]:
         """The picture of the scene in view at a stamp, or else of the nearest one in time, of all that is kept.
 
-        Args:
-            stamp_ns: None takes the newest picture.
-
         Returns:
-            Its picture, soon; None where nothing is kept. `StoreError` where the store cannot be read.
+            That picture, for None the newest; None where nothing is kept, `StoreError` where the store cannot be read.
 
         Raises:
             RecordingError: no episodes are kept, or the engine is not running.

@@ -10,7 +10,7 @@ import torch
 from fvs_ros.memory.snapshot import MemorySnapshot
 from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.origins import StepOrigin
-from fvs_ros.stream.types import Moment
+from fvs_ros.stream.types import Kept, Moment
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def shown_moments(memory: PublishedMemory) -> ShownMoments:
     moments = list(slots[: snapshot.csm.shape[0]])
     csm_of_slots = list(range(len(moments)))
 
-    def alone(stamp_ns: int, step: int) -> int:
-        moments.append(_moment(memory, stamp_ns, stamp_ns, stamp_ns, 1.0, step))
+    def alone(stamp_ns: int, step: int, kept: Kept) -> int:
+        moments.append(_moment(memory, stamp_ns, stamp_ns, stamp_ns, 1.0, step, kept))
         return len(moments) - 1
 
     dam_of_slots = []
@@ -73,10 +73,12 @@ def shown_moments(memory: PublishedMemory) -> ShownMoments:
     for stamp_ns, slot, step in columns:
         cluster = slots[slot] if slot >= 0 else None
         if cluster is None or not cluster.start_ns <= stamp_ns <= cluster.end_ns:
-            dam_of_slots.append(alone(stamp_ns, step))
+            dam_of_slots.append(alone(stamp_ns, step, Kept.DETAIL))
             continue
-        own = _moment(memory, stamp_ns, cluster.start_ns, cluster.end_ns, cluster.weight, step)
-        if slot < len(csm_of_slots):
+        shown = slot < len(csm_of_slots)
+        kept = Kept.DETAIL | (cluster.kept if shown or memory.recalled else Kept.NOTHING)
+        own = _moment(memory, stamp_ns, cluster.start_ns, cluster.end_ns, cluster.weight, step, kept)
+        if shown:
             moments[slot] = own
             dam_of_slots.append(slot)
         else:
@@ -87,7 +89,11 @@ def shown_moments(memory: PublishedMemory) -> ShownMoments:
     singles = {one.stamp_ns: slot for slot, one in enumerate(moments) if one.weight <= 1}
     for number, stamp_ns in enumerate(_window_stamps(snapshot, memory.status.end_ns)):
         slot = singles.get(stamp_ns)
-        window_of_slots.append(alone(stamp_ns, first_step + number) if slot is None else slot)
+        if slot is None:
+            slot = alone(stamp_ns, first_step + number, Kept.WINDOW)
+        else:
+            moments[slot] = replace(moments[slot], kept=moments[slot].kept | Kept.WINDOW)
+        window_of_slots.append(slot)
     order = sorted(range(len(moments)), key=lambda one: (moments[one].stamp_ns, moments[one].start_ns))
     place = {old: new for new, old in enumerate(order)}
     of_slots = tuple(place[one] for one in (*dam_of_slots, *csm_of_slots, *window_of_slots))
@@ -98,7 +104,7 @@ def _synopsis_moments(memory: PublishedMemory) -> list[Moment]:
     """One of each CSM slot, whether or not it is shown itself, or of each recalled segment."""
     if memory.recalled:
         return [
-            Moment(one.keyframe_ns, one.start_ns, one.end_ns, one.weight, one.frame_id, one.pose)
+            Moment(one.keyframe_ns, one.start_ns, one.end_ns, one.weight, one.frame_id, one.pose, kept=Kept.RECALLED)
             for one in memory.recalled
         ]
     snapshot = memory.snapshot
@@ -106,14 +112,16 @@ def _synopsis_moments(memory: PublishedMemory) -> list[Moment]:
     columns = torch.stack([getattr(snapshot, name) for name in names], dim=1).tolist()
     weights = snapshot.csm_weights.tolist()
     return [
-        _moment(memory, stamp_ns, start_ns, end_ns, weight, step)
+        _moment(memory, stamp_ns, start_ns, end_ns, weight, step, Kept.SYNOPSIS)
         for (stamp_ns, start_ns, end_ns, step), weight in zip(columns, weights, strict=True)
     ]
 
 
-def _moment(memory: PublishedMemory, stamp_ns: int, start_ns: int, end_ns: int, weight: float, step: int) -> Moment:
+def _moment(
+    memory: PublishedMemory, stamp_ns: int, start_ns: int, end_ns: int, weight: float, step: int, kept: Kept
+) -> Moment:
     origin = memory.origins.get(step, StepOrigin())
-    return Moment(stamp_ns, start_ns, end_ns, weight, origin.frame_id, origin.pose)
+    return Moment(stamp_ns, start_ns, end_ns, weight, origin.frame_id, origin.pose, kept=kept)
 
 
 def _window_stamps(snapshot: MemorySnapshot, newest_ns: int) -> list[int]:

@@ -52,6 +52,24 @@ class Picture:
     pose: Pose | None = None
 
 
+class Kept(enum.IntFlag):
+    """How a memory shows a moment; the values of `msg/Moment.msg`.
+
+    Attributes:
+        NOTHING: it is not known how.
+        SYNOPSIS: as a slot of the CSM.
+        DETAIL: as a keyframe of the DAM.
+        WINDOW: as one of the newest steps.
+        RECALLED: as a stored segment that the question recalled.
+    """
+
+    NOTHING = 0
+    SYNOPSIS = 1
+    DETAIL = 2
+    WINDOW = 4
+    RECALLED = 8
+
+
 @dataclass(frozen=True)
 class Moment:
     """Something that the model had in front of it: a keyframe, and the interval that it stands for.
@@ -65,6 +83,7 @@ class Moment:
         pose: of the camera at the keyframe, None if unknown.
         relevance: the probability that the answer rests on this moment; None where the model gives none.
         picture: of its scene; None where it was not asked for or none is kept.
+        kept: how the memory shows it.
     """
 
     stamp_ns: int
@@ -75,6 +94,7 @@ class Moment:
     pose: Pose | None = None
     relevance: float | None = None
     picture: Picture | None = None
+    kept: Kept = Kept.NOTHING
 
 
 @dataclass(frozen=True)
