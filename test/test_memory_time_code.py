@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -120,6 +122,16 @@ def test_a_slot_of_many_steps_has_the_code_of_its_middle_and_the_window_that_of_
     code = memory_clock_code(snapshot, config, WIDTH)
     assert torch.equal(code[GRID.dam_tokens], clock_of(MORNING_NS + 3 * HOUR_NS // 2))
     assert torch.equal(code[-1], clock_of(stamps[3]))
+
+
+def test_what_a_control_leaves_of_a_memory_keeps_its_clock_code() -> None:
+    config = FlashMemoryConfig(csm_slots=8, dam_slots=3, window_slots=2, clock_code=0.5)
+    whole, code = clock([MORNING_NS + step * HOUR_NS for step in range(5)], config)
+    dam, _, window = code.split([3 * GRID.dam_tokens, 5 * GRID.csm_tokens, 2 * GRID.dam_tokens])
+    without_csm = replace(whole, csm=whole.csm[:0], csm_times=whole.csm_times[:0])
+    assert torch.equal(memory_clock_code(without_csm, config, WIDTH), torch.cat([dam, window]))
+    nothing = replace(without_csm, dam=whole.dam[:0], dam_stamps_ns=whole.dam_stamps_ns[:0], window=whole.window[:0])
+    assert memory_clock_code(nothing, config, WIDTH).shape == (0, WIDTH)
 
 
 def test_a_memory_of_keyframes_and_a_window_alone_has_a_clock_code() -> None:

@@ -89,7 +89,8 @@ def memory_clock_code(snapshot: MemorySnapshot, config: FlashMemoryConfig, width
     newest_ns = torch.cat([snapshot.csm_end_ns, snapshot.dam_stamps_ns]).amax().expand(snapshot.window.shape[0])
     parts = (
         (snapshot.dam_stamps_ns, grid.dam_tokens),
-        (middle_ns, grid.csm_tokens),
+        # A control without the slots keeps their stamps, which still tell the newest one.
+        (middle_ns[: snapshot.csm.shape[0]], grid.csm_tokens),
         (newest_ns, grid.dam_tokens),
     )
     stamps = torch.cat([stamps_ns.repeat_interleave(tokens) for stamps_ns, tokens in parts])

@@ -141,6 +141,8 @@ def _missed(place: int) -> Callable[[GradedAnswer], float | None]:
 
 
 CORRECT = Metric("correct", "%", lambda one: one.grade.correct)
+SAYS_MISSING = Metric("says not seen, where nothing was", "%", _says_not_seen(missing=True))
+SAYS_THERE = Metric("says not seen, where it was seen", "%", _says_not_seen(missing=False))
 METRICS = (
     CORRECT,
     Metric("exact match", "%", lambda one: one.grade.exact),
@@ -152,8 +154,8 @@ METRICS = (
     *(Metric(f"proof hit by {which}", "%", _hit(place)) for place, which in enumerate(_MOMENTS)),
     Metric("proof hit by the first moment of a right answer", "%", _hit_where(True)),
     Metric("proof hit by the first moment of a wrong answer", "%", _hit_where(False)),
-    Metric("says not seen, where nothing was", "%", _says_not_seen(missing=True)),
-    Metric("says not seen, where it was seen", "%", _says_not_seen(missing=False)),
+    SAYS_MISSING,
+    SAYS_THERE,
     *(Metric(f"proof missed by {which}", "s", _missed(place)) for place, which in enumerate(_MOMENTS)),
 )
 
@@ -218,11 +220,10 @@ Groups = dict[str, list[GradedAnswer]]
 def breakdowns(graded: Sequence[GradedAnswer]) -> dict[str, Groups]:
     """All breakdowns: of all questions, by family, by age in bands, by age in thirds, and by thirds of each family."""
     aged = [one for one in graded if one.question.age_s is not None]
-    bands = grouped(aged, lambda one: [max(start for start in AGE_BANDS_S if start <= _age_s(one))])
     found: dict[str, Groups] = {
         ALL: {ALL_QUESTIONS: list(graded)},
         FAMILY: dict(sorted(_families(graded).items())),
-        AGE: {_band_name(start): bands[start] for start in sorted(bands)},
+        AGE: by_band(aged, _age_s),
         THIRD: _thirds(aged, ""),
         FAMILY_THIRD: {},
     }
@@ -237,6 +238,12 @@ def _families(graded: Iterable[GradedAnswer]) -> Groups:
 
 def _age_s(one: GradedAnswer) -> float:
     return one.question.age_s or 0.0
+
+
+def by_band(graded: Iterable[GradedAnswer], seconds: Callable[[GradedAnswer], float]) -> Groups:
+    """Answers in the bands of `AGE_BANDS_S`, by their names, in order; nothing is below 0."""
+    bands = grouped(graded, lambda one: [max(start for start in AGE_BANDS_S if start <= max(0.0, seconds(one)))])
+    return {_band_name(start): bands[start] for start in sorted(bands)}
 
 
 def _band_name(start_s: float) -> str:

@@ -10,9 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from fvs_ros.evaluation.statistics import Estimate
-from fvs_ros.evaluation.timed.breakdowns import AGE, ALL, CORRECT, FAMILY, FAMILY_THIRD, NO_DIFFERENCE, Difference
+from fvs_ros.evaluation.timed.breakdowns import (
+    AGE,
+    ALL,
+    CORRECT,
+    FAMILY,
+    FAMILY_THIRD,
+    NO_DIFFERENCE,
+    SAYS_MISSING,
+    SAYS_THERE,
+    Difference,
+)
 from fvs_ros.evaluation.timed.confidence import COVERAGE
 from fvs_ros.evaluation.timed.days import EXPOSURE, ONCE, ONCE_S, DayReport
+from fvs_ros.evaluation.timed.not_seen import LENGTH
 from fvs_ros.evaluation.timed.report import EvaluationReport, Latency
 from fvs_ros.terminal import printable
 
@@ -53,6 +64,7 @@ def print_evaluation(
     if others:
         title = "other metrics (by family and age in report.html and report.json)"
         _print_lines(title, ("",), [others], report.conditions, console)
+    _print_not_seen(report, console)
     if report.differences:
         _print_differences(report.main_differences, console)
     if report.confidence:
@@ -119,6 +131,33 @@ def _print_lines(
                 table.add_row(Text(printable(cells[0])), *cells[1:], *figures)
             table.add_section()
         console.print(table)
+
+
+def _print_not_seen(report: EvaluationReport, console: Console) -> None:
+    """How often each condition says "not seen", rightly and falsely, by length of stream and age of evidence."""
+    asked = [
+        (label, row.name, breakdown)
+        for label, breakdown in (("all", ALL), ("length", LENGTH), ("age", AGE))
+        if (found := report.table(SAYS_THERE.name, breakdown)) is not None
+        for row in found.rows
+    ]
+    for condition in report.conditions if len(asked) > 1 else ():
+        title = f'{condition}: says "not seen", %, by length of the stream and age of the evidence'
+        table = plain_table(title, ("", ""), ("n", "where nothing was", "n", "where it was seen"))
+        for label, name, breakdown in asked:
+            # What was never there has no age.
+            missing = None if breakdown == AGE else _value(report, SAYS_MISSING.name, breakdown, name, condition)
+            values = (missing, _value(report, SAYS_THERE.name, breakdown, name, condition))
+            if any(values):
+                cells = [cell for one in values for cell in ("-" if one is None else str(one.count), shown(one, "%"))]
+                table.add_row(label, "" if breakdown == ALL else name, *cells)
+        if table.rows:
+            console.print(table)
+
+
+def _value(report: EvaluationReport, metric: str, breakdown: str, group: str, condition: str) -> Estimate | None:
+    table = report.table(metric, breakdown)
+    return next((row.values[condition] for row in (table.rows if table else ()) if row.name == group), None)
 
 
 def _print_differences(differences: Sequence[Difference], console: Console) -> None:

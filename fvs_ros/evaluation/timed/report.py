@@ -23,6 +23,7 @@ from fvs_ros.evaluation.timed.breakdowns import (
 )
 from fvs_ros.evaluation.timed.confidence import ConfidenceScores, confidence_scores
 from fvs_ros.evaluation.timed.controls import MEMORY
+from fvs_ros.evaluation.timed.not_seen import not_seen_by_length
 
 REPORT, TIMINGS, PAGE = "report.json", "timings.json", "report.html"
 
@@ -37,7 +38,7 @@ class EvaluationReport:
         conditions: names, the memory first where it is there.
         questions: asked.
         drawn_with: what is drawn for the confidence intervals.
-        tables: every metric over every breakdown.
+        tables: every metric over every breakdown, and those of `not_seen` by the length of the stream.
         differences: the memory against each control.
         confidence: how sure answers were, and how right.
         streams: of each recording, what was taken in of it.
@@ -88,7 +89,7 @@ def evaluation_report(
         conditions=tuple(conditions),
         questions=len({one.question.id for one in graded}),
         drawn_with=drawn_with,
-        tables=tuple(tables(graded, conditions)),
+        tables=(*tables(graded, conditions), *not_seen_by_length(graded, conditions)),
         differences=tuple(differences(graded, MEMORY.name, controls)) if MEMORY.name in conditions else (),
         confidence=tuple(confidence_scores(graded, conditions)),
         streams=streams,
