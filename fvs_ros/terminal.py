@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fvs_ros.sources.frame import SECOND_NS, Pose
-from fvs_ros.stream.types import Moment
+from fvs_ros.stream.types import Answer, Moment
 from fvs_ros.stream.words import age_text, distance_text
 
 WIDEST = 100
@@ -116,6 +116,16 @@ class AnswerPrinter:
         self.row("moments", Text("what the answer rests on"))
         table = moments_table(moments, start_ns, end_ns, here)
         self._console.print(Padding(table, (0, 0, 0, INDENT), expand=False))
+
+    def sureness(self, answer: Answer, choices: Sequence[str] = ()) -> None:
+        """Prints how sure an answer is, and how likely each of the choices that it had, the likeliest first."""
+        if choices:
+            likely = sorted(zip(answer.choice_probabilities, choices, strict=True), reverse=True)
+            self.row("choices", Text(", ".join(f"{printable(text)} {share:.1%}" for share, text in likely)))
+            return
+        kind = "" if answer.calibrated else " (probability of exactly these words)"
+        said = ", says that it was not seen" * answer.not_seen + ", cut off at its longest length" * answer.truncated
+        self.row("sure", Text(f"{answer.confidence:.0%}{kind}{said}"))
 
     def timing(self, first_token_s: float, total_s: float) -> None:
         """Prints an answer's latencies in seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -58,6 +59,22 @@ def test_a_log_gets_each_token_at_once_and_moments_in_seconds_of_the_stream() ->
     assert "rests on" in lines[2]
     assert lines[4].split()[3:8] == ["0.00", "s", "0.00", "to", "1.00"]
     assert "first token after 0.250 s, complete after 0.500 s" in lines[7]
+
+
+def test_it_says_how_sure_an_answer_is_and_how_likely_each_choice() -> None:
+    output, screen = log()
+    screen.answer(1.0, "What?", replace(answer("a cat"), confidence=0.42, not_seen=True, truncated=True), 0)
+    assert (
+        "sure      42% (probability of exactly these words), says that it was not seen, \n          cut off"
+        in output.getvalue()
+    )
+    output, screen = log()
+    screen.answer(1.0, "What?", replace(answer("a cat"), confidence=0.9, calibrated=True), 0)
+    assert "sure      90%\n" in output.getvalue()
+    output, screen = log()
+    chosen = replace(answer("a dog"), choice_probabilities=(0.25, 0.75))
+    screen.answer(1.0, "What?", chosen, 0, choices=("a \x1b cat", "a dog"))
+    assert "choices   a dog 75.0%, a \u00b7 cat 25.0%\n" in output.getvalue()
 
 
 def test_what_happens_during_an_answer_gets_a_line_of_its_own() -> None:

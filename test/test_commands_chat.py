@@ -132,6 +132,23 @@ def test_lines_of_a_pipe_are_asked(chat: RunChat, tmp_path: Path, monkeypatch: p
     assert len(answers(output)) == 2
 
 
+def test_a_line_has_later_answers_chosen_from_texts(
+    chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"/choices yes | not yet\nIs it?\n/choices alone\nWas it?\n/choices\nWhat?\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0), "--rate", "20", "--fps", "4")
+    assert status == 0
+    assert "answers are now one of: yes, not yet" in output
+    assert "there are 1 choices; give 2 to 64" in output
+    assert "answers are in free words again" in output
+    first, second, third = answers(output)
+    assert {first, second} <= {"yes", "not yet"}
+    assert third not in ("yes", "not yet")
+    assert len(re.findall(r"^choices +(yes|not yet) \d+\.\d%, (yes|not yet) \d+\.\d%$", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^sure +\d+% \(probability of exactly these words\)", output, re.MULTILINE)) == 1
+
+
 def test_what_is_no_utf_8_is_refused_line_by_line(
     chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

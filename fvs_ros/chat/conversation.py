@@ -11,11 +11,14 @@ from fvs_ros.chat.player import Cue, Player
 from fvs_ros.chat.prompt import MOST_WAITING, EndOfInput, Line
 from fvs_ros.chat.screen import Screen, StreamState, clock_text
 from fvs_ros.memory.config import FlashMemoryConfig
+from fvs_ros.stream.choices import check_choices
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import PendingAnswer
 from fvs_ros.stream.types import AskError, AskOptions
 
 _REDRAW_S = 0.1
+# A line that begins with it says what later answers are chosen from, such as `/choices yes | no`.
+_CHOICES = "/choices"
 
 
 @dataclass(eq=False)
@@ -24,11 +27,13 @@ class Asked:
 
     Attributes:
         asked_s: the stream's clock when it was asked, seconds.
+        choices: what the answer is chosen from; none for one in the model's own words.
         chunks: the answer's text so far.
     """
 
     question: str
     asked_s: float
+    choices: tuple[str, ...] = ()
     chunks: list[str] = field(default_factory=list)
 
 
@@ -71,7 +76,8 @@ class Chat:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._open: list[Asked] = []
         # Typed before there is a memory to ask about.
-        self._held: list[str] = []
+        self._held: list[tuple[str, tuple[str, ...]]] = []
+        self._choices: tuple[str, ...] = ()
         self._input_ended = False
         self.failed = 0
         self.room = threading.Semaphore(MOST_WAITING)
@@ -102,7 +108,7 @@ class Chat:
             on_begun()
             self._events.put(Finished(asked, pending))
 
-        options = AskOptions(max_new_tokens=self._max_new_tokens, fresh=fresh)
+        options = AskOptions(max_new_tokens=self._max_new_tokens, fresh=fresh, choices=asked.choices)
         self._engine.ask(asked.question, options, on_token).add_done_callback(on_done)
 
     def run(self, player: Player, screen: Screen, interactive: bool, typed: bool) -> None:
@@ -121,9 +127,9 @@ class Chat:
             self._take_events(player, screen)
             if self._held and (self._engine.status.steps or player.ended):
                 held, self._held = self._held, []
-                for question in held:
+                for question, choices in held:
                     # After the end all frames are awaited, also the first of a recording that was over at once.
-                    self._ask(Asked(question, player.clock_s), fresh=player.ended)
+                    self._ask(Asked(question, player.clock_s, choices), fresh=player.ended)
                 continue
             # Not in the middle of an answer that is being printed.
             if player.ended and not end_shown and not (self._open and self._open[0].chunks):
@@ -133,7 +139,7 @@ class Chat:
             screen.redraw(
                 self._state(player),
                 None if running is None else (running.asked_s, running.question, "".join(running.chunks)),
-                [asked.question for asked in self._open[1:]] + self._held,
+                [asked.question for asked in self._open[1:]] + [question for question, _ in self._held],
             )
             if self._input_ended and typed:
                 return
@@ -154,7 +160,7 @@ class Chat:
         if isinstance(event, EndOfInput):
             self._input_ended = True
         elif isinstance(event, Line):
-            self._held.append(event.text)
+            self._take_line(event.text, screen)
         elif isinstance(event, Asked):
             self._open.append(event)
         elif isinstance(event, Token):
@@ -167,6 +173,22 @@ class Chat:
             self.room.release()
             self._show(event, player, screen)
 
+    def _take_line(self, text: str, screen: Screen) -> None:
+        if text.split(maxsplit=1)[0] != _CHOICES:
+            self._held.append((text, self._choices))
+            return
+        # It gets no answer, so that the next line may be read.
+        self.room.release()
+        given = text.removeprefix(_CHOICES).strip()
+        choices = tuple(one.strip() for one in given.split("|")) if given else ()
+        try:
+            check_choices(choices)
+        except AskError as error:
+            screen.note(f"{error}; such as: {_CHOICES} yes | no", style="bold red")
+            return
+        self._choices = choices
+        screen.note(f"answers are now one of: {', '.join(choices)}" if choices else "answers are in free words again")
+
     def _show(self, finished: Finished, player: Player, screen: Screen) -> None:
         asked = finished.asked
         try:
@@ -177,7 +199,7 @@ class Chat:
             return
         if not asked.chunks:
             screen.begin_answer(asked.asked_s, asked.question)
-        screen.answer(asked.asked_s, asked.question, answer, player.start_ns or 0)
+        screen.answer(asked.asked_s, asked.question, answer, player.start_ns or 0, asked.choices)
 
     def _show_end(self, player: Player, screen: Screen, more: bool) -> None:
         if player.error:

@@ -100,8 +100,8 @@ class Screen:
         if self._show is None:
             self._answers.token(chunk)
 
-    def answer(self, asked_s: float, question: str, answer: Answer, start_ns: int) -> None:
-        """A complete answer with its moments and its cost."""
+    def answer(self, asked_s: float, question: str, answer: Answer, start_ns: int, choices: Sequence[str] = ()) -> None:
+        """A complete answer with its moments, its cost and how sure it is."""
         self._answers.end_line()
 
         # Written at once: the bottom is redrawn after each write.
@@ -112,6 +112,7 @@ class Screen:
             here = newest_pose(answer.all_moments)
             self._answers.moments(answer.moments, start_ns, answer.end_ns, here)
             self._answers.timing(answer.first_token_s, answer.total_s)
+            self._answers.sureness(answer, choices)
             self._console.print()
 
     def failure(self, asked_s: float, question: str, problem: str, begun: bool) -> None:

@@ -125,6 +125,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
         if typed:
             screen.note("type a question at any time and press Enter; Ctrl-D or Ctrl-C ends")
             screen.note(f"such as: {example_question(arguments.model)}")
+            screen.note("/choices yes | no has later answers chosen from these texts, /choices alone ends that")
         elif interactive:
             read_lines(chat.post, chat.room)
         player.start()
