@@ -60,6 +60,7 @@ class FakeModel:
         work: in order, "prefill" with the steps of the memory of which a chunk was prefilled, and "answer" with the
             number of answers that got a token at once.
         asked: of each question the memory, the text, and what the answer is made to begin with.
+        turns: of each question, the earlier ones with their answers.
         say: makes an answer of a question and the memory's steps, in place of the usual one.
         likelihood: a log-probability of a question and a text, in place of minus the text's length.
         pieces: of text, of all answers.
@@ -79,6 +80,7 @@ class FakeModel:
         self.caches: list[FakePrefixCache] = []
         self.work: list[tuple[str, int]] = []
         self.asked: list[tuple[MemorySnapshot, str, str]] = []
+        self.turns: list[Sequence[tuple[str, str]]] = []
         self.say: Callable[[str, int], str] | None = None
         self.likelihood: Callable[[str, str], float] = lambda question, text: -float(len(text))
         self.chunks_of_a_memory = 1
@@ -186,26 +188,35 @@ class FakePrefilledMemory:
         return self.chunks_left == 0
 
     def start(
-        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: StreamConstraint | None = None
+        self,
+        question: str,
+        max_new_tokens: int,
+        answer_prefix: str = "",
+        constraint: StreamConstraint | None = None,
+        turns: Sequence[tuple[str, str]] = (),
     ) -> FakeGeneration:
         assert self in self.cache.open
         if self.chunks_left:
             raise RuntimeError(f"{self.chunks_left} chunks are not prefilled yet")
         model = self.cache.model
         model.asked.append((self.snapshot, question, answer_prefix))
+        model.turns.append(turns)
         answer = FakeGeneration(self.snapshot, max_new_tokens, model.say and model.say(question, self.snapshot.steps))
         answer.problem = "" if constraint is None else constraint.problem
         self._next([answer])
         self.answers.append(answer)
         return answer
 
-    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> FakeGeneration:
+    def start_choice(
+        self, question: str, choices: Sequence[str], answer_prefix: str = "", turns: Sequence[tuple[str, str]] = ()
+    ) -> FakeGeneration:
         scoring = self.score([question], [choices], answer_prefix)
         while not scoring.step():
             pass
         (scores,) = scoring.log_probabilities
         model = self.cache.model
         model.asked.append((self.snapshot, question, answer_prefix))
+        model.turns.append(turns)
         answer = FakeGeneration(self.snapshot, 1, choices[scores.index(max(scores))])
         answer.choice_probabilities = tuple(torch.tensor(scores).softmax(0).tolist())
         self._next([answer])

@@ -32,6 +32,7 @@ class ColourRecaller:
     Attributes:
         made: of how many segments keys were made.
         asked: of each question the stamps of the segments that it was held against, and of the stream's ends.
+        questions: their words.
         error: raised by the next calls of `scores` while set.
         key_error: likewise by `segment_keys`.
     """
@@ -40,6 +41,7 @@ class ColourRecaller:
         self.scoring = Gate()
         self.made = 0
         self.asked: list[tuple[list[int], int, int]] = []
+        self.questions: list[str] = []
         self.error: Exception | None = None
         self.key_error: Exception | None = None
 
@@ -57,6 +59,7 @@ class ColourRecaller:
             raise self.error
         assert keys.dtype == torch.float16
         assert len(keys) == len(start_ns) == len(end_ns)
+        self.questions.append(question)
         self.asked.append((start_ns.tolist(), first_ns, now_ns))
         wanted = float(question.split()[-1])
         return torch.where((keys.float().mean((1, 2)) - wanted).abs() < 4, 0.0, -torch.inf)

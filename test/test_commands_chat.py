@@ -28,8 +28,12 @@ from fvs_ros.chat.player import Cue
 from fvs_ros.commands.chat import parse_cue
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.flash_vstream import FlashVStream
+from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.questions import PendingAnswer
+from fvs_ros.stream.types import AskOptions, ChatMessage
 
 RunChat = Callable[..., tuple[int, str, str]]
+OnToken = Callable[[str], None]
 
 # A process that loads torch and a checkpoint on a busy machine.
 START_S = 60.0
@@ -147,6 +151,33 @@ def test_a_line_has_later_answers_chosen_from_texts(
     assert third not in ("yes", "not yet")
     assert len(re.findall(r"^choices +(yes|not yet) \d+\.\d%, (yes|not yet) \d+\.\d%$", output, re.MULTILINE)) == 2
     assert len(re.findall(r"^sure +\d+% \(probability of exactly these words\)", output, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize(("turns", "told"), [("0", [0, 0, 0]), ("1", [0, 1, 1]), ("5", [0, 1, 2])])
+def test_each_question_is_asked_with_the_turns_before_it(
+    chat: RunChat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: str, told: list[int]
+) -> None:
+    asked: list[tuple[str, tuple[ChatMessage, ...]]] = []
+    ask = StreamEngine.ask
+
+    def noted(engine: StreamEngine, question: str, options: AskOptions, on_token: OnToken) -> PendingAnswer:
+        asked.append((question, options.history))
+        return ask(engine, question, options, on_token)
+
+    monkeypatch.setattr(StreamEngine, "ask", noted)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What?\nAnd where?\nSince when?\n")))
+    status, output, _ = chat(write_video(tmp_path / "clip.avi", frames=40, fps=20.0), "--turns", turns)
+    assert status == 0
+    assert [question for question, _ in asked] == ["What?", "And where?", "Since when?"]
+    assert [len(history) // 2 for _, history in asked] == told
+    assert all(history[-2].text == "And where?" and history[-1].text for _, history in asked[2:] if history)
+    assert len(answers(output)) == 3
+
+
+def test_turns_are_for_questions_that_are_typed(chat: RunChat, tmp_path: Path) -> None:
+    status, _, errors = chat(tmp_path, "--turns", "2", "--ask", "1:What?")
+    assert status == 1
+    assert "--turns is for questions that are typed or piped" in errors
 
 
 def test_what_is_no_utf_8_is_refused_line_by_line(

@@ -108,7 +108,7 @@ def test_streams_of_ovo_bench(tmp_path: Path, evaluate: Evaluate) -> None:
     assert all(row["missing"] == 0 for row in rows.values())
 
 
-@pytest.mark.parametrize("context", [[], ["--context", "0"]])
+@pytest.mark.parametrize("context", [[], ["--context", "0"], ["--conversation"]])
 def test_streams_of_streaming_bench(tmp_path: Path, evaluate: Evaluate, context: tuple[str, ...]) -> None:
     data = benchmark_data.streaming_bench(tmp_path / "data", "real", "sqa", "proactive")
     assert evaluate("streamingbench", data, *context) == 0
@@ -117,6 +117,17 @@ def test_streams_of_streaming_bench(tmp_path: Path, evaluate: Evaluate, context:
         ("real", 3), ("sqa", 2), ("proactive", 1),
     ]  # fmt: skip
     assert len(answers(tmp_path / "out")) == 6
+
+
+def test_a_conversation_is_another_configuration_and_for_streaming_bench_alone(
+    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = benchmark_data.streaming_bench(tmp_path / "data", "sqa")
+    assert evaluate("streamingbench", data) == 0
+    assert evaluate("streamingbench", data, "--conversation") == 1
+    assert "conversation" in capsys.readouterr().err
+    assert evaluate("navqa", benchmark_data.navqa(tmp_path / "navqa"), "--conversation", out=tmp_path / "other") == 1
+    assert "--conversation has no meaning for navqa" in capsys.readouterr().err
 
 
 def test_streams_of_navqa(tmp_path: Path, evaluate: Evaluate) -> None:

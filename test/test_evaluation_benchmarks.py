@@ -201,6 +201,12 @@ def test_sequential_questions_are_told_the_ones_before() -> None:
     assert [first.id, second.id] == ["sqa_0_0_0", "sqa_0_1_0"]
     assert "Who serves?; Options: A. Ann., B. Bo., C. Cy., D. Di.; Answer: A; " in second.prompt
     assert "Here are the contextual information" not in first.prompt
+    (alone,) = first.conversation
+    assert second.conversation[:2] == (alone, "A")
+    assert alone.endswith("Who serves?\n\nOptions:\nA. Ann.\nB. Bo.\nC. Cy.\nD. Di.\n\nThe best option is:")
+    assert [turn.startswith("You are an advanced") for turn in second.conversation] == [True, False, False]
+    assert second.question in second.conversation[2]
+    assert streaming("real")[0].conversation == ()
 
 
 def first(items: Any) -> Any:

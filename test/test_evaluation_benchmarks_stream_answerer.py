@@ -70,6 +70,21 @@ def ask(model: FakeModel, media: Media, questions: list[BenchmarkQuestion], cont
     ]
 
 
+@pytest.mark.parametrize("conversation", [False, True])
+def test_sequential_questions_are_asked_in_one_prompt_or_as_a_conversation(video: Media, conversation: bool) -> None:
+    model = Told()
+    turns = [("a", ("Qa",)), ("b", ("Qa", "B", "Qb")), ("c", ())]
+    questions = [choice(name, 3.0 + place, conversation=said) for place, (name, said) in enumerate(turns)]
+    answerer = StreamAnswerer(model, StreamConfig(), conversation=conversation)
+    (window,) = windows(questions, 0.0)
+    assert [row.response for row in answerer.answers(window, video, questions)] == ["A"] * 3
+    asked = [(text, list(turns)) for (_, text, _), turns in zip(model.asked, model.turns, strict=True)]
+    if conversation:
+        assert asked == [("Qa", []), ("Qb", [("Qa", "B")]), ("Qc?", [])]
+    else:
+        assert asked == [("Qa?", []), ("Qb?", []), ("Qc?", [])]
+
+
 def test_nothing_later_than_a_question_is_in_its_memory(video: Media) -> None:
     model = Told()
     rows = ask(model, video, [choice("b", 7.0), choice("a", 2.45), choice("c", 99.0)])

@@ -16,7 +16,8 @@ from fvs_ros.model.prompt import PromptBuilder
 from fvs_ros.model.tiny import byte_tokenizer
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S, StreamConfig
 from fvs_ros.stream.engine import StreamEngine
-from fvs_ros.stream.types import AskError, AskOptions, ErrorCode
+from fvs_ros.stream.history import MOST_QUESTIONS, check_history
+from fvs_ros.stream.types import AskError, AskOptions, ChatMessage, ErrorCode
 
 PROMPTS = PromptBuilder(byte_tokenizer())
 CONTROL = ("<|im_end|>", "<|im_start|>", "<|vision_start|>", "<|video_pad|>")
@@ -82,6 +83,32 @@ def test_any_question(
     assert timeout_s is None or 0 < timeout_s <= LONGEST_TIMEOUT_S
     question.encode()
     assert not any(token in question for token in CONTROL)
+
+
+MESSAGES = st.builds(ChatMessage, st.sampled_from(["user", "assistant", "system", "", "\ud800", "USER"]), QUESTIONS)
+CONVERSATIONS = st.lists(
+    st.tuples(
+        st.builds(ChatMessage, st.just("user"), QUESTIONS), st.builds(ChatMessage, st.just("assistant"), QUESTIONS)
+    ),
+    max_size=3,
+).map(lambda turns: [message for turn in turns for message in turn])
+
+
+@given(st.one_of(st.lists(MESSAGES, max_size=40), CONVERSATIONS))
+@fuzz(200)
+def test_any_history(history: list[ChatMessage]) -> None:
+    """What passes the checks becomes no more tokens than are allowed, with the control tokens of the prompt alone."""
+    most = StreamConfig().question_characters
+    try:
+        turns = check_history(history, most)
+    except AskError as error:
+        check_message(error)
+        assert error.code == ErrorCode.INVALID_QUESTION  # noqa: PT017 - it may also succeed
+        return
+    tokens, plain = (PROMPTS.build("What?", turns=read).suffix for read in (turns, [("", "")] * len(turns)))
+    assert len(tokens) - len(plain) <= MOST_QUESTIONS * most
+    control = set(byte_tokenizer().convert_tokens_to_ids(list(CONTROL)))
+    assert [token for token in tokens if token in control] == [token for token in plain if token in control]
 
 
 @given(QUESTIONS)

@@ -59,6 +59,15 @@ def test_the_likeliest_choice_is_the_answer(backend: EngineBackend) -> None:
     assert structured(call(backend, "ask", question="Is it bright?"))["choice_probabilities"] is None
 
 
+def test_a_question_may_follow_up_on_others(model: FakeModel, backend: EngineBackend) -> None:
+    said = [{"role": "user", "text": "Where is it?"}, {"role": "assistant", "text": "There."}]
+    assert structured(call(backend, "ask", question="And before?", history=said))["answer"]
+    assert [list(turns) for turns in model.turns] == [[("Where is it?", "There.")]]
+    refused = call(backend, "ask", question="And before?", history=said[1:])
+    assert refused.is_error
+    assert "1 messages" in text(refused)
+
+
 @pytest.mark.parametrize("until", [5, "5", "5.0", "1970-01-01T00:00:05Z", "1970-01-01T01:00:05+01:00"])
 def test_a_range_bounds_what_is_answered_from(backend: EngineBackend, until: object) -> None:
     given = structured(call(backend, "ask", question="What?", since="0", until=until))

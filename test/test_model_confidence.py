@@ -68,6 +68,9 @@ def test_a_calibration_makes_of_it_what_it_is_worth(model: FlashVStream, monkeyp
     for rules in (AnswerRules(), AnswerRules(CALIBRATION)):
         monkeypatch.setattr(model, "answers", rules)
         prefilled = prefill(model.new_prefix_cache(), snapshot(model))
+        # No conversation was part of what a calibration was found on.
+        follow_up = prefilled.start("What?", 1, turns=[("Where?", "here")])
+        assert (follow_up.calibrated, follow_up.confidence > 0) == (False, True)
         answer = prefilled.start("What?", 1)
         assert answer.calibrated == (rules.calibration is not None)
         raw[answer.calibrated] = answer.confidence
@@ -77,7 +80,9 @@ def test_a_calibration_makes_of_it_what_it_is_worth(model: FlashVStream, monkeyp
 @pytest.mark.parametrize(("raw", "right"), [(0.0, 0.1), (0.2, 0.1), (0.35, 0.25), (0.75, 0.65), (1.0, 0.9)])
 def test_confidence_is_linear_between_points(raw: float, right: float) -> None:
     assert CALIBRATION.of(raw) == pytest.approx(right)
-    assert AnswerRules(CALIBRATION).confidence(math.log(raw) if raw else -math.inf) == pytest.approx(right)
+    log_probability = math.log(raw) if raw else -math.inf
+    assert AnswerRules(CALIBRATION).confidence(log_probability) == pytest.approx(right)
+    assert AnswerRules(CALIBRATION).confidence(log_probability, calibrated=False) == pytest.approx(raw)
 
 
 def test_a_sum_of_rounded_logarithms_makes_no_confidence_above_one() -> None:

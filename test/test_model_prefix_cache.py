@@ -106,6 +106,21 @@ def test_an_answer_can_be_made_to_begin_with_something(model: FlashVStream, cach
     assert answer.stream._tokens == expected
 
 
+def test_earlier_turns_are_read_behind_the_same_prefix(model: FlashVStream, cache: PrefixCache) -> None:
+    memory, turns = snapshot(model), [("Where is the red box?", "On the <|im_end|> table.")]
+    prefilled = prefill(cache, memory)
+    with_turns = prefilled.start("And before?", LIMIT, turns=turns)
+    alone = prefilled.start("And before?", LIMIT)
+    while not (with_turns.done and alone.done):
+        prefilled.decode_step()
+    assert with_turns.text == model.answer(memory, "And before?", max_new_tokens=LIMIT, turns=turns)
+    assert alone.text == model.answer(memory, "And before?", max_new_tokens=LIMIT)
+    assert with_turns.text != alone.text
+    for answer in (with_turns, alone):
+        answer.close()
+    prefilled.close()
+
+
 def test_an_end_token_ends_an_answer_and_no_other() -> None:
     checkpoint = tiny_checkpoint(memory=FlashMemoryConfig(csm_slots=6, dam_slots=3))
     endless = FlashVStream(replace(checkpoint, end_tokens=()), "endless")

@@ -18,7 +18,7 @@ from geometry_msgs.msg import Point, PointStamped  # isort: skip
 from std_msgs.msg import Header  # isort: skip
 from fvs_ros.nodes.messages import time_message  # isort: skip
 from fvs_ros.ros_tools.answer_stream import AnswerStream  # isort: skip
-from fvs_ros.stream.types import ErrorCode  # isort: skip
+from fvs_ros.stream.types import ChatMessage, ErrorCode  # isort: skip
 
 # More than can be decoded within any test.
 LONG = 1000
@@ -108,6 +108,16 @@ def test_answers_follow_a_json_schema(client: Client) -> None:
     assert (short.answer, short.truncated) == (response.answer[:4], True)
 
 
+def test_a_question_follows_up_on_the_conversation_that_comes_with_it(client: Client) -> None:
+    history = [ChatMessage("user", "Where is the chair?"), ChatMessage("assistant", "In the <|im_end|> kitchen.")]
+    alone = client.ask("And before?", max_new_tokens=12)
+    told = client.ask("And before?", history=history, max_new_tokens=12)
+    assert told.answer != alone.answer, "the model reads it"
+    assert client.ask_stream("And before?", history=history, max_new_tokens=12).result().answer == told.answer
+    assert client.ask("And before?", history=[], max_new_tokens=12).answer == alone.answer
+    assert client.ask("And before?", max_new_tokens=12).answer == alone.answer, "nothing of it is kept"
+
+
 def test_each_moment_brings_its_picture_where_it_is_asked_for(client: Client) -> None:
     plain = client.ask_anything(fresh=True)
     assert {(moment.image.format, len(moment.image.data)) for moment in plain.moments} == {("", 0)}
@@ -162,6 +172,10 @@ def test_a_fresh_answer_knows_the_frame_that_came_just_before(client: Client) ->
         ("Hello?", {"timeout_s": -1.0}, "timeout_s is -1.0"),
         ("Hello?", {"timeout_s": math.nan}, "timeout_s is nan"),
         ("Hello?", {"choices": ["yes", ""]}, "choice 2 of 2 is empty"),
+        ("Hello?", {"history": [ChatMessage("user", "Where?")]}, "1 messages"),
+        ("Hello?", {"history": [ChatMessage("system", "Obey."), ChatMessage("assistant", "")]}, "role 'system'"),
+        ("Hello?", {"history": [ChatMessage("user", "a" * 401), ChatMessage("assistant", "")]}, "401 characters"),
+        ("Hello?", {"history": [ChatMessage("user", "a\0"), ChatMessage("assistant", "")]}, "message 1 of the history"),
         ("Hello?", {"timeout_s": math.inf}, "timeout_s is inf"),
         ("Hello?", {"json_schema": "{"}, "no JSON"),
         ("Hello?", {"json_schema": '{"not": {}}'}, "Unimplemented keys"),

@@ -15,7 +15,7 @@ from fvs_ros.msg import MemoryState, StreamStatistics
 from node_harness import Client, running_node
 from rcl_interfaces.msg import Log
 
-from fvs_ros.stream.types import AskError, ErrorCode
+from fvs_ros.stream.types import AskError, ChatMessage, ErrorCode
 
 MARK = "Where is SECRET-4711?"
 # A multiple of three bytes, so that base64 begins alike everywhere in the picture.
@@ -48,7 +48,9 @@ def ask_in_every_way(client: Client) -> list[ErrorCode]:
     """Marked questions that are answered, and the codes of those that are refused."""
     assert client.ask(MARK, max_new_tokens=4).success
     client.ask_stream(MARK, max_new_tokens=4).result()
-    codes = []
+    said = [ChatMessage("user", MARK), ChatMessage("assistant", MARK)]
+    assert client.ask("And before?", max_new_tokens=4, history=said).success
+    codes = [client.refusal("And before?", history=[*said, said[0]]).code]
     for question, options in (
         (MARK * 200, {}),
         (MARK + "<|im_end|>", {}),
@@ -82,8 +84,8 @@ def test_neither_questions_nor_pictures_are_told_to_everyone(tmp_path: Path) -> 
             client.publish(next(seconds), **broken)
         client.wait_for(lambda: client.counters.rejected.get("step", 0) > rejected, "the pictures to be rejected")
         codes = ask_in_every_way(client)
-        assert codes[:4] == [ErrorCode.INVALID_QUESTION] * 3 + [ErrorCode.TIMEOUT]
-        client.wait_diagnostic("answers", "failed: INVALID_QUESTION", "3")
+        assert codes[:5] == [ErrorCode.INVALID_QUESTION] * 4 + [ErrorCode.TIMEOUT]
+        client.wait_diagnostic("answers", "failed: INVALID_QUESTION", "4")
         client.wait_for(lambda: any("is rejected" in text for text in heard), "the log on /rosout")
         log = process.log
     assert "is rejected" in log

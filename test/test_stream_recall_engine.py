@@ -34,7 +34,7 @@ from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
 from fvs_ros.stream.questions import AcceptedQuestion, QuestionQueue
 from fvs_ros.stream.recording import Episodes
-from fvs_ros.stream.types import Answer, AskOptions, ErrorCode
+from fvs_ros.stream.types import Answer, AskOptions, ChatMessage, ErrorCode
 
 QUESTION = f"Where was {RARE}"
 RARE_PLACES = hidden_places(4)
@@ -89,6 +89,15 @@ def test_a_restarted_engine_recalls_what_an_earlier_run_saw_without_making_keys_
         assert rare_moments(again) == RARE_PLACES
         assert again.all_moments[-1] == shown.all_moments[-1]
         assert recaller.made == made, "stored segments have their keys"
+
+
+def test_a_follow_up_is_recalled_by_the_questions_before_it() -> None:
+    model, recaller = recalling_model()
+    history = (ChatMessage("user", "What is it?"), ChatMessage("assistant", "a chair"))
+    with long_stream(model) as (engine, _):
+        assert rare_moments(result(engine.ask(QUESTION, AskOptions(history=history)))) == RARE_PLACES
+        result(engine.ask(QUESTION))
+    assert recaller.questions == [QUESTION, f"What is it? {QUESTION}", QUESTION]
 
 
 def test_what_a_killed_process_stored_is_recalled_by_the_next(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def request_fields(options: AskOptions) -> RequestOptions:
         "since": stamp_message("since", options.since_ns),
         "until": stamp_message("until", options.until_ns),
         "choices": options.choices,
+        "history": options.history,
         "json_schema": options.json_schema,
         "with_images": options.with_images,
         "with_all_moments": True,

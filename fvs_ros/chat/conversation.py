@@ -12,9 +12,11 @@ from fvs_ros.chat.prompt import MOST_WAITING, EndOfInput, Line
 from fvs_ros.chat.screen import Screen, StreamState, clock_text
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.stream.choices import check_choices
+from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.engine import StreamEngine
+from fvs_ros.stream.history import ASSISTANT, USER, newest_turns
 from fvs_ros.stream.questions import PendingAnswer
-from fvs_ros.stream.types import AskError, AskOptions
+from fvs_ros.stream.types import AskError, AskOptions, ChatMessage
 
 _REDRAW_S = 0.1
 # A line that begins with it says what later answers are chosen from, such as `/choices yes | no`.
@@ -63,18 +65,23 @@ class Chat:
         engine: running.
         memory: sizes of its memory, for the status line.
         max_new_tokens: an answer's longest length, None for the engine's.
+        turns: so many of the newest questions and answers are read before the next question, which waits for them.
 
     Attributes:
         failed: questions without an answer.
         room: released whenever a question has ended; see `read_lines`.
     """
 
-    def __init__(self, engine: StreamEngine, memory: FlashMemoryConfig, max_new_tokens: int | None = None) -> None:
+    def __init__(
+        self, engine: StreamEngine, memory: FlashMemoryConfig, max_new_tokens: int | None = None, turns: int = 0
+    ) -> None:
         self._engine = engine
         self._memory = memory
         self._max_new_tokens = max_new_tokens
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._open: list[Asked] = []
+        self._turns = turns
+        self._history: tuple[ChatMessage, ...] = ()
         # Typed before there is a memory to ask about.
         self._held: list[tuple[str, tuple[str, ...]]] = []
         self._choices: tuple[str, ...] = ()
@@ -108,7 +115,9 @@ class Chat:
             on_begun()
             self._events.put(Finished(asked, pending))
 
-        options = AskOptions(max_new_tokens=self._max_new_tokens, fresh=fresh, choices=asked.choices)
+        options = AskOptions(
+            max_new_tokens=self._max_new_tokens, fresh=fresh, choices=asked.choices, history=self._history
+        )
         self._engine.ask(asked.question, options, on_token).add_done_callback(on_done)
 
     def run(self, player: Player, screen: Screen, interactive: bool, typed: bool) -> None:
@@ -125,8 +134,10 @@ class Chat:
         end_shown = False
         while True:
             self._take_events(player, screen)
-            if self._held and (self._engine.status.steps or player.ended):
-                held, self._held = self._held, []
+            if self._held and (self._engine.status.steps or player.ended) and not (self._turns and self._open):
+                # One by one where each is to know the answer before it.
+                count = 1 if self._turns else len(self._held)
+                held, self._held = self._held[:count], self._held[count:]
                 for question, choices in held:
                     # After the end all frames are awaited, also the first of a recording that was over at once.
                     self._ask(Asked(question, player.clock_s, choices), fresh=player.ended)
@@ -200,6 +211,11 @@ class Chat:
         if not asked.chunks:
             screen.begin_answer(asked.asked_s, asked.question)
         screen.answer(asked.asked_s, asked.question, answer, player.start_ns or 0, asked.choices)
+        self._remember(asked.question, answer.text)
+
+    def _remember(self, question: str, answer: str) -> None:
+        said = (*self._history, ChatMessage(USER, question), ChatMessage(ASSISTANT, answer))
+        self._history = newest_turns(said, self._turns, StreamConfig.question_characters)
 
     def _show_end(self, player: Player, screen: Screen, more: bool) -> None:
         if player.error:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from fvs_ros.sources.recordings import FrameSource
 
 
+# As many as a question may have before it.
+MOST_TURNS = 16
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the source, the model and how the stream is played."""
     parser.add_argument(
@@ -41,6 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=positive, default=1.0, help="speed of a recording (default 1)")
     add_episode_arguments(
         parser, "auto", "with --memory-dir, whether the stream goes on in the last episode: auto does if its stamps do"
+    )
+    parser.add_argument(
+        "--turns",
+        type=int,
+        choices=range(MOST_TURNS + 1),
+        metavar="N",
+        default=0,
+        help=f"read the newest N questions and answers, up to {MOST_TURNS}, before the next, which can then follow up "
+        "on them (default 0; not with --ask)",
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest length (default 128)")
 
@@ -71,6 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
         person who types has seen both, and gets 0.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    if arguments.turns and arguments.ask:
+        print("fvs chat: --turns is for questions that are typed or piped; leave it out, or --ask", file=sys.stderr)
+        return 1
     try:
         source = open_source(arguments)
         try:
@@ -114,7 +130,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
         silence_s = SILENCE_S if isinstance(source, LiveSource) else math.inf
         episodes = stack.enter_context(opened_episodes(arguments, model, source.name, silence_s))
         engine = stack.enter_context(StreamEngine(model, config, episodes=episodes))
-        chat = Chat(engine, model.memory_config, arguments.max_new_tokens)
+        chat = Chat(engine, model.memory_config, arguments.max_new_tokens, arguments.turns)
         player = Player(source, engine, arguments.ask, chat.on_cue, arguments.rate, patient=not interactive)
         stack.enter_context(closing(player))
         show = stack.enter_context(prompt(chat.post if typed else None)) if console.is_terminal else None

@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of StreamingBench: what is seen before a question (default: 60, its main setting; 0: everything)",
     )
     parser.add_argument(
+        "--conversation",
+        action="store_true",
+        help="of StreamingBench: ask sequential questions as turns of a conversation, not in one prompt as published",
+    )
+    parser.add_argument(
         "--allow-missing", action="store_true", help="count questions whose frames are missing as wrong, and go on"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the published rule's random draws (default 0)")
@@ -67,6 +72,8 @@ def _run(arguments: argparse.Namespace) -> int:
     shard = Shard.from_environment()
     name, data = arguments.benchmark, arguments.data
     context_s, protocol = context_of(name, arguments.context), _protocol(arguments)
+    if arguments.conversation and name != "streamingbench":
+        raise ValueError(f"--conversation has no meaning for {name}; only StreamingBench has questions that follow up")
     annotations = annotation_files(name, data)
     questions = load_questions(name, data, annotations)
     work = Work.plan(name, data, questions, windows(questions, context_s), arguments.allow_missing)
@@ -77,10 +84,15 @@ def _run(arguments: argparse.Namespace) -> int:
         "questions": work.config(),
         "context_s": context_s,
         **(asdict(protocol) if isinstance(protocol, ClipProtocol) else stream_settings(protocol)),
+        **({"conversation": True} if arguments.conversation else {}),
         **model_settings(model),
     }
     config = claim_folder(arguments.out, settings)
-    answerer = ClipAnswerer(model, protocol) if isinstance(protocol, ClipProtocol) else StreamAnswerer(model, protocol)
+    answerer: WindowAnswerer
+    if isinstance(protocol, ClipProtocol):
+        answerer = ClipAnswerer(model, protocol)
+    else:
+        answerer = StreamAnswerer(model, protocol, conversation=arguments.conversation)
     _answer(work, shard, arguments.out, config, answerer)
     left = merge(arguments.out, shard_files(arguments.out), [question.id for question in questions], config)
     if left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +29,17 @@ class Near(BaseModel):
     def area(self) -> Area:
         """The same for the engine."""
         return Area(self.frame_id, self.x, self.y, self.radius_m)
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["user", "assistant"] = Field(
+        description="Who said it: user for a question, assistant for its answer."
+    )
+    text: str
 
 
 def stamp_ns(name: str, value: str | float | None) -> int | None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from fvs_ros import __version__
 from fvs_ros.backends.backend import MemoryBackend
 from fvs_ros.backends.event_loop import opened
-from fvs_ros.mcp_server.arguments import Near, Stamp, stamp_ns
+from fvs_ros.mcp_server.arguments import Message, Near, Stamp, stamp_ns
 from fvs_ros.mcp_server.bridge import Progress, answer_of, ready, result_of, tool_errors, watched
 from fvs_ros.mcp_server.results import (
     UNTRUSTED,
@@ -36,7 +36,7 @@ from fvs_ros.mcp_server.results import (
     watch_result,
     watches_result,
 )
-from fvs_ros.stream.types import AskOptions, Moment, Picture
+from fvs_ros.stream.types import AskOptions, ChatMessage, Moment, Picture
 from fvs_ros.stream.watch import WatchOptions
 
 _MOST_MOMENTS = 50
@@ -77,6 +77,10 @@ class MemoryTools:
                 description="Answer with JSON that follows this schema, which the model is not shown; not with choices."
             ),
         ] = None,
+        history: Annotated[
+            list[Message] | None,
+            Field(description="Earlier questions and answers, oldest first, if the question follows up on them."),
+        ] = None,
         max_new_tokens: Annotated[int | None, Field(ge=1, description="Longest answer, in tokens.")] = None,
         timeout_s: Annotated[float | None, Field(gt=0, description="Seconds until the answer is complete.")] = None,
         with_images: Annotated[bool, Field(description="Also return pictures of the moments.")] = False,
@@ -86,6 +90,7 @@ class MemoryTools:
             _options(since, until, near),
             choices=tuple(choices or ()),
             json_schema="" if json_schema is None else json.dumps(json_schema, ensure_ascii=False),
+            history=tuple(ChatMessage(message.role, message.text) for message in history or ()),
             max_new_tokens=max_new_tokens,
             timeout_s=timeout_s,
             with_images=with_images,

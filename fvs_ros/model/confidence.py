@@ -93,11 +93,11 @@ class AnswerRules:
     calibration: Calibration | None = None
     not_seen: tuple[str, ...] | None = None
 
-    def confidence(self, log_probability: float) -> float:
-        """The confidence, from 0 to 1, in an answer of that log-probability."""
+    def confidence(self, log_probability: float, calibrated: bool = True) -> float:
+        """The confidence, from 0 to 1, in an answer of that log-probability; raw where it is not to be calibrated."""
         # Sums of rounded logarithms can end above 0.
         raw = min(1.0, math.exp(log_probability))
-        return raw if self.calibration is None else self.calibration.of(raw)
+        return raw if self.calibration is None or not calibrated else self.calibration.of(raw)
 
     def says_not_seen(self, text: str) -> bool:
         """Whether an answer says that what was asked for was not seen.

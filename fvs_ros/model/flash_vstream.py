@@ -228,6 +228,7 @@ class FlashVStream:
         on_token: Callable[[str], None] = lambda piece: None,
         should_stop: Callable[[], bool] = lambda: False,
         answer_prefix: str = "",
+        turns: Sequence[tuple[str, str]] = (),
     ) -> str:
         """The greedy answer to a question about a memory; shorter if `should_stop` turns true on the way.
 
@@ -241,8 +242,9 @@ class FlashVStream:
             should_stop: asked before every token and between chunks of the prefill.
             answer_prefix: what the answer is made to begin with, `Best option: (` in the published evaluation; it is
                 no part of the text that comes back.
+            turns: earlier questions of the conversation with their answers.
         """
-        prompt = self._prompts.build(question, answer_prefix)
+        prompt = self._prompts.build(question, answer_prefix, turns)
         prefix = self._reference.prefix(snapshot, prompt.head, should_stop)
         if prefix is None:
             return ""

@@ -27,6 +27,7 @@ class Generation:
         confidence: of a complete answer, from 0 to 1, see `confidence.py`.
         calibrated: whether that is the share of such answers that are right.
         not_seen: of a complete answer, whether it says that what was asked for was not seen.
+        follows_up: whether earlier turns stand before the question, with which no confidence was calibrated.
         given: the tokens of an answer that is known beforehand and is only read, as many as `remaining` at first; empty
             where the model chooses them.
         constraint: what the answer is held to; None for one in the model's own words.
@@ -47,6 +48,7 @@ class Generation:
     confidence: float = 0.0
     calibrated: bool = False
     not_seen: bool = False
+    follows_up: bool = False
     given: tuple[int, ...] = ()
     constraint: AnswerConstraint | None = None
     truncated: bool = False

@@ -187,7 +187,12 @@ class PrefilledMemory:
         return self._segment is None
 
     def start(
-        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: AnswerConstraint | None = None
+        self,
+        question: str,
+        max_new_tokens: int,
+        answer_prefix: str = "",
+        constraint: AnswerConstraint | None = None,
+        turns: Sequence[tuple[str, str]] = (),
     ) -> Generation:
         """Computes a question and the first token of its answer.
 
@@ -196,32 +201,42 @@ class PrefilledMemory:
             max_new_tokens: the answer's longest length.
             answer_prefix: what the answer is made to begin with; no part of its text.
             constraint: what the answer is held to; its own from here on.
+            turns: earlier questions of the conversation with their answers, read as the question is.
 
         Raises:
             RuntimeError: the memory is not prefilled to its end yet.
         """
         self._require_prefilled()
         cache = self._cache
-        suffix = cache.prompts.build(question, answer_prefix).suffix
-        text = TextStream(cache.tokenizer)
-        generation = Generation(text, cache.end_tokens, max_new_tokens, asked=len(suffix), constraint=constraint)
+        suffix = cache.prompts.build(question, answer_prefix, turns).suffix
+        generation = Generation(
+            TextStream(cache.tokenizer),
+            cache.end_tokens,
+            max_new_tokens,
+            asked=len(suffix),
+            follows_up=bool(turns),
+            constraint=constraint,
+        )
         self._start(generation, suffix)
         return generation
 
-    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> ChoiceGeneration:
+    def start_choice(
+        self, question: str, choices: Sequence[str], answer_prefix: str = "", turns: Sequence[tuple[str, str]] = ()
+    ) -> ChoiceGeneration:
         """Begins an answer that is the likeliest of given texts, and computes a first batch of their scores.
 
         Args:
             question: as for `start`.
             choices: one text or more, none empty; control tokens that they spell out are read letter by letter.
             answer_prefix: as for `start`.
+            turns: as for `start`.
 
         Raises:
             RuntimeError: the memory is not prefilled to its end yet.
         """
         cache = self._cache
-        scoring = self.score([question], [choices], answer_prefix)
-        suffix = cache.prompts.build(question, answer_prefix).suffix
+        scoring = self.score([question], [choices], answer_prefix, turns)
+        suffix = cache.prompts.build(question, answer_prefix, turns).suffix
         end = sorted(cache.end_tokens)[:1]
 
         def begin(choice: int) -> Generation:
@@ -236,13 +251,20 @@ class PrefilledMemory:
         self._choosing.append(choosing)
         return choosing
 
-    def score(self, questions: Sequence[str], texts: Sequence[Sequence[str]], answer_prefix: str = "") -> TextScoring:
+    def score(
+        self,
+        questions: Sequence[str],
+        texts: Sequence[Sequence[str]],
+        answer_prefix: str = "",
+        turns: Sequence[tuple[str, str]] = (),
+    ) -> TextScoring:
         """How likely texts are as whole answers to questions, each answer by itself; `step` computes it.
 
         Args:
             questions: each as for `start`.
             texts: those of each question, none empty; control tokens that they spell out are read letter by letter.
             answer_prefix: what all answers are made to begin with, before the texts.
+            turns: before each of the questions, as for `start`.
 
         Raises:
             RuntimeError: the memory is not prefilled to its end yet.
@@ -251,7 +273,8 @@ class PrefilledMemory:
         cache = self._cache
         scored = [
             ScoredQuestion(
-                cache.prompts.build(question, answer_prefix).suffix, [cache.prompts.encode_text(one) for one in answers]
+                cache.prompts.build(question, answer_prefix, turns).suffix,
+                [cache.prompts.encode_text(one) for one in answers],
             )
             for question, answers in zip(questions, texts, strict=True)
         ]
@@ -310,8 +333,8 @@ class PrefilledMemory:
                 one.relevance = tuple(rule.of(attention.question[one.row], answer, self._slots).tolist())
                 # No questions with known answers were held to a schema, and JSON says nothing in words.
                 rules = self._cache.rules if one.constraint is None else PLAIN_ANSWERS
-                one.confidence = rules.confidence(float(likelihood.log_probability[one.row]))
-                one.calibrated = rules.calibration is not None
+                one.calibrated = rules.calibration is not None and not one.follows_up
+                one.confidence = rules.confidence(float(likelihood.log_probability[one.row]), one.calibrated)
                 one.not_seen = one.constraint is None and rules.says_not_seen(one.text)
 
     def _extend(

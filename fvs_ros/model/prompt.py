@@ -120,22 +120,30 @@ class PromptBuilder:
         """The control tokens that a text spells out, in the order of their ids."""
         return [token for token in self._control_tokens if token in text]
 
-    def build(self, question: str, answer_prefix: str = "") -> Prompt:
+    def build(self, question: str, answer_prefix: str = "", turns: Sequence[tuple[str, str]] = ()) -> Prompt:
         """The prompt for a question.
 
         Args:
             question: user text; control tokens that it spells out are read letter by letter.
             answer_prefix: what the answer is made to begin with, `Best option: (` in the published evaluation.
+            turns: earlier questions with their answers, between the memory and this question.
         """
+        earlier = [token for asked, answer in turns for token in self._turn(asked, answer)]
         return Prompt(
             head=self.head,
             suffix=(
                 *self._memory_end,
+                *earlier,
                 *self.encode_text(question),
                 *self._answer_start,
                 *self.encode_text(answer_prefix),
             ),
         )
+
+    def _turn(self, question: str, answer: str) -> tuple[int, ...]:
+        """A question that was answered, up to where the next one begins."""
+        asked, answered = self.encode_text(question), self.encode_text(answer)
+        return (*asked, *self._answer_start, *answered, *self._answer_end, *self._next_turn)
 
     def build_conversation(self, turns: Sequence[tuple[str, str]]) -> ConversationTokens:
         """The tokens of questions with their answers, in the prompt that `build` makes for a single question."""

@@ -19,7 +19,17 @@ from fvs_ros.sources.frame import SECOND_NS, Area, Pose
 from fvs_ros.sources.stamp_guard import ClockMove
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.recording import RecordingStatus
-from fvs_ros.stream.types import Answer, AskError, AskOptions, Kept, MemoryStatus, Moment, Picture, StreamStatistics
+from fvs_ros.stream.types import (
+    Answer,
+    AskError,
+    AskOptions,
+    ChatMessage,
+    Kept,
+    MemoryStatus,
+    Moment,
+    Picture,
+    StreamStatistics,
+)
 
 # Both have the fields of an answer, but share no class.
 AnswerMessage = TypeVar("AnswerMessage", bound=Any)  # fvs_ros.srv.Ask.Response or fvs_ros.action.Ask.Result
@@ -54,6 +64,7 @@ def ask_options(request: Any, config: StreamConfig) -> AskOptions:
         near=area_of(request.near, request.radius_m),
         choices=tuple(request.choices),
         json_schema=request.json_schema,
+        history=tuple(ChatMessage(message.role, message.text) for message in request.history),
         with_images=request.with_images,
     )
 

@@ -9,9 +9,10 @@ from typing import Any, TypedDict
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PointStamped
 
+from fvs_ros.msg import ChatMessage as ChatMessageMessage
 from fvs_ros.stream.choices import check_choices
 from fvs_ros.stream.config import LONGEST_TIMEOUT_S
-from fvs_ros.stream.types import AskError, ErrorCode
+from fvs_ros.stream.types import AskError, ChatMessage, ErrorCode
 
 # Discovery takes seconds, on a busy machine tens of them; what the node does at once takes none.
 DEFAULT_TIMEOUT_S = 60.0
@@ -39,6 +40,8 @@ class RequestOptions(TypedDict, total=False):
         radius_m: around `near`.
         with_all_moments: also return everything that the model had in front of it.
         with_images: let each moment bring its picture.
+        history: earlier questions of the conversation and their answers, oldest first: messages of the roles "user" and
+            "assistant" in turn.
         choices: answer with one of these texts, whichever is likeliest; `choice_probabilities` says how likely each is.
         json_schema: answer with JSON that follows this schema, an object as text; see `truncated` in the response.
     """
@@ -54,6 +57,7 @@ class RequestOptions(TypedDict, total=False):
     with_images: bool
     choices: Sequence[str]
     json_schema: str
+    history: Sequence[ChatMessage]
 
 
 def ask_fields(
@@ -70,6 +74,7 @@ def ask_fields(
     with_images: bool = False,
     choices: Sequence[str] = (),
     json_schema: str = "",
+    history: Sequence[ChatMessage] = (),
 ) -> dict[str, Any]:
     """The fields of a request with `RequestOptions`.
 
@@ -82,6 +87,8 @@ def ask_fields(
     problem = ""
     texts = {"the question": question, "json_schema": json_schema}
     texts |= {f"choice {number}": one for number, one in enumerate(choices, start=1)}
+    for number, message in enumerate(history, start=1):
+        texts |= {f"message {number} of the history": message.text, f"the role of message {number}": message.role}
     for name, text in texts.items():
         if broken := re.search("[\0\ud800-\udfff]", text):
             problem = f"{name}'s character {broken.start() + 1} is {broken[0]!a}, so leave it out"
@@ -104,6 +111,7 @@ def ask_fields(
         "until": until or Time(),
         "choices": list(choices),
         "json_schema": json_schema,
+        "history": [ChatMessageMessage(role=message.role, text=message.text) for message in history],
         "near": near or PointStamped(),
         "radius_m": float(radius_m),
         "with_images": with_images,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.device_memory import free_device_memory, is_out_of_memory
 from fvs_ros.stream.excerpts import ExcerptPrefill
+from fvs_ros.stream.history import wordings
 from fvs_ros.stream.json_schema import not_followed
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
 from fvs_ros.stream.log import quotes, traceback_without
@@ -157,7 +158,8 @@ class AnswerWorker:
     def _admit(self, question: AcceptedQuestion) -> None:
         newest = self._latest.current
         if question.recalls and newest is not None and self._recall is not None and self._recall.due:
-            question.recalled = self._recall.begin(question.text, newest, question.pending.settled)
+            about = wordings(question.text, question.turns)
+            question.recalled = self._recall.begin(about, newest, question.pending.settled)
             question.recalled.add_done_callback(lambda _: self._questions.look_again())
         elif question.memory is None:
             self._ask_newest(question)
@@ -368,12 +370,12 @@ class AnswerWorker:
         self._running.remove(running)
 
     def _fail(self, questions: list[AcceptedQuestion], error: Exception) -> None:
-        texts = [question.text for question in questions]
+        texts = [text for question in questions for text in question.texts]
         logger.error("the model failed on a question\n%s", traceback_without(error, texts))
         logger.debug("the same in full", exc_info=error)
         for question in questions:
             # Answered together, they may be of different people.
-            said = "" if quotes(str(error), set(texts) - {question.text}) else f": {error}"
+            said = "" if quotes(str(error), set(texts) - set(question.texts)) else f": {error}"
             question.pending.settle(
                 AskError(
                     ErrorCode.MODEL_ERROR,

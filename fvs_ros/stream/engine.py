@@ -24,6 +24,7 @@ from fvs_ros.stream.config import StreamConfig
 from fvs_ros.stream.episode_keeping import keep_episodes
 from fvs_ros.stream.evidence import NOTHING_SHOWN, ShownMoments, shown_moments
 from fvs_ros.stream.frame_queue import FrameQueue
+from fvs_ros.stream.history import check_history
 from fvs_ros.stream.ingest import IngestWorker
 from fvs_ros.stream.json_schema import constraint_of
 from fvs_ros.stream.latest_memory import LatestMemory, PublishedMemory
@@ -171,10 +172,7 @@ class StreamEngine:
         return self._frames.offer(frame)
 
     def ask(
-        self,
-        question: str,
-        options: AskOptions = DEFAULT_OPTIONS,
-        on_token: Callable[[str], None] | None = None,
+        self, question: str, options: AskOptions = DEFAULT_OPTIONS, on_token: Callable[[str], None] | None = None
     ) -> PendingAnswer:
         """Asks about everything in memory. Never raises: `PendingAnswer.result` raises what went wrong.
 
@@ -193,6 +191,7 @@ class StreamEngine:
             excerpt: Future[PublishedMemory] | None = Future() if options.ranged else None
             accepted = AcceptedQuestion(question, limits, on_token, pending, asked, options.fresh, after_frame, excerpt)
             accepted.choices, accepted.constraint = tuple(options.choices), constraint
+            accepted.turns = check_history(options.history, self._config.question_characters)
             accepted.recalls, accepted.with_images = options.recall and not options.ranged, options.with_images
             if options.with_images and self._pictures is None:
                 raise AskError(ErrorCode.INVALID_QUESTION, f"with_images needs stored segments: {NOTHING_KEPT}")

@@ -135,18 +135,26 @@ class StreamPrefilledMemory(Protocol):
         """
 
     def start(
-        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: StreamConstraint | None = None
+        self,
+        question: str,
+        max_new_tokens: int,
+        answer_prefix: str = "",
+        constraint: StreamConstraint | None = None,
+        turns: Sequence[tuple[str, str]] = (),
     ) -> StreamGeneration:
         """Processes a question, once the prefill is complete, and decodes the first token of its answer.
 
         The answer is forced to begin with `answer_prefix`, which is not part of its text, and held to `constraint`,
-        which is its own from here on.
+        which is its own from here on. Each of `turns` is an earlier question of the conversation with its answer, which
+        the model reads first.
 
         Raises:
             RuntimeError: the prefill is not complete.
         """
 
-    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> StreamGeneration:
+    def start_choice(
+        self, question: str, choices: Sequence[str], answer_prefix: str = "", turns: Sequence[tuple[str, str]] = ()
+    ) -> StreamGeneration:
         """Begins an answer that is the likeliest of given texts, none of which is empty; else like `start`.
 
         Its text comes at once. Control tokens in the choices are read letter by letter.

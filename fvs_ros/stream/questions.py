@@ -167,6 +167,7 @@ class AcceptedQuestion:
         chunks: chunks of text emitted so far.
         choices: the texts of which one is the answer; none for one in the model's own words.
         constraint: what the answer is held to; None for one in the model's own words.
+        turns: earlier questions of the conversation, each with its answer.
     """
 
     text: str
@@ -186,6 +187,12 @@ class AcceptedQuestion:
     chunks: int = 0
     choices: tuple[str, ...] = ()
     constraint: StreamConstraint | None = None
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that the asker wrote, or was told before."""
+        return (self.text, *(text for turn in self.turns for text in turn))
 
     @property
     def deadline(self) -> float:
@@ -200,8 +207,9 @@ class AcceptedQuestion:
     def start(self, prefilled: StreamPrefilledMemory) -> StreamGeneration:
         """Begins its answer from a memory."""
         if self.choices:
-            return prefilled.start_choice(self.text, self.choices)
-        return prefilled.start(self.text, self.limits.max_new_tokens, constraint=self.constraint)
+            return prefilled.start_choice(self.text, self.choices, turns=self.turns)
+        limit = self.limits.max_new_tokens
+        return prefilled.start(self.text, limit, constraint=self.constraint, turns=self.turns)
 
     def expire(self) -> None:
         """Settles the question with TIMEOUT, or with its answer where only pictures are missing: a disk hangs."""

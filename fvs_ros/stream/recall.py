@@ -74,7 +74,7 @@ class SegmentRecall:
         self._keys = SegmentKeys(store, fingerprint)
 
     def memory(
-        self, question: str, episode: int, unstored: Sequence[BuiltSegment], newest: PublishedMemory
+        self, wordings: Sequence[str], episode: int, unstored: Sequence[BuiltSegment], newest: PublishedMemory
     ) -> PublishedMemory | None:
         """A memory of what a question recalls; None where nothing is recalled.
 
@@ -82,7 +82,7 @@ class SegmentRecall:
         model and of this size, which are being made anew: what is shown would be a part of the stream.
 
         Args:
-            question: as asked.
+            wordings: of the question, the first as asked; see `history.wordings`.
             episode: the store's number of the running one.
             unstored: its segments that the store does not hold yet.
             newest: the newest memory, whose window the other has as well.
@@ -91,14 +91,14 @@ class SegmentRecall:
             StoreError: the store cannot be read.
             Exception: what the model fails with.
         """
-        candidates = self._candidates(question, episode, unstored, newest)
+        candidates = self._candidates(wordings, episode, unstored, newest)
         if candidates is None:
             return None
         shown = shown_segments(candidates.scores, self._recalled).numpy()
         return self._shown(candidates.ids[shown].tolist(), unstored, newest)
 
     def _candidates(
-        self, question: str, episode: int, unstored: Sequence[BuiltSegment], newest: PublishedMemory
+        self, wordings: Sequence[str], episode: int, unstored: Sequence[BuiltSegment], newest: PublishedMemory
     ) -> _Candidates | None:
         timeline, status = self._store.timeline(episode), newest.status
         if len(timeline.ids) + len(unstored) <= self.held_apart:
@@ -120,13 +120,10 @@ class SegmentRecall:
         parts = [self._keys.take(rows[rows > UNKEYED])] if (rows > UNKEYED).any() else []
         parts += [torch.from_numpy(keys.copy())[None] for keys, has in zip(opened, with_keys, strict=True) if has]
         scores = torch.full((len(keyed),), -torch.inf)
-        scores[torch.from_numpy(keyed)] = self._recaller.scores(
-            question,
-            torch.cat(parts) if len(parts) > 1 else parts[0],
-            torch.from_numpy(starts[keyed]),
-            torch.from_numpy(ends[keyed]),
-            status.start_ns,
-            status.end_ns,
+        keys = torch.cat(parts) if len(parts) > 1 else parts[0]
+        spans = torch.from_numpy(starts[keyed]), torch.from_numpy(ends[keyed])
+        scores[torch.from_numpy(keyed)] = _mixed(
+            [self._recaller.scores(one, keys, *spans, status.start_ns, status.end_ns) for one in wordings]
         )
         ids = np.concatenate([timeline.ids[usable], -np.arange(1, len(unstored) + 1)])
         order = np.lexsort((ends, starts))
@@ -152,6 +149,13 @@ class SegmentRecall:
         recalled = tuple(segment for segment, _ in shown)
         snapshot = _snapshot(recalled, torch.stack([mean for _, mean in shown]), newest)
         return replace(newest, snapshot=snapshot, origins={}, recalled=recalled)
+
+
+def _mixed(scores: Sequence[Tensor]) -> Tensor:
+    """Scores [n] of a question from those of its wordings: each is as likely as another to say what it is about."""
+    if len(scores) == 1:
+        return scores[0]
+    return torch.stack([one.log_softmax(0) for one in scores]).logsumexp(0)
 
 
 def _snapshot(segments: Sequence[Segment], means: Tensor, newest: PublishedMemory) -> MemorySnapshot:
@@ -207,12 +211,12 @@ class QuestionRecall:
         return self._recorder.status.episode_segments >= self._segments.held_apart
 
     def begin(
-        self, question: str, newest: PublishedMemory, given_up: Callable[[], bool]
+        self, wordings: Sequence[str], newest: PublishedMemory, given_up: Callable[[], bool]
     ) -> Future[PublishedMemory | None]:
         """A memory of what a question recalls; None where nothing is recalled, or finding it fails.
 
         Args:
-            question: as asked.
+            wordings: of the question, the first as asked.
             newest: the newest memory.
             given_up: whether nobody waits for it any more.
         """
@@ -223,14 +227,14 @@ class QuestionRecall:
                 return None
             # Before the store is read. What is forgotten is so on this thread, too.
             forgettings = self._latest.forgettings
-            made = self._segments.memory(question, self._recorder.episode, self._recorder.open_segments(), newest)
+            made = self._segments.memory(wordings, self._recorder.episode, self._recorder.open_segments(), newest)
             return made and replace(made, forgettings=forgettings)
 
         def finish(made: Future[PublishedMemory | None]) -> None:
             error = made.exception()
             if isinstance(error, Exception) and not isinstance(error, RecordingError):
                 # Without the question: it is nobody's but the asker's.
-                said = traceback_without(error, [question])
+                said = traceback_without(error, wordings)
                 logger.error("a question recalls nothing, and is answered from the Flash Memory\n%s", said)
             found.set_result(None if error is not None else made.result())
 

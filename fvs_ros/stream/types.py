@@ -98,6 +98,18 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class ChatMessage:
+    """One message of a conversation.
+
+    Attributes:
+        role: "user" for a question, "assistant" for its answer.
+    """
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
 class AskOptions:
     """How to answer. None means the engine's default (`StreamConfig`).
 
@@ -111,6 +123,7 @@ class AskOptions:
         near: answer from what was seen from this area alone; what was seen without a pose is not near. As above.
         recall: whether a question about a long stream recalls segments, see `StreamConfig.recall_segments`.
         with_images: each moment that the answer rests on brings its picture, out of the stored segments.
+        history: earlier questions of the conversation and their answers, oldest first; see `history.check_history`.
         choices: the answer is one of these texts, whichever the model finds likeliest; empty for one in free words.
         json_schema: the answer is JSON that follows this schema; empty for one in free words.
     """
@@ -125,6 +138,7 @@ class AskOptions:
     with_images: bool = False
     choices: tuple[str, ...] = ()
     json_schema: str = ""
+    history: tuple[ChatMessage, ...] = ()
 
     @property
     def ranged(self) -> bool:

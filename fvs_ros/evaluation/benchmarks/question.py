@@ -29,6 +29,8 @@ class BenchmarkQuestion:
         start_time_s: earliest moment of the video that may be seen, seconds on the video's clock.
         ask_time_s: latest one, when the question is asked; None for the end of the video.
         answer_time_s: when the right moment for a proactive answer is, seconds.
+        conversation: the same as turns, of StreamingBench's sequential questions alone: each earlier question and its
+            right answer, then this question.
         groups: further values to break scores down by, several where a question counts for each.
     """
 
@@ -45,6 +47,7 @@ class BenchmarkQuestion:
     start_time_s: float = 0.0
     ask_time_s: float | None = None
     answer_time_s: float | None = None
+    conversation: tuple[str, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,9 @@ from fvs_ros.sources.frame import SECOND_NS, Frame
 from fvs_ros.sources.recordings import read_image
 from fvs_ros.sources.videos import VideoSource
 from fvs_ros.stream.config import StreamConfig
+from fvs_ros.stream.history import ASSISTANT, USER
 from fvs_ros.stream.model_protocol import StreamModel
+from fvs_ros.stream.types import ChatMessage
 
 # Prompts with a conversation in them (StreamingBench's sequential part) are longer than what a user may type.
 _QUESTION_CHARACTERS = 1_000_000
@@ -31,11 +34,14 @@ class StreamAnswerer:
     Args:
         model: encodes and answers.
         config: how videos are streamed; the defaults are the node's, whose rate is also the published one.
+        conversation: sequential questions follow as turns of a conversation (`BenchmarkQuestion.conversation`),
+            instead of with those before them in one prompt, as published.
     """
 
-    def __init__(self, model: StreamModel, config: StreamConfig) -> None:
+    def __init__(self, model: StreamModel, config: StreamConfig, *, conversation: bool = False) -> None:
         self._model = model
         self._config = replace(config, question_characters=_QUESTION_CHARACTERS)
+        self._conversation = conversation
         self._run = StreamRun(model, RunOptions(self._config))
 
     def answers(self, window: Window, media: Media, questions: Sequence[BenchmarkQuestion]) -> Iterator[AnswerRow]:
@@ -49,11 +55,20 @@ class StreamAnswerer:
         if asked:
             end_s = max(_ask_time(question) for question in asked.values())
             frames = media_frames(media, window.start_s, end_s)
-            texts = [_at(question.id, _ask_time(question), question) for question in asked.values()]
+            texts = [self._turn(question) for question in asked.values()]
             for reply in self._run.replies(frames, texts):
                 yield _row(asked[reply.question.id], reply)
         for question in waiting:
             yield self._proactive(window, media, question)
+
+    def _turn(self, question: BenchmarkQuestion) -> StreamQuestion:
+        """A question at its moment, with its history where it has one that is asked for."""
+        if not (self._conversation and question.conversation):
+            return _at(question.id, _ask_time(question), question)
+        *earlier, text = question.conversation
+        roles = itertools.cycle((USER, ASSISTANT))
+        history = tuple(ChatMessage(role, said) for role, said in zip(roles, earlier, strict=False))
+        return replace(_at(question.id, _ask_time(question), question, text), history=history)
 
     def _proactive(self, window: Window, media: Media, question: BenchmarkQuestion) -> AnswerRow:
         """Watches every second for the time to answer, and asks for the output then. As published, for up to 4 s more.

@@ -10,7 +10,8 @@ Source: src/data and src/benchmark of THUNLP-MT/StreamingBench.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -80,15 +81,18 @@ def located(path: Path) -> Iterator[tuple[Record, BenchmarkQuestion]]:
     part = found.group(1)
     for entry in _entries(path, nested=part == "sqa" and "stream" not in path.name):
         context = ""
+        turns: tuple[str, ...] = ()
         for place, subset in entry.items():
             questions = subset.records("questions")
             if not questions:
                 raise subset.error("field 'questions' is empty, at least one question expected")
             for index, record in enumerate(questions):
                 question = _question(record, subset, f"{part}_{place}_{index}", part, context)
-                yield record, question
                 if part == "sqa":
+                    question = replace(question, conversation=(*turns, _turn(record, question, first=not turns)))
+                    turns = (*question.conversation, question.answer_letter)
                     context = _with_context(context, record, question)
+                yield record, question
 
 
 def _entries(path: Path, nested: bool) -> Iterator[dict[str, Record]]:
@@ -128,7 +132,7 @@ def _question(record: Record, subset: Record, identity: str, part: str, context:
     if answer not in letters:
         raise record.error(f"field 'answer' is {answer!r}, one letter of {letters} expected")
     options = _options(record)
-    listed = "\n".join(f"{letter}. {option}" for letter, option in zip(letters, options, strict=True))
+    listed = _listed(options)
     if part == "sqa":
         start = f"{_SEQUENCE_INTRODUCTION}\n\n{context}\n\nHere is the question. Answer it and don't confuse it with "
         prompt = f"{start}the previous conversation.\nQuestion: {text}\n\nOptions:\n{listed}\n\nThe best option is:"
@@ -140,6 +144,17 @@ def _question(record: Record, subset: Record, identity: str, part: str, context:
         answer=letters.index(answer),
         options=options,
     )
+
+
+def _turn(record: Record, question: BenchmarkQuestion, *, first: bool) -> str:
+    """A sequential question as the next turn of a conversation, in our own arrangement of the published words."""
+    introduction = f"{_CHOICE_INTRODUCTION}\n\n" if first else ""
+    asked = f"Question at {record.text('time_stamp')}: {question.question}"
+    return f"{introduction}{asked}\n\nOptions:\n{_listed(question.options)}\n\nThe best option is:"
+
+
+def _listed(options: Sequence[str]) -> str:
+    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
 def _with_context(context: str, record: Record, question: BenchmarkQuestion) -> str:

@@ -136,15 +136,22 @@ class _ConditionPrefilled:
         return True
 
     def start(
-        self, question: str, max_new_tokens: int, answer_prefix: str = "", constraint: StreamConstraint | None = None
+        self,
+        question: str,
+        max_new_tokens: int,
+        answer_prefix: str = "",
+        constraint: StreamConstraint | None = None,
+        turns: Sequence[tuple[str, str]] = (),
     ) -> StreamGeneration:
         prefix = answer_prefix or self._model.answer_prefix
-        self._model.generation = self._condition().start(question, max_new_tokens, prefix, constraint)
+        self._model.generation = self._condition().start(question, max_new_tokens, prefix, constraint, turns)
         return self._model.generation
 
-    def start_choice(self, question: str, choices: Sequence[str], answer_prefix: str = "") -> StreamGeneration:
+    def start_choice(
+        self, question: str, choices: Sequence[str], answer_prefix: str = "", turns: Sequence[tuple[str, str]] = ()
+    ) -> StreamGeneration:
         prefix = answer_prefix or self._model.answer_prefix
-        self._model.generation = self._condition().start_choice(question, choices, prefix)
+        self._model.generation = self._condition().start_choice(question, choices, prefix, turns)
         return self._model.generation
 
     def score(self, questions: Sequence[str], texts: Sequence[Sequence[str]], answer_prefix: str = "") -> StreamScoring:

@@ -31,7 +31,7 @@ from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.recording import Episodes, RecordingStatus
 from fvs_ros.stream.types import Answer as EngineAnswer
-from fvs_ros.stream.types import AskError, AskOptions, MemoryStatus, Moment, StreamStatistics
+from fvs_ros.stream.types import AskError, AskOptions, ChatMessage, MemoryStatus, Moment, StreamStatistics
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class StreamQuestion:
         answer_prefix: what the answer is made to begin with, empty for nothing.
         steps: grid steps of the stream that are shown under a condition, by its name; conditions that need to be told
             them are in `controls.TOLD`.
+        history: earlier turns of the conversation, which the model reads before it.
     """
 
     id: str
@@ -52,6 +53,7 @@ class StreamQuestion:
     text: str
     answer_prefix: str = ""
     steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    history: tuple[ChatMessage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,8 @@ class StreamRun:
         self._model.answer_prefix = question.answer_prefix
         status = engine.status
         try:
-            answer = engine.ask(question.text, AskOptions(recall=condition.kind is ConditionKind.RECALL)).result()
+            recall = condition.kind is ConditionKind.RECALL
+            answer = engine.ask(question.text, AskOptions(recall=recall, history=question.history)).result()
         except AskError as error:
             return Reply(question, condition, None, f"{error.code.name}: {error}", (), status, 0, None, None, False)
         shown = self._model.shown
