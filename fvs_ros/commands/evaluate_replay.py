@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with --memory-dir: never asks about this recording alone, whatever the store holds; with auto and always the "
         "memory begins with the store's last episode, and --controls, which know this recording alone, are refused",
     )
+    parser.add_argument(
+        "--rerun",
+        metavar="FILE",
+        type=Path,
+        help="also write frames, memory, questions, moments and poses as a Rerun recording (.rrd); needs rerun-sdk",
+    )
     live = parser.add_argument_group(
         "live", "drive the running stream node over DDS instead; its model, not --model, answers, and drops count"
     )
@@ -81,10 +88,13 @@ def _replay(arguments: argparse.Namespace) -> int:
     from fvs_ros.evaluation.timed.page_pictures import pictured_questions, pictures_of
     from fvs_ros.evaluation.timed.plots import require_plots
     from fvs_ros.evaluation.timed.replay import check_times, first_frame
+    from fvs_ros.evaluation.timed.rerun_log import require_rerun
     from fvs_ros.hashing import config_hash
     from fvs_ros.sources.recordings import open_source
 
     require_plots()
+    if arguments.rerun is not None:
+        require_rerun()
     if arguments.live:
         _require_live(arguments)
     _check_episodes(arguments)
@@ -139,6 +149,8 @@ def _require_live(arguments: argparse.Namespace) -> None:
         import fvs_ros.ros_tools.live_replay  # noqa: F401
     except ImportError as error:
         raise ValueError(f"--live needs ROS 2 and the built interfaces ({error}): make setup") from error
+    if arguments.rerun is not None:
+        raise ValueError("--rerun shows what this process decodes, which --live leaves to the node; leave one out")
     if arguments.controls != () or arguments.prompt != "plain":
         raise ValueError("--live asks the node as it is; leave --controls and --prompt out")
 
@@ -151,6 +163,7 @@ def _deterministic(
     console: Console,
 ) -> ReplayResult:
     from fvs_ros.evaluation.timed.replay import replay
+    from fvs_ros.evaluation.timed.rerun_log import RerunLog
 
     options = run_options(arguments)
     model = load_model(arguments)
@@ -162,7 +175,11 @@ def _deterministic(
             after = f"episode {store.current_episode}, segment {store.last_segment}"
             settings = {**settings, "resume": f"{arguments.resume}, after {after}"}
         form, out = arguments.prompt, arguments.out
-        result = replay(model, options, source, questions, form, settings, out, console, episodes)
+        with ExitStack() as stack:
+            log = None
+            if arguments.rerun is not None:
+                log = stack.enter_context(closing(RerunLog(arguments.rerun, source.name)))
+            result = replay(model, options, source, questions, form, settings, out, console, episodes, log)
     return replace(result, timings={**result.timings, "model": arguments.model})
 
 

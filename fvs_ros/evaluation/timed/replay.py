@@ -17,7 +17,8 @@ from fvs_ros.evaluation.parsing import LETTERS
 from fvs_ros.evaluation.progress import RunProgress
 from fvs_ros.evaluation.questions import ANSWER_PREFIX, INSTRUCTION, TimedQuestion
 from fvs_ros.evaluation.timed.controls import MEMORY, Condition
-from fvs_ros.evaluation.timed.stream_run import RunOptions, StreamQuestion, StreamRun
+from fvs_ros.evaluation.timed.rerun_log import RerunLog
+from fvs_ros.evaluation.timed.stream_run import Reply, RunOptions, StreamQuestion, StreamRun
 from fvs_ros.process import resident_bytes
 from fvs_ros.sources.bags import SourceError
 from fvs_ros.sources.frame import SECOND_NS, Frame
@@ -150,6 +151,7 @@ def replay(
     out: Path,
     console: Console,
     episodes: Episodes | None = None,
+    log: RerunLog | None = None,
 ) -> ReplayResult:
     """Replays a recording, or the rest of an interrupted replay into `out`.
 
@@ -163,6 +165,7 @@ def replay(
         out: a folder, made where it is missing.
         console: shows progress.
         episodes: where the stream is kept, and what it goes on with.
+        log: gets the stream and all answers, those of an interrupted replay too.
 
     Raises:
         DataError: `out` holds answers of other settings, or damaged ones.
@@ -175,15 +178,14 @@ def replay(
         answered = {(identity, condition) for condition, file in files.items() for identity in file.rows}
         totals = {"frames": source.frame_count or None, "answers": len(questions) * len(files)}
         progress = RunProgress(totals, console)
-        watch = _Watch(progress)
+        watch = _Watch(progress, log)
         run = StreamRun(model, options, watch.on_frame, watch.on_memory, episodes)
         by_id = {one.id: one for one in questions}
         with progress:
             progress.skip("answers", len(answered))
-            for reply in run.replies(source.frames(), [asked(one, form) for one in questions], answered):
-                question = by_id[reply.question.id]
-                files[reply.condition.name].append(reply.row(question.id, question.question, question.answer))
-                progress.advance("answers")
+            watch.known(files, by_id)
+            for reply in run.replies(watch.frames(source), [asked(one, form) for one in questions], answered):
+                files[reply.condition.name].append(watch.on_answer(by_id[reply.question.id], reply))
         answers = {condition: dict(file.rows) for condition, file in files.items()}
     wall_s = time.perf_counter() - begin
     frames_per_s = run.statistics.received / wall_s
@@ -202,14 +204,35 @@ def replay(
 
 
 class _Watch:
-    """Counts the frames of a replay, and notes how its memory grows."""
+    """Counts the frames and answers of a replay, notes how its memory grows, and logs all of it."""
 
-    def __init__(self, progress: RunProgress) -> None:
+    def __init__(self, progress: RunProgress, log: RerunLog | None) -> None:
         self.start_ns = self.end_ns = 0
         self.memory: list[MemoryPoint] = []
         self.resident: list[tuple[float, int]] = []
         self._begun = False
         self._progress = progress
+        self._log = log
+
+    def frames(self, source: FrameSource) -> Iterator[Frame]:
+        frames = source.frames()
+        return frames if self._log is None else self._log.frames(frames)
+
+    def on_answer(self, question: TimedQuestion, reply: Reply) -> AnswerRow:
+        row = reply.row(question.id, question.question, question.answer)
+        if self._log is not None:
+            self._log.answer(question, reply.condition.name, row, reply.moments)
+        self._progress.advance("answers")
+        return row
+
+    def known(self, files: Mapping[str, AnswerFile], questions: Mapping[str, TimedQuestion]) -> None:
+        """Logs the answers of an earlier run, whose rows do not say where moments were."""
+        if self._log is None:
+            return
+        for condition, file in files.items():
+            for row in file.rows.values():
+                if row.id in questions:
+                    self._log.answer(questions[row.id], condition, row, row.moments or ())
 
     def on_frame(self, frame: Frame) -> None:
         if not self._begun:
@@ -222,6 +245,8 @@ class _Watch:
     def on_memory(self, status: MemoryStatus) -> None:
         if not status.steps:
             return
+        if self._log is not None:
+            self._log.memory(status)
         time_s = (status.end_ns - self.start_ns) / SECOND_NS
         self.memory.append(MemoryPoint(time_s, status.steps, status.csm_slots, status.dam_slots, status.bytes))
         self.resident.append((time_s, resident_bytes()))
