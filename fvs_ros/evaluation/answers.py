@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from fvs_ros.evaluation.errors import DataError
 from fvs_ros.evaluation.records import Record, read_json, read_lines
 from fvs_ros.hashing import config_hash
-from fvs_ros.stream.types import Moment
+from fvs_ros.stream.types import Kept, Moment
 
 ANSWERS = "answers.jsonl"
 CONFIG = "config.json"
@@ -102,7 +102,9 @@ class AnswerRow:
 def _known(row: AnswerRow | Moment, required: Sequence[str] = ()) -> dict[str, Any]:
     """The fields that hold something, and those that are required."""
     values = {one.name: getattr(row, one.name) for one in fields(row)}
-    return {name: value for name, value in values.items() if name in required or value not in (None, "")}
+    known = {name: value for name, value in values.items() if name in required or value not in (None, "")}
+    # Equal to 0, which may be a number that is known.
+    return {name: value for name, value in known.items() if value is not Kept.NOTHING}
 
 
 def _moment(record: Record) -> Moment:

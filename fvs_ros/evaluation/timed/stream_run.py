@@ -31,7 +31,7 @@ from fvs_ros.stream.latest_memory import PublishedMemory
 from fvs_ros.stream.model_protocol import StreamModel
 from fvs_ros.stream.recording import Episodes, RecordingStatus
 from fvs_ros.stream.types import Answer as EngineAnswer
-from fvs_ros.stream.types import AskError, AskOptions, ChatMessage, MemoryStatus, Moment, StreamStatistics
+from fvs_ros.stream.types import AskError, AskOptions, ChatMessage, Kept, MemoryStatus, Moment, StreamStatistics
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Reply:
     def row(self, identity: str, question: str, answer: Answer | None) -> AnswerRow:
         """The reply as it is kept beside a question's id, text and right answer.
 
-        Where the camera was is not scored, and left out.
+        Where the camera was, and how the memory shows a moment, are not scored, and left out.
         """
         return AnswerRow(
             id=identity,
@@ -124,7 +124,7 @@ class Reply:
             error=self.error,
             memory_version=self.memory.version,
             memory_steps=self.memory.steps,
-            moments=tuple(replace(moment, frame_id="", pose=None) for moment in self.moments),
+            moments=tuple(replace(moment, frame_id="", pose=None, kept=Kept.NOTHING) for moment in self.moments),
             prefilled=self.prefilled,
             confidence=self.confidence,
             calibrated=self.calibrated,
