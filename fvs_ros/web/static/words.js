@@ -9,7 +9,8 @@ export function seconds(value) {
 }
 
 export function percent(value) {
-  return `${Math.round(value * 100)} %`;
+  // No probability is a certainty.
+  return value < 1 && value >= 0.995 ? "over 99 %" : `${Math.round(value * 100)} %`;
 }
 
 export function count(number, one, many = `${one}s`) {
