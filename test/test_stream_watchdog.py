@@ -236,10 +236,10 @@ class TooSmall:
     def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str, size: Callable[..., int], most: int) -> None:
         original = getattr(owner, name)
 
-        def limited(*arguments: Any) -> Any:
+        def limited(*arguments: Any, **options: Any) -> Any:
             if size(*arguments) > most:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-            return original(*arguments)
+            return original(*arguments, **options)
 
         patch.setattr(owner, name, limited)
 
