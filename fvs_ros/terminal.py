@@ -14,6 +14,7 @@ from rich.text import Text
 from fvs_ros.sources.frame import SECOND_NS, Pose
 from fvs_ros.stream.types import Answer, Moment
 from fvs_ros.stream.words import age_text, distance_text
+from fvs_ros.terminal_pictures import Draw
 
 WIDEST = 100
 # Columns of a row's title.
@@ -64,10 +65,12 @@ class AnswerPrinter:
 
     Args:
         console: where to print.
+        draw: draws pictures there; None where that cannot be.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, draw: Draw | None = None) -> None:
         self._console = console
+        self._draw = draw
         self._column = 0
 
     @property
@@ -109,13 +112,17 @@ class AnswerPrinter:
         self.row("answer", Text(printable(text) or "(empty)", style="green"))
 
     def moments(self, moments: Sequence[Moment], start_ns: int, end_ns: int, here: Pose | None = None) -> None:
-        """Prints the moments that an answer rests on; see `moments_table`."""
+        """Prints the moments that an answer rests on, see `moments_table`, and pictures of the first that have one."""
         if not moments:
             self.row("moments", Text("none came with the answer"))
             return
         self.row("moments", Text("what the answer rests on"))
         table = moments_table(moments, start_ns, end_ns, here)
         self._console.print(Padding(table, (0, 0, 0, INDENT), expand=False))
+        pictures = [moment.picture.jpeg for moment in moments if moment.picture is not None]
+        drawn = self._draw(pictures) if self._draw is not None and pictures else None
+        if drawn is not None:
+            self._console.print(Padding(drawn, (0, 0, 0, INDENT), expand=False))
 
     def sureness(self, answer: Answer, choices: Sequence[str] = ()) -> None:
         """Prints how sure an answer is, and how likely each of the choices that it had, the likeliest first."""

@@ -136,12 +136,12 @@ pip_install() {
 }
 
 install_python_packages() {
-    local requirements=(-e "${ROOT}[train,eval,json,mcp,web,quantization,rerun,dev]")
+    local requirements=(-e "${ROOT}[train,eval,json,mcp,web,pictures,quantization,rerun,dev]")
     # Not the index's newest setuptools in a build of its own: the pinned one that is already there.
     local options=(--no-build-isolation)
     if [[ $MODE == wheels ]]; then
         export PIP_CONSTRAINT=$ROOT/constraints.txt
-        requirements=(-e "${ROOT}[train,eval,json,mcp,web,quantization,rerun,dev,lint]" -r "$ROOT/scripts/ros_wheels.txt")
+        requirements=(-e "${ROOT}[train,eval,json,mcp,web,pictures,quantization,rerun,dev,lint]" -r "$ROOT/scripts/ros_wheels.txt")
         pip_install -c constraints.txt pip setuptools wheel
         options+=(-c constraints.txt)
     else

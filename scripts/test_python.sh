@@ -51,7 +51,7 @@ make_environment() {
         "$BASE_PYTHON" -m venv "$VENV"
     fi
     "$VENV/bin/python" -m pip install --quiet --upgrade pip
-    "$VENV/bin/python" -m pip install --quiet --no-input -e '.[train,eval,mcp,web,json,rerun,quantization,dev]'
+    "$VENV/bin/python" -m pip install --quiet --no-input -e '.[train,eval,mcp,web,json,pictures,rerun,quantization,dev]'
     echo "$key" >"$VENV/.complete"
 }
 

@@ -127,7 +127,7 @@ def test_everything_that_pip_installs_is_pinned() -> None:
         if line and not line.startswith("#"):
             sources.append(re.split(r"[^\w.-]", line, maxsplit=1)[0])
     # The one extra that `make setup` leaves out: it needs nvcc.
-    extras = {"flash", "train", "eval", "json", "quantization", "rerun", "web", "dev", "lint"}
+    extras = {"flash", "train", "eval", "json", "pictures", "quantization", "rerun", "web", "dev", "lint"}
     needed = {canonical(name) for name in sources} - {"flash-attn", *extras}
     assert {"torch", "transformers", "rosbags", "pytest", "ros-jazzy-rclpy"} <= needed
     assert needed - set(pins) == set()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from fvs_ros.sources.frame import SECOND_NS, Pose
-from fvs_ros.stream.types import Moment
-from fvs_ros.terminal import moments_table, printable
+from fvs_ros.stream.types import Moment, Picture
+from fvs_ros.terminal import AnswerPrinter, moments_table, printable
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,26 @@ def test_moments_with_poses_come_with_their_distance_in_words() -> None:
     assert " now  " in seen[2]
     assert " from here" not in seen[3]
     assert "keyframe at" not in seen[0]
+
+
+def test_moments_bring_their_pictures_where_they_can_be_drawn() -> None:
+    drawn: list[list[bytes]] = []
+
+    def draw(jpegs: Sequence[bytes]) -> Text:
+        drawn.append(list(jpegs))
+        return Text(f"<{len(jpegs)} pictures>")
+
+    first, second, third = (
+        Moment(second * SECOND_NS, second * SECOND_NS, second * SECOND_NS, 1.0) for second in (1, 2, 3)
+    )
+    pictured = [replace(first, picture=Picture(0, b"one")), second, replace(third, picture=Picture(0, b"three"))]
+    output = io.StringIO()
+    console = Console(file=output, width=80)
+    AnswerPrinter(console, draw).moments(pictured, 0, 3 * SECOND_NS)
+    assert drawn == [[b"one", b"three"]]
+    assert output.getvalue().splitlines()[-1] == f"{'':<10}<2 pictures>"
+    AnswerPrinter(console, draw).moments([second], 0, 3 * SECOND_NS)
+    AnswerPrinter(console).moments(pictured, 0, 3 * SECOND_NS)
+    AnswerPrinter(console, lambda _: None).moments(pictured, 0, 3 * SECOND_NS)
+    assert len(drawn) == 1
+    assert output.getvalue().count("pictures>") == 1

@@ -66,6 +66,7 @@ class Chat:
         memory: sizes of its memory, for the status line.
         max_new_tokens: an answer's longest length, None for the engine's.
         turns: so many of the newest questions and answers are read before the next question, which waits for them.
+        with_images: have moments bring their pictures.
 
     Attributes:
         failed: questions without an answer.
@@ -73,11 +74,17 @@ class Chat:
     """
 
     def __init__(
-        self, engine: StreamEngine, memory: FlashMemoryConfig, max_new_tokens: int | None = None, turns: int = 0
+        self,
+        engine: StreamEngine,
+        memory: FlashMemoryConfig,
+        max_new_tokens: int | None = None,
+        turns: int = 0,
+        with_images: bool = False,
     ) -> None:
         self._engine = engine
         self._memory = memory
         self._max_new_tokens = max_new_tokens
+        self._with_images = with_images
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._open: list[Asked] = []
         self._turns = turns
@@ -116,7 +123,11 @@ class Chat:
             self._events.put(Finished(asked, pending))
 
         options = AskOptions(
-            max_new_tokens=self._max_new_tokens, fresh=fresh, choices=asked.choices, history=self._history
+            max_new_tokens=self._max_new_tokens,
+            fresh=fresh,
+            with_images=self._with_images,
+            choices=asked.choices,
+            history=self._history,
         )
         self._engine.ask(asked.question, options, on_token).add_done_callback(on_done)
 

@@ -12,6 +12,7 @@ from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.stream.types import Answer, FrameCounters, MemoryStatus
 from fvs_ros.stream.words import newest_pose
 from fvs_ros.terminal import INDENT, AnswerPrinter, printable
+from fvs_ros.terminal_pictures import Draw
 
 # Lines below a running answer: a blank one, the stream's state, the questions that wait, the prompt.
 _LINES_BELOW = 6
@@ -77,12 +78,13 @@ class Screen:
     Args:
         console: where to print.
         show: sets the lines at the bottom, see `prompt`; None for a log.
+        draw: see `AnswerPrinter`.
     """
 
-    def __init__(self, console: Console, show: Callable[[str], None] | None) -> None:
+    def __init__(self, console: Console, show: Callable[[str], None] | None, draw: Draw | None = None) -> None:
         self._console = console
         self._show = show
-        self._answers = AnswerPrinter(console)
+        self._answers = AnswerPrinter(console, draw)
 
     def note(self, text: str, style: str = "dim") -> None:
         """A line about what happens."""

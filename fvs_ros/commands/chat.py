@@ -56,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "on them (default 0; not with --ask)",
     )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="an answer's longest length (default 128)")
+    parser.add_argument(
+        "--no-pictures",
+        action="store_true",
+        help="show none of the moments, also in a terminal that can (sixel, kitty), and do not ask it",
+    )
 
 
 def parse_cue(text: str) -> Cue:
@@ -117,6 +122,7 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     from fvs_ros.stream.config import StreamConfig
     from fvs_ros.stream.engine import StreamEngine
     from fvs_ros.stream.recording import SILENCE_S
+    from fvs_ros.terminal_pictures import drawn_by
 
     # One answer at a time, so that their tokens do not mingle on the screen.
     config = StreamConfig(parallel_questions=1)
@@ -125,16 +131,19 @@ def _chat(arguments: argparse.Namespace, source: FrameSource | LiveSource) -> in
     interactive = not arguments.ask
     console = Console(highlight=False)
     typed = interactive and console.is_terminal and sys.stdin is not None and sys.stdin.isatty()
+    draw = None if arguments.no_pictures else drawn_by(console)
     model = load_model(arguments)
     with ExitStack() as stack:
         silence_s = SILENCE_S if isinstance(source, LiveSource) else math.inf
-        episodes = stack.enter_context(opened_episodes(arguments, model, source.name, silence_s))
+        # Pictures are those of stored scenes.
+        kept = opened_episodes(arguments, model, source.name, silence_s, in_ram=draw is not None)
+        episodes = stack.enter_context(kept)
         engine = stack.enter_context(StreamEngine(model, config, episodes=episodes))
-        chat = Chat(engine, model.memory_config, arguments.max_new_tokens, arguments.turns)
+        chat = Chat(engine, model.memory_config, arguments.max_new_tokens, arguments.turns, draw is not None)
         player = Player(source, engine, arguments.ask, chat.on_cue, arguments.rate, patient=not interactive)
         stack.enter_context(closing(player))
         show = stack.enter_context(prompt(chat.post if typed else None)) if console.is_terminal else None
-        screen = Screen(console, show)
+        screen = Screen(console, show, draw)
         screen.note(f"{source.name}, answered by {model.name}")
         for notice in () if episodes is None else episodes.store.notices():
             screen.note(notice.message, style="yellow")

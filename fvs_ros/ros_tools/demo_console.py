@@ -10,11 +10,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.rule import Rule
 from rich.text import Text
 
-from fvs_ros.nodes.messages import moment_of, stamp_nanoseconds
+from fvs_ros.nodes.messages import moment_of, pictured_moment, stamp_nanoseconds
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.stream.types import AskError
 from fvs_ros.stream.words import newest_pose
 from fvs_ros.terminal import INDENT, WIDEST, AnswerPrinter, printable
+from fvs_ros.terminal_pictures import drawn_by
 
 _BAR_WIDTH = 14
 # In a log, where nothing can be redrawn: seconds of stream between two lines of progress.
@@ -27,14 +28,19 @@ class DemoConsole:
     Args:
         seconds: length of the stream.
         console: where to print; the default is standard output.
+
+    Attributes:
+        with_images: whether it shows the pictures of moments that bring them.
     """
 
     def __init__(self, seconds: float, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
+        draw = drawn_by(self._console)
+        self.with_images = draw is not None
         self._console.width = min(self._console.width, WIDEST)
         self._seconds = seconds
         self._logged_s = 0.0
-        self._answers = AnswerPrinter(self._console)
+        self._answers = AnswerPrinter(self._console, draw)
         self._answering = False
         self._progress = Progress(
             TextColumn(f"[bold cyan]{'stream':<{INDENT - 1}}"),
@@ -124,7 +130,7 @@ class DemoConsole:
             return
         end_ns = stamp_nanoseconds(response.memory_end)
         here = newest_pose(map(moment_of, response.all_moments))
-        self._answers.moments([moment_of(moment) for moment in response.moments], start_ns, end_ns, here)
+        self._answers.moments([pictured_moment(moment) for moment in response.moments], start_ns, end_ns, here)
         span_s = (end_ns - stamp_nanoseconds(response.memory_start)) / SECOND_NS
         version = f"version {response.memory_version}: {response.memory_steps} steps over {span_s:.1f} s"
         self._answers.row("memory", Text(version))

@@ -50,6 +50,7 @@ class Viewer:
     ) -> None:
         self._camera = camera
         self._console = console
+        self._options = RequestOptions(**_OPTIONS, with_images=console.with_images)
         self._processes = processes
         self._start_ns = start_ns
         # Of the clock; 0 before it has said anything.
@@ -117,12 +118,12 @@ class Viewer:
         return response
 
     def _ask(self, question: str) -> Ask.Response:
-        return self.client.ask(question, **_OPTIONS)
+        return self.client.ask(question, **self._options)
 
     def _ask_streamed(self, question: str) -> AskAction.Result:
         self._console.begin_tokens()
         try:
-            stream = self.client.ask_stream(question, self._console.token, **_OPTIONS)
+            stream = self.client.ask_stream(question, self._console.token, **self._options)
             return stream.result()
         finally:
             self._console.end_tokens()
