@@ -25,6 +25,9 @@ CHANGES_NO_ANSWER = {
     "max_new_tokens_limit",
     "timeout_s",
     "model_timeout_s",
+    "watch_share",
+    "watch_true_from",
+    "watch_false_below",
 }
 STREAM = sorted({one.name for one in fields(StreamConfig)} - CHANGES_NO_ANSWER)
 MEMORY = [one.name for one in fields(FlashMemoryConfig)]

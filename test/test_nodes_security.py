@@ -49,5 +49,5 @@ def test_the_policy_is_what_the_node_does(tmp_path: Path) -> None:
     assert subscribed == allowed("topics", "subscribe") - OPTIONAL
     assert served | SINCE_JAZZY == allowed("services", "reply")
     assert called == allowed("services", "request") == set()
-    assert allowed("actions", "execute") == {"/ask_stream"}
+    assert allowed("actions", "execute") == {"/ask_stream", "/watch"}
     assert allowed("actions", "call") == set()

@@ -293,7 +293,7 @@ def test_diagnostics_of_two_robots_carry_their_namespaces() -> None:
         wanted = {
             f"fleet/{robot}/stream_node: {part}"
             for robot in ("robot1", "robot2")
-            for part in ("stream", "memory", "answers", "episodes")
+            for part in ("stream", "memory", "answers", "episodes", "watches")
         }
         client.wait_for(lambda: len(names) >= len(wanted), "the diagnostics of both")
         assert names == wanted

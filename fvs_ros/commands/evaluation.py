@@ -45,6 +45,9 @@ UNUSED_STREAM_SETTINGS = {
     "max_new_tokens_limit": "bounds max_new_tokens alone",
     "timeout_s": "a run waits for every answer",
     "model_timeout_s": "frames and questions of a call that hangs are counted as failed",
+    "watch_share": "looks at conditions come between questions",
+    "watch_true_from": "answers about conditions are by probability, whatever counts as true",
+    "watch_false_below": "answers about conditions are by probability, whatever counts as true",
 }
 """What no recorded answer depends on, and why."""
 _DEFAULTS = StreamConfig()

@@ -156,20 +156,19 @@ def answer_of(message: AnswerMessage) -> Answer:
 
 
 def placeless_moment(message: MomentMessage) -> Moment:
-    """A message's moment, without the camera's frame and pose."""
+    """A message's moment, without the camera's frame and pose, and without how the memory shows it."""
     return Moment(
         stamp_ns=stamp_nanoseconds(message.stamp),
         start_ns=stamp_nanoseconds(message.start),
         end_ns=stamp_nanoseconds(message.end),
         weight=message.weight,
         relevance=message.relevance if message.ranked else None,
-        kept=Kept(message.kept),
     )
 
 
 def moment_of(message: MomentMessage) -> Moment:
     """A message's moment, without its picture."""
-    moment = replace(placeless_moment(message), frame_id=message.frame_id)
+    moment = replace(placeless_moment(message), frame_id=message.frame_id, kept=Kept(message.kept))
     if not message.pose_valid:
         return moment
     at = message.pose.pose
