@@ -7,9 +7,10 @@ once, before anything else reads that.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +32,11 @@ def drawn_by(console: Console) -> Draw | None:
     Takes at most 0.3 s, where a terminal leaves the questions unanswered.
     """
     # Both ways: the answers come in on the terminal, too.
-    if not console.is_terminal or console.is_dumb_terminal or not (_is_tty(sys.__stdin__) and _is_tty(sys.__stdout__)):
+    if (
+        not console.is_terminal
+        or console.is_dumb_terminal
+        or not (_is_tty(sys.__stdin__) and _has_size(sys.__stdout__))
+    ):
         return None
     try:
         # Importing it asks the terminal.
@@ -71,6 +76,10 @@ def side_by_side(jpegs: Sequence[bytes]) -> Image.Image | None:
     return whole
 
 
-def _is_tty(stream: object) -> bool:
-    isatty = getattr(stream, "isatty", None)
-    return isatty is not None and isatty()
+def _is_tty(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _has_size(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that says how large it is; a serial line is one of 0 by 0."""
+    return stream is not None and stream.isatty() and min(os.get_terminal_size(stream.fileno())) > 0

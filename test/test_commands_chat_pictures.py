@@ -26,7 +26,7 @@ def test_pictures_come_where_the_terminal_draws_them(
         assert cli.main(["chat", str(video), *model, *asked, *options]) == 0
         return capfd.readouterr().out
 
-    assert "pictures" not in chat()
+    assert "pictures>" not in chat()
     monkeypatch.setattr(terminal_pictures, "drawn_by", lambda _: lambda jpegs: Text(f"<{len(jpegs)} pictures>"))
     assert re.search(r"^ +<[1-5] pictures>$", chat(), re.MULTILINE)
-    assert "pictures" not in chat("--no-pictures")
+    assert "pictures>" not in chat("--no-pictures")

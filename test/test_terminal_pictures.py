@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pty
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 
+import numpy as np
 import pytest
 from fakes import PATIENCE_S
 from PIL import Image
@@ -44,9 +48,10 @@ def jpeg(width: int, height: int, colour: str = "green") -> bytes:
     return buffer.getvalue()
 
 
-def in_terminal(attributes: str | None, graphics: str | None) -> str:
+def in_terminal(attributes: str | None, graphics: str | None, rows: int = 24) -> str:
     """What the program prints in a terminal with these answers to the two queries; None leaves one unanswered."""
     main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 800, 20 * rows))
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(force=None)],
         stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | {"TERM": "xterm-256color"},
@@ -58,11 +63,15 @@ def in_terminal(attributes: str | None, graphics: str | None) -> str:
         while "the end" not in seen:
             assert time.monotonic() < deadline, f"it did not end; there was: {seen[-2000:]!r}"
             if select.select([main], [], [], 0.1)[0]:
-                seen += os.read(main, 65_536).decode(errors="replace")
+                try:
+                    seen += os.read(main, 65_536).decode(errors="replace")
+                except OSError:
+                    # The program has ended.
+                    break
             for query in [query for query in answers if query in seen]:
                 if (answer := answers.pop(query)) is not None:
                     os.write(main, answer.encode())
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(PATIENCE_S) == 0, seen[-2000:]
     finally:
         process.kill()
         process.wait()
@@ -94,6 +103,12 @@ def test_any_other_terminal_gets_nothing(attributes: str | None) -> None:
     assert "\U0010eeee" not in seen
 
 
+def test_a_terminal_without_a_size_is_not_asked() -> None:
+    seen = in_terminal("\x1b[?62;4;22c", None, rows=0)
+    assert "cannot\r\n" in seen
+    assert DEVICE_QUERY not in seen
+
+
 @pytest.mark.parametrize("force", [None, True])
 def test_a_pipe_is_not_even_asked(force: bool | None) -> None:
     done = subprocess.run(
@@ -106,9 +121,10 @@ def test_pictures_stand_side_by_side_at_one_height() -> None:
     whole = side_by_side([jpeg(640, 480, "red"), jpeg(100, 200, "blue")])
     assert whole is not None
     assert whole.size == (213 + 8 + 80, 160)
-    assert whole.getpixel((5, 80))[0] > 200
-    assert whole.getpixel((295, 80))[2] > 200
-    assert whole.getpixel((216, 80)) == (0, 0, 0)
+    red, gap, blue = np.asarray(whole)[80, [5, 216, 295]]
+    assert red[0] > 200
+    assert gap.tolist() == [0, 0, 0]
+    assert blue[2] > 200
     several = side_by_side([jpeg(160, 160)] * (MOST + 2))
     assert several is not None
     assert several.width == MOST * 160 + (MOST - 1) * 8
