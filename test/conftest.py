@@ -28,6 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import numpy as np
 import pytest
+from needs import needed
 
 if TYPE_CHECKING:
     from engines import MakeEngine
@@ -56,16 +57,16 @@ def fixed_seeds() -> None:
 
 
 def require_ros() -> None:
-    """Skips the test, or the module, without ROS 2 or the interfaces. Where they are older than the code, it fails."""
-    pytest.importorskip("rclpy", reason=NEEDS_ROS)
-    pytest.importorskip("fvs_ros.srv", reason=NEEDS_ROS)
+    """Skips the test, or the module, without ROS 2 or the interfaces. Where they are broken or old, it fails."""
+    needed("rclpy", NEEDS_ROS)
+    needed("fvs_ros.srv", NEEDS_ROS)
 
 
 @contextmanager
 def ros_domain() -> Iterator[int]:
     """A ROS domain that no other test process on this machine uses."""
     require_ros()
-    domain_coordinator = pytest.importorskip("domain_coordinator", reason=NEEDS_DOMAINS)
+    domain_coordinator = needed("domain_coordinator", NEEDS_DOMAINS)
     # From 1 to 100: the ports of higher domains lie among those that Linux hands out.
     with domain_coordinator.domain_id(selector=lambda: next(_domains) % 100 + 1) as domain:
         yield domain

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from needs import needed
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDS_LAUNCH = (
@@ -29,7 +29,7 @@ sys.exit(service.run())
 def require_launch() -> None:
     """Skips the test without ROS's launch tools."""
     for module in ("launch_testing", "launch_ros"):
-        pytest.importorskip(module, reason=NEEDS_LAUNCH)
+        needed(module, NEEDS_LAUNCH)
 
 
 def launch(file: str, **arguments: object) -> tuple[int, str]:

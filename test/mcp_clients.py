@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from needs import MCP, needed
 
-pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'mcp>=2,<3'")
+needed("mcp", MCP)
 from episode_engines import running
 from fakes import PATIENCE_S, FakeModel
 from mcp import Client

@@ -11,20 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from mcp_clients import Client, call_on, structured, text, with_client
-from recordings import write_bag
-
-pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'mcp>=2,<3'")
 import httpx2
+import pytest
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp_clients import Client, call_on, structured, text, with_client
+from patrol_drawing import drawing
+from recordings import write_bag
 
 from fvs_ros import cli
 from fvs_ros.commands import backend_arguments
 from fvs_ros.commands import mcp as command
 from fvs_ros.memory.config import FlashMemoryConfig
 from fvs_ros.model.tiny import write_tiny_checkpoint
+from fvs_ros.patrol.config import FRAME_SIZE
+from fvs_ros.patrol.render import shared_renderer
 
 TOKEN = "correct-horse-battery"
 FRAMES = 24
@@ -80,9 +81,10 @@ def http(*arguments: str | Path, token: str = "") -> Iterator[tuple[str, subproc
 
 def test_an_agent_asks_about_a_patrol_over_standard_input_and_output(tmp_path: Path) -> None:
     """The model that ships, on a short walk: what it answers is in the evaluation's tests, that it does is here."""
+    with drawing():
+        shared_renderer(FRAME_SIZE)
     made = ["patrol", "make", "--seed", "870002", "--steps", "20", "--questions", "1", "--out"]
-    if cli.main([*made, str(tmp_path / "patrol")]):
-        pytest.skip("patrols cannot be drawn here")
+    assert cli.main([*made, str(tmp_path / "patrol")]) == 0
 
     async def work(client: Client) -> None:
         offered = {tool.name for tool in (await client.list_tools()).tools}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from needs import STARLETTE, needed
 
-pytest.importorskip("starlette", reason="needs Starlette: pip install starlette")
+needed("starlette", STARLETTE)
 
 from fvs_ros import cli
 from fvs_ros.commands import backend_arguments, web

@@ -6,6 +6,7 @@ import io
 import json
 
 import pytest
+from needs import needed
 from rich.console import Console
 
 from fvs_ros.evaluation.answers import AnswerRow
@@ -114,7 +115,7 @@ def test_the_report_is_json_and_the_same_for_equal_answers(scores: LengthScores)
 
 
 def test_the_plot_shows_each_condition_and_each_length(scores: LengthScores) -> None:
-    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'fvs_ros[eval]'")
+    needed("matplotlib", "needs matplotlib: pip install 'fvs_ros[eval]'")
     lengths = tuple(length_scores(hours, graded(), CONDITIONS) for hours in (0.3, 24.0))
     plot = length_plot(DayReport(lengths, CONDITIONS), "length")
     assert plot.startswith("<svg")

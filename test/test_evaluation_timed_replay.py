@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from needs import chromium
 from recordings import (
     COMPRESSED_TOPIC,
     IMAGE_TOPIC,
@@ -353,11 +354,7 @@ def test_the_page_needs_nothing_but_itself(finished: Path) -> None:
 
 
 def test_the_page_shows_its_plots_in_a_browser(finished: Path, tmp_path: Path) -> None:
-    browser = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-    )
-    if not browser:
-        pytest.skip("no Chromium here: apt-get install chromium")
+    browser = chromium()
     shot = tmp_path / "page.png"
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,3200"]
     # A profile of its own, and nothing from the network.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import SECOND_NS
+from needs import needed
 from recordings import write_bag
 
 from fvs_ros.cli import main
@@ -25,8 +26,7 @@ from fvs_ros.sources.frame import Frame, ImageError, Pose
 from fvs_ros.stream.pictures import decode_jpeg
 from fvs_ros.stream.types import MemoryStatus, Moment
 
-if importlib.util.find_spec("rerun") is None:
-    pytest.skip("the extra rerun is not installed", allow_module_level=True)
+needed("rerun", "needs the Rerun SDK: pip install 'fvs_ros[rerun]'")
 
 Evaluate = Callable[..., int]
 FRAMES, QUESTIONS = 12, 4

@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from needs import STARLETTE, needed
 
-pytest.importorskip("starlette", reason="needs Starlette: pip install starlette")
+needed("starlette", STARLETTE)
 from fvs_ros.http_access import BearerToken, HttpAccessError, checked_token, is_loopback
 
 TOKEN = "0123456789abcdef"

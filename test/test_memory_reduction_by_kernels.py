@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 from kernels_interpreted import disagreements
+from needs import needed
 from reduction_problems import KINDS, without
 
 from fvs_ros.memory import reduction_by_tensors, slot_reduction
@@ -51,7 +52,7 @@ def test_what_decides_otherwise_is_found_before_it_is_used(part: str) -> None:
 @pytest.mark.slow
 def test_kernels_decide_as_tensors_do_in_the_interpreter() -> None:
     """In a process of its own: Triton asks at its import whether to interpret."""
-    pytest.importorskip("triton", reason=NEEDS_TRITON)
+    needed("triton", NEEDS_TRITON)
     script = Path(__file__).with_name("kernels_interpreted.py")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=280)
@@ -61,7 +62,7 @@ def test_kernels_decide_as_tensors_do_in_the_interpreter() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_kernels_decide_as_tensors_do() -> None:
-    pytest.importorskip("triton", reason=NEEDS_TRITON)
+    needed("triton", NEEDS_TRITON)
     kernels = implementation(CUDA, 136)
     assert kernels is not reduction_by_tensors
     sizes = [(1, 1), (2, 1), (9, 9), (33, 16), (136, 60), (137, 60), (256, 120), (257, 120)]

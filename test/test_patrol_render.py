@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from needs import needed
 from patrol_drawing import drawing
 
 from fvs_ros.patrol import mujoco_backend
@@ -149,7 +150,7 @@ def test_without_mujoco_the_message_names_the_extra(monkeypatch: pytest.MonkeyPa
 
 
 def test_without_its_opengl_library_the_message_names_the_system_package(tmp_path: Path) -> None:
-    pytest.importorskip("mujoco", reason="needs MuJoCo: pip install 'fvs_ros[train]'")
+    needed("mujoco", "needs MuJoCo: pip install 'fvs_ros[train]'")
     code = (
         "import ctypes.util\n"
         "find = ctypes.util.find_library\n"

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from needs import CATKIN, needed
 from test_package import ROOT, canonical, dependency_lists
 
 import fvs_ros
@@ -27,7 +28,7 @@ def script(name: str, root: Path, *arguments: str) -> subprocess.CompletedProces
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
     """A copy of what a release is judged by, ready to be released as 0.2.0."""
-    pytest.importorskip("catkin_pkg", reason="needs catkin_pkg: pip install 'fvs_ros[lint]'")
+    needed("catkin_pkg", CATKIN)
     (tmp_path / "scripts").mkdir()
     (tmp_path / "fvs_ros").mkdir()
     for name in ("changelog_rst.py", "release_check.py"):
@@ -53,7 +54,7 @@ def test_the_changelog_of_the_build_farm_is_made_from_the_one_for_people(tmp_pat
 
 
 def test_catkin_reads_the_versions_of_the_changelog(release: Path) -> None:
-    changelog = pytest.importorskip("catkin_pkg.changelog").get_changelog_from_path(str(release))
+    changelog = needed("catkin_pkg.changelog", CATKIN).get_changelog_from_path(str(release))
     versions = [(number, f"{date:%Y-%m-%d}", len(content)) for number, date, content in changelog.foreach_version()]
     assert versions == [("0.1.0", "2026-12-01", 1), ("0.2.0", "2027-01-31", 1)]
     assert "``it``" in (release / "CHANGELOG.rst").read_text()
@@ -90,7 +91,7 @@ def test_a_release_that_is_not_complete_is_refused(release: Path, file: str, old
 
 
 def test_this_version_waits_for_a_maintainer_and_a_date() -> None:
-    pytest.importorskip("catkin_pkg", reason="needs catkin_pkg: pip install 'fvs_ros[lint]'")
+    needed("catkin_pkg", CATKIN)
     result = script("release_check.py", ROOT, fvs_ros.__version__)
     lines = result.stdout.splitlines()
     assert "placeholder" in lines[0]

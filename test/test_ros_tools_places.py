@@ -15,6 +15,7 @@ from ask_servers import ask_server
 from conftest import require_ros
 from engines import MakeEngine, feed
 from fakes import PATIENCE_S, frame, pose_at
+from needs import needed
 
 require_ros()
 from geometry_msgs.msg import PoseStamped
@@ -24,6 +25,7 @@ from fvs_ros.ros_tools.client import FlashVStreamClient
 from fvs_ros.ros_tools.places import place_of
 from fvs_ros.stream.engine import StreamEngine
 
+NEEDS_NAV2 = "needs Nav2, which PyPI does not have: run this test where ROS's navigation2 is installed"
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "go_to_where_you_saw_it.py"
 
 
@@ -142,8 +144,8 @@ def test_the_example_drives_there_with_nav2(
     client: FlashVStreamClient, engine: StreamEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With Nav2's own navigator, and a fake server of NavigateToPose."""
-    nav2 = pytest.importorskip("nav2_msgs.action", reason="nav2_msgs is not installed: PyPI has none of Nav2")
-    commander = pytest.importorskip("nav2_simple_commander.robot_navigator", reason="nav2_simple_commander is missing")
+    nav2 = needed("nav2_msgs.action", NEEDS_NAV2)
+    commander = needed("nav2_simple_commander.robot_navigator", NEEDS_NAV2)
     import rclpy
     from rclpy.action import ActionServer
     from rclpy.executors import SingleThreadedExecutor

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from needs import needed
 from recordings import PERIOD_NS, START_NS, write_video
 
 from fvs_ros.sources.bags import SourceError
@@ -138,7 +139,7 @@ def test_a_long_last_picture_is_whole(tmp_path: Path) -> None:
 
 def write_with_sound(path: Path, stamps_s: Sequence[float], sound_s: float) -> Path:
     """Pictures at those times beside sound of that length."""
-    av: Any = pytest.importorskip("av", reason="needs PyAV: pip install 'fvs_ros[eval]'")
+    av: Any = needed("av", "needs PyAV: pip install 'fvs_ros[eval]'")
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=10)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from episode_engines import running, scenes, wait_until
 from fakes import PATIENCE_S, FakeModel, frame
+from needs import STARLETTE, needed
 
-pytest.importorskip("starlette", reason="needs Starlette: pip install starlette")
+needed("starlette", STARLETTE)
 from starlette.testclient import TestClient
 
 from fvs_ros.backends.backend import MemoryBackend

@@ -6,11 +6,11 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from conftest import require_ros
+from needs import STARLETTE, needed
 
 require_ros()
-pytest.importorskip("starlette", reason="needs Starlette: pip install starlette")
+needed("starlette", STARLETTE)
 from mcp_clients import opened
 from node_harness import running_node
 from starlette.testclient import TestClient

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import needs
 import pytest
+from needs import needed
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-pytest.importorskip("uvicorn", reason="needs uvicorn: pip install uvicorn")
+sync_api = needed("playwright.sync_api", "needs Playwright: pip install playwright")
+axe = needed("axe_playwright_python.sync_playwright", "needs axe-core: pip install axe-playwright-python")
+needed("uvicorn", "needs uvicorn: pip install uvicorn")
 
 ROOT = Path(__file__).resolve().parents[1]
 BAG = ROOT / "fvs_ros" / "assets" / "patrol_bag"
@@ -74,10 +75,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
+    found = needs.chromium()
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         yield browser
