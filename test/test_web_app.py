@@ -206,6 +206,16 @@ def test_until_the_model_is_there_the_page_says_so_and_questions_wait(model: Fak
     assert "no such model" in lines(browser.post("/api/ask", json={"question": "What?"}))[-1]["error"]
 
 
+def test_a_memory_that_cannot_be_opened_for_any_reason_says_why() -> None:
+    opening: Future[MemoryBackend] = Future()
+    opening.set_exception(RuntimeError("CUDA error: out of memory"))
+    browser = client(opening)
+    why = "the memory could not be opened: RuntimeError: CUDA error: out of memory"
+    assert browser.get("/api/state").json()["problem"] == why
+    assert browser.get("/api/moments").json() == {"error": why}
+    assert lines(browser.post("/api/ask", json={"question": "What?"})) == [{"error": why, "code": ""}]
+
+
 def test_a_tab_that_is_closed_cancels_its_question(model: FakeModel) -> None:
     """Over ASGI itself: the request is disconnected while its answer is being given."""
     with backend_of(model) as (engine, backend):

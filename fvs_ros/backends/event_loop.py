@@ -41,8 +41,11 @@ def opened(opening: Future[MemoryBackend]) -> MemoryBackend:
     """
     try:
         return opening.result()
-    except (ReadableError, ValueError, OSError) as error:
-        raise BackendError(f"the memory could not be opened: {error}") from error
+    except Exception as error:
+        # What was not foreseen, such as a device without memory, may not even say what it is.
+        foreseen = isinstance(error, (ReadableError, ValueError, OSError))
+        kind = "" if foreseen else f"{type(error).__name__}: "
+        raise BackendError(f"the memory could not be opened: {kind}{error}") from error
 
 
 async def answer_pieces(ask: Callable[[Callable[[str], None]], Future[Answer]]) -> AsyncGenerator[str | Answer, None]:
