@@ -312,7 +312,7 @@ def test_calls_wait_for_the_backend_and_are_told_why(backend: EngineBackend) -> 
             opening.set_result(backend)
 
     async def work(client: Client) -> None:
-        assert "is being loaded" in text(await client.call_tool("memory", {}))
+        assert "not yet: the model is being loaded" in text(await client.call_tool("memory", {}))
         result = await client.call_tool("ask", {"question": "What?"}, progress_callback=on_progress)
         assert structured(result)["answer"]
 

@@ -199,7 +199,7 @@ def test_until_the_model_is_there_the_page_says_so_and_questions_wait(model: Fak
     opening: Future[MemoryBackend] = Future()
     browser = client(opening)
     assert browser.get("/api/state").json() == {"progress": "the model is loaded"}
-    assert "not yet" in browser.get("/api/camera").json()["error"]
+    assert browser.get("/api/camera").json()["error"].startswith("not yet: the model is being loaded")
     assert browser.get("/api/moments").status_code == 404
     opening.set_exception(ReadableError("there is no such model"))
     assert "no such model" in browser.get("/api/state").json()["problem"]

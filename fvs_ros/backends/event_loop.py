@@ -34,11 +34,13 @@ async def waited_for(opening: Future[MemoryBackend]) -> AsyncGenerator[str, None
 
 
 def opened(opening: Future[MemoryBackend]) -> MemoryBackend:
-    """The backend of a future that is done.
+    """The backend, once it is there.
 
     Raises:
-        BackendError: it could not be opened.
+        BackendError: it is not there yet, or could not be opened.
     """
+    if not opening.done():
+        raise BackendError("not yet: the model is being loaded; try again in a few seconds")
     try:
         return opening.result()
     except Exception as error:

@@ -177,8 +177,6 @@ class MemoryTools:
 
     async def memory(self) -> Annotated[CallToolResult, MemoryResult]:
         """Tells what is remembered now, without waiting for what is still read."""
-        if not self._opening.done():
-            raise ToolError("the model is being loaded; ask again in a few seconds")
         with tool_errors():
             backend = opened(self._opening)
         report = await result_of(backend.memory())

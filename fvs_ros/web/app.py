@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from fvs_ros.backends.backend import BackendError, MemoryBackend
+from fvs_ros.backends.backend import MemoryBackend
 from fvs_ros.backends.event_loop import LOADING, answer_pieces, opened, waited_for
 from fvs_ros.errors import ReadableError, one_line
 from fvs_ros.http_access import BearerToken
@@ -98,8 +98,6 @@ class MemoryPage:
         return StreamingResponse(self._answer(question), media_type="application/x-ndjson")
 
     def _backend(self) -> MemoryBackend:
-        if not self._opening.done():
-            raise BackendError(f"not yet: {LOADING}")
         return opened(self._opening)
 
     async def _answer(self, question: str) -> AsyncGenerator[str, None]:
