@@ -1,19 +1,22 @@
-"""From a backend's threads into an event loop: one that is to come, answers by pieces; cancels the other way."""
+"""From a backend's threads into an event loop: one that is to come, outcomes by pieces; cancels the other way."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from fvs_ros.backends.backend import BackendError, MemoryBackend
 from fvs_ros.errors import ReadableError
-from fvs_ros.stream.types import Answer
 
 LOADING = "the model is loaded"
 # Two looks at a backend that is not ready.
 _LOOK_S = 0.25
+
+Piece = TypeVar("Piece")
+Outcome = TypeVar("Outcome")
 
 
 async def waited_for(opening: Future[MemoryBackend]) -> AsyncGenerator[str, None]:
@@ -50,31 +53,34 @@ def opened(opening: Future[MemoryBackend]) -> MemoryBackend:
         raise BackendError(f"the memory could not be opened: {kind}{error}") from error
 
 
-async def answer_pieces(ask: Callable[[Callable[[str], None]], Future[Answer]]) -> AsyncGenerator[str | Answer, None]:
-    """The pieces of an answer's text as they come, and then the answer. Closing it before its end cancels the question.
+@contextmanager
+def begun(
+    begin: Callable[[Callable[[Piece], None]], Future[Outcome]],
+) -> Iterator[tuple[AsyncIterator[Piece], Future[Outcome]]]:
+    """Begins something on a backend for a block, whose end ends it.
 
     Args:
-        ask: asks, given what takes the pieces on any thread.
+        begin: begins it, given what takes its pieces on any thread.
 
-    Raises:
-        AskError: there is no answer.
-        BackendError: nobody is there to ask.
+    Returns:
+        Its pieces as they come, until it has ended; and its outcome, which is complete after the last of them.
     """
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[str | None] = asyncio.Queue()
+    queue: asyncio.Queue[Piece | None] = asyncio.Queue()
 
-    def put(piece: str | None) -> None:
-        # The loop is closed where the server ends before the answer.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+    def put(piece: Piece | None) -> None:
+        # The loop is closed where the server ends before the outcome.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(queue.put_nowait, piece)
 
-    answer = ask(put)
-    answer.add_done_callback(lambda _: put(None))
-    try:
-        while (piece := await pieces.get()) is not None:
+    async def pieces() -> AsyncGenerator[Piece, None]:
+        while (piece := await queue.get()) is not None:
             yield piece
+
+    outcome = begin(put)
+    outcome.add_done_callback(lambda _: put(None))
+    try:
+        yield pieces(), outcome
     finally:
         # Does nothing to one that is complete.
-        answer.cancel()
-    complete: Answer = await asyncio.wrap_future(answer)
-    yield complete
+        outcome.cancel()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from typing import TypeVar
 
 from mcp.server.mcpserver import Context
@@ -86,14 +85,11 @@ async def answer_of(ask: Callable[[Callable[[str], None]], Future[Answer]], prog
         ToolError: there is no answer.
     """
     text = ""
-    with tool_errors():
-        async with aclosing(event_loop.answer_pieces(ask)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Answer):
-                    return piece
-                text += piece
-                await progress.tell(text)
-    raise AssertionError("the pieces ended without an answer")
+    with tool_errors(), event_loop.begun(ask) as (pieces, answer):
+        async for piece in pieces:
+            text += piece
+            await progress.tell(text)
+        return await asyncio.wrap_future(answer)
 
 
 async def watched(
@@ -108,23 +104,11 @@ async def watched(
     Raises:
         ToolError: it ended otherwise.
     """
-    loop = asyncio.get_running_loop()
-    looks: asyncio.Queue[WatchEvent | None] = asyncio.Queue()
-
-    def put(look: WatchEvent | None) -> None:
-        # The loop is closed where the server ends before the watch.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(looks.put_nowait, look)
-
-    found, last, count = watch(put), None, 0
-    found.add_done_callback(lambda _: put(None))
-    try:
-        while (look := await looks.get()) is not None:
+    last, count = None, 0
+    with event_loop.begun(watch) as (looks, found):
+        async for look in looks:
             last, count = look, count + 1
             await progress.tell(f"true with a probability of {look.probability:.2f}")
-    finally:
-        # Does nothing to one that has ended.
-        found.cancel()
     error = found.exception()
     if isinstance(error, AskError) and error.code == ErrorCode.TIMEOUT:
         return last, count, False

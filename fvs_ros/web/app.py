@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from fvs_ros.backends.backend import MemoryBackend
-from fvs_ros.backends.event_loop import LOADING, answer_pieces, opened, waited_for
+from fvs_ros.backends.event_loop import LOADING, begun, opened, waited_for
 from fvs_ros.errors import ReadableError, one_line
 from fvs_ros.http_access import BearerToken
 from fvs_ros.sources.frame import SECOND_NS
 from fvs_ros.sources.stamps import parse_stamp, stamp_text
-from fvs_ros.stream.types import Answer, AskError, AskOptions, Picture
+from fvs_ros.stream.types import AskError, AskOptions, Picture
 from fvs_ros.web.camera import NewestPicture
 from fvs_ros.web.protection import SameOrigin, SecurityHeaders
 from fvs_ros.web.views import answer_view, moments_view, state_view
@@ -105,9 +104,10 @@ class MemoryPage:
             async for note in waited_for(self._opening):
                 yield _line(waiting=note)
             backend = opened(self._opening)
-            async with aclosing(answer_pieces(partial(backend.ask, question, _OPTIONS))) as pieces:
-                async for piece in pieces:
-                    yield _line(answer=answer_view(piece)) if isinstance(piece, Answer) else _line(token=piece)
+            with begun(partial(backend.ask, question, _OPTIONS)) as (tokens, answer):
+                async for token in tokens:
+                    yield _line(token=token)
+                yield _line(answer=answer_view(await asyncio.wrap_future(answer)))
         except AskError as error:
             yield _line(error=str(error), code=error.code.name)
         except ReadableError as error:
